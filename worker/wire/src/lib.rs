@@ -1,0 +1,44 @@
+//! What the primary, the zygote, the workers and the compiler say to each other, and the
+//! types that all of them mean by it. Everything is parsed here once, at the edge, and is
+//! valid from then on.
+//!
+//! Owns no process, no file and no policy: who may deploy is the primary's to decide, how a
+//! call is answered is the worker's. Depends on nothing of ours.
+
+mod digest;
+pub mod limits;
+mod manifest;
+mod message;
+mod name;
+mod options;
+mod problem;
+mod request_id;
+mod socket;
+mod token;
+
+pub use digest::{DigestError, ModuleDigest};
+pub use manifest::{Generation, HandlerKind, Manifest, ManifestFunction, Version};
+pub use message::{
+    CallRecord, CompileReply, CompileRequest, Diagnosis, ExitStatus, FromWorker, FromZygote,
+    LogLine, LogStream, Origin, Outcome, Report, Start, ToWorker, ToZygote, VERSION,
+};
+pub use name::{FunctionPath, NameError, TenantName};
+pub use options::{Auth, Options, OptionsError, OptionsPatch, PathMatch};
+pub use problem::{Code, PROBLEM_JSON, Problem};
+pub use request_id::RequestId;
+pub use socket::{Channel, FDS_MAX, FRAME_MAX, SocketError, pair, recv, send, watch};
+pub use token::{Scope, ScopeError, TokenDigest, TokenGrant};
+
+/// Headers that Hearth gives a meaning to.
+pub mod header {
+    /// Kept from the caller or made; in every answer and every log line of a call.
+    pub const REQUEST_ID: &str = "x-request-id";
+    /// `/hello@3`: which version of which function answered.
+    pub const VERSION: &str = "x-hearth-version";
+    /// Who called, for the function: the name of the token that was verified.
+    pub const CALLER: &str = "x-hearth-caller";
+    /// Requests from outside lose every header that begins so.
+    pub const RESERVED_PREFIX: &str = "x-hearth-";
+    /// What the gateway by path took off.
+    pub const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
+}

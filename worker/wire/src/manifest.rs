@@ -1,0 +1,55 @@
+//! A generation's manifest: all that a worker reads to know what it serves. Written once by the
+//! primary as `manifest.json` beside the artifacts that it names, and never changed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::ModuleDigest;
+use crate::name::{FunctionPath, TenantName};
+use crate::options::Options;
+
+/// Counts a tenant's generations, from 1.
+pub type Generation = u64;
+/// Counts a function's versions, from 1.
+pub type Version = u32;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub tenant: TenantName,
+    pub generation: Generation,
+    /// The fingerprint of the engine that made the artifacts; another engine's are not loaded.
+    pub engine: String,
+    /// In the order of their paths; no two that differ only in case.
+    pub functions: Vec<ManifestFunction>,
+}
+
+impl Manifest {
+    pub const FILE: &str = "manifest.json";
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestFunction {
+    pub path: FunctionPath,
+    pub version: Version,
+    pub sha256: ModuleDigest,
+    pub kind: HandlerKind,
+    pub options: Options,
+}
+
+impl ManifestFunction {
+    /// The artifact's file name beside the manifest.
+    pub fn artifact(&self) -> String {
+        format!("{}.cwasm", self.sha256)
+    }
+}
+
+/// Which generation of `wasi:http` a component exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HandlerKind {
+    /// `wasi:http/incoming-handler@0.2.x`
+    IncomingHandler,
+    /// `wasi:http/handler@0.3.x`
+    Handler,
+}

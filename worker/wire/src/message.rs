@@ -1,0 +1,240 @@
+//! Everything that two processes of Hearth say to each other.
+//!
+//! ```text
+//! primary ── ToZygote ──► zygote       Fork carries [control, listener, release]
+//!         ◄─ FromZygote ──             Forked carries [pidfd]
+//! primary ── ToWorker ──► worker       Link and Door carry one end of a stream socket
+//!         ◄─ FromWorker ──
+//! primary ── CompileRequest ──► compile    carries [module, artifact]
+//!         ◄─ CompileReply ──
+//! ```
+//!
+//! Both programs come from one build. The first message each way carries [`VERSION`] all the
+//! same, since an operator can replace one file and not the other.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::ModuleDigest;
+use crate::manifest::{Generation, HandlerKind, Version};
+use crate::name::{FunctionPath, TenantName};
+use crate::token::TokenGrant;
+
+/// Raised with every change of a message.
+pub const VERSION: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToZygote {
+    Hello {
+        version: u32,
+    },
+    /// With the artifact of a bundled function, which every later fork then holds already.
+    Preload {
+        sha256: ModuleDigest,
+    },
+    /// With the worker's control socket, its tenant's listener and its release directory.
+    Fork {
+        ticket: u64,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromZygote {
+    Hello {
+        version: u32,
+        /// The engine's fingerprint: artifacts that it made are the ones it loads.
+        engine: String,
+        /// Whether the kernel resets an instance's memory page by page (Linux 6.7 on).
+        pagemap_scan: bool,
+    },
+    Preloaded {
+        sha256: ModuleDigest,
+        error: Option<String>,
+    },
+    /// With a pidfd, opened before the child could be reaped.
+    Forked {
+        ticket: u64,
+        pid: i32,
+    },
+    ForkFailed {
+        ticket: u64,
+        reason: String,
+    },
+    Exited {
+        pid: i32,
+        status: ExitStatus,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    Code(i32),
+    Signal(i32),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// First of all.
+    Start(Start),
+    /// All tokens of the tenant, in place of those before. Answered by `TokensApplied`.
+    Tokens {
+        serial: u64,
+        grants: Vec<TokenGrant>,
+    },
+    Accept,
+    /// Take no new connection, finish what runs, close what idles. Answered by `Quiesced` once
+    /// nothing new is taken; the worker exits when its last connection is done.
+    Quiesce,
+    /// The answer to `Leaving`: the primary watches the listener again.
+    Leave,
+    /// With a stream socket that speaks HTTP/1.1 like a connection from outside.
+    Link(Origin),
+    /// With a stream socket that speaks HTTP/2 to the primary. The answer to `WantDoor`.
+    Door,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    pub version: u32,
+    pub tenant: TenantName,
+    pub generation: Generation,
+    /// A worker without a call for this long says `Leaving`.
+    pub idle: Duration,
+    /// When the connection or call that woke the tenant was seen: nanoseconds of
+    /// CLOCK_MONOTONIC, which all processes share. `None` where a swap started the worker.
+    pub woken_at: Option<u64>,
+    /// Networks of peers whose `Forwarded` and `X-Forwarded-*` are believed, as CIDR.
+    pub trusted_proxies: Vec<String>,
+}
+
+/// Where a linked connection's calls come from; proved by the descriptor it came on. The sender
+/// has checked the caller, and its `x-hearth-*` and `x-forwarded-*` headers are believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// From outside, through the front door; tokens are checked as at the tenant's own port.
+    Gateway,
+    /// Through the management API, which has checked the caller's token.
+    Api,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// Everything is loaded; nothing is accepted yet.
+    Ready {
+        version: u32,
+        load_us: u64,
+    },
+    /// This generation cannot be served; the worker exits.
+    Refused {
+        reason: String,
+    },
+    Accepting,
+    Quiesced,
+    /// No call for the idle time, and nothing is accepted any more.
+    Leaving,
+    TokensApplied {
+        serial: u64,
+    },
+    WantDoor,
+    Report(Report),
+}
+
+/// What a worker has to tell about its calls, in batches below [`crate::FRAME_MAX`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Report {
+    pub lines: Vec<LogLine>,
+    pub calls: Vec<CallRecord>,
+    /// Lines that were dropped because guests wrote faster than they could be taken.
+    pub lines_dropped: u64,
+    /// Call records that were dropped for the same reason.
+    pub calls_dropped: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Milliseconds since the epoch.
+    pub time_ms: i64,
+    pub function: FunctionPath,
+    pub version: Version,
+    pub request_id: String,
+    pub stream: LogStream,
+    /// Without its line end; at most [`crate::limits::LOG_LINE_MAX_BYTES`].
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogStream {
+    Stdout,
+    Stderr,
+    /// Said by Hearth of this call: a trap's reason, a limit that was met.
+    Host,
+}
+
+/// One call that reached a function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallRecord {
+    /// When its head was read: milliseconds since the epoch.
+    pub time_ms: i64,
+    pub function: FunctionPath,
+    pub version: Version,
+    pub request_id: String,
+    pub method: String,
+    /// What the caller got.
+    pub status: u16,
+    pub outcome: Outcome,
+    /// From its head read to its last byte handed on, microseconds.
+    pub duration_us: u64,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    /// For a call that woke its worker: from being noticed to being served, microseconds.
+    pub cold_us: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The function answered, whatever its status.
+    Answered,
+    Trapped,
+    MemoryLimit,
+    Timeout,
+    NoResponse,
+    /// The platform refused the call before the function started.
+    Refused,
+    /// The caller went away first.
+    Abandoned,
+}
+
+/// One module to compile. With the module (unpacked, read from its start) and the file that
+/// takes the artifact. The compiler answers once and exits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompileRequest {
+    pub version: u32,
+    /// The engine that will load the artifact; the compiler refuses to be another.
+    pub engine: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CompileReply {
+    Compiled {
+        kind: HandlerKind,
+        /// As the component names them, sorted.
+        imports: Vec<String>,
+        /// What `hearth:function/options.get` returned, unparsed; `None` where it is not exported.
+        options: Option<String>,
+        artifact_bytes: u64,
+    },
+    Refused(Diagnosis),
+    /// Ours: a mixed installation, a full disk.
+    Failed {
+        reason: String,
+    },
+}
+
+/// Why a module cannot be a function. Fit for its author.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    pub detail: String,
+}

@@ -1,0 +1,209 @@
+//! Names that become part of addresses. They never become paths of the host's file system.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a name was refused. The text is fit for the caller.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error(
+        "a tenant's name is 1 to 63 characters of a-z, 0-9 and '-', and begins with a letter or digit"
+    )]
+    Tenant,
+    #[error(
+        "a function's path is 1 to 8 segments of letters, digits, '_', '.' and '-', each beginning with a letter, digit or '_', 256 bytes in all"
+    )]
+    Function,
+}
+
+/// A tenant: `[a-z0-9][a-z0-9-]{0,62}`, so that it is also a DNS label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TenantName(String);
+
+impl TenantName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TenantName {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        let label = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let valid = (1..=63).contains(&name.len())
+            && label(name.as_bytes()[0])
+            && name.bytes().all(|b| label(b) || b == b'-');
+        if valid { Ok(Self(name.to_owned())) } else { Err(NameError::Tenant) }
+    }
+}
+
+/// A function's path below its tenant's address, with its leading slash: `/dir/hello`.
+///
+/// 1 to 8 segments of `[A-Za-z0-9_][A-Za-z0-9_.-]*`, 256 bytes in all. `$` is the platform's.
+/// Two paths that differ only in case are one function: compare [`FunctionPath::folded`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FunctionPath(String);
+
+impl FunctionPath {
+    pub const SEGMENTS_MAX: usize = 8;
+    pub const BYTES_MAX: usize = 256;
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The path as `dir/name`, the form that the API and people use.
+    pub fn relative(&self) -> &str {
+        &self.0[1..]
+    }
+
+    /// The form that is unique within a tenant.
+    pub fn folded(&self) -> String {
+        self.0.to_ascii_lowercase()
+    }
+
+    /// `name` inside `dir`; at the root where there is no directory.
+    pub fn within(dir: Option<&FunctionPath>, name: &str) -> Result<Self, NameError> {
+        if name.contains('/') {
+            return Err(NameError::Function);
+        }
+        let dir = dir.map_or("", FunctionPath::as_str);
+        format!("{dir}/{name}").parse()
+    }
+}
+
+impl FromStr for FunctionPath {
+    type Err = NameError;
+
+    /// Takes `/dir/name` and `dir/name`, and nothing encoded.
+    fn from_str(path: &str) -> Result<Self, NameError> {
+        let relative = path.strip_prefix('/').unwrap_or(path);
+        let head = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        let segment = |s: &str| {
+            !s.is_empty()
+                && head(s.as_bytes()[0])
+                && s.bytes().all(|b| head(b) || b == b'.' || b == b'-')
+        };
+        let valid = relative.len() < Self::BYTES_MAX
+            && relative.split('/').count() <= Self::SEGMENTS_MAX
+            && relative.split('/').all(segment);
+        if valid { Ok(Self(format!("/{relative}"))) } else { Err(NameError::Function) }
+    }
+}
+
+macro_rules! text {
+    ($name:ident) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+            fn try_from(text: String) -> Result<Self, NameError> {
+                text.parse()
+            }
+        }
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+    };
+}
+text!(TenantName);
+text!(FunctionPath);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn paths_that_are_taken() {
+        for (given, path) in [
+            ("hello", "/hello"),
+            ("/hello", "/hello"),
+            ("a/b/c/d/e/f/g/h", "/a/b/c/d/e/f/g/h"),
+            ("_x", "/_x"),
+            ("v1.2-rc", "/v1.2-rc"),
+            ("a..b", "/a..b"),
+        ] {
+            assert_eq!(given.parse::<FunctionPath>().map(String::from), Ok(path.to_owned()));
+        }
+    }
+
+    #[test]
+    fn paths_that_are_refused() {
+        let long = "a".repeat(256);
+        for given in [
+            "",
+            "/",
+            "//a",
+            "a/",
+            "a//b",
+            "..",
+            "../a",
+            "a/../b",
+            ".a",
+            "-a",
+            "a/.b",
+            "$upload",
+            "a/$upload",
+            "a\\b",
+            "a\0b",
+            "%2e%2e",
+            "a%2fb",
+            "ä",
+            "a b",
+            "a/b/c/d/e/f/g/h/i",
+            &long,
+        ] {
+            assert_eq!(given.parse::<FunctionPath>(), Err(NameError::Function), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn tenants() {
+        for good in ["a", "0", "acme", "acme-2", &"a".repeat(63)] {
+            assert_eq!(good.parse::<TenantName>().map(String::from), Ok(good.to_owned()));
+        }
+        for bad in ["", "-a", "A", "a_b", "a.b", "a/b", "ä", &"a".repeat(64)] {
+            assert_eq!(bad.parse::<TenantName>(), Err(NameError::Tenant), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_within_a_directory_has_no_slash() {
+        let dir = "jobs".parse().ok();
+        assert_eq!(
+            FunctionPath::within(dir.as_ref(), "a").map(String::from),
+            Ok("/jobs/a".to_owned())
+        );
+        assert_eq!(FunctionPath::within(None, "a").map(String::from), Ok("/a".to_owned()));
+        assert_eq!(FunctionPath::within(dir.as_ref(), "../a"), Err(NameError::Function));
+        assert_eq!(FunctionPath::within(dir.as_ref(), "b/a"), Err(NameError::Function));
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_climbs_and_every_path_survives_a_round_trip(text in "\\PC{0,40}") {
+            if let Ok(path) = text.parse::<FunctionPath>() {
+                prop_assert!(path.as_str().split('/').all(|s| s != ".." && s != "."));
+                prop_assert_eq!(path.as_str().parse::<FunctionPath>(), Ok(path.clone()));
+                prop_assert_eq!(path.relative().parse::<FunctionPath>(), Ok(path.clone()));
+            }
+        }
+    }
+}

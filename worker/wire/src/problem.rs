@@ -1,0 +1,133 @@
+//! The platform's own answers: `application/problem+json` (RFC 9457), with one closed list of
+//! codes. What a function answers by itself is never touched by this.
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::request_id::RequestId;
+
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// What went wrong, for programs. The variants group by whose fault it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    // The caller's.
+    BadRequest,
+    InvalidPath,
+    InvalidModule,
+    Unauthenticated,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    Conflict,
+    TooLarge,
+    Misdirected,
+    TooManyRequests,
+    // The function's.
+    FunctionTrapped,
+    FunctionNoResponse,
+    // A limit's.
+    MemoryLimit,
+    Timeout,
+    StorageFull,
+    // Ours.
+    Internal,
+    WorkerUnavailable,
+}
+
+impl Code {
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest | Self::InvalidPath | Self::InvalidModule => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Conflict => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            Self::FunctionTrapped | Self::MemoryLimit | Self::Internal => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            Self::FunctionNoResponse => StatusCode::BAD_GATEWAY,
+            Self::WorkerUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
+        }
+    }
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::BadRequest => "Bad request",
+            Self::InvalidPath => "Invalid path",
+            Self::InvalidModule => "Invalid module",
+            Self::Unauthenticated => "Authentication needed",
+            Self::Forbidden => "Not allowed",
+            Self::NotFound => "Not found",
+            Self::MethodNotAllowed => "Method not allowed",
+            Self::Conflict => "Conflict",
+            Self::TooLarge => "Too large",
+            Self::Misdirected => "Misdirected request",
+            Self::TooManyRequests => "Too many requests",
+            Self::FunctionTrapped => "The function failed",
+            Self::FunctionNoResponse => "The function gave no response",
+            Self::MemoryLimit => "The function needs more memory than it may have",
+            Self::Timeout => "Time is up",
+            Self::StorageFull => "Storage is full",
+            Self::Internal => "Internal error",
+            Self::WorkerUnavailable => "The worker is unavailable",
+        }
+    }
+}
+
+/// A problem's body. `detail` says what to do, and never names a path or an address of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    pub detail: String,
+    pub code: Code,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+}
+
+impl Problem {
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            kind: "about:blank".to_owned(),
+            title: code.title().to_owned(),
+            status: code.status().as_u16(),
+            detail: detail.into(),
+            code,
+            request_id: None,
+        }
+    }
+
+    pub fn of_request(mut self, request_id: RequestId) -> Self {
+        self.request_id = Some(request_id);
+        self
+    }
+
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a problem is plain data")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_as_the_contract_writes_it() {
+        let problem = Problem::new(Code::NotFound, "there is no function at /nix")
+            .of_request(RequestId::parse(b"r-1").unwrap());
+        assert_eq!(
+            String::from_utf8(problem.to_json()).unwrap(),
+            r#"{"type":"about:blank","title":"Not found","status":404,"detail":"there is no function at /nix","code":"not_found","request_id":"r-1"}"#
+        );
+    }
+}
