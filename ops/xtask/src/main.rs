@@ -1,1 +1,85 @@
-fn main() {}
+//! `cargo xtask`: the chores, from a fresh clone to a running host and to a passed test.
+//!
+//! `up` and `test` share `build`, one cargo profile and one target directory, so that nothing
+//! is compiled twice that need not be. What is built, in which order, is in `build.rs`; what a
+//! test run consists of, in `suite.rs`. Owns no setting of the host: what stands after `--`
+//! goes to `hearth up` as it is.
+
+mod build;
+mod chores;
+mod suite;
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::chores::Chores;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Hearth's chores")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Does all the set-up and starts Hearth
+    Up {
+        /// Arguments of `hearth up`
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Does all the set-up and runs every check and test
+    Test {
+        /// Arguments of the system tests' program, such as a part of a test's name
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Builds functions, host, worker and compiler
+    Build,
+    /// Measures
+    Bench,
+    /// Runs the long forms of the tests
+    Soak,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> anyhow::Result<()> {
+    match chore {
+        Chore::Build => {
+            let mut chores = Chores::begin();
+            build::host(&mut chores)?;
+            chores.end("built");
+            Ok(())
+        }
+        Chore::Up { arguments } => {
+            let mut chores = Chores::begin();
+            build::host(&mut chores)?;
+            chores.end("built");
+            let error = Command::new(build::program("hearth")).arg("up").args(arguments).exec();
+            Err(anyhow::Error::new(error).context("hearth could not be started"))
+        }
+        Chore::Test { arguments } => {
+            let mut chores = Chores::begin();
+            suite::run(&mut chores, &arguments)?;
+            chores.end("everything passed");
+            Ok(())
+        }
+        Chore::Bench => anyhow::bail!("this version of Hearth has no benchmark to run"),
+        Chore::Soak => anyhow::bail!(
+            "this version of Hearth has no long tests; `cargo xtask test` runs all that there are"
+        ),
+    }
+}

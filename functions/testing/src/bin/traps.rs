@@ -1,0 +1,13 @@
+//! Panics before it has answered; with `?late=1` after its head and half of its body.
+
+use std::io::Write;
+
+testing::guest!(handle);
+
+fn handle(request: testing::Request, out: testing::Out) {
+    if testing::number(&request, "late").is_some() {
+        let body = testing::begin(out, 200, &[("content-length", "10")]);
+        body.write().unwrap().write_all(b"half ").unwrap();
+    }
+    panic!("this function always fails");
+}

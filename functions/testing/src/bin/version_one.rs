@@ -1,0 +1,7 @@
+//! The first of two versions of one function.
+
+testing::guest!(handle);
+
+fn handle(_: testing::Request, out: testing::Out) {
+    testing::respond(out, 200, &[("content-type", "text/plain")], b"version one");
+}

@@ -1,0 +1,184 @@
+//! Who calls, and whether they may.
+//!
+//! A token of the host (admin) may do everything. A tenant's token may do what its scope covers,
+//! for its own tenant; of any other name it learns nothing, not even whether there is such a
+//! tenant. What a token's scope lets a caller of a function do is checked by the worker.
+
+use axum::Json;
+use axum::extract::{FromRef, FromRequestParts, State};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hearth_wire::{Code, Problem, Scope, TenantName, TokenDigest};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::error::Refusal;
+use super::openapi::{ScopeSchema, tenant_name};
+use super::request::segments;
+use crate::store::{Store, StoreError, Tenant, TenantId};
+
+/// Longer ones are nobody's, and are not hashed.
+const TOKEN_MAX: usize = 512;
+
+/// Whose token came with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The token's name.
+    pub name: String,
+    pub scope: Scope,
+    /// `None`: the host's.
+    pub tenant: Option<TenantId>,
+}
+
+/// The token that the headers carry: as Bearer, as `Token`, or as the password of Basic.
+pub fn bearer(headers: &HeaderMap) -> Option<String> {
+    let (scheme, rest) = headers.get(AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    let rest = rest.trim();
+    let token = match scheme.to_ascii_lowercase().as_str() {
+        "bearer" | "token" => rest.to_owned(),
+        "basic" => {
+            let decoded = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
+            decoded.split_once(':')?.1.to_owned()
+        }
+        _ => return None,
+    };
+    (1..=TOKEN_MAX).contains(&token.len()).then_some(token)
+}
+
+/// Whoever the headers' token belongs to; nobody without one is let further.
+pub async fn authenticate(store: &Store, headers: &HeaderMap) -> Result<Caller, Problem> {
+    let Some(token) = bearer(headers) else {
+        let detail = "send a token: `Authorization: Bearer TOKEN`";
+        return Err(Problem::new(Code::Unauthenticated, detail));
+    };
+    match store.token_by_digest(TokenDigest::of(&token)).await {
+        Ok(Some(row)) => Ok(Caller { name: row.name, scope: row.scope, tenant: row.tenant }),
+        Ok(None) => {
+            let detail = "this token is not known here, was revoked or has expired";
+            Err(Problem::new(Code::Unauthenticated, detail))
+        }
+        Err(error) => Err(store_problem(error)),
+    }
+}
+
+fn store_problem(error: StoreError) -> Problem {
+    Refusal::from(error).into_problem()
+}
+
+/// The whole rule. `tenant` is the one that the address names, if there is one.
+fn permit(caller: &Caller, tenant: Option<&Tenant>, needed: Scope) -> Result<(), Refusal> {
+    match (caller.tenant, tenant) {
+        (None, None) => Err(Refusal::new(Code::NotFound, "there is no such tenant")),
+        (None, Some(_)) => scope_covers(caller, needed),
+        (Some(own), Some(tenant)) if own == tenant.id => scope_covers(caller, needed),
+        (Some(_), _) => Err(Refusal::new(Code::Forbidden, "this token is another tenant's")),
+    }
+}
+
+fn scope_covers(caller: &Caller, needed: Scope) -> Result<(), Refusal> {
+    if caller.scope.covers(needed) {
+        return Ok(());
+    }
+    let detail = format!("this needs the scope {needed}; this token's scope is {}", caller.scope);
+    Err(Refusal::new(Code::Forbidden, detail))
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller
+where
+    Store: FromRef<S>,
+{
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        Ok(authenticate(&Store::from_ref(state), &parts.headers).await?)
+    }
+}
+
+/// A caller with a token of the host.
+pub struct Admin(pub(crate) Caller);
+
+impl<S: Sync> FromRequestParts<S> for Admin
+where
+    Store: FromRef<S>,
+{
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        scope_covers(&caller, Scope::Admin)?;
+        Ok(Self(caller))
+    }
+}
+
+/// A caller and the tenant that the address names, which is given out only to those who may.
+pub struct AtTenant {
+    caller: Caller,
+    tenant: Option<Tenant>,
+}
+
+impl AtTenant {
+    /// Refused without a token whose scope covers `needed`.
+    pub fn permit(self, needed: Scope) -> Result<(Tenant, Caller), Refusal> {
+        permit(&self.caller, self.tenant.as_ref(), needed)?;
+        let tenant = self.tenant.expect("nobody is permitted without a tenant");
+        Ok((tenant, self.caller))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for AtTenant
+where
+    Store: FromRef<S>,
+{
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        #[derive(Deserialize)]
+        struct Segments {
+            tenant: String,
+        }
+        let caller = Caller::from_request_parts(parts, state).await?;
+        let Segments { tenant } = segments(parts).await?;
+        let tenant = match tenant.parse::<TenantName>() {
+            Ok(name) => Store::from_ref(state).tenant(&name).await?,
+            Err(_) => None,
+        };
+        Ok(Self { caller, tenant })
+    }
+}
+
+/// Whom the token that was sent belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Whoami {
+    /// The token's name.
+    pub name: String,
+    #[schema(value_type = ScopeSchema)]
+    pub scope: Scope,
+    /// Null for a token of the host.
+    #[schema(schema_with = tenant_name_or_null)]
+    pub tenant: Option<TenantName>,
+}
+
+fn tenant_name_or_null() -> utoipa::openapi::schema::Object {
+    super::openapi::or_null(tenant_name())
+}
+
+/// Whom this token belongs to
+#[utoipa::path(
+    get, path = "/api/v1/whoami", operation_id = "whoami", tag = "tokens",
+    responses((status = 200, description = "The token's name, scope and tenant", body = Whoami)),
+)]
+pub async fn whoami(caller: Caller, State(store): State<Store>) -> Result<Json<Whoami>, Refusal> {
+    let Caller { name, scope, tenant } = caller;
+    let tenant = match tenant {
+        Some(id) => {
+            // A tenant's tokens go with it, so that this was removed in between.
+            let tenant = store.tenant_by_id(id).await?.ok_or(StoreError::Missing("tenant"))?;
+            Some(tenant.name)
+        }
+        None => None,
+    };
+    Ok(Json(Whoami { name, scope, tenant }))
+}

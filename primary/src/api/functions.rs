@@ -1,0 +1,345 @@
+//! `/tenants/{tenant}/functions` and `…/generations`: what a tenant serves and has served.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use hearth_wire::{
+    Code, FunctionPath, Generation, HandlerKind, ModuleDigest, Options, Scope, Version, header,
+};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, Method};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::auth::AtTenant;
+use super::error::Refusal;
+use super::openapi::{
+    FunctionParams, HandlerKindSchema, OptionsSchema, TenantParam, function_path, sha256,
+};
+use super::request::{Named, OptionalBody, Params};
+use crate::gateway::Gateway;
+use crate::store::{GenerationRow, Store, VersionRow};
+use crate::upload::{Switched, Uploaded, Uploads};
+
+/// What goes on from an `invoke` to the function, with the body.
+const INVOKE_HEADERS: [HeaderName; 4] =
+    [CONTENT_TYPE, CONTENT_LENGTH, ACCEPT, HeaderName::from_static(header::REQUEST_ID)];
+
+/// A function, as its active version is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Function)]
+pub struct FunctionInfo {
+    #[schema(schema_with = function_path)]
+    pub path: FunctionPath,
+    pub version: Version,
+    #[schema(schema_with = sha256)]
+    pub sha256: ModuleDigest,
+    /// Bytes of the module, unpacked.
+    pub size: u64,
+    /// Bytes that it takes on disk.
+    pub stored: u64,
+    #[schema(value_type = HandlerKindSchema)]
+    pub kind: HandlerKind,
+    pub imports: Vec<String>,
+    #[schema(value_type = OptionsSchema)]
+    pub options: Options,
+    /// Came with Hearth, and was not uploaded.
+    pub bundled: bool,
+    pub created_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FunctionList {
+    pub functions: Vec<FunctionInfo>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Version)]
+pub struct VersionInfo {
+    pub version: Version,
+    #[schema(schema_with = sha256)]
+    pub sha256: ModuleDigest,
+    pub size: u64,
+    pub stored: u64,
+    pub active: bool,
+    pub bundled: bool,
+    #[schema(value_type = OptionsSchema)]
+    pub options: Options,
+    pub created_at: Timestamp,
+    pub created_by: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VersionList {
+    #[schema(schema_with = function_path)]
+    pub path: FunctionPath,
+    /// None where the function was removed; its versions are kept for a while.
+    pub active: Option<Version>,
+    /// Newest first.
+    pub versions: Vec<VersionInfo>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// Where it is missing, the version before the active one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub version: Option<Version>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Generation)]
+pub struct GenerationInfo {
+    pub generation: Generation,
+    /// What made it: `created`, `upload`, `rollback` or `remove`.
+    pub cause: String,
+    /// The name of the token that was used.
+    pub by: String,
+    pub created_at: Timestamp,
+    pub current: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GenerationList {
+    /// Newest first.
+    pub generations: Vec<GenerationInfo>,
+}
+
+/// An upload, as `multipart/form-data`.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "read by the derive only")]
+struct UploadForm {
+    /// One or more parts, each with a file name `NAME.wasm` or `NAME.wasm.zst`.
+    #[schema(value_type = Vec<String>, format = Binary)]
+    file: (),
+    /// JSON: the options of the one file, or an object from file name to options.
+    options: Option<String>,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct UploadParams {
+    /// The directory below which the functions are put.
+    #[param(value_type = Option<String>, example = "jobs")]
+    dir: Option<FunctionPath>,
+}
+
+fn function(row: VersionRow) -> FunctionInfo {
+    let VersionRow {
+        path,
+        version,
+        sha256,
+        size,
+        stored,
+        kind,
+        imports,
+        options,
+        bundled,
+        created_at,
+        created_by: _,
+    } = row;
+    let options = options.resolve();
+    FunctionInfo {
+        path,
+        version,
+        sha256,
+        size,
+        stored,
+        kind,
+        imports,
+        options,
+        bundled,
+        created_at,
+    }
+}
+
+fn version(row: VersionRow, active: Option<Version>) -> VersionInfo {
+    let VersionRow {
+        path: _,
+        version,
+        sha256,
+        size,
+        stored,
+        kind: _,
+        imports: _,
+        options,
+        bundled,
+        created_at,
+        created_by,
+    } = row;
+    VersionInfo {
+        version,
+        sha256,
+        size,
+        stored,
+        active: active == Some(version),
+        bundled,
+        options: options.resolve(),
+        created_at,
+        created_by,
+    }
+}
+
+fn no_function(path: &FunctionPath) -> Refusal {
+    Refusal::new(Code::NotFound, format!("there is no function at {path}"))
+}
+
+/// What the tenant serves
+#[utoipa::path(
+    get, path = "/api/v1/tenants/{tenant}/functions", operation_id = "list_functions",
+    tag = "functions", params(TenantParam),
+    responses((status = 200, description = "By path", body = FunctionList)),
+)]
+pub async fn list_functions(
+    at: AtTenant,
+    State(store): State<Store>,
+) -> Result<Json<FunctionList>, Refusal> {
+    let (tenant, _) = at.permit(Scope::Deploy)?;
+    let rows = store.live_functions(tenant.id).await?;
+    Ok(Json(FunctionList { functions: rows.into_iter().map(function).collect() }))
+}
+
+/// Upload functions
+///
+/// All of them go live together, or none does. Answered once they serve.
+#[utoipa::path(
+    post, path = "/api/v1/tenants/{tenant}/functions", operation_id = "upload", tag = "functions",
+    params(TenantParam, UploadParams),
+    request_body(content = UploadForm, content_type = "multipart/form-data"),
+    responses((status = 200, description = "The new generation serves", body = Uploaded)),
+)]
+pub async fn upload(
+    at: AtTenant,
+    Params(UploadParams { dir }): Params<UploadParams>,
+    State(uploads): State<Uploads>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Uploaded>, Refusal> {
+    let (tenant, caller) = at.permit(Scope::Deploy)?;
+    Ok(Json(uploads.receive(&tenant, dir, &headers, body, &caller.name).await?))
+}
+
+/// One function, as its active version is
+#[utoipa::path(
+    get, path = "/api/v1/tenants/{tenant}/functions/{path}", operation_id = "get_function",
+    tag = "functions", params(FunctionParams),
+    responses((status = 200, description = "The function", body = FunctionInfo)),
+)]
+pub async fn get_function(
+    at: AtTenant,
+    Named(path): Named,
+    State(store): State<Store>,
+) -> Result<Json<FunctionInfo>, Refusal> {
+    let (tenant, _) = at.permit(Scope::Deploy)?;
+    let active = store.function(tenant.id, &path).await?.and_then(|row| row.active);
+    let versions = store.versions(tenant.id, &path).await?;
+    let row = versions.into_iter().find(|row| Some(row.version) == active);
+    row.map(|row| Json(function(row))).ok_or_else(|| no_function(&path))
+}
+
+/// Take a function away
+///
+/// Its versions are kept for a while, so that it can be rolled back.
+#[utoipa::path(
+    delete, path = "/api/v1/tenants/{tenant}/functions/{path}", operation_id = "remove_function",
+    tag = "functions", params(FunctionParams),
+    responses((status = 200, description = "The generation without it serves", body = Switched)),
+)]
+pub async fn remove_function(
+    at: AtTenant,
+    Named(path): Named,
+    State(store): State<Store>,
+    State(uploads): State<Uploads>,
+) -> Result<Json<Switched>, Refusal> {
+    let (tenant, caller) = at.permit(Scope::Deploy)?;
+    let row = store.function(tenant.id, &path).await?.ok_or_else(|| no_function(&path))?;
+    Ok(Json(uploads.remove(&tenant, &row.path, &caller.name).await?))
+}
+
+/// The versions of a function that are kept
+#[utoipa::path(
+    get, path = "/api/v1/tenants/{tenant}/functions/{path}/versions",
+    operation_id = "list_versions", tag = "functions", params(FunctionParams),
+    responses((status = 200, description = "Newest first", body = VersionList)),
+)]
+pub async fn list_versions(
+    at: AtTenant,
+    Named(path): Named,
+    State(store): State<Store>,
+) -> Result<Json<VersionList>, Refusal> {
+    let (tenant, _) = at.permit(Scope::Deploy)?;
+    let row = store.function(tenant.id, &path).await?.ok_or_else(|| no_function(&path))?;
+    let versions = store.versions(tenant.id, &path).await?;
+    let versions = versions.into_iter().map(|kept| version(kept, row.active)).collect();
+    Ok(Json(VersionList { path: row.path, active: row.active, versions }))
+}
+
+/// Make another version the active one
+#[utoipa::path(
+    post, path = "/api/v1/tenants/{tenant}/functions/{path}/rollback", operation_id = "rollback",
+    tag = "functions", params(FunctionParams), request_body = Option<Rollback>,
+    responses((status = 200, description = "The generation with it serves", body = Switched)),
+)]
+pub async fn rollback(
+    at: AtTenant,
+    Named(path): Named,
+    State(uploads): State<Uploads>,
+    OptionalBody(Rollback { version }): OptionalBody<Rollback>,
+) -> Result<Json<Switched>, Refusal> {
+    let (tenant, caller) = at.permit(Scope::Deploy)?;
+    Ok(Json(uploads.rollback(&tenant, &path, version, &caller.name).await?))
+}
+
+/// Call a function
+///
+/// Its status, headers and body come back as they are.
+#[utoipa::path(
+    post, path = "/api/v1/tenants/{tenant}/functions/{path}/invoke", operation_id = "invoke",
+    tag = "functions", params(FunctionParams),
+    request_body(content = Vec<u8>, content_type = "*/*"),
+    responses((status = "default", description = "What the function answered, or a problem")),
+)]
+pub async fn invoke(
+    at: AtTenant,
+    Named(path): Named,
+    State(gateway): State<Gateway>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (tenant, caller) = at.permit(Scope::Invoke)?;
+    let (parts, body) = request.into_parts();
+    let mut inner = Request::new(body);
+    *inner.method_mut() = Method::POST;
+    *inner.uri_mut() = path.as_str().parse().expect("a function's path is a URI's");
+    for name in INVOKE_HEADERS {
+        if let Some(value) = parts.headers.get(&name) {
+            inner.headers_mut().insert(name, value.clone());
+        }
+    }
+    inner.extensions_mut().extend(parts.extensions);
+    Ok(gateway.invoke(&tenant.name, &path, &caller.name, inner).await)
+}
+
+/// The generations that the tenant has had
+#[utoipa::path(
+    get, path = "/api/v1/tenants/{tenant}/generations", operation_id = "list_generations",
+    tag = "functions", params(TenantParam),
+    responses((status = 200, description = "Newest first", body = GenerationList)),
+)]
+pub async fn list_generations(
+    at: AtTenant,
+    State(store): State<Store>,
+) -> Result<Json<GenerationList>, Refusal> {
+    let (tenant, _) = at.permit(Scope::Deploy)?;
+    let rows = store.generations(tenant.id).await?;
+    let newest = rows.first().map(|row| row.generation);
+    let generations = rows.into_iter().map(|row| {
+        let GenerationRow { generation, cause, by, created_at } = row;
+        let current = newest == Some(generation);
+        GenerationInfo { generation, cause, by, created_at, current }
+    });
+    Ok(Json(GenerationList { generations: generations.collect() }))
+}

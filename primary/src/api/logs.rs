@@ -1,0 +1,358 @@
+//! `/tenants/{tenant}/logs` and `…/calls`: paged, and as a stream of events with `?follow`.
+//!
+//! A stream ends when the host stops, when the tenant goes, and after an hour at the latest, so
+//! that a revoked token does not read on for ever. Whoever follows comes back with
+//! `Last-Event-ID`, and is told of what was missed.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use hearth_wire::{CallRecord, Code, FunctionPath, LogLine, LogStream, Outcome, Scope, Version};
+use http::HeaderMap;
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, sleep_until};
+use utoipa::ToSchema;
+
+use super::auth::AtTenant;
+use super::error::Refusal;
+use super::openapi::{LogStreamSchema, OutcomeSchema, TenantParam, function_path};
+use super::request::Params;
+use crate::logs::{Entry, Filter, Followed, Logs, News, PAGE_MAX, Page, Query, Record, Since};
+use crate::store::Tenant;
+
+const LIMIT_DEFAULT: usize = 100;
+const STREAM_MAX: Duration = Duration::from_secs(3_600);
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// What a function wrote, or Hearth said of a call of it. Also the data of an event `line`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = LogLine)]
+pub struct LineInfo {
+    pub id: u64,
+    pub time: Timestamp,
+    #[schema(schema_with = function_path)]
+    pub function: FunctionPath,
+    pub version: Version,
+    pub request_id: String,
+    #[schema(value_type = LogStreamSchema)]
+    pub stream: LogStream,
+    pub text: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LinePage {
+    /// Oldest first.
+    pub lines: Vec<LineInfo>,
+    /// The `before` of the page of older ones, where there could be any.
+    pub next: Option<u64>,
+}
+
+/// One call. Also the data of an event `call`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Call)]
+pub struct CallInfo {
+    pub id: u64,
+    /// When its head was read.
+    pub time: Timestamp,
+    #[schema(schema_with = function_path)]
+    pub function: FunctionPath,
+    pub version: Version,
+    pub request_id: String,
+    pub method: String,
+    pub status: u16,
+    #[schema(value_type = OutcomeSchema)]
+    pub outcome: Outcome,
+    pub duration_us: u64,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    /// For a call that woke its worker: from being noticed to being served.
+    pub cold_us: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CallPage {
+    /// Oldest first.
+    pub calls: Vec<CallInfo>,
+    /// The `before` of the page of older ones, where there could be any.
+    pub next: Option<u64>,
+}
+
+/// The data of an event `missed`: a follower was too slow for this many.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Missed {
+    pub missed: u64,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct LineParams {
+    /// Only lines of this function.
+    #[param(value_type = Option<String>)]
+    path: Option<FunctionPath>,
+    /// Only lines of this call.
+    request_id: Option<String>,
+    /// Only lines of this stream.
+    #[param(value_type = Option<LogStreamSchema>)]
+    stream: Option<LogStream>,
+    /// Only lines with smaller ids.
+    before: Option<u64>,
+    /// The newest so many: 100, or with `follow` none, if it is missing.
+    #[param(maximum = 1_000)]
+    limit: Option<usize>,
+    /// Answer with a stream of events.
+    #[serde(default, deserialize_with = "flag")]
+    #[param(value_type = Option<bool>)]
+    follow: bool,
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct CallParams {
+    /// Only calls of this function.
+    #[param(value_type = Option<String>)]
+    path: Option<FunctionPath>,
+    /// Only the call of this request id.
+    request_id: Option<String>,
+    /// Only calls with smaller ids.
+    before: Option<u64>,
+    /// The newest so many: 100, or with `follow` none, if it is missing.
+    #[param(maximum = 1_000)]
+    limit: Option<usize>,
+    /// Answer with a stream of events.
+    #[serde(default, deserialize_with = "flag")]
+    #[param(value_type = Option<bool>)]
+    follow: bool,
+}
+
+/// `?follow` means the same as `?follow=true`.
+fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "" | "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(serde::de::Error::custom("`follow` is true or false")),
+    }
+}
+
+/// A record as a body and as an event.
+trait Told: Record {
+    /// The name of its events.
+    const EVENT: &str;
+
+    type Body: Serialize;
+
+    fn body(entry: Entry<Self>) -> Self::Body;
+}
+
+impl Told for LogLine {
+    const EVENT: &str = "line";
+
+    type Body = LineInfo;
+
+    fn body(Entry { id, record }: Entry<Self>) -> LineInfo {
+        let LogLine { time_ms, function, version, request_id, stream, text } = record;
+        LineInfo { id, time: time(time_ms), function, version, request_id, stream, text }
+    }
+}
+
+impl Told for CallRecord {
+    const EVENT: &str = "call";
+
+    type Body = CallInfo;
+
+    fn body(Entry { id, record }: Entry<Self>) -> CallInfo {
+        let CallRecord {
+            time_ms,
+            function,
+            version,
+            request_id,
+            method,
+            status,
+            outcome,
+            duration_us,
+            request_bytes,
+            response_bytes,
+            cold_us,
+        } = record;
+        CallInfo {
+            id,
+            time: time(time_ms),
+            function,
+            version,
+            request_id,
+            method,
+            status,
+            outcome,
+            duration_us,
+            request_bytes,
+            response_bytes,
+            cold_us,
+        }
+    }
+}
+
+/// A worker that lies about the time is shown as the epoch.
+fn time(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn limit(given: Option<usize>, otherwise: usize) -> Result<usize, Refusal> {
+    match given {
+        None => Ok(otherwise),
+        Some(limit @ 1..=PAGE_MAX) => Ok(limit),
+        Some(_) => Err(Refusal::new(Code::BadRequest, format!("`limit` is from 1 to {PAGE_MAX}"))),
+    }
+}
+
+/// The bodies of a page, and where the one before it ends.
+async fn page<T: Told>(
+    logs: &Logs,
+    tenant: &Tenant,
+    query: Query,
+) -> Result<(Vec<T::Body>, Option<u64>), Refusal> {
+    let Page { entries, more, missed: _ } = logs.page::<T>(&tenant.name, query).await?;
+    let next = entries.first().filter(|_| more).map(|oldest| oldest.id);
+    Ok((entries.into_iter().map(T::body).collect(), next))
+}
+
+/// Log lines of a tenant's functions
+///
+/// With `follow`: events `line` (with the line's id, and it as JSON) and `missed`.
+#[utoipa::path(
+    get, path = "/api/v1/tenants/{tenant}/logs", operation_id = "list_lines", tag = "logs",
+    params(TenantParam, LineParams, ("last-event-id" = Option<u64>, Header, description = "With `follow`: goes on after this line")),
+    responses((status = 200, description = "A page, or with `follow` a stream of events", content(
+        (LinePage = "application/json"),
+        (String = "text/event-stream"),
+    ))),
+)]
+pub async fn list_lines(
+    at: AtTenant,
+    Params(params): Params<LineParams>,
+    headers: HeaderMap,
+    State(logs): State<Logs>,
+) -> Result<Response, Refusal> {
+    let (tenant, _) = at.permit(Scope::Deploy)?;
+    let LineParams { path, request_id, stream, before, limit: given, follow: following } = params;
+    let filter = Filter { path, request_id, stream };
+    if following {
+        let since = since(&headers, given)?;
+        return follow::<LogLine>(&logs, &tenant, since, filter).await;
+    }
+    let query = Query { filter, before, after: None, limit: limit(given, LIMIT_DEFAULT)? };
+    let (lines, next) = page::<LogLine>(&logs, &tenant, query).await?;
+    Ok(Json(LinePage { lines, next }).into_response())
+}
+
+/// How calls of a tenant's functions went
+///
+/// With `follow`: events `call` (with the call's id, and it as JSON) and `missed`.
+#[utoipa::path(
+    get, path = "/api/v1/tenants/{tenant}/calls", operation_id = "list_calls", tag = "logs",
+    params(TenantParam, CallParams, ("last-event-id" = Option<u64>, Header, description = "With `follow`: goes on after this call")),
+    responses((status = 200, description = "A page, or with `follow` a stream of events", content(
+        (CallPage = "application/json"),
+        (String = "text/event-stream"),
+    ))),
+)]
+pub async fn list_calls(
+    at: AtTenant,
+    Params(params): Params<CallParams>,
+    headers: HeaderMap,
+    State(logs): State<Logs>,
+) -> Result<Response, Refusal> {
+    let (tenant, _) = at.permit(Scope::Deploy)?;
+    let CallParams { path, request_id, before, limit: given, follow: following } = params;
+    let filter = Filter { path, request_id, stream: None };
+    if following {
+        let since = since(&headers, given)?;
+        return follow::<CallRecord>(&logs, &tenant, since, filter).await;
+    }
+    let query = Query { filter, before, after: None, limit: limit(given, LIMIT_DEFAULT)? };
+    let (calls, next) = page::<CallRecord>(&logs, &tenant, query).await?;
+    Ok(Json(CallPage { calls, next }).into_response())
+}
+
+fn since(headers: &HeaderMap, given: Option<usize>) -> Result<Since, Refusal> {
+    match headers.get("last-event-id") {
+        None => Ok(Since::Last(limit(given, 0)?)),
+        Some(id) => match id.to_str().map(str::parse) {
+            Ok(Ok(id)) => Ok(Since::After(id)),
+            _ => Err(Refusal::new(Code::BadRequest, "`Last-Event-ID` is a number")),
+        },
+    }
+}
+
+/// A stream of events on its way.
+struct Stream<T: Told> {
+    filter: Filter,
+    /// What goes out before anything is waited for.
+    ready: VecDeque<Event>,
+    news: tokio::sync::broadcast::Receiver<News<T>>,
+    until: Instant,
+}
+
+async fn follow<T: Told>(
+    logs: &Logs,
+    tenant: &Tenant,
+    since: Since,
+    filter: Filter,
+) -> Result<Response, Refusal> {
+    let Followed { past, news } = logs.follow::<T>(&tenant.name, since, filter.clone()).await?;
+    let mut ready = VecDeque::new();
+    if past.missed > 0 {
+        ready.push_back(missed(past.missed));
+    }
+    ready.extend(past.entries.into_iter().map(event));
+    let until = Instant::now() + STREAM_MAX;
+    let state = Stream { filter, ready, news, until };
+    let events = stream::unfold(state, |mut state| async {
+        let event = state.next().await?;
+        Some((Ok::<_, Infallible>(event), state))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+}
+
+impl<T: Told> Stream<T> {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            let news = tokio::select! {
+                news = self.news.recv() => news,
+                () = sleep_until(self.until) => return None,
+            };
+            match news {
+                Ok(News::Entry(entry)) if entry.record.matches(&self.filter) => {
+                    return Some(event(Entry::clone(&entry)));
+                }
+                Ok(News::Entry(_)) => {}
+                Ok(News::Dropped(count)) | Err(RecvError::Lagged(count)) => {
+                    return Some(missed(count));
+                }
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+fn event<T: Told>(entry: Entry<T>) -> Event {
+    let id = entry.id.to_string();
+    let data = serde_json::to_string(&T::body(entry)).expect("a record is plain data");
+    Event::default().event(T::EVENT).id(id).data(data)
+}
+
+fn missed(missed: u64) -> Event {
+    let data = serde_json::to_string(&Missed { missed }).expect("a number is plain data");
+    Event::default().event("missed").data(data)
+}

@@ -1,0 +1,292 @@
+//! The OpenAPI 3.1 document's own parts: what it says of the whole API, and how the parsed types
+//! of `hearth-wire` look in it.
+//!
+//! `wire` knows nothing of OpenAPI. The schemas here are made from its constants and variants, not
+//! beside them, and a test compares what is written by hand with what is really sent. Operations
+//! and bodies describe themselves beside their handlers; nothing here lists routes.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::response::IntoResponse;
+use hearth_wire::{Auth, Code, HandlerKind, LogStream, Outcome, PROBLEM_JSON, PathMatch, Scope};
+use http::header::CONTENT_TYPE;
+use serde::Serialize;
+use utoipa::OpenApi as _;
+use utoipa::openapi::path::ParameterIn;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder};
+
+/// `[a-z0-9][a-z0-9-]{0,62}`
+pub fn tenant_name() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::String))
+        .pattern(Some("^[a-z0-9][a-z0-9-]{0,62}$"))
+        .examples(["demo"])
+        .build()
+}
+
+pub fn function_path() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::String))
+        .description(Some("1 to 8 segments; paths that differ only in case are one path."))
+        .pattern(Some("^(/[A-Za-z0-9_][A-Za-z0-9_.-]*){1,8}$"))
+        .max_length(Some(hearth_wire::FunctionPath::BYTES_MAX))
+        .examples(["/jobs/nightly"])
+        .build()
+}
+
+pub fn sha256() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::String))
+        .description(Some("The SHA-256 of the module, unpacked."))
+        .pattern(Some("^[0-9a-f]{64}$"))
+        .build()
+}
+
+pub fn or_null(mut object: Object) -> Object {
+    object.schema_type = SchemaType::from_iter([Type::String, Type::Null]);
+    object
+}
+
+/// A schema that is a closed list of words, read off the variants of a type in `wire`.
+macro_rules! words {
+    ($(#[$doc:meta])* $schema:ident as $name:literal: $($word:expr),+ $(,)?) => {
+        $(#[$doc])*
+        pub struct $schema;
+
+        impl utoipa::PartialSchema for $schema {
+            fn schema() -> RefOr<Schema> {
+                let words = [$(word(&$word)),+];
+                ObjectBuilder::new()
+                    .schema_type(SchemaType::Type(Type::String))
+                    .enum_values(Some(words))
+                    .into()
+            }
+        }
+
+        impl utoipa::ToSchema for $schema {
+            fn name() -> Cow<'static, str> {
+                Cow::Borrowed($name)
+            }
+        }
+    };
+}
+
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        other => unreachable!("a variant without data is sent as a word, not as {other:?}"),
+    }
+}
+
+words!(ScopeSchema as "Scope": Scope::Admin, Scope::Owner, Scope::Deploy, Scope::Invoke, Scope::Report);
+words!(HandlerKindSchema as "HandlerKind": HandlerKind::IncomingHandler, HandlerKind::Handler);
+words!(LogStreamSchema as "LogStream": LogStream::Stdout, LogStream::Stderr, LogStream::Host);
+words!(PathMatchSchema as "PathMatch": PathMatch::Exact, PathMatch::Prefix);
+words!(
+    OutcomeSchema as "Outcome":
+    Outcome::Answered, Outcome::Trapped, Outcome::MemoryLimit, Outcome::Timeout,
+    Outcome::NoResponse, Outcome::Refused, Outcome::Abandoned,
+);
+words!(
+    AuthSchema as "Auth":
+    Auth::Public, Auth::Scope(Scope::Owner), Auth::Scope(Scope::Deploy),
+    Auth::Scope(Scope::Invoke), Auth::Scope(Scope::Report),
+);
+words!(
+    CodeSchema as "Code":
+    Code::BadRequest, Code::InvalidPath, Code::InvalidModule, Code::Unauthenticated,
+    Code::Forbidden, Code::NotFound, Code::MethodNotAllowed, Code::Conflict, Code::TooLarge,
+    Code::Misdirected, Code::TooManyRequests, Code::FunctionTrapped, Code::FunctionNoResponse,
+    Code::MemoryLimit, Code::Timeout, Code::StorageFull, Code::Internal, Code::WorkerUnavailable,
+);
+
+/// How [`hearth_wire::Options`] look; never made.
+#[derive(utoipa::ToSchema)]
+#[schema(as = Options)]
+#[expect(dead_code, reason = "read by the derive only")]
+pub struct OptionsSchema {
+    /// The methods that reach the function.
+    methods: Vec<String>,
+    #[schema(value_type = PathMatchSchema)]
+    path: (),
+    /// Who may call.
+    #[schema(value_type = AuthSchema)]
+    auth: (),
+    #[schema(minimum = 1, maximum = 300_000)]
+    timeout_ms: u32,
+    #[schema(minimum = 1, maximum = 256)]
+    memory_mb: u32,
+    /// Bytes of a request's body.
+    #[schema(minimum = 1, maximum = 104_857_600)]
+    max_body: u64,
+    description: String,
+}
+
+/// How [`hearth_wire::Problem`] looks; never made.
+#[derive(utoipa::ToSchema)]
+#[schema(as = Problem)]
+#[expect(dead_code, reason = "read by the derive only")]
+pub struct ProblemSchema {
+    r#type: String,
+    title: String,
+    status: u16,
+    /// What to do about it.
+    detail: String,
+    #[schema(value_type = CodeSchema)]
+    code: (),
+    /// The answer's `x-request-id`.
+    request_id: Option<String>,
+}
+
+/// The `{tenant}` of an address.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "read by the derive only")]
+pub struct TenantParam {
+    #[param(schema_with = tenant_name)]
+    tenant: String,
+}
+
+/// The `{tenant}` and `{path}` of an address.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "read by the derive only")]
+pub struct FunctionParams {
+    #[param(schema_with = tenant_name)]
+    tenant: String,
+    /// The function's path without its first slash, percent-encoded as one segment.
+    #[param(example = "jobs%2Fnightly")]
+    path: String,
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Hearth",
+        description = "Manages a Hearth host: tenants, their functions and versions, tokens, workers, log lines and calls.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    components(schemas(ProblemSchema)),
+    security(("bearer" = [])),
+    tags(
+        (name = "tenants"),
+        (name = "functions"),
+        (name = "worker"),
+        (name = "tokens"),
+        (name = "logs", description = "What functions wrote, and how their calls went."),
+        (name = "host", description = "The host's own state, and this document."),
+    ),
+)]
+struct Document;
+
+/// The document without its routes.
+pub fn blank() -> OpenApi {
+    let mut document = Document::openapi();
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("A token of the host (scope admin) or of one tenant."))
+        .build();
+    document
+        .components
+        .get_or_insert_default()
+        .add_security_scheme("bearer", SecurityScheme::Http(bearer));
+    document
+}
+
+/// Adds the problems that follow from an operation's shape, so that no handler repeats them.
+pub fn add_problems(document: &mut OpenApi) {
+    for (address, item) in &mut document.paths.paths {
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            let mut add = |code: Code| {
+                let status = code.status().as_u16().to_string();
+                let responses = &mut operation.responses.responses;
+                responses.entry(status).or_insert_with(|| problem(code.title()).into());
+            };
+            if operation.security.is_none() {
+                add(Code::Unauthenticated);
+                add(Code::Forbidden);
+            }
+            if address.contains('{') {
+                add(Code::NotFound);
+            }
+            if operation.request_body.is_some() {
+                add(Code::BadRequest);
+                add(Code::TooLarge);
+            }
+            if operation.parameters.iter().flatten().any(|parameter| match parameter {
+                RefOr::T(parameter) => parameter.parameter_in == ParameterIn::Query,
+                RefOr::Ref(_) => false,
+            }) {
+                add(Code::BadRequest);
+            }
+            let other = problem("Any other refusal").into();
+            operation.responses.responses.entry("default".to_owned()).or_insert(other);
+        }
+    }
+}
+
+fn problem(description: &str) -> Response {
+    let body = Content::new(Some(Ref::from_schema_name("Problem")));
+    ResponseBuilder::new().description(description).content(PROBLEM_JSON, body).build()
+}
+
+/// The document as it is sent.
+#[derive(Clone)]
+pub struct Rendered(Arc<str>);
+
+impl Rendered {
+    pub fn new(document: &OpenApi) -> Self {
+        Self(serde_json::to_string(document).expect("a document is plain data").into())
+    }
+}
+
+/// This document
+#[utoipa::path(
+    get, path = "/api/openapi.json", operation_id = "openapi", tag = "host", security(()),
+    responses((status = 200, description = "OpenAPI 3.1", body = Object)),
+)]
+pub async fn openapi(Extension(document): Extension<Rendered>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], document.0.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_wire::{OptionsPatch, Problem, RequestId};
+    use serde_json::Value;
+    use utoipa::PartialSchema;
+
+    use super::*;
+
+    fn properties(schema: RefOr<Schema>) -> Vec<String> {
+        let schema = serde_json::to_value(schema).unwrap();
+        let Value::Object(properties) = &schema["properties"] else { panic!("{schema}") };
+        properties.keys().cloned().collect()
+    }
+
+    fn keys(sent: impl Serialize) -> Vec<String> {
+        let Value::Object(sent) = serde_json::to_value(sent).unwrap() else { panic!() };
+        sent.keys().cloned().collect()
+    }
+
+    #[test]
+    fn options_are_described_as_they_are_sent() {
+        assert_eq!(properties(OptionsSchema::schema()), keys(OptionsPatch::default().resolve()));
+    }
+
+    #[test]
+    fn problems_are_described_as_they_are_sent() {
+        let problem = Problem::new(Code::NotFound, "").of_request(RequestId::from_random([0; 16]));
+        assert_eq!(properties(ProblemSchema::schema()), keys(problem));
+    }
+
+    #[test]
+    fn every_scope_is_listed() {
+        let schema = serde_json::to_value(ScopeSchema::schema()).unwrap();
+        assert_eq!(schema["enum"], serde_json::to_value(Scope::ALL).unwrap());
+    }
+}

@@ -1,0 +1,79 @@
+//! The pages for people: the front page and the document made readable. They load nothing from
+//! elsewhere, and nobody may frame them.
+
+use std::sync::{Arc, LazyLock};
+
+use axum::extract::Path;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use hearth_wire::Code;
+use http::header::{
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderName, HeaderValue};
+use utoipa_swagger_ui::Config;
+
+use super::error::Refusal;
+
+pub const DOCUMENT: &str = "/api/openapi.json";
+
+static READER: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
+    Arc::new(Config::from(DOCUMENT).persist_authorization(false).validator_url("none"))
+});
+
+/// The reader styles its elements one by one, hence `unsafe-inline` for styles alone.
+const READER_POLICY: &str = "default-src 'none'; script-src 'self'; \
+    style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const FRONT_POLICY: &str =
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const FRONT: &str = "<!doctype html>
+<html lang=\"en\">
+<meta charset=\"utf-8\">
+<title>Hearth</title>
+<h1>Hearth</h1>
+<p>This host runs WebAssembly functions. Its <a href=\"/api/docs/\">management API</a> is
+described by an <a href=\"/api/openapi.json\">OpenAPI document</a>.</p>
+</html>
+";
+
+fn guarded(policy: &'static str) -> [(HeaderName, HeaderValue); 3] {
+    [
+        (CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy)),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    ]
+}
+
+pub async fn front() -> impl IntoResponse {
+    (guarded(FRONT_POLICY), Html(FRONT))
+}
+
+/// The reader's own links are relative.
+pub async fn to_reader() -> Redirect {
+    Redirect::permanent("/api/docs/")
+}
+
+pub async fn reader_index() -> Result<Response, Refusal> {
+    serve("")
+}
+
+pub async fn reader(Path(file): Path<String>) -> Result<Response, Refusal> {
+    serve(&file)
+}
+
+fn serve(file: &str) -> Result<Response, Refusal> {
+    match utoipa_swagger_ui::serve(file, READER.clone()) {
+        Ok(Some(file)) => {
+            let kind = HeaderValue::try_from(file.content_type);
+            let kind = kind.unwrap_or(HeaderValue::from_static("application/octet-stream"));
+            let bytes = file.bytes.into_owned();
+            Ok((guarded(READER_POLICY), [(CONTENT_TYPE, kind)], bytes).into_response())
+        }
+        Ok(None) => Err(Refusal::new(Code::NotFound, "there is nothing at this address")),
+        Err(error) => {
+            tracing::error!(error = &*error, "the document's reader");
+            Err(Refusal::new(Code::Internal, "the document's reader failed"))
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What handlers read of a request besides who sent it: bodies, queries and path segments. Each
+//! is parsed whole or refused with the sentence of whoever parsed it.
+
+use std::error::Error;
+use std::time::Duration;
+
+use axum::body::{self, Bytes};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use hearth_wire::{Code, FunctionPath};
+use http::request::Parts;
+use http_body_util::LengthLimitError;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::error::Refusal;
+
+/// A JSON body.
+const BODY_MAX: usize = 64 << 10;
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A JSON body, whatever content type it says.
+pub struct JsonBody<T>(pub(crate) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        parse(&read(request).await?).map(Self)
+    }
+}
+
+/// The same where it may be missing.
+pub struct OptionalBody<T>(pub(crate) T);
+
+impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        let body = read(request).await?;
+        if body.is_empty() { Ok(Self(T::default())) } else { parse(&body).map(Self) }
+    }
+}
+
+async fn read(request: Request) -> Result<Bytes, Refusal> {
+    let reading = body::to_bytes(request.into_body(), BODY_MAX);
+    match timeout(BODY_DEADLINE, reading).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) if error.source().is_some_and(|cause| cause.is::<LengthLimitError>()) => {
+            let detail = format!("a body may have {} KiB here", BODY_MAX >> 10);
+            Err(Refusal::new(Code::TooLarge, detail))
+        }
+        Ok(Err(_)) => Err(Refusal::new(Code::BadRequest, "the body broke off")),
+        Err(_) => Err(Refusal::new(Code::BadRequest, "the body took too long to arrive")),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body)
+        .map_err(|error| Refusal::new(Code::BadRequest, format!("the body: {error}")))
+}
+
+/// The query, with unknown keys refused by the type.
+pub struct Params<T>(pub(crate) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let Query(params) = Query::try_from_uri(&parts.uri).map_err(|refused| {
+            let said = refused.source().map_or_else(|| refused.to_string(), ToString::to_string);
+            Refusal::new(Code::BadRequest, format!("the query: {said}"))
+        })?;
+        Ok(Self(params))
+    }
+}
+
+/// The segments that the route names, as text.
+pub async fn segments<T: DeserializeOwned + Send>(parts: &mut Parts) -> Result<T, Refusal> {
+    match Path::from_request_parts(parts, &()).await {
+        Ok(Path(segments)) => Ok(segments),
+        Err(refused) => Err(Refusal::new(Code::InvalidPath, refused.body_text())),
+    }
+}
+
+/// The function that the address names: its path percent-encoded as one segment.
+pub struct Named(pub(crate) FunctionPath);
+
+impl<S: Sync> FromRequestParts<S> for Named {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        #[derive(serde::Deserialize)]
+        struct Segments {
+            path: String,
+        }
+        let Segments { path } = segments(parts).await?;
+        match path.parse() {
+            Ok(path) => Ok(Self(path)),
+            Err(error) => Err(Refusal::new(Code::InvalidPath, error.to_string())),
+        }
+    }
+}
+
+/// The token that the address names.
+pub struct TokenId(pub(crate) i64);
+
+impl<S: Sync> FromRequestParts<S> for TokenId {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        #[derive(serde::Deserialize)]
+        struct Segments {
+            id: i64,
+        }
+        let Segments { id } = segments(parts).await?;
+        Ok(Self(id))
+    }
+}

@@ -1,0 +1,77 @@
+//! `/tenants/{tenant}/worker`: what it is doing, and telling it to start, stop or start anew.
+
+use axum::Json;
+use axum::extract::State;
+use hearth_wire::{Code, Scope};
+
+use super::auth::AtTenant;
+use super::error::Refusal;
+use super::openapi::TenantParam;
+use crate::fleet::{Fleet, WorkerStatus};
+use crate::store::Tenant;
+
+fn status(fleet: &Fleet, tenant: &Tenant) -> Result<Json<WorkerStatus>, Refusal> {
+    match fleet.status(&tenant.name) {
+        Some(status) => Ok(Json(status)),
+        None => Err(Refusal::new(Code::NotFound, "this tenant is being removed")),
+    }
+}
+
+/// The worker's state and figures
+#[utoipa::path(
+    get, path = "/api/v1/tenants/{tenant}/worker", operation_id = "get_worker", tag = "worker",
+    params(TenantParam),
+    responses((status = 200, description = "Its state", body = WorkerStatus)),
+)]
+pub async fn get_worker(
+    at: AtTenant,
+    State(fleet): State<Fleet>,
+) -> Result<Json<WorkerStatus>, Refusal> {
+    let (tenant, _) = at.permit(Scope::Owner)?;
+    status(&fleet, &tenant)
+}
+
+/// Start a worker now, whatever happened before
+#[utoipa::path(
+    post, path = "/api/v1/tenants/{tenant}/worker/start", operation_id = "start_worker",
+    tag = "worker", params(TenantParam),
+    responses((status = 200, description = "Its state after that", body = WorkerStatus)),
+)]
+pub async fn start_worker(
+    at: AtTenant,
+    State(fleet): State<Fleet>,
+) -> Result<Json<WorkerStatus>, Refusal> {
+    let (tenant, _) = at.permit(Scope::Owner)?;
+    fleet.start(&tenant.name).await?;
+    status(&fleet, &tenant)
+}
+
+/// Stop the worker; the next call starts one
+#[utoipa::path(
+    post, path = "/api/v1/tenants/{tenant}/worker/stop", operation_id = "stop_worker",
+    tag = "worker", params(TenantParam),
+    responses((status = 200, description = "Its state after that", body = WorkerStatus)),
+)]
+pub async fn stop_worker(
+    at: AtTenant,
+    State(fleet): State<Fleet>,
+) -> Result<Json<WorkerStatus>, Refusal> {
+    let (tenant, _) = at.permit(Scope::Owner)?;
+    fleet.stop(&tenant.name).await?;
+    status(&fleet, &tenant)
+}
+
+/// A new worker in the place of the old one, without a gap
+#[utoipa::path(
+    post, path = "/api/v1/tenants/{tenant}/worker/restart", operation_id = "restart_worker",
+    tag = "worker", params(TenantParam),
+    responses((status = 200, description = "Its state after that", body = WorkerStatus)),
+)]
+pub async fn restart_worker(
+    at: AtTenant,
+    State(fleet): State<Fleet>,
+) -> Result<Json<WorkerStatus>, Refusal> {
+    let (tenant, _) = at.permit(Scope::Owner)?;
+    fleet.restart(&tenant.name).await?;
+    status(&fleet, &tenant)
+}

@@ -1,0 +1,294 @@
+//! Builds the host from its parts, in the order that privileges ask for, and runs it to its end.
+//!
+//! The zygote comes first: before there is a second thread, and before a secret is read. Each
+//! part gets the one or two handles that it needs; there is no state that everybody shares.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::process::{Resource, getrlimit, setrlimit, umask};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::api::{self, Api};
+use crate::compile::Compiler;
+use crate::config::{Config, Secrets, Written};
+use crate::drain::{self, Running, Signals};
+use crate::fleet::zygote::{self, Spawned, Zygote};
+use crate::fleet::{Fleet, Shared, sockets::Sockets};
+use crate::front::Front;
+use crate::gateway::Gateway;
+use crate::logs::Logs;
+use crate::provision::Provision;
+use crate::release::Releases;
+use crate::store::{Store, Tenant};
+use crate::telemetry::{self, Telemetry};
+use crate::upkeep;
+use crate::upload::Uploads;
+
+/// The tenant that a first start makes, so that there is something to call.
+const FIRST_TENANT: &str = "home";
+/// Doors and turned-away connections that wait to be answered.
+const VISITS: usize = 1_024;
+/// Walls around workers besides WebAssembly's own, as told to people.
+const ISOLATION: &str = "none";
+
+/// Runs the host until it is told to stop. To be called before there is a second thread.
+pub fn up(written: Written) -> anyhow::Result<()> {
+    let config = written.resolve()?;
+    let ready = config.ready_fd.map(take_ready_fd).transpose()?;
+    umask(Mode::RWXG | Mode::RWXO);
+    fs::create_dir_all(&config.data).context("the data directory cannot be made")?;
+    let _lock = lock(&config.data)?;
+    raise_descriptors();
+    zygote::adopt_orphans()?;
+    let programs = Programs::beside_this()?;
+    let zygote = zygote::spawn(&programs.worker).context("hearth-worker cannot be started")?;
+
+    let secrets = config.read_secrets()?;
+    let telemetry = telemetry::init(config.log_format, &config.log_filter)?;
+    info!(%config, "starting");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(host(config, secrets, programs, zygote, telemetry, ready));
+    // Threads that wait for a slow disk do not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+struct Programs {
+    worker: PathBuf,
+    compile: PathBuf,
+}
+
+impl Programs {
+    fn beside_this() -> anyhow::Result<Self> {
+        let this = std::env::current_exe()?;
+        let beside = |name: &str| -> anyhow::Result<PathBuf> {
+            let program = this.with_file_name(name);
+            if !program.is_file() {
+                bail!("{name} must lie beside hearth, and does not");
+            }
+            Ok(program)
+        };
+        Ok(Self { worker: beside("hearth-worker")?, compile: beside("hearth-compile")? })
+    }
+}
+
+/// One host a data directory: the lock goes with the process.
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(data.join("lock"))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!("another hearth runs on {}; stop it, or give --data another directory", data.display());
+    }
+    Ok(file)
+}
+
+/// Each tenant is a listening socket, and each connection at the front door one more.
+fn raise_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(errno) = setrlimit(Resource::Nofile, limit) {
+        // Not fatal: `hearth doctor` says how many tenants fit.
+        eprintln!("hearth: the limit of open files stays as it is: {errno}");
+    }
+}
+
+/// The descriptor under a handle of our own, closed on exec, so that no child holds it open.
+fn take_ready_fd(fd: i32) -> anyhow::Result<File> {
+    let file = File::options().write(true).open(format!("/proc/self/fd/{fd}"));
+    let file = file.with_context(|| format!("--ready-fd {fd} is no open descriptor"))?;
+    nix::unistd::close(fd)?;
+    Ok(file)
+}
+
+async fn host(
+    config: Config,
+    secrets: Secrets,
+    programs: Programs,
+    zygote: Spawned,
+    telemetry: Telemetry,
+    ready: Option<File>,
+) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    let store = Store::open(&config.data)?;
+    let (zygote, keeper, greeting) = Zygote::greet(&programs.worker, zygote).await?;
+    let keeper = tokio::spawn(keeper.run());
+    if !greeting.pagemap_scan {
+        warn!("the kernel has no PAGEMAP_SCAN (Linux 6.7): a call costs about twice as much");
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let compiler = Compiler::new(programs.compile, greeting.engine, cores);
+    let releases = Releases::open(&config.data, store.clone(), compiler).await?;
+    let mut bundled = Vec::new();
+    for (function, artifact) in releases.bundle().await? {
+        zygote.preload(function.module.sha256, artifact).await?;
+        bundled.push(function);
+    }
+
+    let logs = Logs::open(&config.data)?;
+    let sockets = Arc::new(Sockets::new()?);
+    let (to_visit, visits) = mpsc::channel(VISITS);
+    let fleet = Fleet::new(Shared {
+        sockets: sockets.clone(),
+        zygote,
+        releases: releases.clone(),
+        logs: logs.clone(),
+        visits: to_visit,
+        starts: Arc::new(Semaphore::new((2 * cores).max(4))),
+        tenant_bind: config.tenant_bind,
+        idle: config.idle,
+        trusted_proxies: config.trusted_proxies.iter().map(ToString::to_string).collect(),
+        isolation: ISOLATION.to_owned(),
+    });
+    let watching = tokio::spawn(async move { sockets.run().await });
+    let uploads = Uploads::new(store.clone(), fleet.clone(), releases.clone());
+    let tenants_at = (config.tenant_bind, config.tenant_ports.clone());
+    let provision = Provision::new(
+        store.clone(),
+        fleet.clone(),
+        releases.clone(),
+        logs.clone(),
+        tenants_at,
+        bundled,
+    );
+
+    let admin_token = admin_token(&store, secrets).await?;
+    for tenant in store.tenants().await? {
+        let tenant = provision.complete(tenant, "hearth").await?;
+        let grants = store.grants(tenant.id).await?;
+        fleet.adopt(tenant, grants);
+    }
+    if store.tenants().await?.is_empty() && admin_token.is_first() {
+        let name = FIRST_TENANT.parse().expect("it is a tenant's name");
+        provision.create(name, "hearth").await?;
+    }
+    releases.forget_strangers(&store.tenants().await?).await?;
+
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("--listen {} cannot be had", config.listen))?;
+    let listen = listener.local_addr()?;
+    let stop = CancellationToken::new();
+    let gateway =
+        Gateway::new(fleet.clone(), config.domain.clone(), config.trusted_proxies.clone());
+    let platform = api::router(Api {
+        store: store.clone(),
+        fleet: fleet.clone(),
+        uploads: uploads.clone(),
+        gateway: gateway.clone(),
+        provision: provision.clone(),
+        logs: logs.clone(),
+        telemetry,
+        stop: stop.clone(),
+    });
+    let front = Front { platform, gateway, uploads: uploads.clone(), store: store.clone() };
+    let close_doors = CancellationToken::new();
+    let doors = tokio::spawn(front.clone().receive(visits, close_doors.clone()));
+    let upkeep =
+        tokio::spawn(upkeep::run(store.clone(), uploads, fleet.clone(), stop.clone()));
+    let front = tokio::spawn(front.run(listener, stop.clone()));
+
+    tell_ready(ready, &config, listen)?;
+    greet(&provision, &store.tenants().await?, listen, &admin_token);
+    signals.next().await;
+    tell_systemd(&config, "STOPPING=1");
+    drain::drain(
+        Running { stop, front, upkeep, close_doors, doors, fleet, logs, store },
+        &mut signals,
+    )
+    .await;
+    watching.abort();
+    keeper.abort();
+    Ok(())
+}
+
+/// How the operator signs in.
+enum AdminToken {
+    /// The first start: shown once, kept hashed.
+    Made(String),
+    /// The first start, and the operator brought it.
+    Brought,
+    /// There is one from before.
+    Known,
+}
+
+impl AdminToken {
+    fn is_first(&self) -> bool {
+        match self {
+            Self::Made(_) | Self::Brought => true,
+            Self::Known => false,
+        }
+    }
+}
+
+async fn admin_token(store: &Store, secrets: Secrets) -> anyhow::Result<AdminToken> {
+    let known = store.has_admin_token().await?;
+    match secrets.admin_token {
+        Some(token) => {
+            store.adopt_admin_token(&token).await?;
+            Ok(if known { AdminToken::Known } else { AdminToken::Brought })
+        }
+        None if known => Ok(AdminToken::Known),
+        None => {
+            let scope = hearth_wire::Scope::Admin;
+            let (_, token) = store.create_token(None, "admin".to_owned(), scope, None).await?;
+            Ok(AdminToken::Made(token))
+        }
+    }
+}
+
+fn tell_ready(ready: Option<File>, config: &Config, listen: SocketAddr) -> anyhow::Result<()> {
+    if let Some(mut ready) = ready {
+        let line = serde_json::json!({ "listen": listen.to_string(), "pid": std::process::id() });
+        writeln!(ready, "{line}").context("--ready-fd cannot be written to")?;
+    }
+    tell_systemd(config, "READY=1");
+    Ok(())
+}
+
+/// sd_notify(3): a datagram. Nobody listening is no error.
+fn tell_systemd(config: &Config, state: &str) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    let Some(path) = &config.notify_socket else { return };
+    let address = match path.as_os_str().as_bytes().strip_prefix(b"@") {
+        Some(name) => std::os::unix::net::SocketAddr::from_abstract_name(name),
+        None => std::os::unix::net::SocketAddr::from_pathname(path),
+    };
+    let told = UnixDatagram::unbound().and_then(|s| s.send_to_addr(state.as_bytes(), &address?));
+    if let Err(error) = told {
+        warn!(error = &error as &dyn std::error::Error, "systemd was not told");
+    }
+}
+
+/// What a person sees on standard output once the host serves.
+fn greet(provision: &Provision, tenants: &[Tenant], listen: SocketAddr, token: &AdminToken) {
+    let url = format!("http://{listen}");
+    println!("Hearth {} serves at {url}", env!("CARGO_PKG_VERSION"));
+    println!("  API        {url}/api/docs");
+    println!("  isolation  {ISOLATION}: WebAssembly's own wall, none of the kernel's yet");
+    match token {
+        AdminToken::Made(token) => {
+            println!("  sign in    export HEARTH_URL={url} HEARTH_TOKEN={token}");
+            println!("             (the admin's token: shown this once, kept as a digest)");
+        }
+        AdminToken::Brought | AdminToken::Known => {
+            println!("  sign in    hearth login --url {url}   (with the admin's token)");
+        }
+    }
+    match tenants {
+        [] => println!("  next       hearth tenant add NAME"),
+        [first, ..] => {
+            println!("  tenants    {}; the first is {}, at {}", tenants.len(), first.name, provision.url(first));
+            println!("  try        curl -d '{{\"name\":\"Ada\"}}' {}/hello", provision.url(first));
+        }
+    }
+}

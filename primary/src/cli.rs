@@ -1,0 +1,308 @@
+//! The command line: what can be said, who answers it, and how it ends.
+//!
+//! `hearth up` hands its settings to `app`; every other command is a client of the management
+//! API, or works in a function's directory. Exit status 0 done, 1 refused or failed (the reason
+//! on standard error), 2 wrong usage.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{ClientArgs, ConfigError, LoginError, UpArgs, Written};
+
+mod build;
+mod client;
+mod doctor;
+mod follow;
+mod functions;
+mod login;
+mod logs;
+mod multipart;
+mod new;
+mod print;
+mod tenants;
+mod tokens;
+mod upload;
+mod workers;
+
+use client::Said;
+use print::Print;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "hearth",
+    version,
+    about = "A platform for WebAssembly functions: the host and its command line",
+    arg_required_else_help = true,
+    after_help = "Example:\n  hearth up                                       run the host\n  hearth login                                    be its client\n  hearth new hello && cd hello && hearth build    write a function\n  hearth upload hello.wasm                        serve it"
+)]
+struct Cli {
+    /// Print JSON: what the API answered
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the host
+    #[command(
+        after_help = "Each option is also a variable (--tenant-bind is HEARTH_TENANT_BIND) and a key of the file of\n--config (tenant-bind = \"127.0.0.1\"). An option goes over a variable goes over the file.\n\nExample:\n  hearth up --data /var/lib/hearth --listen 127.0.0.1:3400"
+    )]
+    Up(Box<UpArgs>),
+    /// Store the address of a host and a token for it
+    Login(login::LoginArgs),
+    /// Add, list, show and remove tenants
+    #[command(subcommand)]
+    Tenant(tenants::Tenants),
+    /// Add, list and remove tokens
+    #[command(subcommand)]
+    Token(tokens::Tokens),
+    /// Make a function's directory from a template
+    New(new::NewArgs),
+    /// Build the function of the current directory
+    Build(build::BuildArgs),
+    /// Upload modules and serve them
+    Upload(upload::UploadArgs),
+    /// List the functions that are served
+    #[command(after_help = "Example:\n  hearth functions --tenant demo")]
+    Functions,
+    /// List the versions of a function
+    Versions(functions::VersionsArgs),
+    /// Serve an earlier version of a function again
+    Rollback(functions::RollbackArgs),
+    /// Remove a function
+    Rm(functions::RmArgs),
+    /// Call a function
+    Invoke(functions::InvokeArgs),
+    /// Show what functions wrote
+    Logs(logs::LogsArgs),
+    /// Show the last calls
+    Calls(logs::CallsArgs),
+    /// List, start, restart and stop workers
+    #[command(subcommand)]
+    Worker(workers::Workers),
+    /// Check this machine, these settings and the host
+    Doctor(Box<doctor::DoctorArgs>),
+    /// Print a script that completes these commands in a shell
+    #[command(
+        after_help = "Example:\n  hearth completions bash > ~/.local/share/bash-completion/completions/hearth"
+    )]
+    Completions { shell: clap_complete::Shell },
+}
+
+/// Why a command was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Problem(Said),
+    #[error("{url} cannot be reached")]
+    Unreachable { url: String, source: Box<ureq::Error> },
+    #[error("the answer broke off")]
+    Cut(#[source] io::Error),
+    #[error("the answer is not what this version of hearth knows")]
+    Answer(#[source] serde_json::Error),
+    #[error("{}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("standard output")]
+    Output(#[source] io::Error),
+    #[error("the host ended")]
+    Up(#[source] Box<dyn Error + Send + Sync>),
+    /// The reason has been told.
+    #[error("")]
+    Told,
+}
+
+fn usage(message: impl Into<String>) -> CliError {
+    CliError::Usage(message.into())
+}
+
+pub fn run() -> ExitCode {
+    let Cli { json, client, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to standard output, and nobody may be there to read it.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match dispatch(command, &client, Print::new(json)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => end(&error),
+    }
+}
+
+fn dispatch(command: Command, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    match command {
+        Command::Up(args) => up(*args),
+        Command::Login(args) => login::run(args, client, print),
+        Command::Tenant(command) => tenants::run(command, client, print),
+        Command::Token(command) => tokens::run(command, client, print),
+        Command::New(args) => new::run(args, print),
+        Command::Build(args) => build::run(&args, print),
+        Command::Upload(args) => upload::run(&args, client, print),
+        Command::Functions => functions::list(client, print),
+        Command::Versions(args) => functions::versions(&args, client, print),
+        Command::Rollback(args) => functions::rollback(&args, client, print),
+        Command::Rm(args) => functions::remove(&args, client, print),
+        Command::Invoke(args) => functions::invoke(&args, client),
+        Command::Logs(args) => logs::logs(&args, client, print),
+        Command::Calls(args) => logs::calls(&args, client, print),
+        Command::Worker(command) => workers::run(command, client, print),
+        Command::Doctor(args) => doctor::run(*args, client, print),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "hearth", &mut print.out());
+            Ok(())
+        }
+    }
+}
+
+fn up(args: UpArgs) -> Result<(), CliError> {
+    let written = Written::gather(args)?;
+    crate::app::up(written).map_err(|error| match error.downcast() {
+        Ok(config) => CliError::Config(config),
+        Err(error) => CliError::Up(error.into()),
+    })
+}
+
+fn end(error: &CliError) -> ExitCode {
+    match error {
+        // Whoever reads the output has read enough.
+        CliError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            return ExitCode::SUCCESS;
+        }
+        CliError::Told => {}
+        error => eprintln!("hearth: {}", chain(error)),
+    }
+    match error {
+        CliError::Usage(_) | CliError::Config(_) => ExitCode::from(2),
+        CliError::Login(_)
+        | CliError::Refused(_)
+        | CliError::Problem(_)
+        | CliError::Unreachable { .. }
+        | CliError::Cut(_)
+        | CliError::Answer(_)
+        | CliError::File { .. }
+        | CliError::Output(_)
+        | CliError::Up(_)
+        | CliError::Told => ExitCode::FAILURE,
+    }
+}
+
+/// An error and its sources in one line; a source that says the same is not repeated.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(said.trim_end());
+        }
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn check(command: &clap::Command) {
+            if command.has_subcommands() {
+                command.get_subcommands().for_each(check);
+            } else {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example:\n  hearth "), "{}", command.get_name());
+            }
+        }
+        Cli::command().get_subcommands().for_each(check);
+    }
+
+    #[test]
+    fn what_can_be_said() {
+        for line in [
+            "hearth up --listen 127.0.0.1:0 --trusted-proxy 10.0.0.0/8 --trusted-proxy ::1",
+            "hearth login http://127.0.0.1:3400",
+            "hearth tenant add demo",
+            "hearth tenant list --json",
+            "hearth --json tenant show demo",
+            "hearth tenant rm demo --yes",
+            "hearth token add ci --scope deploy --expires 30d",
+            "hearth token list --tenant demo",
+            "hearth token rm 3",
+            "hearth new hello",
+            "hearth new hello --lang rust",
+            "hearth build",
+            "hearth upload a.wasm b.wasm.zst --to jobs --options {}",
+            "hearth functions --url http://h --token-file /t --tenant demo",
+            "hearth versions /hello",
+            "hearth rollback hello 3",
+            "hearth rm jobs/nightly",
+            "hearth invoke hello -d {}",
+            "hearth invoke hello -d @f",
+            "hearth invoke hello -d -",
+            "hearth logs -f",
+            "hearth logs hello -n 5",
+            "hearth calls -f hello",
+            "hearth worker list",
+            "hearth worker restart --tenant demo",
+            "hearth doctor --data /tmp",
+            "hearth completions zsh",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn wrong_usage_ends_with_2() {
+        for line in [
+            "hearth",
+            "hearth sing",
+            "hearth up --colour",
+            "hearth upload",
+            "hearth versions ../x",
+            "hearth versions $upload",
+            "hearth rollback hello last",
+            "hearth token add ci --scope everything",
+            "hearth tenant add Demo",
+            "hearth completions ksh",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes_once() {
+        let source = io::Error::other("no such thing");
+        let error = CliError::File { path: "a.wasm".into(), source };
+        assert_eq!(chain(&error), "a.wasm: no such thing");
+        let error = CliError::Config(ConfigError::TwoAdminTokens);
+        assert_eq!(chain(&error), ConfigError::TwoAdminTokens.to_string());
+    }
+}

@@ -1,0 +1,402 @@
+//! `hearth doctor`: whether this machine, these settings and the host are as they should be.
+//!
+//! Looks, and changes nothing. Each check says what it found and, where that is not good, what to
+//! do. Judging is kept apart from looking, so that both ends of every bound can be tested.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use hearth_wire::Scope;
+use rustix::process::{Resource, getrlimit};
+use serde::Serialize;
+
+use super::build::{TARGET, Target, target};
+use super::client::Host;
+use super::print::{Print, Table, bytes};
+use super::{CliError, chain};
+use crate::api::tenants::TenantList;
+use crate::config::{Client, ClientArgs, Config, UpArgs, Written};
+
+/// From which kernel on an instance's memory is reset page by page.
+const PAGEMAP_SCAN: (u32, u32) = (6, 7);
+/// Besides those of tenants: connections, the store, logs.
+const DESCRIPTORS: u64 = 1_024;
+/// A tenant's listener and, while its worker lives, what leads to that.
+const DESCRIPTORS_EACH: u64 = 4;
+const DISK_FAIL_BYTES: u64 = 100 << 20;
+const DISK_WARN_BYTES: u64 = 1 << 30;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Takes the options of `hearth up`, to check the machine for them.\n\nExample:\n  hearth doctor --data /var/lib/hearth"
+)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    up: UpArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Check {
+    check: &'static str,
+    level: Level,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+fn ok(check: &'static str, found: impl Into<String>) -> Check {
+    Check { check, level: Level::Ok, found: found.into(), fix: None }
+}
+
+fn warn(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Check {
+    Check { check, level: Level::Warn, found: found.into(), fix: Some(fix.into()) }
+}
+
+fn fail(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Check {
+    Check { check, level: Level::Fail, found: found.into(), fix: Some(fix.into()) }
+}
+
+pub fn run(args: DoctorArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    let mut checks = Vec::new();
+    let tenants = host(client, &mut checks);
+    programs(&mut checks);
+    checks.push(wasm_target(&target()));
+    checks.push(kernel(&rustix::system::uname().release().to_string_lossy()));
+    let limit = getrlimit(Resource::Nofile);
+    let unlimited = u64::MAX;
+    checks.push(descriptors(
+        limit.current.unwrap_or(unlimited),
+        limit.maximum.unwrap_or(unlimited),
+        tenants.unwrap_or(0),
+    ));
+    match Written::gather(args.up).and_then(Written::resolve) {
+        Ok(config) => {
+            checks.push(ok("settings", config.to_string()));
+            of_settings(&config, &mut checks);
+        }
+        Err(error) => {
+            checks.push(fail("settings", chain(&error), "correct what is named there"));
+        }
+    }
+    checks.push(landlock(fs::read_to_string("/sys/kernel/security/lsm").ok().as_deref()));
+    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").ok();
+    checks.push(seccomp(actions.as_deref()));
+
+    write(&checks, print)?;
+    let failed = checks.iter().any(|check| check.level == Level::Fail);
+    if failed { Err(CliError::Told) } else { Ok(()) }
+}
+
+fn write(checks: &[Check], print: Print) -> Result<(), CliError> {
+    if print.json() {
+        let json = serde_json::json!({ "checks": checks });
+        return print.raw(&json.to_string());
+    }
+    let mut out = print.out();
+    let mut table = Table::new(["", "check", "found"]);
+    for Check { check, level, found, fix } in checks {
+        let level = match level {
+            Level::Ok => "ok",
+            Level::Warn => "warn",
+            Level::Fail => "FAIL",
+        };
+        table.row([&level, check, found]);
+        if let Some(fix) = fix {
+            table.row([&"", &"", &format_args!("→ {fix}")]);
+        }
+    }
+    table.write(&mut out, "")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// The host as its clients see it, and how many tenants it has, where that is told.
+fn host(args: &ClientArgs, checks: &mut Vec<Check>) -> Option<u64> {
+    let client = match Client::gather(args) {
+        Ok(client) => client,
+        Err(error) => {
+            checks.push(fail("host", chain(&error), "correct what is named there"));
+            return None;
+        }
+    };
+    let host = Host::of(client);
+    let url = host.url().to_owned();
+    let who = match host.whoami() {
+        Ok(who) => who,
+        Err(CliError::Unreachable { source, .. }) if !host.has_token() => {
+            let found = format!("nothing answers at {url}: {source}");
+            checks.push(warn("host", found, "run `hearth up`, or say where it is: hearth login"));
+            return None;
+        }
+        Err(CliError::Unreachable { source, .. }) => {
+            let found = format!("nothing answers at {url}: {source}");
+            checks.push(fail("host", found, "run `hearth up` there, or hearth login elsewhere"));
+            return None;
+        }
+        Err(CliError::Problem(said)) => {
+            checks.push(ok("host", format!("Hearth answers at {url}")));
+            let level = if host.has_token() { fail } else { warn };
+            checks.push(level("token", said.to_string(), "hearth login, or set HEARTH_TOKEN"));
+            return None;
+        }
+        Err(error) => {
+            checks.push(fail("host", chain(&error), "check the address: hearth login"));
+            return None;
+        }
+    };
+    checks.push(ok("host", format!("Hearth answers at {url}")));
+    let of = who.tenant.map_or_else(|| "the host".to_owned(), |tenant| tenant.to_string());
+    checks.push(ok("token", format!("{} ({} of {of})", who.name, who.scope)));
+    if who.scope != Scope::Admin {
+        return None;
+    }
+    let list = host.get("/tenants").and_then(|answer| answer.parse::<TenantList>()).ok()?;
+    Some(list.tenants.len() as u64)
+}
+
+fn programs(checks: &mut Vec<Check>) {
+    let fix = "install hearth, hearth-worker and hearth-compile of one version into one directory";
+    let Some(directory) =
+        std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned))
+    else {
+        checks.push(fail("programs", "this program's own directory is not known", fix));
+        return;
+    };
+    for program in ["hearth-worker", "hearth-compile"] {
+        let path = directory.join(program);
+        let is_program = path
+            .metadata()
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+        checks.push(if is_program {
+            ok("programs", path.display().to_string())
+        } else {
+            fail("programs", format!("{} is no program", path.display()), fix)
+        });
+    }
+}
+
+fn wasm_target(target: &Target) -> Check {
+    const CHECK: &str = "rust target";
+    match target {
+        Target::Installed => ok(CHECK, TARGET),
+        Target::Missing => warn(
+            CHECK,
+            format!("{TARGET} is not installed"),
+            format!("to build functions here: rustup target add {TARGET}"),
+        ),
+        Target::NoRust(_) => {
+            warn(CHECK, "there is no Rust", "to build functions here: https://rustup.rs")
+        }
+    }
+}
+
+fn kernel(release: &str) -> Check {
+    const CHECK: &str = "kernel";
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let version = match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
+        _ => None,
+    };
+    let (major, minor) = PAGEMAP_SCAN;
+    match version {
+        Some(version) if version >= PAGEMAP_SCAN => {
+            ok(CHECK, format!("Linux {release} resets memory page by page"))
+        }
+        Some(_) => warn(
+            CHECK,
+            format!(
+                "Linux {release} resets an instance's memory as a whole, about 30 µs a call more"
+            ),
+            format!("for speed: Linux {major}.{minor} or later"),
+        ),
+        None => warn(
+            CHECK,
+            format!("Linux {release} is a version that is not understood"),
+            format!("make sure that it is {major}.{minor} or later"),
+        ),
+    }
+}
+
+fn descriptors(soft: u64, hard: u64, tenants: u64) -> Check {
+    const CHECK: &str = "open files";
+    let needed = DESCRIPTORS + tenants * DESCRIPTORS_EACH;
+    let found = format!("up to {soft} (at most {hard}), and {tenants} tenants want {needed}");
+    let fix = format!("ulimit -n {needed}, or LimitNOFILE={needed} in the service's file");
+    if soft >= needed {
+        ok(CHECK, found)
+    } else if hard >= needed {
+        warn(CHECK, found, fix)
+    } else {
+        fail(CHECK, found, fix)
+    }
+}
+
+fn of_settings(config: &Config, checks: &mut Vec<Check>) {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok();
+    let range = range.as_deref().and_then(|text| {
+        let mut numbers = text.split_whitespace().map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    });
+    checks.push(ports((*config.tenant_ports.start(), *config.tenant_ports.end()), range));
+    checks.push(disk(&config.data));
+}
+
+fn ports(tenants: (u16, u16), outgoing: Option<(u16, u16)>) -> Check {
+    const CHECK: &str = "tenant ports";
+    let (first, last) = tenants;
+    let Some((from, to)) = outgoing else {
+        return warn(
+            CHECK,
+            "the range that the kernel takes for outgoing connections is not known",
+            format!("make sure that {first}-{last} is not in it"),
+        );
+    };
+    if last < from || first > to {
+        return ok(
+            CHECK,
+            format!("{first}-{last}, apart from {from}-{to} of outgoing connections"),
+        );
+    }
+    warn(
+        CHECK,
+        format!("{first}-{last} overlaps {from}-{to} of outgoing connections, which may take them"),
+        format!(
+            "choose other --tenant-ports, or: sysctl net.ipv4.ip_local_reserved_ports={}-{}",
+            first.max(from),
+            last.min(to)
+        ),
+    )
+}
+
+fn disk(data: &Path) -> Check {
+    const CHECK: &str = "disk";
+    let absolute = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+    let existing = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    match rustix::fs::statvfs(existing) {
+        Ok(stat) => space(&absolute.display().to_string(), stat.f_bavail * stat.f_frsize),
+        Err(error) => fail(
+            CHECK,
+            format!("{}: {error}", absolute.display()),
+            "choose a --data that can be written",
+        ),
+    }
+}
+
+fn space(data: &str, free: u64) -> Check {
+    const CHECK: &str = "disk";
+    let found = format!("{} free for {data}", bytes(free));
+    match free {
+        ..DISK_FAIL_BYTES => fail(CHECK, found, "make room there, or choose another --data"),
+        DISK_FAIL_BYTES..DISK_WARN_BYTES => warn(CHECK, found, "make room there"),
+        DISK_WARN_BYTES.. => ok(CHECK, found),
+    }
+}
+
+fn landlock(modules: Option<&str>) -> Check {
+    const CHECK: &str = "landlock";
+    match modules {
+        Some(list) if list.trim().split(',').any(|module| module == "landlock") => {
+            ok(CHECK, "the kernel has it")
+        }
+        Some(_) => warn(CHECK, "the kernel has it not, or off", "boot with lsm=landlock,…"),
+        None => warn(
+            CHECK,
+            "whether the kernel has it cannot be seen",
+            "mount -t securityfs none /sys/kernel/security",
+        ),
+    }
+}
+
+fn seccomp(actions: Option<&str>) -> Check {
+    const CHECK: &str = "seccomp";
+    match actions {
+        Some(list) if list.split_whitespace().any(|action| action == "kill_process") => {
+            ok(CHECK, "the kernel has it")
+        }
+        Some(_) | None => {
+            warn(CHECK, "the kernel has no filters", "a kernel with CONFIG_SECCOMP_FILTER")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels() {
+        for (release, level) in [
+            ("6.18.44-fc", Level::Ok),
+            ("6.7", Level::Ok),
+            ("7.0.0", Level::Ok),
+            ("6.6.99", Level::Warn),
+            ("5.15.0-91-generic", Level::Warn),
+            ("unknown", Level::Warn),
+        ] {
+            assert_eq!(kernel(release).level, level, "{release}");
+        }
+    }
+
+    #[test]
+    fn open_files() {
+        for (soft, hard, tenants, level) in [
+            (1_024, 1_024, 0, Level::Ok),
+            (1_023, 1_024, 0, Level::Warn),
+            (1_024, 1_048_576, 1, Level::Warn),
+            (1_024, 4_096, 10_000, Level::Fail),
+            (u64::MAX, u64::MAX, 10_000, Level::Ok),
+        ] {
+            assert_eq!(descriptors(soft, hard, tenants).level, level, "{soft} {hard} {tenants}");
+        }
+    }
+
+    #[test]
+    fn port_ranges() {
+        let tenants = (3411, 13410);
+        for (outgoing, level) in [
+            (Some((32768, 60999)), Level::Ok),
+            (Some((13411, 60999)), Level::Ok),
+            (Some((13410, 60999)), Level::Warn),
+            (Some((1024, 3411)), Level::Warn),
+            (Some((1024, 3410)), Level::Ok),
+            (Some((1024, 65535)), Level::Warn),
+            (None, Level::Warn),
+        ] {
+            assert_eq!(ports(tenants, outgoing).level, level, "{outgoing:?}");
+        }
+        let fix = ports(tenants, Some((10_000, 60_999))).fix.unwrap();
+        assert!(fix.ends_with("=10000-13410"), "{fix}");
+    }
+
+    #[test]
+    fn free_disk() {
+        for (free, level) in [
+            (0, Level::Fail),
+            (DISK_FAIL_BYTES, Level::Warn),
+            (DISK_WARN_BYTES - 1, Level::Warn),
+            (DISK_WARN_BYTES, Level::Ok),
+        ] {
+            assert_eq!(space("/d", free).level, level, "{free}");
+        }
+        assert!(disk(Path::new("/no/such/directory/yet")).found.contains("free"));
+    }
+
+    #[test]
+    fn walls() {
+        assert_eq!(landlock(Some("capability,landlock,yama\n")).level, Level::Ok);
+        assert_eq!(landlock(Some("capability,yama")).level, Level::Warn);
+        assert_eq!(landlock(None).level, Level::Warn);
+        assert_eq!(seccomp(Some("kill_process kill_thread trap errno")).level, Level::Ok);
+        assert_eq!(seccomp(None).level, Level::Warn);
+    }
+}

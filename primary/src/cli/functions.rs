@@ -1,0 +1,221 @@
+//! `hearth functions`, `versions`, `rollback`, `rm` and `invoke`: what a tenant serves.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use hearth_wire::{FunctionPath, Options, Version, limits};
+use http::{Method, header};
+use ureq::SendBody;
+
+use super::client::{Call, Host, is_problem, segment};
+use super::print::{OrDash, Print, Table, body_out, bytes, seconds};
+use super::{CliError, usage};
+use crate::api::functions::{FunctionList, Rollback, VersionList};
+use crate::config::ClientArgs;
+use crate::upload::Switched;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  hearth versions hello")]
+pub struct VersionsArgs {
+    /// The function, like hello or jobs/nightly
+    path: FunctionPath,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  hearth rollback hello 3")]
+pub struct RollbackArgs {
+    /// The function, like hello or jobs/nightly
+    path: FunctionPath,
+    /// Which version [default: the one before the active one]
+    version: Option<Version>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Its versions are kept for a while: hearth rollback PATH VERSION brings one back.\n\nExample:\n  hearth rm jobs/nightly"
+)]
+pub struct RmArgs {
+    /// The function, like hello or jobs/nightly
+    path: FunctionPath,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Prints the body of the answer as it is. The exit status is 0 where the answer's is 2xx.\n\nExample:\n  hearth invoke hello -d '{\"name\":\"Ada\"}'\n  hearth invoke resize -d @request.json > answer.json"
+)]
+pub struct InvokeArgs {
+    /// The function, like hello or jobs/nightly
+    path: FunctionPath,
+    /// The body: JSON, @FILE, or - for standard input
+    #[arg(long, short, value_name = "JSON|@FILE|-")]
+    data: Option<String>,
+}
+
+pub fn list(client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    let host = Host::connect(client)?;
+    let answer = host.get(&host.of_tenant("/functions")?)?;
+    print.answer::<FunctionList>(&answer, |list, out| {
+        let mut table = Table::new(["path", "version", "methods", "auth", "size", "made", ""]);
+        for function in list.functions {
+            let Options { methods, auth, description, .. } = &function.options;
+            let origin = if function.bundled { "bundled" } else { description };
+            table.row([
+                &function.path,
+                &function.version,
+                &methods.join(","),
+                auth,
+                &bytes(function.size),
+                &seconds(function.created_at),
+                &origin,
+            ]);
+        }
+        table.write(out, "There is no function yet; upload one: hearth upload FILE")
+    })
+}
+
+pub fn versions(args: &VersionsArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    let host = Host::connect(client)?;
+    let path = host.of_tenant(&format!("/functions/{}/versions", segment(&args.path)))?;
+    let answer = host.get(&path)?;
+    print.answer::<VersionList>(&answer, |list, out| {
+        let mut table = Table::new(["version", "", "sha256", "size", "stored", "made", "by"]);
+        for version in list.versions {
+            let sha256 = version.sha256.to_string();
+            table.row([
+                &version.version,
+                &if version.active { "active" } else { "" },
+                &&sha256[..12],
+                &bytes(version.size),
+                &bytes(version.stored),
+                &seconds(version.created_at),
+                &if version.bundled { "bundled" } else { &version.created_by },
+            ]);
+        }
+        table.write(out, "There is no version.")?;
+        if list.active.is_none() {
+            writeln!(out, "\n{} was removed; hearth rollback brings a version back.", list.path)?;
+        }
+        Ok(())
+    })
+}
+
+pub fn rollback(args: &RollbackArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    let host = Host::connect(client)?;
+    let path = host.of_tenant(&format!("/functions/{}/rollback", segment(&args.path)))?;
+    let answer = host.post(&path, Some(&Rollback { version: args.version }))?;
+    print.answer::<Switched>(&answer, |switched, out| {
+        let Switched { path, version, generation, swap_ms } = switched;
+        let version = OrDash(version);
+        writeln!(out, "{path} is at version {version} (generation {generation}, {swap_ms} ms).")
+    })
+}
+
+pub fn remove(args: &RmArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    let host = Host::connect(client)?;
+    let path = host.of_tenant(&format!("/functions/{}", segment(&args.path)))?;
+    let answer = host.delete(&path)?;
+    print.answer::<Switched>(&answer, |switched, out| {
+        let Switched { path, version: _, generation, swap_ms } = switched;
+        writeln!(out, "{path} is gone (generation {generation}, {swap_ms} ms).")
+    })
+}
+
+/// As long as a call may take, and a wake before it.
+const CALL: Duration = Duration::from_millis(limits::TIMEOUT_MS_MAX as u64 + 30_000);
+
+pub fn invoke(args: &InvokeArgs, client: &ClientArgs) -> Result<(), CliError> {
+    let mut source = Source::of(args.data.as_deref())?;
+    let host = Host::connect(client)?;
+    let path = host.of_tenant(&format!("/functions/{}/invoke", segment(&args.path)))?;
+    let length = source.length.map(|length| length.to_string());
+    let mut headers = vec![(header::CONTENT_TYPE, "application/json")];
+    if let Some(length) = &length {
+        headers.push((header::CONTENT_LENGTH, length));
+    }
+    let call = Call { headers: &headers, answer: Some(CALL), silence: None };
+    let body = SendBody::from_reader(&mut source.reader);
+    let response = host.call_any(Method::POST, &path, body, &call)?;
+    let status = response.status();
+    // A function's own answer has its version, be it a problem or not.
+    let by_function = response.headers().contains_key(hearth_wire::header::VERSION);
+    if !by_function && !status.is_success() && is_problem(&response) {
+        return Err(host.refused(response));
+    }
+    let mut body = response.into_body().into_reader();
+    let mut out = body_out();
+    let mut chunk = vec![0; 16 << 10];
+    loop {
+        let read = body.read(&mut chunk).map_err(CliError::Cut)?;
+        if read == 0 {
+            break;
+        }
+        out.write_all(&chunk[..read])?;
+        // What streams is seen when it comes.
+        out.flush()?;
+    }
+    drop(out);
+    if status.is_success() {
+        return Ok(());
+    }
+    Err(CliError::Refused(format!("the function answered {status}")))
+}
+
+/// A request's body.
+struct Source {
+    reader: Box<dyn Read>,
+    /// None where it is not known before it was read.
+    length: Option<u64>,
+}
+
+impl Source {
+    fn of(data: Option<&str>) -> Result<Self, CliError> {
+        match data {
+            None => Ok(Self::text("")),
+            Some("-") => Ok(Self { reader: Box::new(io::stdin().lock()), length: None }),
+            Some(data) => match data.strip_prefix('@') {
+                Some(path) => {
+                    let named = |source| CliError::File { path: path.into(), source };
+                    let file = File::open(path).map_err(named)?;
+                    let meta = file.metadata().map_err(named)?;
+                    let length = meta.is_file().then_some(meta.len());
+                    Ok(Self { reader: Box::new(file), length })
+                }
+                None => {
+                    let json: Result<&serde_json::value::RawValue, _> = serde_json::from_str(data);
+                    json.map_err(|error| usage(format!("-d takes JSON, @FILE or -: {error}")))?;
+                    Ok(Self::text(data))
+                }
+            },
+        }
+    }
+
+    fn text(text: &str) -> Self {
+        let bytes = text.as_bytes().to_vec();
+        Self { length: Some(bytes.len() as u64), reader: Box::new(io::Cursor::new(bytes)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(data: Option<&str>) -> Result<(String, Option<u64>), CliError> {
+        let mut source = Source::of(data)?;
+        let mut text = String::new();
+        source.reader.read_to_string(&mut text).unwrap();
+        Ok((text, source.length))
+    }
+
+    #[test]
+    fn where_a_body_comes_from() {
+        assert_eq!(read(None).unwrap(), (String::new(), Some(0)));
+        assert_eq!(read(Some("{\"a\": 1}")).unwrap(), ("{\"a\": 1}".to_owned(), Some(8)));
+        assert!(matches!(read(Some("{a}")), Err(CliError::Usage(_))));
+        assert!(matches!(read(Some("@/nowhere/at/all")), Err(CliError::File { .. })));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "no JSON").unwrap();
+        let data = format!("@{}", file.path().display());
+        assert_eq!(read(Some(&data)).unwrap(), ("no JSON".to_owned(), Some(7)));
+    }
+}

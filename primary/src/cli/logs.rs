@@ -1,0 +1,242 @@
+//! `hearth logs` and `hearth calls`: the last of them, and with `-f` those to come.
+
+use std::io::{self, Write};
+
+use hearth_wire::{FunctionPath, LogStream};
+
+use super::CliError;
+use super::client::{Host, query};
+use super::follow::{Event, follow};
+use super::print::{OrDash, Print, Table, bytes, escape, micros, milliseconds};
+use crate::api::logs::{CallInfo, CallPage, LineInfo, LinePage, Missed};
+use crate::config::ClientArgs;
+
+/// The most that the API gives in one page.
+const PAGE_MAX: i64 = 1_000;
+/// What is shown of the past before following.
+const BEFORE_FOLLOWING: u32 = 10;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  hearth logs hello -n 20\n  hearth logs -f")]
+pub struct LogsArgs {
+    /// The function, like hello or jobs/nightly [default: all]
+    path: Option<FunctionPath>,
+    /// Go on with what is written from now on
+    #[arg(long, short)]
+    follow: bool,
+    /// How many of the last lines [default: 100, or 10 with -f]
+    #[arg(long, short = 'n', value_parser = clap::value_parser!(u32).range(0..=PAGE_MAX))]
+    lines: Option<u32>,
+    /// Only those of one call
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// Only what was written there
+    #[arg(long, value_parser = ["stdout", "stderr", "host"])]
+    stream: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  hearth calls hello -n 20\n  hearth calls -f")]
+pub struct CallsArgs {
+    /// The function, like hello or jobs/nightly [default: all]
+    path: Option<FunctionPath>,
+    /// Go on with the calls from now on
+    #[arg(long, short)]
+    follow: bool,
+    /// How many of the last calls [default: 100, or 10 with -f]
+    #[arg(long, short = 'n', value_parser = clap::value_parser!(u32).range(0..=PAGE_MAX))]
+    calls: Option<u32>,
+}
+
+pub fn logs(args: &LogsArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    let LogsArgs { path, follow, lines, request_id, stream } = args;
+    let host = Host::connect(client)?;
+    let base = host.of_tenant("/logs")?;
+    let filters = [
+        ("path", path.as_ref().map(FunctionPath::as_str)),
+        ("request_id", request_id.as_deref()),
+        ("stream", stream.as_deref()),
+    ];
+    let last = last(&host, &base, &filters, *lines, *follow)?;
+    if !follow {
+        return print.answer::<LinePage>(&last, |page, out| {
+            page.lines.iter().try_for_each(|line| write_line(line, out))
+        });
+    }
+    let page: LinePage = last.parse()?;
+    for line in &page.lines {
+        one(print, line, |out| write_line(line, out))?;
+    }
+    let after = page.lines.last().map(|line| line.id);
+    followed(&host, &base, &filters, after, "line", print, |data| {
+        let line: LineInfo = serde_json::from_str(data).map_err(CliError::Answer)?;
+        Ok(write_line(&line, &mut print.out())?)
+    })
+}
+
+pub fn calls(args: &CallsArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    let CallsArgs { path, follow, calls } = args;
+    let host = Host::connect(client)?;
+    let base = host.of_tenant("/calls")?;
+    let filters = [("path", path.as_ref().map(FunctionPath::as_str))];
+    let last = last(&host, &base, &filters, *calls, *follow)?;
+    if !follow {
+        return print.answer::<CallPage>(&last, |page, out| write_calls(&page.calls, out));
+    }
+    let page: CallPage = last.parse()?;
+    for call in &page.calls {
+        one(print, call, |out| write_call(call, out))?;
+    }
+    let after = page.calls.last().map(|call| call.id);
+    followed(&host, &base, &filters, after, "call", print, |data| {
+        let call: CallInfo = serde_json::from_str(data).map_err(CliError::Answer)?;
+        Ok(write_call(&call, &mut print.out())?)
+    })
+}
+
+fn last(
+    host: &Host,
+    base: &str,
+    filters: &[(&str, Option<&str>)],
+    count: Option<u32>,
+    follow: bool,
+) -> Result<super::client::Answer, CliError> {
+    let count = count.or(follow.then_some(BEFORE_FOLLOWING)).map(|count| count.to_string());
+    let mut pairs = filters.to_vec();
+    pairs.push(("limit", count.as_deref()));
+    host.get(&format!("{base}{}", query(&pairs)))
+}
+
+fn followed(
+    host: &Host,
+    base: &str,
+    filters: &[(&str, Option<&str>)],
+    after: Option<u64>,
+    kind: &str,
+    print: Print,
+    mut people: impl FnMut(&str) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let mut pairs = filters.to_vec();
+    pairs.push(("follow", Some("true")));
+    let path = format!("{base}{}", query(&pairs));
+    follow(host, &path, after, |Event { kind: of, data }| match of.as_str() {
+        of if of == kind && print.json() => print.raw(&data),
+        of if of == kind => people(&data),
+        "missed" => {
+            let Missed { missed } = serde_json::from_str(&data).map_err(CliError::Answer)?;
+            eprintln!("hearth: {missed} more came faster than they could be shown");
+            Ok(())
+        }
+        _ => Ok(()),
+    })
+}
+
+/// One of the last before following: a line of JSON for programs, as those to come are.
+fn one(
+    print: Print,
+    value: &impl serde::Serialize,
+    people: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), CliError> {
+    if print.json() {
+        return print.raw(&serde_json::to_string(value).map_err(CliError::Answer)?);
+    }
+    Ok(people(&mut print.out())?)
+}
+
+fn write_line(line: &LineInfo, out: &mut dyn Write) -> io::Result<()> {
+    let LineInfo { id: _, time, function, version, request_id, stream, text } = line;
+    let stream = match stream {
+        LogStream::Stdout => "out ",
+        LogStream::Stderr => "err ",
+        LogStream::Host => "host",
+    };
+    let (time, request_id, text) = (milliseconds(*time), escape(request_id), escape(text));
+    writeln!(out, "{time} {function}@{version} {request_id} {stream} {text}")
+}
+
+fn write_calls(calls: &[CallInfo], out: &mut dyn Write) -> io::Result<()> {
+    let mut table = Table::new([
+        "time", "function", "method", "status", "outcome", "took", "in", "out", "woke", "request",
+    ]);
+    for call in calls {
+        table.row([
+            &milliseconds(call.time),
+            &format_args!("{}@{}", call.function, call.version),
+            &call.method,
+            &call.status,
+            &outcome(call),
+            &micros(call.duration_us),
+            &bytes(call.request_bytes),
+            &bytes(call.response_bytes),
+            &OrDash(call.cold_us.map(micros)),
+            &call.request_id,
+        ]);
+    }
+    table.write(out, "There was no call yet.")
+}
+
+fn write_call(call: &CallInfo, out: &mut dyn Write) -> io::Result<()> {
+    let CallInfo { function, version, method, status, request_id, .. } = call;
+    let (time, took, outcome) = (milliseconds(call.time), micros(call.duration_us), outcome(call));
+    let (method, request_id) = (escape(method), escape(request_id));
+    write!(out, "{time} {function}@{version} {request_id} {method} {status} {outcome} {took}")?;
+    match call.cold_us {
+        Some(woke) => writeln!(out, ", woke in {}", micros(woke)),
+        None => writeln!(out),
+    }
+}
+
+/// As the API writes it.
+fn outcome(call: &CallInfo) -> String {
+    let value = serde_json::to_value(call.outcome).expect("an outcome is a word");
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_wire::Outcome;
+
+    #[test]
+    fn a_line_cannot_pretend_to_be_another() {
+        let line = LineInfo {
+            id: 1,
+            time: "2026-01-02T03:04:05.678Z".parse().unwrap(),
+            function: "/hello".parse().unwrap(),
+            version: 3,
+            request_id: "r-1".to_owned(),
+            stream: LogStream::Stderr,
+            text: "a\n\u{1b}[31mb".to_owned(),
+        };
+        let mut out = Vec::new();
+        write_line(&line, &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "2026-01-02 03:04:05.678Z /hello@3 r-1 err  a\\n\\u{1b}[31mb\n"
+        );
+    }
+
+    #[test]
+    fn a_call_in_one_line() {
+        let call = CallInfo {
+            id: 1,
+            time: "2026-01-02T03:04:05.678Z".parse().unwrap(),
+            function: "/hello".parse().unwrap(),
+            version: 3,
+            request_id: "r-1".to_owned(),
+            method: "POST".to_owned(),
+            status: 200,
+            outcome: Outcome::Answered,
+            duration_us: 1_500,
+            request_bytes: 14,
+            response_bytes: 26,
+            cold_us: Some(2_300),
+        };
+        let mut out = Vec::new();
+        write_call(&call, &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "2026-01-02 03:04:05.678Z /hello@3 r-1 POST 200 answered 1.5 ms, woke in 2.3 ms\n"
+        );
+    }
+}

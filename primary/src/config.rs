@@ -1,0 +1,945 @@
+//! What an operator can set, and the only place that reads the environment.
+//!
+//! ```text
+//! hearth up:      options > HEARTH_… > the file of --config > defaults
+//!                 Written (texts, each with its source) ── resolve ──► Config (complete, valid)
+//! hearth …:       options > HEARTH_URL, HEARTH_TOKEN, HEARTH_TENANT > what `hearth login` stored
+//! ```
+//!
+//! A key that nobody knows, or a value that is none, ends the start with an error that names the
+//! key, where it was written and what is expected. Applies nothing: that is for the parts that get
+//! their share of [`Config`]. Secrets are never part of it; [`Config::read_secrets`] fetches them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+mod client;
+
+pub use client::{Client, ClientArgs, Login, LoginError};
+
+const PREFIX: &str = "HEARTH_";
+const DATA_DEFAULT: &str = "./hearth-data";
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3400);
+const TENANT_BIND_DEFAULT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const TENANT_PORTS_DEFAULT: RangeInclusive<u16> = 3411..=13410;
+const IDLE_DEFAULT: Duration = Duration::from_secs(60);
+const LOG_FILTER_DEFAULT: &str = "info";
+
+/// An idle time below this would end workers between two requests of one page.
+const IDLE_MIN: Duration = Duration::from_millis(10);
+/// A token that somebody made up must still be hard to guess.
+const ADMIN_TOKEN_BYTES: RangeInclusive<usize> = 16..=512;
+/// A configuration or token file that is larger is some other file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("`{key}` ({from}) is no setting; there are {known}", known = known_keys())]
+    UnknownKey { key: String, from: Source },
+    #[error("`{key}` ({from}) must be {expected}, not `{value}`")]
+    Value { key: &'static str, from: Source, value: String, expected: &'static str },
+    #[error("`{key}` ({from}) asks for {value}, which {why}")]
+    NotOffered { key: &'static str, from: Source, value: String, why: &'static str },
+    #[error("HEARTH_ADMIN_TOKEN and HEARTH_ADMIN_TOKEN_FILE exclude each other; set one")]
+    TwoAdminTokens,
+    #[error("the token in {from} must be one line of 16 to 512 visible ASCII characters")]
+    AdminToken { from: AdminToken },
+    #[error("{} cannot be read", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{} is no TOML", path.display())]
+    Toml { path: PathBuf, source: Box<toml::de::Error> },
+}
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `--idle`
+    Option(&'static str),
+    /// `HEARTH_IDLE`
+    Environment(String),
+    File(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Option(key) => write!(f, "option --{key}"),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::File(path) => write!(f, "in {}", path.display()),
+        }
+    }
+}
+
+/// The options of `hearth up`. Texts all of them: they are parsed where those of the environment
+/// and of the file are.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct UpArgs {
+    /// A file of settings, in TOML: the options' names are its keys
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where everything is kept that Hearth keeps [default: ./hearth-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// The front door: API and gateway [default: 127.0.0.1:3400]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// The address of the tenants' own ports [default: 127.0.0.1]
+    #[arg(long, value_name = "IP")]
+    tenant_bind: Option<String>,
+    /// Which ports tenants get [default: 3411-13410]
+    #[arg(long, value_name = "A-B")]
+    tenant_ports: Option<String>,
+    /// Tenants are found at TENANT.DOMAIN too, besides TENANT.localhost
+    #[arg(long)]
+    domain: Option<String>,
+    /// A file with the admin token, in place of one made at the first start
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<String>,
+    /// Peers whose Forwarded and X-Forwarded-For are believed; may be given again
+    #[arg(long, value_name = "CIDR")]
+    trusted_proxy: Vec<String>,
+    /// A worker without a call for this long ends [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    idle: Option<String>,
+    /// Refuse to start below this level of isolation [default: auto]
+    #[arg(long, value_name = "LEVEL")]
+    isolation: Option<String>,
+    /// `never`: the front door always proxies
+    #[arg(long, value_name = "WHEN")]
+    handover: Option<String>,
+    /// Write one line of JSON to this descriptor once it serves
+    #[arg(long, value_name = "N")]
+    ready_fd: Option<String>,
+    /// How to write its own log: text, json, or auto [default: auto]
+    #[arg(long, value_name = "FORMAT")]
+    log: Option<String>,
+    /// What to write to its own log, as in `info,hearth=debug` [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log_filter: Option<String>,
+}
+
+impl UpArgs {
+    fn into_layer(self) -> Layer {
+        let Self {
+            config: _,
+            data,
+            listen,
+            tenant_bind,
+            tenant_ports,
+            domain,
+            admin_token_file,
+            trusted_proxy,
+            idle,
+            isolation,
+            handover,
+            ready_fd,
+            log,
+            log_filter,
+        } = self;
+        let mut layer = Layer::new();
+        for (key, text) in [
+            (Key::Data, data),
+            (Key::Listen, listen),
+            (Key::TenantBind, tenant_bind),
+            (Key::TenantPorts, tenant_ports),
+            (Key::Domain, domain),
+            (Key::AdminTokenFile, admin_token_file),
+            (Key::Idle, idle),
+            (Key::Isolation, isolation),
+            (Key::Handover, handover),
+            (Key::ReadyFd, ready_fd),
+            (Key::Log, log),
+            (Key::LogFilter, log_filter),
+        ] {
+            if let Some(text) = text {
+                layer.insert(key, Given { texts: vec![text], from: Source::Option(key.name()) });
+            }
+        }
+        if !trusted_proxy.is_empty() {
+            let from = Source::Option(Key::TrustedProxy.name());
+            layer.insert(Key::TrustedProxy, Given { texts: trusted_proxy, from });
+        }
+        layer
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Data,
+    Listen,
+    TenantBind,
+    TenantPorts,
+    Domain,
+    AdminTokenFile,
+    TrustedProxy,
+    Idle,
+    Isolation,
+    Handover,
+    ReadyFd,
+    Log,
+    LogFilter,
+}
+
+impl Key {
+    const ALL: [Self; 13] = [
+        Self::Data,
+        Self::Listen,
+        Self::TenantBind,
+        Self::TenantPorts,
+        Self::Domain,
+        Self::AdminTokenFile,
+        Self::TrustedProxy,
+        Self::Idle,
+        Self::Isolation,
+        Self::Handover,
+        Self::ReadyFd,
+        Self::Log,
+        Self::LogFilter,
+    ];
+
+    /// As an option and in the file.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Listen => "listen",
+            Self::TenantBind => "tenant-bind",
+            Self::TenantPorts => "tenant-ports",
+            Self::Domain => "domain",
+            Self::AdminTokenFile => "admin-token-file",
+            Self::TrustedProxy => "trusted-proxy",
+            Self::Idle => "idle",
+            Self::Isolation => "isolation",
+            Self::Handover => "handover",
+            Self::ReadyFd => "ready-fd",
+            Self::Log => "log",
+            Self::LogFilter => "log-filter",
+        }
+    }
+
+    fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|key| key.name() == name)
+    }
+
+    /// `HEARTH_TENANT_BIND` is `tenant-bind`.
+    fn of_variable(name: &str) -> Option<Self> {
+        let name = name.strip_prefix(PREFIX)?;
+        Self::ALL.into_iter().find(|key| key.name().to_ascii_uppercase().replace('-', "_") == name)
+    }
+}
+
+fn known_keys() -> String {
+    Key::ALL.map(Key::name).join(", ")
+}
+
+/// Names below HEARTH_ that are no settings of the host.
+fn is_foreign(name: &str) -> bool {
+    matches!(
+        name,
+        "HEARTH_CONFIG" | "HEARTH_ADMIN_TOKEN" | "HEARTH_URL" | "HEARTH_TOKEN" | "HEARTH_TENANT"
+    )
+    // What Kubernetes sets in every container beside a service that is called `hearth`.
+        || name == "HEARTH_PORT"
+        || name.starts_with("HEARTH_PORT_")
+        || name.starts_with("HEARTH_SERVICE_")
+}
+
+#[derive(Debug, Clone)]
+struct Given {
+    texts: Vec<String>,
+    from: Source,
+}
+
+type Layer = BTreeMap<Key, Given>;
+
+/// Settings as they were written, and nothing resolved yet.
+#[derive(Debug)]
+pub struct Written {
+    /// The strongest first.
+    layers: [Layer; 3],
+    token_in_environment: bool,
+    notify_socket: Option<PathBuf>,
+}
+
+impl Written {
+    /// Reads the environment, and the file if one is named.
+    pub fn gather(args: UpArgs) -> Result<Self, ConfigError> {
+        let environment = environment();
+        let path =
+            args.config.clone().or_else(|| environment.get("HEARTH_CONFIG").map(PathBuf::from));
+        let file = match path {
+            Some(path) => Some((read(&path)?, path)),
+            None => None,
+        };
+        Self::of(args, &environment, file)
+    }
+
+    fn of(
+        args: UpArgs,
+        environment: &BTreeMap<String, String>,
+        file: Option<(String, PathBuf)>,
+    ) -> Result<Self, ConfigError> {
+        let file = match file {
+            Some((text, path)) => file_layer(&text, &path)?,
+            None => Layer::new(),
+        };
+        let token_in_environment = environment.contains_key("HEARTH_ADMIN_TOKEN");
+        if token_in_environment && environment.contains_key("HEARTH_ADMIN_TOKEN_FILE") {
+            return Err(ConfigError::TwoAdminTokens);
+        }
+        Ok(Self {
+            layers: [args.into_layer(), environment_layer(environment)?, file],
+            token_in_environment,
+            notify_socket: environment.get("NOTIFY_SOCKET").map(PathBuf::from),
+        })
+    }
+
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        self.not_offered()?;
+        Ok(Config {
+            data: self
+                .one(Key::Data, "a directory", |text| {
+                    (!text.is_empty()).then(|| PathBuf::from(text))
+                })?
+                .unwrap_or_else(|| PathBuf::from(DATA_DEFAULT)),
+            listen: self
+                .one(Key::Listen, "an address and a port, like 127.0.0.1:3400", parsed)?
+                .unwrap_or(LISTEN_DEFAULT),
+            tenant_bind: self
+                .one(Key::TenantBind, "an IP address, like 127.0.0.1", parsed)?
+                .unwrap_or(TENANT_BIND_DEFAULT),
+            tenant_ports: self
+                .one(Key::TenantPorts, "a range of ports, like 3411-13410", ports)?
+                .unwrap_or(TENANT_PORTS_DEFAULT),
+            domain: self.one(Key::Domain, "a domain, like apps.example.org", domain)?,
+            admin_token: self.admin_token()?,
+            trusted_proxies: self.trusted_proxies()?,
+            idle: self
+                .one(Key::Idle, "a duration of at least 10ms, like 60s or 5m", idle)?
+                .unwrap_or(IDLE_DEFAULT),
+            isolation: Isolation::Auto,
+            ready_fd: self.one(
+                Key::ReadyFd,
+                "the number of an open descriptor, from 1",
+                |text| parsed(text).filter(|fd| *fd > 0),
+            )?,
+            log_format: self
+                .one(Key::Log, "one of text, json, auto", LogFormat::parse)?
+                .unwrap_or(LogFormat::Auto),
+            log_filter: self
+                .one(Key::LogFilter, "levels, like info or info,hearth=debug", log_filter)?
+                .unwrap_or_else(|| LOG_FILTER_DEFAULT.to_owned()),
+            notify_socket: self.notify_socket,
+        })
+    }
+
+    fn given(&self, key: Key) -> Option<&Given> {
+        self.layers.iter().find_map(|layer| layer.get(&key))
+    }
+
+    fn one<T>(
+        &self,
+        key: Key,
+        expected: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(given) = self.given(key) else { return Ok(None) };
+        let value = match given.texts.as_slice() {
+            [text] => parse(text),
+            _ => None,
+        };
+        value.map(Some).ok_or_else(|| given.refused(key, expected, &given.texts.join(", ")))
+    }
+
+    /// Levels and ways of hand-over that have a name, and that this version does not have.
+    fn not_offered(&self) -> Result<(), ConfigError> {
+        const LEVELS: &str = "one of auto, A, B, C";
+        if let Some(level @ ("A" | "B" | "C")) = self.one(Key::Isolation, LEVELS, level)?.as_deref()
+        {
+            let from = self.given(Key::Isolation).expect("it was just read").from.clone();
+            return Err(ConfigError::NotOffered {
+                key: Key::Isolation.name(),
+                from,
+                value: format!("level {level}"),
+                why: "this version cannot give: no worker of it has those walls. Only `auto` starts",
+            });
+        }
+        self.one(Key::Handover, "`never`", |text| (text == "never").then_some(()))?;
+        Ok(())
+    }
+
+    fn admin_token(&self) -> Result<Option<AdminToken>, ConfigError> {
+        let file = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+        let from_option = self.layers[0].contains_key(&Key::AdminTokenFile);
+        if self.token_in_environment && !from_option {
+            return Ok(Some(AdminToken::Environment));
+        }
+        Ok(self.one(Key::AdminTokenFile, "a file", file)?.map(AdminToken::File))
+    }
+
+    fn trusted_proxies(&self) -> Result<Vec<IpNet>, ConfigError> {
+        let Some(given) = self.given(Key::TrustedProxy) else { return Ok(Vec::new()) };
+        let expected = "networks, like 10.0.0.0/8 or 192.0.2.1";
+        given
+            .texts
+            .iter()
+            .flat_map(|text| text.split(','))
+            .map(str::trim)
+            .map(|text| {
+                network(text).ok_or_else(|| given.refused(Key::TrustedProxy, expected, text))
+            })
+            .collect()
+    }
+}
+
+impl Given {
+    fn refused(&self, key: Key, expected: &'static str, value: &str) -> ConfigError {
+        ConfigError::Value {
+            key: key.name(),
+            from: self.from.clone(),
+            value: value.to_owned(),
+            expected,
+        }
+    }
+}
+
+fn environment_layer(environment: &BTreeMap<String, String>) -> Result<Layer, ConfigError> {
+    let mut layer = Layer::new();
+    for (name, text) in environment.range(PREFIX.to_owned()..) {
+        if !name.starts_with(PREFIX) {
+            break;
+        }
+        let from = Source::Environment(name.clone());
+        match Key::of_variable(name) {
+            Some(key) => {
+                layer.insert(key, Given { texts: vec![text.clone()], from });
+            }
+            None if is_foreign(name) => {}
+            None => return Err(ConfigError::UnknownKey { key: name.clone(), from }),
+        }
+    }
+    Ok(layer)
+}
+
+fn file_layer(text: &str, path: &Path) -> Result<Layer, ConfigError> {
+    let table: toml::Table = toml::from_str(text)
+        .map_err(|source| ConfigError::Toml { path: path.to_owned(), source: Box::new(source) })?;
+    let mut layer = Layer::new();
+    for (name, value) in table {
+        let from = Source::File(path.to_owned());
+        let Some(key) = Key::of_name(&name) else {
+            return Err(ConfigError::UnknownKey { key: name, from });
+        };
+        let texts = match &value {
+            toml::Value::String(text) => Some(vec![text.clone()]),
+            toml::Value::Integer(number) => Some(vec![number.to_string()]),
+            toml::Value::Array(items) => {
+                items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+            }
+            toml::Value::Float(_)
+            | toml::Value::Boolean(_)
+            | toml::Value::Datetime(_)
+            | toml::Value::Table(_) => None,
+        };
+        let Some(texts) = texts else {
+            let given = Given { texts: Vec::new(), from };
+            let expected = "a text, a whole number, or a list of texts";
+            return Err(given.refused(key, expected, value.type_str()));
+        };
+        layer.insert(key, Given { texts, from });
+    }
+    Ok(layer)
+}
+
+fn parsed<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
+}
+
+fn ports(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-')?;
+    let ports = parsed(first.trim())?..=parsed(last.trim())?;
+    (!ports.is_empty() && *ports.start() > 0).then_some(ports)
+}
+
+fn domain(text: &str) -> Option<String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    (text.len() <= 253 && text.split('.').all(label)).then(|| text.to_ascii_lowercase())
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    parsed(text).or_else(|| parsed::<IpAddr>(text).map(IpNet::from))
+}
+
+fn idle(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text).ok().filter(|idle| *idle >= IDLE_MIN)
+}
+
+fn level(text: &str) -> Option<String> {
+    matches!(text, "auto" | "A" | "B" | "C").then(|| text.to_owned())
+}
+
+fn log_filter(text: &str) -> Option<String> {
+    tracing_subscriber::EnvFilter::builder().parse(text).ok().map(|_| text.to_owned())
+}
+
+/// How much the walls around a worker must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Whatever this machine offers, told at start.
+    Auto,
+}
+
+/// How Hearth's own log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+}
+
+impl LogFormat {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            "auto" => Some(Self::Auto),
+            _ => None,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Auto => "auto",
+        }
+    }
+}
+
+/// Where the admin token comes from, when it is not made at the first start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminToken {
+    /// HEARTH_ADMIN_TOKEN
+    Environment,
+    File(PathBuf),
+}
+
+impl fmt::Display for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment => f.write_str("HEARTH_ADMIN_TOKEN"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Everything that `hearth up` was told, complete and valid. Prints itself without secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub data: PathBuf,
+    pub listen: SocketAddr,
+    pub tenant_bind: IpAddr,
+    pub tenant_ports: RangeInclusive<u16>,
+    /// Lower-case; tenants are at `TENANT.localhost` in any case.
+    pub domain: Option<String>,
+    pub admin_token: Option<AdminToken>,
+    pub trusted_proxies: Vec<IpNet>,
+    pub idle: Duration,
+    pub isolation: Isolation,
+    pub ready_fd: Option<i32>,
+    pub log_format: LogFormat,
+    /// Valid for `tracing_subscriber::EnvFilter`.
+    pub log_filter: String,
+    /// Where systemd wants to be told that Hearth serves.
+    pub notify_socket: Option<PathBuf>,
+}
+
+impl Config {
+    /// To be called once no other process that could inherit them is started from here any more.
+    pub fn read_secrets(&self) -> Result<Secrets, ConfigError> {
+        let Some(from) = &self.admin_token else { return Ok(Secrets { admin_token: None }) };
+        let text = match from {
+            AdminToken::Environment => variable("HEARTH_ADMIN_TOKEN").unwrap_or_default(),
+            AdminToken::File(path) => read(path)?,
+        };
+        admin_token(&text)
+            .map(|token| Secrets { admin_token: Some(token) })
+            .ok_or_else(|| ConfigError::AdminToken { from: from.clone() })
+    }
+}
+
+fn admin_token(text: &str) -> Option<String> {
+    let token = text.trim();
+    let valid =
+        ADMIN_TOKEN_BYTES.contains(&token.len()) && token.bytes().all(|b| b.is_ascii_graphic());
+    valid.then(|| token.to_owned())
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            data,
+            listen,
+            tenant_bind,
+            tenant_ports,
+            domain,
+            admin_token,
+            trusted_proxies,
+            idle,
+            isolation: Isolation::Auto,
+            ready_fd,
+            log_format,
+            log_filter,
+            notify_socket: _,
+        } = self;
+        write!(f, "data={} listen={listen} tenant-bind={tenant_bind}", data.display())?;
+        write!(f, " tenant-ports={}-{}", tenant_ports.start(), tenant_ports.end())?;
+        if let Some(domain) = domain {
+            write!(f, " domain={domain}")?;
+        }
+        if let Some(from) = admin_token {
+            write!(f, " admin-token={from}")?;
+        }
+        for network in trusted_proxies {
+            write!(f, " trusted-proxy={network}")?;
+        }
+        write!(f, " idle={} isolation=auto handover=never", humantime::format_duration(*idle))?;
+        if let Some(fd) = ready_fd {
+            write!(f, " ready-fd={fd}")?;
+        }
+        write!(f, " log={} log-filter={log_filter}", log_format.as_str())
+    }
+}
+
+/// What must not be printed, and is not kept longer than needed.
+pub struct Secrets {
+    pub admin_token: Option<String>,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets(…)")
+    }
+}
+
+/// A value that is no UTF-8 is read with its bad bytes replaced, and refused as what it is then.
+#[expect(clippy::disallowed_methods, reason = "this is the file that reads the environment")]
+fn variable(name: &str) -> Option<String> {
+    match std::env::var(name) {
+        Ok(text) => Some(text),
+        Err(std::env::VarError::NotPresent) => None,
+        Err(std::env::VarError::NotUnicode(text)) => Some(text.to_string_lossy().into_owned()),
+    }
+}
+
+/// The variables that this file knows of, or must refuse.
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .map(|(name, text)| {
+            (name.to_string_lossy().into_owned(), text.to_string_lossy().into_owned())
+        })
+        .filter(|(name, _)| name.starts_with(PREFIX) || name == "NOTIFY_SOCKET")
+        .collect()
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    read_bounded(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+}
+
+fn read_bounded(path: &Path) -> io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    let bytes = std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if bytes as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than 1 MiB"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+    }
+
+    fn resolve(
+        args: UpArgs,
+        environment: &[(&str, &str)],
+        file: Option<&str>,
+    ) -> Result<Config, String> {
+        let file = file.map(|text| (text.to_owned(), PathBuf::from("h.toml")));
+        Written::of(args, &variables(environment), file)
+            .and_then(Written::resolve)
+            .map_err(|error| error.to_string())
+    }
+
+    fn defaults() -> Config {
+        Config {
+            data: "./hearth-data".into(),
+            listen: "127.0.0.1:3400".parse().unwrap(),
+            tenant_bind: "127.0.0.1".parse().unwrap(),
+            tenant_ports: 3411..=13410,
+            domain: None,
+            admin_token: None,
+            trusted_proxies: vec![],
+            idle: Duration::from_secs(60),
+            isolation: Isolation::Auto,
+            ready_fd: None,
+            log_format: LogFormat::Auto,
+            log_filter: "info".into(),
+            notify_socket: None,
+        }
+    }
+
+    /// Each key with three values that are good, and what the configuration says of each.
+    const KEYS: [(&str, [&str; 3], [&str; 3]); 11] = [
+        ("data", ["/a", "/b", "c"], ["data=/a ", "data=/b ", "data=c "]),
+        (
+            "listen",
+            ["0.0.0.0:1", "[::1]:2", "127.0.0.1:0"],
+            ["listen=0.0.0.0:1 ", "listen=[::1]:2 ", "listen=127.0.0.1:0 "],
+        ),
+        (
+            "tenant-bind",
+            ["0.0.0.0", "::1", "10.0.0.1"],
+            ["tenant-bind=0.0.0.0 ", "tenant-bind=::1 ", "tenant-bind=10.0.0.1 "],
+        ),
+        (
+            "tenant-ports",
+            ["1-2", "5-5", "1024 - 65535"],
+            ["tenant-ports=1-2 ", "tenant-ports=5-5 ", "tenant-ports=1024-65535 "],
+        ),
+        (
+            "domain",
+            ["a.example", "B.example", "c"],
+            [" domain=a.example ", " domain=b.example ", " domain=c "],
+        ),
+        (
+            "admin-token-file",
+            ["/a", "/b", "/c"],
+            [" admin-token=/a ", " admin-token=/b ", " admin-token=/c "],
+        ),
+        (
+            "trusted-proxy",
+            ["10.0.0.0/8", "192.0.2.1", "::1,fe80::/10"],
+            [
+                " trusted-proxy=10.0.0.0/8 ",
+                " trusted-proxy=192.0.2.1/32 ",
+                " trusted-proxy=::1/128 trusted-proxy=fe80::/10 ",
+            ],
+        ),
+        ("idle", ["10ms", "5m", "1h 5s"], [" idle=10ms ", " idle=5m ", " idle=1h 5s "]),
+        ("ready-fd", ["1", "3", "10"], [" ready-fd=1 ", " ready-fd=3 ", " ready-fd=10 "]),
+        ("log", ["text", "json", "auto"], [" log=text ", " log=json ", " log=auto "]),
+        (
+            "log-filter",
+            ["warn", "info,hearth=debug", "off"],
+            [" log-filter=warn", " log-filter=info,hearth=debug", " log-filter=off"],
+        ),
+    ];
+
+    fn args(key: &str, text: &str) -> UpArgs {
+        use clap::{Args, FromArgMatches};
+        let command = UpArgs::augment_args(clap::Command::new("up"));
+        let matches = command.get_matches_from(["up", &format!("--{key}"), text]);
+        UpArgs::from_arg_matches(&matches).unwrap()
+    }
+
+    fn variable_of(key: &str) -> String {
+        format!("HEARTH_{}", key.to_uppercase().replace('-', "_"))
+    }
+
+    #[test]
+    fn nothing_written_is_the_defaults_of_the_contract() {
+        assert_eq!(resolve(UpArgs::default(), &[], None), Ok(defaults()));
+    }
+
+    #[test]
+    fn an_option_goes_over_the_environment_goes_over_the_file() {
+        for (key, [by_option, by_variable, by_file], [option, variable, file]) in KEYS {
+            let name = variable_of(key);
+            let toml = format!("{key} = {by_file:?}");
+            let environment = [(name.as_str(), by_variable)];
+            for (config, said) in [
+                (resolve(args(key, by_option), &environment, Some(&toml)), option),
+                (resolve(args(key, by_option), &[], Some(&toml)), option),
+                (resolve(args(key, by_option), &environment, None), option),
+                (resolve(UpArgs::default(), &environment, Some(&toml)), variable),
+                (resolve(UpArgs::default(), &environment, None), variable),
+                (resolve(UpArgs::default(), &[], Some(&toml)), file),
+            ] {
+                let config = format!("{} ", config.unwrap());
+                assert!(config.contains(said), "{key}: {config}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_key_can_be_written_in_three_ways() {
+        let known: Vec<_> = KEYS.iter().map(|(key, ..)| *key).collect();
+        for key in Key::ALL.map(Key::name) {
+            let tested = known.contains(&key) || ["isolation", "handover"].contains(&key);
+            assert!(tested, "{key} has no row in KEYS");
+        }
+        for (key, text) in [("isolation", "auto"), ("handover", "never")] {
+            let toml = format!("{key} = {text:?}");
+            let config =
+                resolve(args(key, text), &[(variable_of(key).as_str(), text)], Some(&toml));
+            assert_eq!(config, Ok(defaults()));
+        }
+    }
+
+    #[test]
+    fn a_bad_value_names_its_key_and_its_source() {
+        for (key, text, said) in [
+            ("data", "", "must be a directory, not ``"),
+            ("listen", "3400", "must be an address and a port, like 127.0.0.1:3400, not `3400`"),
+            ("listen", "localhost:3400", "must be an address and a port"),
+            ("tenant-bind", "127.0.0.1:80", "must be an IP address"),
+            ("tenant-ports", "5-4", "must be a range of ports, like 3411-13410, not `5-4`"),
+            ("tenant-ports", "0-4", "must be a range of ports"),
+            ("tenant-ports", "1-65536", "must be a range of ports"),
+            ("tenant-ports", "3411", "must be a range of ports"),
+            ("domain", "-a.example", "must be a domain"),
+            ("domain", "a..example", "must be a domain"),
+            ("domain", "a.example:80", "must be a domain"),
+            ("admin-token-file", "", "must be a file"),
+            ("trusted-proxy", "10.0.0.0/33", "must be networks"),
+            ("trusted-proxy", "::1,all", "like 10.0.0.0/8 or 192.0.2.1, not `all`"),
+            ("idle", "60", "must be a duration of at least 10ms, like 60s or 5m, not `60`"),
+            ("idle", "9ms", "must be a duration of at least 10ms"),
+            ("isolation", "D", "must be one of auto, A, B, C, not `D`"),
+            ("isolation", "B", "asks for level B, which this version cannot give"),
+            ("handover", "always", "must be `never`, not `always`"),
+            ("ready-fd", "0", "must be the number of an open descriptor, from 1"),
+            ("log", "xml", "must be one of text, json, auto, not `xml`"),
+            ("log-filter", "hearth=loud", "must be levels"),
+        ] {
+            let name = variable_of(key);
+            let toml = format!("{key} = {text:?}");
+            for (result, from) in [
+                (resolve(args(key, text), &[], None), format!("option --{key}")),
+                (resolve(UpArgs::default(), &[(&name, text)], None), format!("environment {name}")),
+                (resolve(UpArgs::default(), &[], Some(&toml)), "in h.toml".to_owned()),
+            ] {
+                let error = result.unwrap_err();
+                assert!(error.starts_with(&format!("`{key}` ({from}) ")), "{error}");
+                assert!(error.contains(said), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_in_the_file() {
+        for (toml, said) in [
+            ("idle = 60", "`idle` (in h.toml) must be a duration"),
+            ("idle = true", "`idle` (in h.toml) must be a text, a whole number"),
+            (
+                "idle = [\"1s\", \"2s\"]",
+                "`idle` (in h.toml) must be a duration of at least 10ms, like 60s or 5m, not `1s, 2s`",
+            ),
+            ("trusted-proxy = [1]", "`trusted-proxy` (in h.toml) must be a text"),
+            ("[listen]", "`listen` (in h.toml) must be a text"),
+            ("idle", "h.toml is no TOML"),
+        ] {
+            let error = resolve(UpArgs::default(), &[], Some(toml)).unwrap_err();
+            assert!(error.starts_with(said), "{error}");
+        }
+        let config = resolve(
+            UpArgs::default(),
+            &[],
+            Some("ready-fd = 3\ntrusted-proxy = [\"10.0.0.0/8\", \"::1\"]"),
+        );
+        let expected = Config {
+            ready_fd: Some(3),
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            ..defaults()
+        };
+        assert_eq!(config, Ok(expected));
+    }
+
+    #[test]
+    fn a_key_that_nobody_knows_is_named() {
+        let error = resolve(UpArgs::default(), &[("HEARTH_IDEL", "60s")], None).unwrap_err();
+        assert!(
+            error.starts_with(
+                "`HEARTH_IDEL` (environment HEARTH_IDEL) is no setting; there are data, listen"
+            ),
+            "{error}"
+        );
+        for name in ["tenant_bind", "config", "admin-token", "DATA"] {
+            let toml = format!("{name} = \"x\"");
+            let error = resolve(UpArgs::default(), &[], Some(&toml)).unwrap_err();
+            assert!(error.starts_with(&format!("`{name}` (in h.toml) is no setting")), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_of_the_client_and_of_kubernetes_is_left_alone() {
+        let environment = [
+            ("HEARTH_URL", "x"),
+            ("HEARTH_TOKEN", "x"),
+            ("HEARTH_TENANT", "x"),
+            ("HEARTH_CONFIG", "x"),
+            ("HEARTH_SERVICE_HOST", "10.0.0.1"),
+            ("HEARTH_PORT_3400_TCP", "tcp://10.0.0.1:3400"),
+            ("HEARTHSTONE", "x"),
+        ];
+        assert_eq!(resolve(UpArgs::default(), &environment, None), Ok(defaults()));
+    }
+
+    #[test]
+    fn where_the_admin_token_comes_from() {
+        let admin_token = |args, environment: &[_], file| {
+            resolve(args, environment, file).map(|config| config.admin_token)
+        };
+        let token = ("HEARTH_ADMIN_TOKEN", "secret");
+        let file = Some("admin-token-file = \"/file\"");
+        let option = || args("admin-token-file", "/option");
+        let from = |path: &str| Ok(Some(AdminToken::File(path.into())));
+        assert_eq!(admin_token(option(), &[token], file), from("/option"));
+        assert_eq!(
+            admin_token(UpArgs::default(), &[token], file),
+            Ok(Some(AdminToken::Environment))
+        );
+        assert_eq!(admin_token(UpArgs::default(), &[], file), from("/file"));
+        let both = [token, ("HEARTH_ADMIN_TOKEN_FILE", "/environment")];
+        assert!(admin_token(UpArgs::default(), &both, None).is_err());
+    }
+
+    #[test]
+    fn what_can_be_an_admin_token() {
+        let good = "0123456789abcdef";
+        assert_eq!(super::admin_token(&format!(" {good}\n")).as_deref(), Some(good));
+        let long = "x".repeat(513);
+        for bad in
+            ["", "short", "0123456789 abcdef", "0123456789\nabcdef", "0123456789abcdéf", &long]
+        {
+            assert_eq!(super::admin_token(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let config =
+            resolve(UpArgs::default(), &[("HEARTH_ADMIN_TOKEN", "hunter2-hunter2-hunter2")], None)
+                .unwrap();
+        assert!(!format!("{config} {config:?}").contains("hunter2"));
+        let secrets = Secrets { admin_token: Some("hunter2".to_owned()) };
+        assert_eq!(format!("{secrets:?}"), "Secrets(…)");
+    }
+}

@@ -1,0 +1,251 @@
+//! All tenants' workers: one supervisor a tenant, and what they share.
+//!
+//! ```text
+//!  fleet ─┬─ supervisor (one a tenant) ── lifecycle (pure) · links · status
+//!         ├─ zygote      forks workers
+//!         └─ sockets     watches the listeners of tenants without a worker
+//! ```
+//!
+//! Knows tenants by name and generations by number. What is in a generation is `release`'s,
+//! what is kept is the store's, and who may ask is the API's.
+
+mod lifecycle;
+mod links;
+pub mod sockets;
+pub mod status;
+mod supervisor;
+pub mod zygote;
+
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use hearth_wire::{Generation, TenantName, TokenGrant};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+pub use links::{LinkError, Links};
+pub use status::{WorkerState, WorkerStatus};
+pub use supervisor::Commit;
+use supervisor::{Command, Handle, Supervisor};
+
+use crate::logs::Logs;
+use crate::release::Releases;
+use crate::store::Tenant;
+
+/// A call cannot be served now. The reason is fit for callers of that tenant.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the worker is unavailable: {reason}")]
+pub struct Unavailable {
+    pub retry_after: Duration,
+    pub reason: String,
+}
+
+impl Unavailable {
+    /// What a caller of a barred tenant is told: somebody must act first.
+    const BARRED: Duration = Duration::from_secs(30);
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SwapError {
+    #[error("another change of this tenant is under way")]
+    Busy,
+    /// The generation before it still serves.
+    #[error("the new generation did not start: {0}")]
+    NotStarted(String),
+    #[error("there is no such tenant")]
+    NoTenant,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    #[error("there is no such tenant")]
+    NoTenant,
+    #[error("port {0} is used by another program")]
+    PortTaken(u16),
+    #[error(transparent)]
+    Swap(#[from] SwapError),
+}
+
+/// A connection for the primary itself to answer.
+pub enum Visit {
+    /// A worker's door: HTTP/2, and whatever comes on it comes from that tenant's worker.
+    Door { tenant: Tenant, stream: UnixStream },
+    /// A connection to the port of a tenant whose worker is backing off or barred.
+    Turned { tenant: Tenant, stream: std::net::TcpStream, retry_after: Duration },
+}
+
+/// What all supervisors use.
+pub struct Shared {
+    pub sockets: Arc<sockets::Sockets>,
+    pub zygote: zygote::Zygote,
+    pub releases: Releases,
+    pub logs: Logs,
+    pub visits: mpsc::Sender<Visit>,
+    /// Starts that are under way at once; the queue behind it is fair.
+    pub starts: Arc<Semaphore>,
+    pub tenant_bind: IpAddr,
+    pub idle: Duration,
+    pub trusted_proxies: Vec<String>,
+    pub isolation: String,
+}
+
+#[derive(Clone)]
+pub struct Fleet {
+    shared: Arc<Shared>,
+    tenants: Arc<DashMap<TenantName, Handle>>,
+    supervisors: TaskTracker,
+}
+
+impl Fleet {
+    pub fn new(shared: Shared) -> Self {
+        Self {
+            shared: Arc::new(shared),
+            tenants: Arc::default(),
+            supervisors: TaskTracker::new(),
+        }
+    }
+
+    /// Binds the tenant's port and supervises it from now on.
+    pub fn adopt(&self, tenant: Tenant, grants: Vec<TokenGrant>) {
+        let listener = sockets::bind(self.shared.tenant_bind, tenant.port);
+        self.supervise(tenant, grants, listener);
+    }
+
+    /// The same with a listener that is bound already.
+    pub fn add(&self, tenant: Tenant, grants: Vec<TokenGrant>, listener: OwnedFd) {
+        self.supervise(tenant, grants, Ok(listener));
+    }
+
+    fn supervise(
+        &self,
+        tenant: Tenant,
+        grants: Vec<TokenGrant>,
+        listener: std::io::Result<OwnedFd>,
+    ) {
+        if let Entry::Vacant(place) = self.tenants.entry(tenant.name.clone()) {
+            let (supervisor, handle) = Supervisor::new(tenant, grants, self.shared.clone());
+            place.insert(handle);
+            self.supervisors.spawn(supervisor.with_listener(listener).run());
+        }
+    }
+
+    /// Ends the tenant's workers and gives its port back.
+    pub async fn remove(&self, name: &TenantName) {
+        if let Some((_, handle)) = self.tenants.remove(name) {
+            // It is ending already if it does not take this.
+            let _ = handle.inbox.send(Command::Remove).await;
+            let mut snapshot = handle.snapshot;
+            while snapshot.changed().await.is_ok() {}
+        }
+    }
+
+    fn handle(&self, name: &TenantName) -> Option<Handle> {
+        self.tenants.get(name).map(|handle| handle.clone())
+    }
+
+    async fn ask<T>(
+        &self,
+        name: &TenantName,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Option<T> {
+        let handle = self.handle(name)?;
+        let (answer, answered) = oneshot::channel();
+        handle.inbox.send(command(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    pub fn status(&self, name: &TenantName) -> Option<WorkerStatus> {
+        let mut status = self.tenants.get(name)?.snapshot.borrow().status.clone();
+        if let Some((memory, cpu_ms)) = status.pid.and_then(status::usage) {
+            status.memory = Some(memory);
+            status.cpu_ms = Some(cpu_ms);
+        }
+        Some(status)
+    }
+
+    /// How many tenants' workers are in which state.
+    pub fn census(&self) -> [(WorkerState, usize); 6] {
+        let mut census = WorkerState::ALL.map(|state| (state, 0));
+        for handle in self.tenants.iter() {
+            let state = handle.snapshot.borrow().status.state;
+            for (counted, number) in &mut census {
+                *number += usize::from(*counted == state);
+            }
+        }
+        census
+    }
+
+    /// Links into a worker of the tenant that serves, starting one if need be.
+    pub async fn links(&self, name: &TenantName) -> Result<Arc<Links>, CallError> {
+        let handle = self.handle(name).ok_or(CallError::NoTenant)?;
+        let links = handle.snapshot.borrow().links.clone();
+        match links {
+            Some(links) => Ok(links),
+            None => Ok(self.ask(name, Command::Wake).await.ok_or(CallError::NoTenant)??),
+        }
+    }
+
+    /// Starts this generation beside the current one and puts it in its place once it is ready
+    /// and `commit` has made it durable. Tells how long that took.
+    pub async fn swap(
+        &self,
+        name: &TenantName,
+        generation: Generation,
+        commit: Commit,
+    ) -> Result<Duration, SwapError> {
+        let swap = |answer| Command::Swap(generation, Some(commit), answer);
+        self.ask(name, swap).await.ok_or(SwapError::NoTenant)?
+    }
+
+    /// A worker now, whatever happened before.
+    pub async fn start(&self, name: &TenantName) -> Result<(), FleetError> {
+        self.ask(name, Command::Start).await.ok_or(FleetError::NoTenant)?
+    }
+
+    /// No worker now; the next call starts one.
+    pub async fn stop(&self, name: &TenantName) -> Result<(), FleetError> {
+        self.ask(name, Command::Stop).await.ok_or(FleetError::NoTenant)?
+    }
+
+    /// A new worker of the same generation in the place of the old.
+    pub async fn restart(&self, name: &TenantName) -> Result<(), FleetError> {
+        let generation = self.status(name).ok_or(FleetError::NoTenant)?.generation;
+        let swap = |answer| Command::Swap(generation, None, answer);
+        self.ask(name, swap).await.ok_or(FleetError::NoTenant)??;
+        Ok(())
+    }
+
+    /// Returns when every live worker of the tenant goes by these tokens.
+    pub async fn set_tokens(
+        &self,
+        name: &TenantName,
+        grants: Vec<TokenGrant>,
+    ) -> Result<(), FleetError> {
+        let tokens = |answer| Command::Tokens(grants, answer);
+        self.ask(name, tokens).await.ok_or(FleetError::NoTenant)
+    }
+
+    /// Has all workers finish; returns when all are gone.
+    pub async fn shutdown(&self) {
+        let handles: Vec<Handle> = self.tenants.iter().map(|handle| handle.clone()).collect();
+        for handle in handles {
+            let _ = handle.inbox.send(Command::Shutdown).await;
+        }
+        self.supervisors.close();
+        self.supervisors.wait().await;
+    }
+}
+
+/// Why a call got no worker.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("there is no such tenant")]
+    NoTenant,
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}

@@ -1,0 +1,830 @@
+//! One tenant's supervisor: performs what the [`Life`] decides and brings back what came of it.
+//!
+//! The only writer of its tenant's state. Everything that happens arrives in its inbox, so that
+//! nothing is decided in two places. Others read a snapshot, and use the links of the current
+//! worker without asking. Owns the tenant's listener, the control sockets of its workers and the
+//! tasks that serve them.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use hearth_wire::{
+    Channel, FromWorker, Generation, Start, TokenGrant, ToWorker, VERSION, pair,
+};
+use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::lifecycle::{Action, Door, Event, Life, Phase, Swapped, WorkerId};
+use super::links::{Links, Outgoing};
+use super::status::{WorkerState, WorkerStatus};
+use super::zygote::{self, Fork, Forked};
+use super::{FleetError, Shared, SwapError, Unavailable, Visit, sockets};
+use crate::store::Tenant;
+
+/// Commands of one tenant that wait for its supervisor.
+const INBOX: usize = 256;
+/// Messages that wait for one worker to read them.
+const OUTGOING: usize = 512;
+/// Callers through the gateway that wait for a worker at once.
+const WAITERS_MAX: usize = 1_024;
+/// Connections taken at once from a listener whose tenant is refused.
+const TURNED_MAX: usize = 64;
+/// How long a worker may take to apply new tokens before it is ended.
+const TOKENS_DEADLINE: Duration = Duration::from_secs(5);
+
+pub type Commit = BoxFuture<'static, Result<(), String>>;
+pub type Answer<T> = oneshot::Sender<T>;
+
+pub enum Command {
+    /// Links into a worker that serves, starting one if need be.
+    Wake(Answer<Result<Arc<Links>, Unavailable>>),
+    /// Without a commit: the same generation again.
+    Swap(Generation, Option<Commit>, Answer<Result<Duration, SwapError>>),
+    Start(Answer<Result<(), FleetError>>),
+    Stop(Answer<Result<(), FleetError>>),
+    /// Answered when every live worker goes by these.
+    Tokens(Vec<TokenGrant>, Answer<()>),
+    /// Finish what runs, then end.
+    Shutdown,
+    /// End at once: the tenant is being removed.
+    Remove,
+    FromWorker(WorkerId, FromWorker),
+    Forked(WorkerId, Result<Newborn, StartError>),
+    Exited(WorkerId, String),
+    Committed(Result<(), String>),
+}
+
+/// Why no process came of a start.
+pub enum StartError {
+    /// The release cannot be had: it counts like a death, since trying again changes nothing.
+    Release(String),
+    /// The zygote or the kernel; not the tenant's doing.
+    Host(String),
+}
+
+pub struct Newborn {
+    forked: Forked,
+    channel: Channel,
+    tokens: u64,
+    permit: OwnedSemaphorePermit,
+}
+
+/// What others may know without asking.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub status: WorkerStatus,
+    pub links: Option<Arc<Links>>,
+}
+
+struct Live {
+    pid: i32,
+    pidfd: Arc<AsyncFd<OwnedFd>>,
+    outgoing: mpsc::Sender<Outgoing>,
+    links: Arc<Links>,
+    /// The newest tokens that it has confirmed.
+    tokens: u64,
+    /// Held until it is ready, so that few workers start at once.
+    starting: Option<OwnedSemaphorePermit>,
+    /// Why we ended it, where we did.
+    killed: Option<String>,
+}
+
+struct SwapAsked {
+    commit: Option<Commit>,
+    answer: Answer<Result<Duration, SwapError>>,
+    at: Instant,
+}
+
+struct TokensAsked {
+    serial: u64,
+    deadline: Instant,
+    answer: Answer<()>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    No,
+    Shutdown,
+    Remove,
+}
+
+pub struct Supervisor {
+    tenant: Tenant,
+    shared: Arc<Shared>,
+    inbox: mpsc::Receiver<Command>,
+    to_self: mpsc::Sender<Command>,
+    snapshot: watch::Sender<Snapshot>,
+    life: Life,
+    /// `None` while another program has the port.
+    listener: Option<Arc<OwnedFd>>,
+    readable: Arc<Notify>,
+    armed: bool,
+    live: HashMap<WorkerId, Live>,
+    /// Being forked, with the tokens that they were given.
+    forking: HashMap<WorkerId, u64>,
+    doomed: HashSet<WorkerId>,
+    waiters: Vec<Answer<Result<Arc<Links>, Unavailable>>>,
+    /// When the call that is being woken for was noticed.
+    woken_at: Option<(Instant, u64)>,
+    swap: Option<SwapAsked>,
+    grants: Vec<TokenGrant>,
+    tokens: u64,
+    tokens_asked: Vec<TokensAsked>,
+    last_end: Option<String>,
+    ending: Ending,
+    tasks: JoinSet<()>,
+}
+
+/// How to reach a supervisor.
+#[derive(Clone)]
+pub struct Handle {
+    pub inbox: mpsc::Sender<Command>,
+    pub snapshot: watch::Receiver<Snapshot>,
+}
+
+impl Supervisor {
+    pub fn new(tenant: Tenant, grants: Vec<TokenGrant>, shared: Arc<Shared>) -> (Self, Handle) {
+        let (to_self, inbox) = mpsc::channel(INBOX);
+        let life = Life::new(tenant.generation);
+        let first = Snapshot { status: status_of(&life, &shared.isolation), links: None };
+        let (snapshot, seen) = watch::channel(first);
+        let handle = Handle { inbox: to_self.clone(), snapshot: seen };
+        let supervisor = Self {
+            tenant,
+            shared,
+            inbox,
+            to_self,
+            snapshot,
+            life,
+            listener: None,
+            readable: Arc::new(Notify::new()),
+            armed: false,
+            live: HashMap::new(),
+            forking: HashMap::new(),
+            doomed: HashSet::new(),
+            waiters: Vec::new(),
+            woken_at: None,
+            swap: None,
+            grants,
+            tokens: 1,
+            tokens_asked: Vec::new(),
+            last_end: None,
+            ending: Ending::No,
+            tasks: JoinSet::new(),
+        };
+        (supervisor, handle)
+    }
+
+    /// Gives it the listener that was bound for the tenant; without one it says who has the port.
+    pub fn with_listener(mut self, listener: std::io::Result<OwnedFd>) -> Self {
+        match listener.and_then(|listener| self.enter(listener)) {
+            Ok(()) => {}
+            Err(error) => {
+                warn!(tenant = %self.tenant.name, port = self.tenant.port, error = &error as &dyn std::error::Error, "port_taken");
+                let reason = format!(
+                    "port_taken: port {} is used by another program; free it, then start the worker",
+                    self.tenant.port
+                );
+                self.life.current = Phase::Barred { reason };
+            }
+        }
+        self.publish();
+        self
+    }
+
+    fn enter(&mut self, listener: OwnedFd) -> std::io::Result<()> {
+        self.shared.sockets.enter(self.key(), &listener, self.readable.clone())?;
+        self.listener = Some(Arc::new(listener));
+        Ok(())
+    }
+
+    fn key(&self) -> u64 {
+        self.tenant.id.0 as u64
+    }
+
+    /// Until the host stops or the tenant is removed.
+    pub async fn run(mut self) {
+        self.settle();
+        loop {
+            let deadline = self.deadline();
+            let tick = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let readable = self.readable.clone();
+            let event = tokio::select! {
+                command = self.inbox.recv() => match command {
+                    Some(command) => self.take(command),
+                    None => unreachable!("the supervisor holds a sender of its own"),
+                },
+                () = readable.notified() => self.connection_waits(),
+                () = tick => Some(Event::Tick),
+                Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => None,
+            };
+            if let Some(event) = event {
+                self.step(event);
+            }
+            self.settle();
+            if self.ending != Ending::No && self.live.is_empty() && self.forking.is_empty() {
+                break;
+            }
+        }
+        if let Some(listener) = self.listener.take() {
+            self.shared.sockets.leave(self.key(), &listener);
+        }
+        // What the last workers had to say is taken; nobody is answered any more.
+        self.inbox.close();
+        while self.tasks.join_next().await.is_some() {}
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let tokens = self.tokens_asked.iter().map(|asked| asked.deadline);
+        self.life.deadline().into_iter().chain(tokens).min()
+    }
+
+    /// Turns a command into an event, where it is one.
+    fn take(&mut self, command: Command) -> Option<Event> {
+        match command {
+            Command::Wake(answer) => {
+                if self.waiters.len() >= WAITERS_MAX {
+                    let reason = "too many callers wait for the worker".to_owned();
+                    let _ = answer.send(Err(Unavailable { retry_after: Duration::from_secs(1), reason }));
+                    return None;
+                }
+                self.waiters.push(answer);
+                self.notice();
+                Some(Event::Wanted)
+            }
+            Command::Swap(generation, commit, answer) => {
+                if self.swap.is_some() {
+                    let _ = answer.send(Err(SwapError::Busy));
+                    return None;
+                }
+                self.swap = Some(SwapAsked { commit, answer, at: Instant::now() });
+                Some(Event::Swap(generation))
+            }
+            Command::Start(answer) => {
+                let bound = match &self.listener {
+                    Some(_) => Ok(()),
+                    None => sockets::bind(self.shared.tenant_bind, self.tenant.port)
+                        .and_then(|listener| self.enter(listener))
+                        .map_err(|_| FleetError::PortTaken(self.tenant.port)),
+                };
+                let event = bound.is_ok().then_some(Event::Start);
+                let _ = answer.send(bound);
+                event
+            }
+            Command::Stop(answer) => {
+                let _ = answer.send(Ok(()));
+                Some(Event::Stop)
+            }
+            Command::Tokens(grants, answer) => {
+                self.grants = grants;
+                self.tokens += 1;
+                for worker in self.live.keys().copied().collect::<Vec<_>>() {
+                    self.tell_tokens(worker);
+                }
+                let deadline = Instant::now() + TOKENS_DEADLINE;
+                self.tokens_asked.push(TokensAsked { serial: self.tokens, deadline, answer });
+                None
+            }
+            Command::Shutdown => {
+                self.ending = Ending::Shutdown;
+                Some(Event::Shutdown)
+            }
+            Command::Remove => {
+                self.ending = Ending::Remove;
+                let reason = "the tenant is being removed";
+                for worker in self.live.keys().copied().collect::<Vec<_>>() {
+                    self.kill(worker, reason.to_owned());
+                }
+                self.doomed.extend(self.forking.keys());
+                Some(Event::Shutdown)
+            }
+            Command::Forked(worker, newborn) => self.forked(worker, newborn),
+            Command::Exited(worker, reason) => {
+                let live = self.live.remove(&worker)?;
+                live.links.close();
+                let reason = live.killed.unwrap_or(reason);
+                let tenant = &self.tenant.name;
+                info!(%tenant, pid = live.pid, worker = worker.0, reason, "worker ended");
+                self.last_end = Some(reason.clone());
+                Some(Event::Died(worker, reason))
+            }
+            Command::Committed(Ok(())) => Some(Event::Committed),
+            Command::Committed(Err(reason)) => Some(Event::CommitFailed(reason)),
+            Command::FromWorker(worker, message) => self.heard(worker, message),
+        }
+    }
+
+    fn heard(&mut self, worker: WorkerId, message: FromWorker) -> Option<Event> {
+        match message {
+            FromWorker::Ready { version: VERSION, load_us } => {
+                let live = self.live.get_mut(&worker)?;
+                live.starting = None;
+                info!(tenant = %self.tenant.name, pid = live.pid, worker = worker.0, load_us, "worker ready");
+                Some(Event::Ready(worker))
+            }
+            FromWorker::Ready { version, .. } => {
+                self.kill(worker, format!("it speaks version {version}, not {VERSION}"));
+                None
+            }
+            FromWorker::Refused { reason } => {
+                // It exits by itself; this is the reason that its owner is told.
+                let live = self.live.get_mut(&worker)?;
+                live.killed = Some(reason);
+                None
+            }
+            FromWorker::Quiesced => Some(Event::Quiesced(worker)),
+            FromWorker::Leaving => Some(Event::Leaving(worker)),
+            FromWorker::TokensApplied { serial } => {
+                let live = self.live.get_mut(&worker)?;
+                live.tokens = live.tokens.max(serial);
+                None
+            }
+            FromWorker::Accepting => None,
+            // Taken where it is read.
+            FromWorker::WantDoor | FromWorker::Report(_) => None,
+        }
+    }
+
+    fn forked(&mut self, worker: WorkerId, newborn: Result<Newborn, StartError>) -> Option<Event> {
+        self.forking.remove(&worker);
+        let doomed = self.doomed.remove(&worker);
+        let newborn = match newborn {
+            Ok(newborn) => newborn,
+            Err(_) if doomed => return None,
+            Err(StartError::Release(reason)) => {
+                warn!(tenant = %self.tenant.name, reason, "release not available");
+                self.last_end = Some(reason.clone());
+                return Some(Event::Died(worker, reason));
+            }
+            Err(StartError::Host(reason)) => {
+                warn!(tenant = %self.tenant.name, reason, "no worker forked");
+                return Some(Event::NotForked(worker, reason));
+            }
+        };
+        let pidfd = match zygote::watch_pidfd(newborn.forked.pidfd) {
+            Ok(pidfd) => Arc::new(pidfd),
+            // Without it nobody would hear of its end; it ends with its control socket.
+            Err(error) => return Some(Event::NotForked(worker, error.to_string())),
+        };
+        let (outgoing, to_send) = mpsc::channel(OUTGOING);
+        self.tasks.spawn(converse(
+            newborn.channel,
+            to_send,
+            worker,
+            self.tenant.clone(),
+            self.to_self.clone(),
+            self.shared.clone(),
+        ));
+        self.tasks.spawn({
+            let (pidfd, inbox) = (pidfd.clone(), self.to_self.clone());
+            async move {
+                let reason = zygote::exit_of(&pidfd, newborn.forked.status).await;
+                let _ = inbox.send(Command::Exited(worker, reason)).await;
+            }
+        });
+        let links = Links::new(outgoing.clone());
+        let live = Live {
+            pid: newborn.forked.pid,
+            pidfd,
+            outgoing,
+            links,
+            tokens: 0,
+            starting: Some(newborn.permit),
+            killed: None,
+        };
+        self.live.insert(worker, live);
+        if newborn.tokens < self.tokens {
+            self.tell_tokens(worker);
+        }
+        if doomed {
+            self.kill(worker, "it is not wanted any more".to_owned());
+        }
+        Some(Event::Forked(worker))
+    }
+
+    fn connection_waits(&mut self) -> Option<Event> {
+        self.armed = false;
+        match self.life.door() {
+            Door::Watched if self.queue_is_not_empty() => {
+                self.notice();
+                Some(Event::Wanted)
+            }
+            Door::Refused(_) => {
+                self.turn_away();
+                None
+            }
+            // An old notice: somebody else has taken the connection.
+            Door::Watched | Door::Worker | Door::Held => None,
+        }
+    }
+
+    fn queue_is_not_empty(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let Some(listener) = &self.listener else { return false };
+        let mut fds = [PollFd::new(listener, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
+    }
+
+    /// Takes the connections that wait for a worker that will not come, to be told so.
+    fn turn_away(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        let retry_after = match self.life.door() {
+            Door::Refused(Some(until)) => until.saturating_duration_since(Instant::now()),
+            Door::Refused(None) | Door::Held | Door::Watched | Door::Worker => Unavailable::BARRED,
+        };
+        for _ in 0..TURNED_MAX {
+            match sockets::accept(listener.as_fd()) {
+                Ok(Some(stream)) => {
+                    let visit = Visit::Turned { tenant: self.tenant.clone(), stream, retry_after };
+                    // Full: so many are being told already that this one is simply closed.
+                    if self.shared.visits.try_send(visit).is_err() {
+                        metrics::counter!("hearth_connections_dropped_total").increment(1);
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    warn!(tenant = %self.tenant.name, error = &error as &dyn std::error::Error, "accept");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Notes when the first of those who wait was noticed.
+    fn notice(&mut self) {
+        if self.woken_at.is_none() {
+            let now = clock_gettime(ClockId::Monotonic);
+            let nanoseconds = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+            self.woken_at = Some((Instant::now(), nanoseconds));
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for action in self.life.step(event, Instant::now()) {
+                events.extend(self.perform(action));
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Fork { worker, generation } => {
+                self.forking.insert(worker, self.tokens);
+                let start = self.start_of(worker, generation);
+                self.tasks.spawn(fork(
+                    start,
+                    worker,
+                    (self.tokens, self.grants.clone()),
+                    self.tenant.clone(),
+                    self.listener.clone(),
+                    self.to_self.clone(),
+                    self.shared.clone(),
+                ));
+            }
+            Action::Accept(worker) => {
+                if let Some((at, _)) = self.woken_at.take() {
+                    metrics::counter!("hearth_wakes_total").increment(1);
+                    metrics::histogram!("hearth_wake_seconds").record(at.elapsed());
+                }
+                self.tell(worker, ToWorker::Accept);
+            }
+            Action::Quiesce(worker) => {
+                self.close_links(worker);
+                self.tell(worker, ToWorker::Quiesce);
+            }
+            Action::Leave(worker) => {
+                self.close_links(worker);
+                self.tell(worker, ToWorker::Leave);
+            }
+            Action::Kill(worker, reason) => self.kill(worker, reason),
+            Action::Commit(_) => match self.swap.as_mut().and_then(|swap| swap.commit.take()) {
+                Some(commit) => {
+                    let inbox = self.to_self.clone();
+                    self.tasks.spawn(async move {
+                        let _ = inbox.send(Command::Committed(commit.await)).await;
+                    });
+                }
+                None => return Some(Event::Committed),
+            },
+            Action::Answer(swapped) => {
+                if let Some(asked) = self.swap.take() {
+                    let took = asked.at.elapsed();
+                    let _ = asked.answer.send(match swapped {
+                        Swapped::Done => Ok(took),
+                        Swapped::Busy => Err(SwapError::Busy),
+                        Swapped::Failed(reason) => Err(SwapError::NotStarted(reason)),
+                    });
+                }
+            }
+        }
+        None
+    }
+
+    fn start_of(&self, worker: WorkerId, generation: Generation) -> Start {
+        let wakes =
+            matches!(self.life.current, Phase::Starting { worker: current, .. } if current == worker);
+        Start {
+            version: VERSION,
+            tenant: self.tenant.name.clone(),
+            generation,
+            idle: self.shared.idle,
+            woken_at: self.woken_at.filter(|_| wakes).map(|(_, at)| at),
+            trusted_proxies: self.shared.trusted_proxies.clone(),
+        }
+    }
+
+    fn tell(&mut self, worker: WorkerId, message: ToWorker) {
+        if let Some(live) = self.live.get(&worker)
+            && let Err(mpsc::error::TrySendError::Full(_)) = live.outgoing.try_send((message, None))
+        {
+            self.kill(worker, "it does not listen to the primary".to_owned());
+        }
+    }
+
+    fn tell_tokens(&mut self, worker: WorkerId) {
+        let tokens = ToWorker::Tokens { serial: self.tokens, grants: self.grants.clone() };
+        self.tell(worker, tokens);
+    }
+
+    fn close_links(&self, worker: WorkerId) {
+        if let Some(live) = self.live.get(&worker) {
+            live.links.close();
+        }
+    }
+
+    fn kill(&mut self, worker: WorkerId, reason: String) {
+        match self.live.get_mut(&worker) {
+            Some(live) => {
+                warn!(tenant = %self.tenant.name, pid = live.pid, worker = worker.0, reason, "ending worker");
+                live.links.close();
+                live.killed = Some(reason);
+                zygote::kill(&live.pidfd);
+            }
+            None => {
+                if self.forking.contains_key(&worker) {
+                    self.doomed.insert(worker);
+                }
+            }
+        }
+    }
+
+    /// Brings the listener, the waiting callers and the snapshot in line with the state.
+    fn settle(&mut self) {
+        self.settle_tokens();
+        self.settle_door();
+        self.settle_waiters();
+        self.publish();
+    }
+
+    fn settle_tokens(&mut self) {
+        let now = Instant::now();
+        let oldest = self.forking.values().copied().chain(self.live.values().map(|l| l.tokens)).min();
+        let mut late = false;
+        for asked in std::mem::take(&mut self.tokens_asked) {
+            if oldest.is_none_or(|oldest| oldest >= asked.serial) {
+                let _ = asked.answer.send(());
+            } else {
+                late |= asked.deadline <= now;
+                let deadline = if late { now + TOKENS_DEADLINE } else { asked.deadline };
+                self.tokens_asked.push(TokensAsked { deadline, ..asked });
+            }
+        }
+        if late {
+            let behind = self.live.iter().filter(|(_, live)| live.tokens < self.tokens);
+            for worker in behind.map(|(worker, _)| *worker).collect::<Vec<_>>() {
+                self.kill(worker, "it did not take new tokens in time".to_owned());
+            }
+        }
+    }
+
+    fn settle_door(&mut self) {
+        let Some(listener) = self.listener.clone() else { return };
+        let wanted = match self.life.door() {
+            Door::Watched | Door::Refused(_) => true,
+            Door::Worker | Door::Held => false,
+        };
+        let set = match (wanted, self.armed) {
+            (true, false) => self.shared.sockets.arm(self.key(), &listener),
+            (false, true) => self.shared.sockets.disarm(self.key(), &listener),
+            (true, true) | (false, false) => return,
+        };
+        match set {
+            Ok(()) => self.armed = wanted,
+            Err(error) => {
+                warn!(tenant = %self.tenant.name, error = &error as &dyn std::error::Error, "watch");
+            }
+        }
+    }
+
+    fn settle_waiters(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        if self.life.current == Phase::Asleep {
+            self.notice();
+            self.step(Event::Wanted);
+        }
+        let answer = match &self.life.current {
+            Phase::Asleep | Phase::Starting { .. } => return,
+            Phase::Ready { worker, .. } => match self.live.get(worker) {
+                Some(live) => Ok(live.links.clone()),
+                // It has died and its end is in the inbox.
+                None => return,
+            },
+            Phase::Backoff { until, reason, .. } => match self.life.door() {
+                Door::Refused(_) => Err(Unavailable {
+                    retry_after: until.saturating_duration_since(Instant::now()),
+                    reason: reason.clone(),
+                }),
+                Door::Held | Door::Watched | Door::Worker => return,
+            },
+            Phase::Barred { reason } => {
+                Err(Unavailable { retry_after: Unavailable::BARRED, reason: reason.clone() })
+            }
+            Phase::Stopped => Err(Unavailable {
+                retry_after: Duration::from_secs(1),
+                reason: "the host is stopping".to_owned(),
+            }),
+        };
+        for waiter in self.waiters.drain(..) {
+            let _ = waiter.send(answer.clone());
+        }
+        if !matches!(self.life.current, Phase::Ready { .. } | Phase::Starting { .. }) {
+            self.woken_at = None;
+        }
+    }
+
+    fn publish(&self) {
+        let mut status = status_of(&self.life, &self.shared.isolation);
+        let worker = match &self.life.current {
+            Phase::Ready { worker, .. } | Phase::Starting { worker, .. } => Some(*worker),
+            Phase::Asleep | Phase::Backoff { .. } | Phase::Barred { .. } | Phase::Stopped => {
+                self.life.draining.last().map(|draining| draining.worker)
+            }
+        };
+        let live = worker.and_then(|worker| self.live.get(&worker));
+        status.pid = live.map(|live| live.pid);
+        if status.reason.is_none() {
+            status.reason = self.last_end.clone().filter(|reason| reason != "ended");
+        }
+        let links = match self.life.current {
+            Phase::Ready { .. } => live.map(|live| live.links.clone()),
+            _ => None,
+        };
+        self.snapshot.send_modify(|seen| {
+            if seen.status.state == status.state && seen.status.pid == status.pid {
+                status.since = seen.status.since;
+            }
+            *seen = Snapshot { status, links };
+        });
+    }
+}
+
+fn status_of(life: &Life, isolation: &str) -> WorkerStatus {
+    let (state, reason) = match &life.current {
+        Phase::Asleep | Phase::Stopped if !life.draining.is_empty() => (WorkerState::Draining, None),
+        Phase::Asleep | Phase::Stopped => (WorkerState::Asleep, None),
+        Phase::Starting { .. } => (WorkerState::Starting, None),
+        Phase::Ready { .. } => (WorkerState::Ready, None),
+        Phase::Backoff { reason, .. } => (WorkerState::Backoff, Some(reason.clone())),
+        Phase::Barred { reason } => (WorkerState::Barred, Some(reason.clone())),
+    };
+    WorkerStatus {
+        state,
+        pid: None,
+        generation: life.generation,
+        since: Timestamp::now(),
+        reason,
+        isolation: isolation.to_owned(),
+        memory: None,
+        cpu_ms: None,
+        draining: life.draining.len() as u32,
+    }
+}
+
+/// Prepares a release and has a worker forked for it.
+async fn fork(
+    start: Start,
+    worker: WorkerId,
+    (serial, grants): (u64, Vec<TokenGrant>),
+    tenant: Tenant,
+    listener: Option<Arc<OwnedFd>>,
+    inbox: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+) {
+    let newborn = async {
+        let host = |error: &dyn std::error::Error| StartError::Host(error.to_string());
+        let Some(listener) = listener else {
+            return Err(StartError::Release(format!("port {} is used by another program", tenant.port)));
+        };
+        let release = shared
+            .releases
+            .prepare(&tenant, start.generation)
+            .await
+            .map_err(|error| StartError::Release(error.for_owner()))?;
+        let permit = shared.starts.clone().acquire_owned().await.map_err(|error| host(&error))?;
+        let (ours, theirs) = pair().map_err(|error| host(&error))?;
+        let channel = Channel::new(ours).map_err(|error| host(&error))?;
+        // Both fit the socket's buffer, so the worker finds them when it is born.
+        channel.send(&ToWorker::Start(start), &[]).await.map_err(|error| host(&error))?;
+        let tokens = ToWorker::Tokens { serial, grants };
+        channel.send(&tokens, &[]).await.map_err(|error| host(&error))?;
+        let fork = Fork { control: theirs, listener, release };
+        let forked = shared.zygote.fork(fork).await.map_err(|error| host(&error))?;
+        Ok(Newborn { forked, channel, tokens: serial, permit })
+    };
+    let newborn = newborn.await;
+    let _ = inbox.send(Command::Forked(worker, newborn)).await;
+}
+
+/// Speaks with one worker until its end: tells what is to be told, and sorts what it says.
+async fn converse(
+    channel: Channel,
+    mut to_send: mpsc::Receiver<Outgoing>,
+    worker: WorkerId,
+    tenant: Tenant,
+    inbox: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+) {
+    let speaking = async {
+        while let Some((message, fd)) = to_send.recv().await {
+            let fds = fd.as_ref().map(|fd| fd.as_fd());
+            if channel.send(&message, fds.as_slice()).await.is_err() {
+                break;
+            }
+        }
+        // Its end shows where it is listened to.
+        std::future::pending().await
+    };
+    let listening = async {
+        loop {
+            match channel.recv::<FromWorker>().await {
+                Ok(None) => break,
+                Ok(Some((FromWorker::Report(report), _))) => {
+                    count(&tenant, &report);
+                    shared.logs.take(&tenant.name, report);
+                }
+                Ok(Some((FromWorker::WantDoor, _))) => {
+                    if let Err(error) = open_door(&channel, &tenant, &shared).await {
+                        warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "door");
+                    }
+                }
+                Ok(Some((message, _))) => {
+                    if inbox.send(Command::FromWorker(worker, message)).await.is_err() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    // Broken or hostile: without its control socket it ends.
+                    warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "control socket");
+                    break;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = listening => {}
+        () = speaking => {}
+    }
+}
+
+async fn open_door(
+    channel: &Channel,
+    tenant: &Tenant,
+    shared: &Shared,
+) -> Result<(), hearth_wire::SocketError> {
+    let (near, far) = UnixStream::pair()?;
+    let far = OwnedFd::from(far.into_std()?);
+    channel.send(&ToWorker::Door, &[far.as_fd()]).await?;
+    // Its owner is gone only when the host stops.
+    let _ = shared.visits.send(Visit::Door { tenant: tenant.clone(), stream: near }).await;
+    Ok(())
+}
+
+fn count(tenant: &Tenant, report: &hearth_wire::Report) {
+    for call in &report.calls {
+        let outcome = match serde_json::to_value(call.outcome) {
+            Ok(serde_json::Value::String(outcome)) => outcome,
+            _ => unreachable!("an outcome is a word"),
+        };
+        let tenant = tenant.name.to_string();
+        metrics::counter!("hearth_calls_total", "tenant" => tenant, "outcome" => outcome).increment(1);
+        metrics::histogram!("hearth_call_seconds")
+            .record(Duration::from_micros(call.duration_us).as_secs_f64());
+    }
+}

@@ -1,0 +1,338 @@
+//! The client of the zygote: starts it, keeps it alive, and has it fork workers.
+//!
+//! The zygote is started before this process has a second thread or has read a secret. If it
+//! dies its workers live on (this process is their subreaper) and a new one is started; a fork
+//! that was under way fails and is asked for again by whoever wanted it.
+//!
+//! What a worker does, and when one is wanted, is the supervisors' business.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_wire::{
+    Channel, ExitStatus, FromZygote, ModuleDigest, SocketError, ToZygote, VERSION, pair, watch,
+};
+use rustix::process::{Signal, WaitIdOptions};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+/// Forks asked for and not yet sent. Each tenant has at most two.
+const QUEUE: usize = 1_024;
+/// From being spawned to having said hello: building the engine takes a few milliseconds.
+const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+/// Between two starts of a zygote, doubling from the first to the second.
+const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// How long a dead worker's status may take to arrive.
+const STATUS_DEADLINE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ZygoteError {
+    #[error("the zygote could not be started")]
+    Spawn(#[source] io::Error),
+    #[error("the conversation with the zygote broke")]
+    Socket(#[from] SocketError),
+    #[error("the zygote said something else than expected: {0}")]
+    Unexpected(String),
+    #[error("hearth-worker speaks version {theirs} and hearth speaks {VERSION}: install both from one build")]
+    Version { theirs: u32 },
+    #[error("the zygote could not fork: {0}")]
+    Fork(String),
+    #[error("the zygote ended before it answered")]
+    Gone,
+}
+
+/// A zygote's process and our end of its control socket.
+pub struct Spawned {
+    child: Child,
+    socket: OwnedFd,
+}
+
+/// Starts a zygote. Plain posix_spawn: nothing runs between fork and exec, and nothing is
+/// inherited but its control socket, which is its standard input.
+pub fn spawn(worker_program: &Path) -> io::Result<Spawned> {
+    let (socket, theirs) = pair()?;
+    let child = Command::new(worker_program)
+        .arg("zygote")
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .spawn()?;
+    Ok(Spawned { child, socket })
+}
+
+/// What the zygote told of itself.
+#[derive(Debug, Clone)]
+pub struct Greeting {
+    pub engine: String,
+    pub pagemap_scan: bool,
+}
+
+/// A forked worker.
+#[derive(Debug)]
+pub struct Forked {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub status: Status,
+}
+
+/// Will be a worker's exit status; dropped unsaid if its zygote dies first.
+pub type Status = oneshot::Receiver<ExitStatus>;
+
+/// What a fork takes: the worker's end of its control socket, its tenant's listener, its release.
+pub struct Fork {
+    pub control: OwnedFd,
+    pub listener: Arc<OwnedFd>,
+    pub release: OwnedFd,
+}
+
+enum Request {
+    Fork(Fork, oneshot::Sender<Result<Forked, ZygoteError>>),
+    Preload(ModuleDigest, OwnedFd),
+}
+
+#[derive(Clone)]
+pub struct Zygote {
+    requests: mpsc::Sender<Request>,
+}
+
+/// Keeps a zygote alive; runs until every handle is gone.
+pub struct Keeper {
+    spawner: Spawner,
+    requests: mpsc::Receiver<Request>,
+    preloads: Vec<(ModuleDigest, OwnedFd)>,
+    conversation: Conversation,
+}
+
+struct Conversation {
+    channel: Channel,
+    child: Child,
+}
+
+impl Zygote {
+    /// Greets the zygote that was spawned first. Within a runtime.
+    pub async fn greet(
+        worker_program: &Path,
+        spawned: Spawned,
+    ) -> Result<(Self, Keeper, Greeting), ZygoteError> {
+        let (conversation, greeting) = Conversation::begin(spawned).await?;
+        let (sender, requests) = mpsc::channel(QUEUE);
+        let keeper = Keeper {
+            spawner: Spawner::new(worker_program).map_err(ZygoteError::Spawn)?,
+            requests,
+            preloads: Vec::new(),
+            conversation,
+        };
+        Ok((Self { requests: sender }, keeper, greeting))
+    }
+
+    pub async fn fork(&self, fork: Fork) -> Result<Forked, ZygoteError> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Fork(fork, answer);
+        self.requests.send(request).await.map_err(|_| ZygoteError::Gone)?;
+        answered.await.map_err(|_| ZygoteError::Gone)?
+    }
+
+    /// Has a bundled function's artifact loaded, so that every later fork holds it already.
+    pub async fn preload(&self, sha256: ModuleDigest, artifact: OwnedFd) -> Result<(), ZygoteError> {
+        let request = Request::Preload(sha256, artifact);
+        self.requests.send(request).await.map_err(|_| ZygoteError::Gone)
+    }
+}
+
+/// Waits until a worker is gone, and tells how it went.
+pub async fn exit_of(pidfd: &AsyncFd<OwnedFd>, status: Status) -> String {
+    // An error here means that the runtime is going down, and with it every worker.
+    if pidfd.readable().await.is_err() {
+        return "the host is stopping".to_owned();
+    }
+    let status = match adopted_status(pidfd.get_ref()) {
+        Some(status) => Some(status),
+        None => tokio::time::timeout(STATUS_DEADLINE, status).await.ok().and_then(Result::ok),
+    };
+    match status {
+        Some(ExitStatus::Code(0)) => "ended".to_owned(),
+        Some(ExitStatus::Code(code)) => format!("exited with code {code}"),
+        Some(ExitStatus::Signal(9)) => {
+            "killed by signal 9: by the kernel for want of memory, or by somebody".to_owned()
+        }
+        Some(ExitStatus::Signal(signal)) => format!("killed by signal {signal}"),
+        None => "ended, its status unknown".to_owned(),
+    }
+}
+
+/// Reaps a worker that became this process's child when its zygote died.
+fn adopted_status(pidfd: &OwnedFd) -> Option<ExitStatus> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
+    let status = rustix::process::waitid(id, options).ok().flatten()?;
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Some(ExitStatus::Code(code)),
+        (_, Some(signal)) => Some(ExitStatus::Signal(signal)),
+        (None, None) => None,
+    }
+}
+
+impl Keeper {
+    pub async fn run(mut self) {
+        let (mut pause, longest) = RESTART_PAUSE;
+        loop {
+            let started = tokio::time::Instant::now();
+            match self.serve().await {
+                Ok(()) => {
+                    // Its end of the socket closes with ours: it exits by itself.
+                    return;
+                }
+                Err(error) => warn!(error = &error as &dyn std::error::Error, "the zygote is gone"),
+            }
+            if started.elapsed() > longest {
+                pause = RESTART_PAUSE.0;
+            }
+            loop {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(longest);
+                match self.restart().await {
+                    Ok(()) => break info!("a new zygote serves"),
+                    Err(error) => {
+                        error!(error = &error as &dyn std::error::Error, "no new zygote");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn restart(&mut self) -> Result<(), ZygoteError> {
+        // It may be wedged rather than dead.
+        let _ = self.conversation.child.kill();
+        let _ = self.conversation.child.wait();
+        let spawned = self.spawner.spawn().await.map_err(ZygoteError::Spawn)?;
+        let (conversation, _) = Conversation::begin(spawned).await?;
+        self.conversation = conversation;
+        for (sha256, artifact) in &self.preloads {
+            let preload = ToZygote::Preload { sha256: *sha256 };
+            self.conversation.channel.send(&preload, &[artifact.as_fd()]).await?;
+        }
+        Ok(())
+    }
+
+    /// Until the zygote or every handle is gone. Forks under way fail with it, by their senders' drop.
+    async fn serve(&mut self) -> Result<(), ZygoteError> {
+        let channel = &self.conversation.channel;
+        let mut forks = HashMap::new();
+        let mut statuses: HashMap<i32, oneshot::Sender<ExitStatus>> = HashMap::new();
+        let mut last_ticket = 0;
+        loop {
+            tokio::select! {
+                request = self.requests.recv() => match request {
+                    None => return Ok(()),
+                    Some(Request::Preload(sha256, artifact)) => {
+                        channel.send(&ToZygote::Preload { sha256 }, &[artifact.as_fd()]).await?;
+                        self.preloads.push((sha256, artifact));
+                    }
+                    Some(Request::Fork(fork, answer)) => {
+                        last_ticket += 1;
+                        let fds = [fork.control.as_fd(), fork.listener.as_fd(), fork.release.as_fd()];
+                        channel.send(&ToZygote::Fork { ticket: last_ticket }, &fds).await?;
+                        forks.insert(last_ticket, answer);
+                    }
+                },
+                message = channel.recv::<FromZygote>() => {
+                    let (message, mut fds) = message?.ok_or(ZygoteError::Gone)?;
+                    match message {
+                        FromZygote::Forked { ticket, pid } => {
+                            let Some(answer): Option<oneshot::Sender<_>> = forks.remove(&ticket) else { continue };
+                            let (sender, status) = oneshot::channel();
+                            statuses.insert(pid, sender);
+                            let forked = fds.pop().map(|pidfd| Forked { pid, pidfd, status });
+                            let forked = forked.ok_or(ZygoteError::Gone);
+                            // Nobody waits any more: the worker ends with its control socket.
+                            let _ = answer.send(forked);
+                        }
+                        FromZygote::ForkFailed { ticket, reason } => {
+                            if let Some(answer) = forks.remove(&ticket) {
+                                let _ = answer.send(Err(ZygoteError::Fork(reason)));
+                            }
+                        }
+                        FromZygote::Exited { pid, status } => {
+                            if let Some(waiting) = statuses.remove(&pid) {
+                                let _ = waiting.send(status);
+                            }
+                        }
+                        FromZygote::Preloaded { sha256, error } => {
+                            if let Some(error) = error {
+                                error!(%sha256, error, "a bundled function is not preloaded");
+                            }
+                        }
+                        FromZygote::Hello { .. } => {
+                            return Err(ZygoteError::Unexpected(format!("{message:?}")));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Conversation {
+    async fn begin(spawned: Spawned) -> Result<(Self, Greeting), ZygoteError> {
+        let channel = Channel::new(spawned.socket).map_err(SocketError::from)?;
+        channel.send(&ToZygote::Hello { version: VERSION }, &[]).await?;
+        let hello = tokio::time::timeout(HELLO_DEADLINE, channel.recv::<FromZygote>());
+        let (hello, _) = hello.await.map_err(|_| ZygoteError::Gone)??.ok_or(ZygoteError::Gone)?;
+        match hello {
+            FromZygote::Hello { version: VERSION, engine, pagemap_scan } => {
+                let greeting = Greeting { engine, pagemap_scan };
+                Ok((Self { channel, child: spawned.child }, greeting))
+            }
+            FromZygote::Hello { version, .. } => Err(ZygoteError::Version { theirs: version }),
+            other => Err(ZygoteError::Unexpected(format!("{other:?}"))),
+        }
+    }
+}
+
+/// A thread that does nothing but start zygotes: a zygote asks to be killed with the *thread*
+/// that started it, so that must not be one of the runtime's, which come and go.
+struct Spawner {
+    requests: std::sync::mpsc::Sender<oneshot::Sender<io::Result<Spawned>>>,
+}
+
+impl Spawner {
+    fn new(worker_program: &Path) -> io::Result<Self> {
+        let worker_program = PathBuf::from(worker_program);
+        let (sender, requests) = std::sync::mpsc::channel::<oneshot::Sender<_>>();
+        std::thread::Builder::new().name("zygote-spawner".to_owned()).spawn(move || {
+            for answer in requests {
+                let _ = answer.send(spawn(&worker_program));
+            }
+        })?;
+        Ok(Self { requests: sender })
+    }
+
+    async fn spawn(&self) -> io::Result<Spawned> {
+        let (answer, answered) = oneshot::channel();
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        self.requests.send(answer).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        answered.await.map_err(gone)?
+    }
+}
+
+/// Watches a worker's pidfd within the runtime.
+pub fn watch_pidfd(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    watch(pidfd, Interest::READABLE)
+}
+
+/// Ends a worker at once. One that is gone already needs nothing.
+pub fn kill(pidfd: &AsyncFd<OwnedFd>) {
+    let _ = rustix::process::pidfd_send_signal(pidfd.get_ref(), Signal::KILL);
+}
+
+/// Makes this process the parent of workers whose zygote dies.
+pub fn adopt_orphans() -> io::Result<()> {
+    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}

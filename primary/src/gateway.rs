@@ -1,0 +1,247 @@
+//! The way from the front door and the API to a tenant's worker.
+//!
+//! `route` says whom a request is for, `proxy` what becomes of its headers, and the fleet has the
+//! links. A request that no worker has seen is offered to the next one; one that a worker may
+//! have seen is not. Tokens are the worker's to check.
+
+pub mod proxy;
+pub mod route;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use hearth_wire::{
+    Code, FunctionPath, Origin, PROBLEM_JSON, Problem, RequestId, TenantName, header,
+};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, TE, WWW_AUTHENTICATE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Uri};
+use ipnet::IpNet;
+use tracing::warn;
+
+use crate::fleet::{CallError, Fleet, LinkError, Unavailable};
+use proxy::Peer;
+use route::Target;
+
+/// How long a call waits for a worker.
+const WAKE_DEADLINE: Duration = Duration::from_secs(30);
+/// Between two offers of a request to workers that were just leaving.
+const AGAIN: Duration = Duration::from_millis(10);
+const OFFERS_MAX: u32 = 50;
+
+#[derive(Debug, thiserror::Error)]
+enum ForwardError {
+    #[error("there is no such tenant")]
+    NoTenant,
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("no worker was ready in time")]
+    Late,
+}
+
+#[derive(Clone)]
+pub struct Gateway {
+    fleet: Fleet,
+    domain: Option<Arc<str>>,
+    trusted: Arc<[IpNet]>,
+}
+
+impl Gateway {
+    pub fn new(fleet: Fleet, domain: Option<String>, trusted: Vec<IpNet>) -> Self {
+        Self { fleet, domain: domain.map(Into::into), trusted: trusted.into() }
+    }
+
+    /// Whom a request at the front door is for.
+    pub fn target<'a>(&self, request: &'a Request<Body>) -> Target<'a> {
+        let host = request.uri().authority().map(|authority| authority.as_str());
+        let host = host.or_else(|| request.headers().get(http::header::HOST)?.to_str().ok());
+        route::route(host, request.uri().path(), self.domain.as_deref())
+    }
+
+    fn peer(&self, ip: IpAddr) -> Peer {
+        if self.trusted.iter().any(|net| net.contains(&ip)) { Peer::Trusted(ip) } else { Peer::Stranger(ip) }
+    }
+
+    /// Serves a request for the tenant that its host names.
+    pub async fn by_host(
+        &self,
+        tenant: &TenantName,
+        mut request: Request<Body>,
+        peer: SocketAddr,
+    ) -> Response {
+        proxy::request_headers(request.headers_mut(), self.peer(peer.ip()), None);
+        *request.uri_mut() = origin_form(request.uri(), request.uri().path());
+        self.pass(tenant, request, "host").await
+    }
+
+    /// Serves a request for the tenant that its path names.
+    pub async fn by_path(
+        &self,
+        tenant: &TenantName,
+        prefix: &str,
+        rest: &str,
+        mut request: Request<Body>,
+        peer: SocketAddr,
+    ) -> Response {
+        proxy::request_headers(request.headers_mut(), self.peer(peer.ip()), Some(prefix));
+        *request.uri_mut() = origin_form(request.uri(), rest);
+        let mut response = self.pass(tenant, request, "path").await;
+        proxy::response_headers(response.headers_mut(), true);
+        response
+    }
+
+    async fn pass(
+        &self,
+        tenant: &TenantName,
+        mut request: Request<Body>,
+        by: &'static str,
+    ) -> Response {
+        metrics::counter!("hearth_gateway_requests_total", "by" => by).increment(1);
+        // The worker sends trailers to whoever can take them; whether the caller can is for the
+        // connection to the caller to see.
+        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+        let id = name_request(request.headers_mut());
+        match self.forward(tenant, Origin::Gateway, request).await {
+            Ok(mut response) => {
+                proxy::response_headers(response.headers_mut(), false);
+                response
+            }
+            Err(error) => refusal(tenant, error, &id),
+        }
+    }
+
+    /// Calls a function for the management API, which has checked the caller.
+    pub async fn invoke(
+        &self,
+        tenant: &TenantName,
+        path: &FunctionPath,
+        caller: &str,
+        request: Request<Body>,
+    ) -> Response {
+        let (parts, body) = request.into_parts();
+        let kept = [CONTENT_TYPE, CONTENT_LENGTH, ACCEPT, HeaderName::from_static(header::REQUEST_ID)];
+        let mut headers: HeaderMap = kept
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())))
+            .collect();
+        headers.insert(http::header::HOST, HeaderValue::from_static("localhost"));
+        if let Ok(caller) = HeaderValue::from_str(caller) {
+            headers.insert(HeaderName::from_static(header::CALLER), caller);
+        }
+        let id = name_request(&mut headers);
+        let mut call = Request::new(body);
+        *call.method_mut() = Method::POST;
+        *call.uri_mut() = path.as_str().parse().expect("a function's path is a path");
+        *call.headers_mut() = headers;
+        match self.forward(tenant, Origin::Api, call).await {
+            Ok(mut response) => {
+                // It answers on the platform's own origin, like an answer by path.
+                proxy::response_headers(response.headers_mut(), true);
+                response
+            }
+            Err(error) => refusal(tenant, error, &id),
+        }
+    }
+
+    async fn forward(
+        &self,
+        tenant: &TenantName,
+        origin: Origin,
+        mut request: Request<Body>,
+    ) -> Result<Response, ForwardError> {
+        let mut offers = 0;
+        loop {
+            let links = tokio::time::timeout(WAKE_DEADLINE, self.fleet.links(tenant));
+            let links = match links.await.map_err(|_| ForwardError::Late)? {
+                Ok(links) => links,
+                Err(CallError::NoTenant) => return Err(ForwardError::NoTenant),
+                Err(CallError::Unavailable(unavailable)) => return Err(unavailable.into()),
+            };
+            match links.call(origin, request).await {
+                Ok(response) => return Ok(response.map(Body::new)),
+                Err(LinkError::Closed(unsent)) if offers < OFFERS_MAX => request = *unsent,
+                Err(error) => return Err(error.into()),
+            }
+            offers += 1;
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// Makes sure that a request has an id before it is passed on.
+fn name_request(headers: &mut HeaderMap) -> RequestId {
+    let id = request_id(headers);
+    let value = HeaderValue::from_str(id.as_str()).expect("it is visible ASCII");
+    headers.insert(HeaderName::from_static(header::REQUEST_ID), value);
+    id
+}
+
+/// The target that a worker sees: path and query, without an authority.
+fn origin_form(uri: &Uri, path: &str) -> Uri {
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let target = format!("{path}{query}");
+    let target: PathAndQuery = target.parse().expect("it was parsed from a request before");
+    Uri::from(target)
+}
+
+fn refusal(tenant: &TenantName, error: ForwardError, id: &RequestId) -> Response {
+    let (problem, retry_after) = match &error {
+        ForwardError::NoTenant => {
+            (Problem::new(Code::NotFound, format!("there is no tenant {tenant}")), None)
+        }
+        ForwardError::Unavailable(unavailable) => return turned_away(unavailable, id),
+        ForwardError::Link(LinkError::Busy) => {
+            let detail = "the tenant has as many calls running and waiting as it may";
+            (Problem::new(Code::TooManyRequests, detail), Some(Duration::from_secs(1)))
+        }
+        ForwardError::Link(LinkError::Lost(_) | LinkError::Closed(_) | LinkError::Io(_))
+        | ForwardError::Late => {
+            warn!(%tenant, request_id = %id, error = &error as &dyn std::error::Error, "call lost");
+            let detail = "the worker ended before it answered; whether the call ran is not known";
+            (Problem::new(Code::WorkerUnavailable, detail), Some(Duration::from_secs(1)))
+        }
+    };
+    refuse(problem, retry_after, id)
+}
+
+/// What callers of a tenant are told whose worker does not come. Why is its owner's to see.
+pub fn turned_away(unavailable: &Unavailable, id: &RequestId) -> Response {
+    let detail = "this tenant's worker ended unexpectedly and is not started again for now; \
+                  its owner finds the reason with `hearth worker list`, and can upload a fix meanwhile";
+    let problem = Problem::new(Code::WorkerUnavailable, detail);
+    refuse(problem, Some(unavailable.retry_after), id)
+}
+
+/// The request id that a caller sent, or a new one.
+pub fn request_id(headers: &HeaderMap) -> RequestId {
+    let sent = headers.get(header::REQUEST_ID).and_then(|id| RequestId::parse(id.as_bytes()));
+    sent.unwrap_or_else(|| {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).expect("the kernel has random bytes once it has booted");
+        RequestId::from_random(random)
+    })
+}
+
+/// A problem as an answer.
+pub fn refuse(problem: Problem, retry_after: Option<Duration>, id: &RequestId) -> Response {
+    let text = |text: &str| HeaderValue::from_str(text).expect("it is visible ASCII");
+    let mut response = Response::new(Body::from(problem.clone().of_request(id.clone()).to_json()));
+    *response.status_mut() = problem.code.status();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    headers.insert(HeaderName::from_static(header::REQUEST_ID), text(id.as_str()));
+    if problem.code == Code::Unauthenticated {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if let Some(after) = retry_after {
+        // Whole seconds, rounded up: who comes back then is not told to wait again.
+        let seconds = after.as_millis().div_ceil(1_000).max(1);
+        headers.insert(RETRY_AFTER, text(&seconds.to_string()));
+    }
+    response
+}

@@ -1,0 +1,480 @@
+//! What functions wrote and how their calls went: two journals a tenant, kept below
+//! `DATA/tenants/<tenant>/logs`, and told to followers as they come.
+//!
+//! ```text
+//!  supervisors ── take ──► queue ──► one thread ──► journal.rs (segments on disk)
+//!                (never waits)          └─────────► followers (broadcast, may miss some)
+//!  readers ─────────────────────────────────────── read the segments
+//! ```
+//!
+//! Best effort by design: nothing here is synced, and whatever does not fit is dropped and
+//! counted. The thread alone writes; who may read is the API's to decide.
+
+mod journal;
+
+pub use journal::{Page, Query};
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+
+use dashmap::DashMap;
+use hearth_wire::{CallRecord, FunctionPath, LogLine, LogStream, Report, TenantName};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use tracing::warn;
+
+use journal::Journal;
+
+/// Reports that wait to be written, of all tenants and of one. A report is below
+/// [`hearth_wire::FRAME_MAX`], so that this is 16 MiB at the most.
+const QUEUE: usize = 256;
+const QUEUE_OF_ONE: usize = 16;
+/// Tenants whose journals are held open.
+const OPEN_MAX: usize = 128;
+/// Records that a follower may be behind before it misses some.
+const BEHIND_MAX: usize = 256;
+/// Followers of one tenant's lines, and of its calls.
+const FOLLOWERS_MAX: usize = 32;
+/// Pages that are read at once.
+const READERS: usize = 4;
+/// Records of the past that one read returns.
+pub const PAGE_MAX: usize = 1_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LogsError {
+    #[error("{FOLLOWERS_MAX} follow this already, which is the most")]
+    TooManyFollowers,
+    #[error("the journal could not be read")]
+    Read(#[source] io::Error),
+    #[error("the journals are closed")]
+    Closed,
+}
+
+/// Which records a reader wants; what is `None` matches all.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub path: Option<FunctionPath>,
+    pub request_id: Option<String>,
+    pub stream: Option<LogStream>,
+}
+
+impl Filter {
+    fn takes(&self, function: &FunctionPath, request_id: &str) -> bool {
+        let path = |path: &FunctionPath| path.as_str().eq_ignore_ascii_case(function.as_str());
+        self.path.as_ref().is_none_or(path)
+            && self.request_id.as_ref().is_none_or(|id| id == request_id)
+    }
+}
+
+/// One kind of what is kept: a line, or a call.
+pub trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
+    /// Begins the names of its segments.
+    const KIND: &str;
+
+    fn matches(&self, filter: &Filter) -> bool;
+    fn feed(feeds: &mut Feeds) -> &mut Feed<Self>;
+    fn shelf(shelves: &mut Shelves) -> &mut Option<Journal>;
+}
+
+impl Record for LogLine {
+    const KIND: &str = "lines";
+
+    fn matches(&self, filter: &Filter) -> bool {
+        filter.takes(&self.function, &self.request_id)
+            && filter.stream.is_none_or(|stream| stream == self.stream)
+    }
+
+    fn feed(feeds: &mut Feeds) -> &mut Feed<Self> {
+        &mut feeds.lines
+    }
+
+    fn shelf(shelves: &mut Shelves) -> &mut Option<Journal> {
+        &mut shelves.lines
+    }
+}
+
+impl Record for CallRecord {
+    const KIND: &str = "calls";
+
+    fn matches(&self, filter: &Filter) -> bool {
+        filter.takes(&self.function, &self.request_id)
+    }
+
+    fn feed(feeds: &mut Feeds) -> &mut Feed<Self> {
+        &mut feeds.calls
+    }
+
+    fn shelf(shelves: &mut Shelves) -> &mut Option<Journal> {
+        &mut shelves.calls
+    }
+}
+
+/// A record and its id, which counts the tenant's records of one kind from 1 and outlives a
+/// restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<T> {
+    pub id: u64,
+    pub record: T,
+}
+
+/// What a follower is sent.
+#[derive(Debug, Clone)]
+pub enum News<T> {
+    Entry(Arc<Entry<T>>),
+    /// So many were dropped before they could be kept.
+    Dropped(u64),
+}
+
+type Feed<T> = broadcast::Sender<News<T>>;
+
+/// One tenant's followers.
+pub struct Feeds {
+    lines: Feed<LogLine>,
+    calls: Feed<CallRecord>,
+}
+
+impl Feeds {
+    fn new() -> Self {
+        Self {
+            lines: broadcast::Sender::new(BEHIND_MAX),
+            calls: broadcast::Sender::new(BEHIND_MAX),
+        }
+    }
+
+    fn deserted(&self) -> bool {
+        self.lines.receiver_count() == 0 && self.calls.receiver_count() == 0
+    }
+}
+
+/// One tenant's journals, opened when first written.
+#[derive(Default)]
+pub struct Shelves {
+    lines: Option<Journal>,
+    calls: Option<Journal>,
+    /// When it was used last, by the owner's count.
+    used: u64,
+}
+
+enum Request {
+    Take {
+        tenant: TenantName,
+        report: Report,
+    },
+    /// A piece of work for the owner that is typed by the kind of record.
+    Follow(Box<dyn FnOnce(&mut Owner) + Send>),
+    Remove {
+        tenant: TenantName,
+        done: oneshot::Sender<()>,
+    },
+    EndFollows,
+    Close {
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// Where a follower begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// With so many of the past first.
+    Last(usize),
+    /// With what came after this id.
+    After(u64),
+}
+
+/// Records as they come, after those of the past that were asked for.
+pub struct Followed<T: Record> {
+    pub past: Page<T>,
+    pub news: broadcast::Receiver<News<T>>,
+}
+
+#[derive(Clone)]
+pub struct Logs {
+    requests: mpsc::Sender<Request>,
+    /// Reports in the queue, by tenant, so that one cannot fill it. Counted up by `take`,
+    /// counted down by the owner.
+    waiting: Arc<DashMap<TenantName, usize>>,
+    readers: Arc<Semaphore>,
+    tenants: Arc<Path>,
+}
+
+impl Logs {
+    /// Over the data directory; nothing is opened yet.
+    pub fn open(data: &Path) -> io::Result<Logs> {
+        let tenants: Arc<Path> = data.join("tenants").into();
+        let waiting = Arc::<DashMap<_, _>>::default();
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let owner = Owner {
+            tenants: tenants.clone(),
+            waiting: waiting.clone(),
+            shelves: HashMap::new(),
+            followers: Followers::Served(HashMap::new()),
+            uses: 0,
+        };
+        thread::Builder::new().name("logs".to_owned()).spawn(move || owner.run(queue))?;
+        Ok(Logs { requests, waiting, readers: Arc::new(Semaphore::new(READERS)), tenants })
+    }
+
+    /// Keeps what a worker reported. Never waits: what does not fit is dropped and counted.
+    pub fn take(&self, tenant: &TenantName, report: Report) {
+        let lines = report.lines.len() as u64;
+        let calls = report.calls.len() as u64;
+        let room = {
+            let mut waiting = self.waiting.entry(tenant.clone()).or_insert(0);
+            let room = *waiting < QUEUE_OF_ONE;
+            *waiting += usize::from(room);
+            room
+        };
+        if !room {
+            return count_dropped(tenant, lines, calls);
+        }
+        let request = Request::Take { tenant: tenant.clone(), report };
+        if self.requests.try_send(request).is_err() {
+            taken(&self.waiting, tenant);
+            count_dropped(tenant, lines, calls);
+        }
+    }
+
+    /// One page of the past. The newest records come last.
+    pub async fn page<T: Record>(
+        &self,
+        tenant: &TenantName,
+        query: Query,
+    ) -> Result<Page<T>, LogsError> {
+        let directory = directory(&self.tenants, tenant);
+        // Never closed.
+        let reading = self.readers.clone().acquire_owned().await.map_err(|_| LogsError::Closed)?;
+        let read = tokio::task::spawn_blocking(move || {
+            let page = journal::page(&directory, &query);
+            drop(reading);
+            page
+        });
+        match read.await {
+            Ok(page) => page.map_err(LogsError::Read),
+            Err(_) => Err(LogsError::Closed),
+        }
+    }
+
+    /// What comes from now on, after what `since` asks for, with nothing between them lost.
+    pub async fn follow<T: Record>(
+        &self,
+        tenant: &TenantName,
+        since: Since,
+        filter: Filter,
+    ) -> Result<Followed<T>, LogsError> {
+        let (reply, answer) = oneshot::channel();
+        let name = tenant.clone();
+        let subscribe = move |owner: &mut Owner| {
+            let _ = reply.send(owner.subscribe::<T>(&name));
+        };
+        let request = Request::Follow(Box::new(subscribe));
+        self.requests.send(request).await.map_err(|_| LogsError::Closed)?;
+        let (next, news) = answer.await.map_err(|_| LogsError::Closed)??;
+        let query = match since {
+            Since::Last(limit) => Query { filter, before: Some(next), after: None, limit },
+            Since::After(id) => {
+                Query { filter, before: Some(next), after: Some(id), limit: PAGE_MAX }
+            }
+        };
+        Ok(Followed { past: self.page(tenant, query).await?, news })
+    }
+
+    /// Closes and deletes a tenant's journals; its followers' streams end.
+    pub async fn remove(&self, tenant: &TenantName) {
+        let (done, removed) = oneshot::channel();
+        let request = Request::Remove { tenant: tenant.clone(), done };
+        if self.requests.send(request).await.is_ok() {
+            let _ = removed.await;
+        }
+    }
+
+    /// Ends every follower's stream for good, so that connections that only follow do not hold
+    /// up the host's end. Reports are still taken.
+    pub async fn end_follows(&self) {
+        // A closed owner has no followers left.
+        let _ = self.requests.send(Request::EndFollows).await;
+    }
+
+    /// Writes what was taken before and closes everything.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.requests.send(Request::Close { done }).await.is_ok() {
+            let _ = closed.await;
+        }
+    }
+}
+
+fn directory(tenants: &Path, tenant: &TenantName) -> PathBuf {
+    tenants.join(tenant.as_str()).join("logs")
+}
+
+fn taken(waiting: &DashMap<TenantName, usize>, tenant: &TenantName) {
+    if let dashmap::Entry::Occupied(mut entry) = waiting.entry(tenant.clone()) {
+        *entry.get_mut() -= 1;
+        if *entry.get() == 0 {
+            entry.remove();
+        }
+    }
+}
+
+fn count_dropped(tenant: &TenantName, lines: u64, calls: u64) {
+    for (kind, dropped) in [("line", lines), ("call", calls)] {
+        if dropped > 0 {
+            let tenant = tenant.to_string();
+            metrics::counter!("hearth_log_records_dropped_total", "tenant" => tenant, "kind" => kind)
+                .increment(dropped);
+        }
+    }
+}
+
+/// The one writer.
+struct Owner {
+    tenants: Arc<Path>,
+    waiting: Arc<DashMap<TenantName, usize>>,
+    shelves: HashMap<TenantName, Shelves>,
+    followers: Followers,
+    uses: u64,
+}
+
+enum Followers {
+    /// By tenant, where there are any.
+    Served(HashMap<TenantName, Feeds>),
+    /// The host is going down.
+    Ended,
+}
+
+impl Followers {
+    fn feeds(&mut self) -> Option<&mut HashMap<TenantName, Feeds>> {
+        match self {
+            Self::Served(feeds) => Some(feeds),
+            Self::Ended => None,
+        }
+    }
+}
+
+impl Owner {
+    fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+        while let Some(request) = queue.blocking_recv() {
+            match request {
+                Request::Take { tenant, report } => {
+                    taken(&self.waiting, &tenant);
+                    self.take(&tenant, report);
+                }
+                Request::Follow(subscribe) => subscribe(&mut self),
+                Request::Remove { tenant, done } => {
+                    self.remove(&tenant);
+                    let _ = done.send(());
+                }
+                Request::EndFollows => self.followers = Followers::Ended,
+                Request::Close { done } => {
+                    queue.close();
+                    drop(self);
+                    let _ = done.send(());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, tenant: &TenantName, report: Report) {
+        let Report { lines, calls, lines_dropped, calls_dropped } = report;
+        count_dropped(tenant, lines_dropped, calls_dropped);
+        self.write(tenant, lines, lines_dropped);
+        self.write(tenant, calls, calls_dropped);
+        if let Some(feeds) = self.followers.feeds()
+            && feeds.get(tenant).is_some_and(Feeds::deserted)
+        {
+            feeds.remove(tenant);
+        }
+    }
+
+    fn write<T: Record>(&mut self, tenant: &TenantName, records: Vec<T>, mut dropped: u64) {
+        let count = records.len() as u64;
+        let first = match self.journal::<T>(tenant).and_then(|journal| journal.append(&records)) {
+            Ok(first) => Some(first),
+            Err(error) => {
+                *T::shelf(self.shelves(tenant)) = None;
+                // A late report of a tenant that was removed has nowhere to go.
+                if error.kind() != io::ErrorKind::NotFound {
+                    warn!(%tenant, error = &error as &dyn std::error::Error, "journal not written");
+                }
+                count_dropped(
+                    tenant,
+                    if T::KIND == LogLine::KIND { count } else { 0 },
+                    if T::KIND == CallRecord::KIND { count } else { 0 },
+                );
+                dropped += count;
+                None
+            }
+        };
+        let Some(feeds) = self.followers.feeds().and_then(|feeds| feeds.get_mut(tenant)) else {
+            return;
+        };
+        let feed = T::feed(feeds);
+        if feed.receiver_count() == 0 {
+            return;
+        }
+        // A receiver that went away in the meantime is no loss.
+        if let Some(first) = first {
+            for (id, record) in (first..).zip(records) {
+                let _ = feed.send(News::Entry(Arc::new(Entry { id, record })));
+            }
+        }
+        if dropped > 0 {
+            let _ = feed.send(News::Dropped(dropped));
+        }
+    }
+
+    /// The id that the next record will have, and what comes from then on.
+    fn subscribe<T: Record>(
+        &mut self,
+        tenant: &TenantName,
+    ) -> Result<(u64, broadcast::Receiver<News<T>>), LogsError> {
+        let next = self.journal::<T>(tenant).map_err(LogsError::Read)?.next();
+        let feeds = self.followers.feeds().ok_or(LogsError::Closed)?;
+        let feed = T::feed(feeds.entry(tenant.clone()).or_insert_with(Feeds::new));
+        match feed.receiver_count() {
+            0..FOLLOWERS_MAX => Ok((next, feed.subscribe())),
+            _ => Err(LogsError::TooManyFollowers),
+        }
+    }
+
+    fn remove(&mut self, tenant: &TenantName) {
+        self.shelves.remove(tenant);
+        if let Some(feeds) = self.followers.feeds() {
+            feeds.remove(tenant);
+        }
+        match std::fs::remove_dir_all(directory(&self.tenants, tenant)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                warn!(%tenant, error = &error as &dyn std::error::Error, "journals not removed");
+            }
+        }
+    }
+
+    fn shelves(&mut self, tenant: &TenantName) -> &mut Shelves {
+        self.uses += 1;
+        if self.shelves.len() >= OPEN_MAX && !self.shelves.contains_key(tenant) {
+            let oldest = self.shelves.iter().min_by_key(|(_, shelves)| shelves.used);
+            if let Some(name) = oldest.map(|(name, _)| name.clone()) {
+                self.shelves.remove(&name);
+            }
+        }
+        let shelves = self.shelves.entry(tenant.clone()).or_default();
+        shelves.used = self.uses;
+        shelves
+    }
+
+    fn journal<T: Record>(&mut self, tenant: &TenantName) -> io::Result<&mut Journal> {
+        let directory = directory(&self.tenants, tenant);
+        let shelf = T::shelf(self.shelves(tenant));
+        match shelf {
+            Some(journal) => Ok(journal),
+            None => Ok(shelf.insert(Journal::open(directory, T::KIND)?)),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What Hearth remembers: tenants, tokens, functions with their versions, generations, and the
+//! digests that vouch for artifacts. One SQLite file, one thread that owns its connection, and
+//! cheap handles that send it closures over a bounded queue.
+//!
+//! An `Ok` of anything that writes means that it is on the disk (WAL, `synchronous=FULL`). The
+//! files that rows name are not written here: `release.rs` does that, before it comes here.
+//! Nothing here decides who may do what.
+
+mod artifacts;
+mod functions;
+mod migrations;
+mod tenants;
+mod tokens;
+
+pub use functions::{Change, GenerationRow, NewGeneration, VersionRow};
+pub use tenants::{Tenant, TenantId};
+pub use tokens::TokenRow;
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use hearth_wire::Generation;
+use jiff::Timestamp;
+use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::{mpsc, oneshot};
+
+/// Closures that wait for the store's thread; whoever comes after that waits to send.
+const QUEUE: usize = 256;
+/// Another process that holds the file (a backup) is waited for this long.
+const BUSY: Duration = Duration::from_secs(5);
+const FILE: &str = "hearth.db";
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("there is already one of that name")]
+    Exists,
+    #[error("port {0} belongs to another tenant")]
+    PortTaken(u16),
+    #[error("there are {max} {what} already, which is the most")]
+    TooMany { what: &'static str, max: usize },
+    #[error("there is no such {0}")]
+    Missing(&'static str),
+    /// Another change was committed between reading and committing.
+    #[error("generation {generation} comes too late: the tenant is at {current} already")]
+    Stale { generation: Generation, current: Generation },
+    #[error(
+        "the store has schema {found}, which a newer version of Hearth wrote; this one knows schemas up to {known}"
+    )]
+    TooNew { found: i64, known: i64 },
+    #[error("the store's thread could not be started")]
+    Thread(#[source] std::io::Error),
+    #[error("no random bytes could be had")]
+    Random(#[source] getrandom::Error),
+    #[error("the store's disk is full")]
+    Full(#[source] rusqlite::Error),
+    #[error("the store failed")]
+    Sqlite(#[source] rusqlite::Error),
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full(error),
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+enum Request {
+    Run(Box<dyn FnOnce(&mut Connection) + Send>),
+    /// Answered when the file is closed.
+    Close(oneshot::Sender<()>),
+}
+
+#[derive(Clone)]
+pub struct Store {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Store {
+    /// Opens the store in the data directory, made and brought up to date where need be.
+    pub fn open(data_dir: &Path) -> Result<Store> {
+        let connection = connect(&data_dir.join(FILE))?;
+        let (requests, queue) = mpsc::channel(QUEUE);
+        thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || own(connection, queue))
+            .map_err(StoreError::Thread)?;
+        Ok(Store { requests })
+    }
+
+    /// Finishes what was asked before and closes the file. Later requests are told `Closed`.
+    pub async fn close(&self) {
+        let (closed, done) = oneshot::channel();
+        if self.requests.send(Request::Close(closed)).await.is_ok() {
+            // An error means that another close came first, and that is as good.
+            let _ = done.await;
+        }
+    }
+
+    /// Runs `work` on the store's thread.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let run = move |connection: &mut Connection| {
+            // Whoever asked may be gone; the work is done all the same.
+            let _ = reply.send(work(connection));
+        };
+        let request = Request::Run(Box::new(run));
+        self.requests.send(request).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn connect(file: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(file, flags)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    migrations::apply(&mut connection)?;
+    artifacts::ensure_host_key(&connection)?;
+    Ok(connection)
+}
+
+fn own(mut connection: Connection, mut queue: mpsc::Receiver<Request>) {
+    while let Some(request) = queue.blocking_recv() {
+        match request {
+            Request::Run(work) => work(&mut connection),
+            Request::Close(closed) => {
+                queue.close();
+                drop(connection);
+                let _ = closed.send(());
+                return;
+            }
+        }
+    }
+}
+
+/// Instants are kept as milliseconds since the epoch.
+fn millis(at: Timestamp) -> i64 {
+    at.as_millisecond()
+}
+
+fn instant(value: ValueRef<'_>) -> FromSqlResult<Timestamp> {
+    Timestamp::from_millisecond(value.as_i64()?).map_err(FromSqlError::other)
+}
+
+fn optional<T>(
+    value: ValueRef<'_>,
+    read: impl FnOnce(ValueRef<'_>) -> FromSqlResult<T>,
+) -> FromSqlResult<Option<T>> {
+    match value {
+        ValueRef::Null => Ok(None),
+        value => read(value).map(Some),
+    }
+}
+
+/// SQLite's integers are signed.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).expect("sizes and counts stay far below 2^63")
+}
+
+fn unsigned(value: ValueRef<'_>) -> FromSqlResult<u64> {
+    u64::try_from(value.as_i64()?).map_err(FromSqlError::other)
+}
+
+fn bytes<const N: usize>(value: ValueRef<'_>) -> FromSqlResult<[u8; N]> {
+    value.as_blob()?.try_into().map_err(FromSqlError::other)
+}
+
+/// What is kept as text and was parsed before it was written.
+fn parsed<T>(value: ValueRef<'_>) -> FromSqlResult<T>
+where
+    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    value.as_str()?.parse().map_err(FromSqlError::other)
+}
+
+fn json<T: serde::de::DeserializeOwned>(value: ValueRef<'_>) -> FromSqlResult<T> {
+    serde_json::from_str(value.as_str()?).map_err(FromSqlError::other)
+}
+
+/// A column as the type that it was parsed into, with the column named where it does not fit.
+fn column<T>(
+    row: &rusqlite::Row<'_>,
+    name: &str,
+    read: impl FnOnce(ValueRef<'_>) -> FromSqlResult<T>,
+) -> rusqlite::Result<T> {
+    let index = row.as_ref().column_index(name)?;
+    let value = row.get_ref(index)?;
+    let kind = value.data_type();
+    read(value)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(index, kind, Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store in a directory of its own, and that directory.
+    pub(super) fn scratch() -> (tempfile::TempDir, Store) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        (directory, store)
+    }
+
+    pub(super) async fn tenant(store: &Store, name: &str, port: u16) -> Tenant {
+        store.create_tenant(name.parse().unwrap(), port).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_acknowledged_is_there_after_opening_again() {
+        let (directory, store) = scratch();
+        let made = tenant(&store, "acme", 4_001).await;
+        let key = store.host_key().await.unwrap();
+        store.close().await;
+        assert!(matches!(store.tenants().await, Err(StoreError::Closed)));
+        store.close().await;
+
+        let again = Store::open(directory.path()).unwrap();
+        assert_eq!(again.tenants().await.unwrap(), [made]);
+        assert_eq!(again.host_key().await.unwrap(), key);
+    }
+
+    #[test]
+    fn a_newer_schema_is_named() {
+        let (directory, store) = scratch();
+        drop(store);
+        let file = Connection::open(directory.path().join(FILE)).unwrap();
+        file.busy_timeout(BUSY).unwrap();
+        file.pragma_update(None, "user_version", 99).unwrap();
+        drop(file);
+        let refused = Store::open(directory.path()).err().unwrap().to_string();
+        assert!(refused.contains("schema 99, which a newer version of Hearth wrote"), "{refused}");
+    }
+
+    #[test]
+    fn the_file_is_as_durable_as_promised() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = connect(&directory.path().join(FILE)).unwrap();
+        let pragma = |name: &str| {
+            connection
+                .pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+                .unwrap()
+        };
+        assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
+        assert_eq!(pragma("synchronous"), 2.into());
+        assert_eq!(pragma("foreign_keys"), 1.into());
+        assert_eq!(pragma("user_version"), 1.into());
+    }
+}

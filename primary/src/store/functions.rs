@@ -1,0 +1,566 @@
+//! Rows of functions, their versions and their tenants' generations. A generation is committed
+//! with all that it changes or not at all; that commit is the instant at which it is current.
+//!
+//! Modules and artifacts on disk are `release.rs`'s, which sweeps what no row here names.
+
+use std::collections::HashSet;
+
+use hearth_wire::{
+    FunctionPath, Generation, HandlerKind, ModuleDigest, OptionsPatch, Version, limits,
+};
+use jiff::Timestamp;
+use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction};
+
+use super::{
+    Result, Store, StoreError, TenantId, column, instant, json, millis, optional, parsed, signed,
+    unsigned,
+};
+
+/// Rows of a tenant's past generations.
+const GENERATIONS_KEPT: u64 = 500;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionRow {
+    pub path: FunctionPath,
+    pub version: Version,
+    pub sha256: ModuleDigest,
+    /// Bytes of the module, unpacked.
+    pub size: u64,
+    /// Bytes that it takes on disk.
+    pub stored: u64,
+    pub kind: HandlerKind,
+    pub imports: Vec<String>,
+    /// Declared by the module, patched by the upload.
+    pub options: OptionsPatch,
+    pub bundled: bool,
+    pub created_at: Timestamp,
+    pub created_by: String,
+}
+
+impl VersionRow {
+    /// Of a row of [`VERSIONS`].
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            path: column(row, "path", parsed)?,
+            version: row.get("version")?,
+            sha256: column(row, "sha256", parsed)?,
+            size: column(row, "size", unsigned)?,
+            stored: column(row, "stored", unsigned)?,
+            kind: column(row, "kind", kind)?,
+            imports: column(row, "imports", json)?,
+            options: column(row, "options", json)?,
+            bundled: row.get("bundled")?,
+            created_at: column(row, "created_at", instant)?,
+            created_by: row.get("created_by")?,
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionRow {
+    /// As it was written last.
+    pub path: FunctionPath,
+    /// `None`: removed, and its history kept for a while.
+    pub active: Option<Version>,
+    pub removed_at: Option<Timestamp>,
+}
+
+impl FunctionRow {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            path: column(row, "path", parsed)?,
+            active: row.get("active")?,
+            removed_at: column(row, "removed_at", |at| optional(at, instant))?,
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GenerationRow {
+    pub generation: Generation,
+    pub cause: String,
+    pub by: String,
+    pub created_at: Timestamp,
+}
+
+impl GenerationRow {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            generation: column(row, "generation", unsigned)?,
+            cause: row.get("cause")?,
+            by: row.get("by")?,
+            created_at: column(row, "created_at", instant)?,
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Keeps the version and makes it the active one. Its number is above all before it.
+    Add(VersionRow),
+    /// Makes a version that is kept the active one, also of a function that was removed.
+    Switch {
+        path: FunctionPath,
+        version: Version,
+    },
+    Remove {
+        path: FunctionPath,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct NewGeneration {
+    pub tenant: TenantId,
+    /// Above the tenant's current one. Numbers may be skipped: one that failed is not used again.
+    pub generation: Generation,
+    /// `created`, `upload`, `rollback` or `remove`.
+    pub cause: String,
+    pub by: String,
+    pub changes: Vec<Change>,
+}
+
+const LIVE: &str = "SELECT path, versions.* FROM functions \
+    JOIN versions ON function = id AND version = active WHERE tenant = ? ORDER BY path";
+const VERSIONS: &str = "SELECT path, versions.* FROM functions \
+    JOIN versions ON function = id WHERE tenant = ? AND folded = ? ORDER BY version DESC";
+
+impl Store {
+    /// The active version of each function, by path.
+    pub async fn live_functions(&self, tenant: TenantId) -> Result<Vec<VersionRow>> {
+        self.run(move |db| {
+            let mut statement = db.prepare_cached(LIVE)?;
+            let rows = statement.query_map([tenant.0], VersionRow::of)?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// Paths that differ only in case are one.
+    pub async fn function(
+        &self,
+        tenant: TenantId,
+        path: &FunctionPath,
+    ) -> Result<Option<FunctionRow>> {
+        let folded = path.folded();
+        self.run(move |db| {
+            let mut statement = db.prepare_cached(
+                "SELECT path, active, removed_at FROM functions WHERE tenant = ? AND folded = ?",
+            )?;
+            Ok(statement.query_row((tenant.0, folded), FunctionRow::of).optional()?)
+        })
+        .await
+    }
+
+    /// Newest first.
+    pub async fn versions(&self, tenant: TenantId, path: &FunctionPath) -> Result<Vec<VersionRow>> {
+        let folded = path.folded();
+        self.run(move |db| {
+            let mut statement = db.prepare_cached(VERSIONS)?;
+            let rows = statement.query_map((tenant.0, folded), VersionRow::of)?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// The highest number that a version of this function ever had; 0 if there was none.
+    pub async fn latest_version(&self, tenant: TenantId, path: &FunctionPath) -> Result<Version> {
+        let folded = path.folded();
+        self.run(move |db| {
+            let mut statement =
+                db.prepare_cached("SELECT latest FROM functions WHERE tenant = ? AND folded = ?")?;
+            let latest = statement.query_row((tenant.0, folded), |row| row.get(0)).optional()?;
+            Ok(latest.unwrap_or(0))
+        })
+        .await
+    }
+
+    /// Makes a generation the current one, in one transaction with all that it changes.
+    pub async fn commit_generation(&self, new: NewGeneration) -> Result<()> {
+        self.run(move |db| {
+            let transaction = db.transaction()?;
+            commit(&transaction, new)?;
+            Ok(transaction.commit()?)
+        })
+        .await
+    }
+
+    /// Newest first; the newest is the current one.
+    pub async fn generations(&self, tenant: TenantId) -> Result<Vec<GenerationRow>> {
+        self.run(move |db| {
+            let mut statement = db.prepare_cached(
+                "SELECT * FROM generations WHERE tenant = ? ORDER BY generation DESC",
+            )?;
+            let rows = statement.query_map([tenant.0], GenerationRow::of)?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// Every module that any version names.
+    pub async fn live_modules(&self) -> Result<HashSet<ModuleDigest>> {
+        self.run(|db| {
+            let mut statement = db.prepare_cached("SELECT DISTINCT sha256 FROM versions")?;
+            let digests = statement.query_map([], |row| column(row, "sha256", parsed))?;
+            Ok(digests.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// Forgets functions that were removed before then, and older digests of artifacts whose
+    /// module no version names. Tells how many functions there were.
+    pub async fn purge_removed(&self, before: Timestamp) -> Result<u64> {
+        self.run(move |db| {
+            let transaction = db.transaction()?;
+            let purged = transaction
+                .execute("DELETE FROM functions WHERE removed_at < ?", [millis(before)])?;
+            transaction.execute(
+                "DELETE FROM artifacts WHERE tenant <> 0 AND created_at < ? AND NOT EXISTS (
+                     SELECT 1 FROM versions JOIN functions ON id = function
+                     WHERE versions.sha256 = artifacts.sha256 AND functions.tenant = artifacts.tenant
+                 )",
+                [millis(before)],
+            )?;
+            transaction.commit()?;
+            Ok(purged as u64)
+        })
+        .await
+    }
+}
+
+fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Result<()> {
+    let NewGeneration { tenant, generation, cause, by, changes } = new;
+    let now = millis(Timestamp::now());
+    let current: Generation = transaction
+        .prepare_cached("SELECT generation FROM tenants WHERE id = ?")?
+        .query_row([tenant.0], |row| column(row, "generation", unsigned))
+        .optional()?
+        .ok_or(StoreError::Missing("tenant"))?;
+    if generation <= current {
+        return Err(StoreError::Stale { generation, current });
+    }
+    transaction.execute(
+        "INSERT INTO generations (tenant, generation, cause, by, created_at) VALUES (?, ?, ?, ?, ?)",
+        (tenant.0, signed(generation), cause, by, now),
+    )?;
+    transaction.execute(
+        "UPDATE tenants SET generation = ? WHERE id = ?",
+        (signed(generation), tenant.0),
+    )?;
+    transaction.execute(
+        "DELETE FROM generations WHERE tenant = ?1 AND generation NOT IN (
+             SELECT generation FROM generations WHERE tenant = ?1 ORDER BY generation DESC LIMIT ?2
+         )",
+        (tenant.0, signed(GENERATIONS_KEPT)),
+    )?;
+    let mut changed = HashSet::new();
+    for change in changes {
+        changed.insert(apply(transaction, tenant, change, now)?);
+    }
+    for function in changed {
+        prune(transaction, function)?;
+    }
+    Ok(())
+}
+
+/// The id of the function that was changed.
+fn apply(db: &Connection, tenant: TenantId, change: Change, now: i64) -> Result<i64> {
+    match change {
+        Change::Add(version) => add(db, tenant, version),
+        Change::Switch { path, version } => {
+            let (id, _) = find(db, tenant, &path)?.ok_or(StoreError::Missing("function"))?;
+            let kept = db
+                .prepare_cached("SELECT 1 FROM versions WHERE function = ? AND version = ?")?
+                .exists((id, version))?;
+            if !kept {
+                return Err(StoreError::Missing("version"));
+            }
+            db.execute(
+                "UPDATE functions SET active = ?, removed_at = NULL WHERE id = ?",
+                (version, id),
+            )?;
+            Ok(id)
+        }
+        Change::Remove { path } => {
+            let (id, _) = find(db, tenant, &path)?.ok_or(StoreError::Missing("function"))?;
+            db.execute(
+                "UPDATE functions SET active = NULL, removed_at = ? WHERE id = ?",
+                (now, id),
+            )?;
+            Ok(id)
+        }
+    }
+}
+
+fn add(db: &Connection, tenant: TenantId, row: VersionRow) -> Result<i64> {
+    let VersionRow {
+        path,
+        version,
+        sha256,
+        size,
+        stored,
+        kind,
+        imports,
+        options,
+        bundled,
+        created_at,
+        created_by,
+    } = row;
+    let id = match find(db, tenant, &path)? {
+        Some((_, latest)) if version <= latest => return Err(StoreError::Exists),
+        Some((id, _)) => {
+            db.execute(
+                "UPDATE functions SET path = ?, latest = ?, active = ?, removed_at = NULL WHERE id = ?",
+                (path.as_str(), version, version, id),
+            )?;
+            id
+        }
+        None => {
+            db.execute(
+                "INSERT INTO functions (tenant, path, folded, latest, active) VALUES (?, ?, ?, ?, ?)",
+                (tenant.0, path.as_str(), path.folded(), version, version),
+            )?;
+            db.last_insert_rowid()
+        }
+    };
+    let imports = serde_json::to_string(&imports).expect("names are plain data");
+    let options = serde_json::to_string(&options).expect("options are plain data");
+    db.execute(
+        "INSERT INTO versions (function, version, sha256, size, stored, kind, imports, options,
+             bundled, created_at, created_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            id,
+            version,
+            sha256.to_string(),
+            signed(size),
+            signed(stored),
+            kind_text(kind),
+            imports,
+            options,
+            bundled,
+            millis(created_at),
+            created_by,
+        ),
+    )?;
+    Ok(id)
+}
+
+/// The function's id and its highest version.
+fn find(db: &Connection, tenant: TenantId, path: &FunctionPath) -> Result<Option<(i64, Version)>> {
+    Ok(db
+        .prepare_cached("SELECT id, latest FROM functions WHERE tenant = ? AND folded = ?")?
+        .query_row((tenant.0, path.folded()), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?)
+}
+
+/// Keeps the active version and the newest others.
+fn prune(db: &Connection, function: i64) -> Result<()> {
+    db.execute(
+        "DELETE FROM versions WHERE function = ?1 AND version NOT IN (
+             SELECT version FROM versions JOIN functions ON id = function WHERE function = ?1
+             ORDER BY version IS active DESC, version DESC LIMIT ?2
+         )",
+        (function, limits::VERSIONS_KEPT),
+    )?;
+    Ok(())
+}
+
+fn kind_text(kind: HandlerKind) -> &'static str {
+    match kind {
+        HandlerKind::IncomingHandler => "incoming-handler",
+        HandlerKind::Handler => "handler",
+    }
+}
+
+fn kind(value: ValueRef<'_>) -> FromSqlResult<HandlerKind> {
+    match value.as_str()? {
+        "incoming-handler" => Ok(HandlerKind::IncomingHandler),
+        "handler" => Ok(HandlerKind::Handler),
+        _ => Err(FromSqlError::InvalidType),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{scratch, tenant};
+
+    fn row(path: &str, version: Version) -> VersionRow {
+        VersionRow {
+            path: path.parse().unwrap(),
+            version,
+            sha256: ModuleDigest::new([version as u8; 32]),
+            size: 1_000,
+            stored: 300,
+            kind: HandlerKind::IncomingHandler,
+            imports: vec!["wasi:io/poll@0.2.6".into()],
+            options: OptionsPatch::parse(r#"{"methods":["GET"],"auth":"invoke"}"#).unwrap(),
+            bundled: false,
+            created_at: Timestamp::from_millisecond(1_700_000_000_123).unwrap(),
+            created_by: "ci".into(),
+        }
+    }
+
+    fn generation(tenant: TenantId, generation: Generation, changes: Vec<Change>) -> NewGeneration {
+        NewGeneration { tenant, generation, cause: "upload".into(), by: "ci".into(), changes }
+    }
+
+    #[tokio::test]
+    async fn a_commit_is_read_back_as_it_was_written() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        let (b, a) = (row("/jobs/b", 1), row("/a", 1));
+        let changes = vec![Change::Add(b.clone()), Change::Add(a.clone())];
+        store.commit_generation(generation(acme.id, 1, changes)).await.unwrap();
+
+        assert_eq!(store.live_functions(acme.id).await.unwrap(), [a, b.clone()]);
+        assert_eq!(store.tenant(&acme.name).await.unwrap().unwrap().generation, 1);
+        let generations = store.generations(acme.id).await.unwrap();
+        let told: Vec<_> = generations.iter().map(|g| (g.generation, &*g.cause, &*g.by)).collect();
+        assert_eq!(told, [(1, "upload", "ci")]);
+        assert_eq!(store.latest_version(acme.id, &b.path).await.unwrap(), 1);
+        assert_eq!(store.latest_version(acme.id, &"/nix".parse().unwrap()).await.unwrap(), 0);
+        assert_eq!(store.live_modules().await.unwrap(), HashSet::from([b.sha256]));
+    }
+
+    #[tokio::test]
+    async fn paths_that_differ_in_case_are_one_function() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        let beta = tenant(&store, "beta", 4_002).await;
+        for tenant in [acme.id, beta.id] {
+            let changes = vec![Change::Add(row("/hello", 1))];
+            store.commit_generation(generation(tenant, 1, changes)).await.unwrap();
+        }
+        let again = vec![Change::Add(row("/HELLO", 1))];
+        let again = store.commit_generation(generation(acme.id, 2, again)).await;
+        assert!(matches!(again, Err(StoreError::Exists)), "{again:?}");
+        let next = vec![Change::Add(row("/Hello", 2))];
+        store.commit_generation(generation(acme.id, 2, next)).await.unwrap();
+
+        let found = store.function(acme.id, &"/hELLO".parse().unwrap()).await.unwrap().unwrap();
+        assert_eq!((found.path.as_str(), found.active), ("/Hello", Some(2)));
+        let live = store.live_functions(acme.id).await.unwrap();
+        assert_eq!(live.len(), 1);
+        let versions = store.versions(acme.id, &"/hello".parse().unwrap()).await.unwrap();
+        assert_eq!(versions.iter().map(|v| v.version).collect::<Vec<_>>(), [2, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_fails_leaves_nothing() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        let first = vec![Change::Add(row("/a", 1))];
+        store.commit_generation(generation(acme.id, 1, first)).await.unwrap();
+
+        let missing =
+            |what: &Result<()>, name| matches!(what, Err(StoreError::Missing(n)) if *n == name);
+        let path: FunctionPath = "/a".parse().unwrap();
+        for (last, name) in [
+            (Change::Switch { path: path.clone(), version: 7 }, "version"),
+            (Change::Switch { path: "/nix".parse().unwrap(), version: 1 }, "function"),
+            (Change::Remove { path: "/nix".parse().unwrap() }, "function"),
+        ] {
+            let changes =
+                vec![Change::Add(row("/b", 1)), Change::Remove { path: path.clone() }, last];
+            let refused = store.commit_generation(generation(acme.id, 2, changes)).await;
+            assert!(missing(&refused, name), "{refused:?}");
+        }
+        assert_eq!(store.live_functions(acme.id).await.unwrap(), [row("/a", 1)]);
+        assert_eq!(store.latest_version(acme.id, &"/b".parse().unwrap()).await.unwrap(), 0);
+        assert_eq!(store.generations(acme.id).await.unwrap().len(), 1);
+        assert_eq!(store.tenant(&acme.name).await.unwrap().unwrap().generation, 1);
+    }
+
+    #[tokio::test]
+    async fn a_generation_that_is_not_newer_comes_too_late() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        store.commit_generation(generation(acme.id, 3, vec![])).await.unwrap();
+        for late in [2, 3] {
+            let refused = store.commit_generation(generation(acme.id, late, vec![])).await;
+            assert!(
+                matches!(refused, Err(StoreError::Stale { generation, current: 3 }) if generation == late),
+                "{refused:?}"
+            );
+        }
+        let nobody = store.commit_generation(generation(TenantId(99), 1, vec![])).await;
+        assert!(matches!(nobody, Err(StoreError::Missing("tenant"))), "{nobody:?}");
+    }
+
+    #[tokio::test]
+    async fn a_removed_function_can_come_back_until_it_is_purged() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        let path: FunctionPath = "/a".parse().unwrap();
+        let add = |version| Change::Add(row("/a", version));
+        let remove = Change::Remove { path: path.clone() };
+        let back = Change::Switch { path: path.clone(), version: 1 };
+        for (number, change) in (1..).zip([add(1), add(2), remove.clone()]) {
+            store.commit_generation(generation(acme.id, number, vec![change])).await.unwrap();
+        }
+        assert_eq!(store.live_functions(acme.id).await.unwrap(), []);
+        let removed = store.function(acme.id, &path).await.unwrap().unwrap();
+        assert_eq!(removed.active, None);
+        assert!(removed.removed_at.is_some());
+
+        store.commit_generation(generation(acme.id, 4, vec![back])).await.unwrap();
+        assert_eq!(store.live_functions(acme.id).await.unwrap(), [row("/a", 1)]);
+        assert_eq!(store.latest_version(acme.id, &path).await.unwrap(), 2);
+
+        store.commit_generation(generation(acme.id, 5, vec![remove])).await.unwrap();
+        assert_eq!(store.purge_removed(Timestamp::UNIX_EPOCH).await.unwrap(), 0);
+        let later = Timestamp::now() + jiff::SignedDuration::from_secs(1);
+        assert_eq!(store.purge_removed(later).await.unwrap(), 1);
+        assert_eq!(store.function(acme.id, &path).await.unwrap(), None);
+        assert_eq!(store.live_modules().await.unwrap(), HashSet::new());
+    }
+
+    #[tokio::test]
+    async fn old_versions_go_but_never_the_active_one() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        let path: FunctionPath = "/a".parse().unwrap();
+        let kept = limits::VERSIONS_KEPT;
+        for version in 1..=kept {
+            let changes = vec![Change::Add(row("/a", version))];
+            store.commit_generation(generation(acme.id, version.into(), changes)).await.unwrap();
+        }
+        // Added and switched back at once, so that the oldest is active while there are too many.
+        let changes = vec![
+            Change::Add(row("/a", kept + 1)),
+            Change::Add(row("/a", kept + 2)),
+            Change::Switch { path: path.clone(), version: 1 },
+        ];
+        store.commit_generation(generation(acme.id, 100, changes)).await.unwrap();
+        let versions = store.versions(acme.id, &path).await.unwrap();
+        let numbers: Vec<_> = versions.iter().map(|v| v.version).collect();
+        let expected: Vec<_> = (4..=kept + 2).rev().chain([1]).collect();
+        assert_eq!(numbers, expected);
+        assert_eq!(numbers.len(), kept as usize);
+        assert_eq!(store.live_functions(acme.id).await.unwrap(), [row("/a", 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_goes_with_its_functions() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        let changes = vec![Change::Add(row("/a", 1))];
+        store.commit_generation(generation(acme.id, 1, changes)).await.unwrap();
+        store.delete_tenant(acme.id).await.unwrap();
+        assert_eq!(store.live_modules().await.unwrap(), HashSet::new());
+        assert_eq!(store.generations(acme.id).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn past_generations_are_bounded() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        for number in 1..=GENERATIONS_KEPT + 2 {
+            store.commit_generation(generation(acme.id, number, vec![])).await.unwrap();
+        }
+        let generations = store.generations(acme.id).await.unwrap();
+        assert_eq!(generations.len() as u64, GENERATIONS_KEPT);
+        assert_eq!(generations[0].generation, GENERATIONS_KEPT + 2);
+    }
+}

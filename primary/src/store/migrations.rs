@@ -1,0 +1,23 @@
+//! Brings a store's schema up to date. `PRAGMA user_version` counts the files of `migrations/`
+//! that were applied; each is applied whole, in one transaction, and never changed afterwards.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::{Result, StoreError};
+
+const STEPS: [&str; 1] = [include_str!("migrations/0001_start.sql")];
+
+pub(super) fn apply(connection: &mut Connection) -> Result<()> {
+    let known = STEPS.len() as i64;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > known {
+        return Err(StoreError::TooNew { found, known });
+    }
+    for (step, sql) in (1..).zip(STEPS).filter(|(step, _)| *step > found) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", step)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}

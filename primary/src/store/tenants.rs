@@ -1,0 +1,140 @@
+//! Rows of tenants. Their ports, listeners and directories are others'.
+
+use hearth_wire::{Generation, TenantName};
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::{Result, Store, StoreError, column, instant, millis, parsed, unsigned};
+
+/// Never given twice, not even after its tenant is gone. `TenantId(0)` is nobody's and stands
+/// for the bundled functions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TenantId(pub(crate) i64);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    pub id: TenantId,
+    pub name: TenantName,
+    pub port: u16,
+    /// The one that is current; 0 before the first was committed.
+    pub generation: Generation,
+    pub created_at: Timestamp,
+}
+
+impl Tenant {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: TenantId(row.get("id")?),
+            name: column(row, "name", parsed)?,
+            port: row.get("port")?,
+            generation: column(row, "generation", unsigned)?,
+            created_at: column(row, "created_at", instant)?,
+        })
+    }
+}
+
+impl Store {
+    /// All of them, by name.
+    pub async fn tenants(&self) -> Result<Vec<Tenant>> {
+        self.run(|db| {
+            let mut statement = db.prepare_cached("SELECT * FROM tenants ORDER BY name")?;
+            let tenants = statement.query_map([], Tenant::of)?.collect::<rusqlite::Result<_>>()?;
+            Ok(tenants)
+        })
+        .await
+    }
+
+    pub async fn tenant(&self, name: &TenantName) -> Result<Option<Tenant>> {
+        let name = name.clone();
+        self.run(move |db| {
+            let mut statement = db.prepare_cached("SELECT * FROM tenants WHERE name = ?")?;
+            Ok(statement.query_row([name.as_str()], Tenant::of).optional()?)
+        })
+        .await
+    }
+
+    pub async fn tenant_by_id(&self, id: TenantId) -> Result<Option<Tenant>> {
+        self.run(move |db| Ok(by_id(db, id)?)).await
+    }
+
+    /// `Exists` on a taken name, `PortTaken` on a taken port.
+    pub async fn create_tenant(&self, name: TenantName, port: u16) -> Result<Tenant> {
+        self.run(move |db| {
+            let transaction = db.transaction()?;
+            let taken = |sql: &str, value: &dyn rusqlite::ToSql| {
+                transaction.prepare_cached(sql)?.exists([value])
+            };
+            if taken("SELECT 1 FROM tenants WHERE name = ?", &name.as_str())? {
+                return Err(StoreError::Exists);
+            }
+            if taken("SELECT 1 FROM tenants WHERE port = ?", &port)? {
+                return Err(StoreError::PortTaken(port));
+            }
+            transaction.execute(
+                "INSERT INTO tenants (name, port, created_at) VALUES (?, ?, ?)",
+                (name.as_str(), port, millis(Timestamp::now())),
+            )?;
+            let id = TenantId(transaction.last_insert_rowid());
+            let tenant = by_id(&transaction, id)?.ok_or(StoreError::Missing("tenant"))?;
+            transaction.commit()?;
+            Ok(tenant)
+        })
+        .await
+    }
+
+    /// With its tokens, functions, versions, generations and artifacts' digests.
+    pub async fn delete_tenant(&self, id: TenantId) -> Result<()> {
+        self.run(move |db| {
+            let transaction = db.transaction()?;
+            transaction.execute("DELETE FROM artifacts WHERE tenant = ?", [id.0])?;
+            match transaction.execute("DELETE FROM tenants WHERE id = ?", [id.0])? {
+                0 => Err(StoreError::Missing("tenant")),
+                _ => Ok(transaction.commit()?),
+            }
+        })
+        .await
+    }
+}
+
+fn by_id(db: &Connection, id: TenantId) -> rusqlite::Result<Option<Tenant>> {
+    db.prepare_cached("SELECT * FROM tenants WHERE id = ?")?
+        .query_row([id.0], Tenant::of)
+        .optional()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{scratch, tenant};
+
+    #[tokio::test]
+    async fn names_and_ports_are_each_given_once() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        let again = store.create_tenant(acme.name.clone(), 4_002).await;
+        assert!(matches!(again, Err(StoreError::Exists)), "{again:?}");
+        let beta = store.create_tenant("beta".parse().unwrap(), 4_001).await;
+        assert!(matches!(beta, Err(StoreError::PortTaken(4_001))), "{beta:?}");
+        assert_eq!(store.tenants().await.unwrap(), [acme.clone()]);
+        assert_eq!(store.tenant(&acme.name).await.unwrap(), Some(acme.clone()));
+        assert_eq!(store.tenant_by_id(acme.id).await.unwrap(), Some(acme));
+    }
+
+    #[tokio::test]
+    async fn a_removed_tenant_leaves_nothing_and_its_id_is_not_given_again() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        let (_, _) = store
+            .create_token(Some(acme.id), "t".into(), hearth_wire::Scope::Owner, None)
+            .await
+            .unwrap();
+        store.delete_tenant(acme.id).await.unwrap();
+        assert_eq!(store.tenant(&acme.name).await.unwrap(), None);
+        assert_eq!(store.tokens(Some(acme.id)).await.unwrap(), []);
+        let twice = store.delete_tenant(acme.id).await;
+        assert!(matches!(twice, Err(StoreError::Missing("tenant"))), "{twice:?}");
+        let heir = tenant(&store, "acme", 4_001).await;
+        assert_ne!(heir.id, acme.id);
+        assert_eq!(heir.generation, 0);
+    }
+}

@@ -1,0 +1,318 @@
+//! Rows of tokens. Only a token's SHA-256 is kept; its text is given out once, by whoever asked
+//! for it. What a token may do is `api/auth.rs`'s and the worker's to decide.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hearth_wire::{Scope, TokenDigest, TokenGrant, limits};
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use super::{Result, Store, StoreError, TenantId, column, instant, millis, optional, parsed};
+
+/// Tells a token from other secrets, for people and for scanners.
+const PREFIX: &str = "hearth_";
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRow {
+    pub id: i64,
+    /// `None`: the host's own.
+    pub tenant: Option<TenantId>,
+    pub name: String,
+    pub scope: Scope,
+    pub created_at: Timestamp,
+    /// `None`: never.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl TokenRow {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            tenant: row.get::<_, Option<i64>>("tenant")?.map(TenantId),
+            name: row.get("name")?,
+            scope: column(row, "scope", parsed)?,
+            created_at: column(row, "created_at", instant)?,
+            expires_at: column(row, "expires_at", |at| optional(at, instant))?,
+        })
+    }
+
+    fn is_live(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|at| now < at)
+    }
+}
+
+impl Store {
+    /// With the token's text, which nobody can learn again.
+    ///
+    /// The scope is `admin` exactly where there is no tenant. Expired tokens make room for new
+    /// ones where there are [`limits::TOKENS_MAX`].
+    pub async fn create_token(
+        &self,
+        tenant: Option<TenantId>,
+        name: String,
+        scope: Scope,
+        expires_at: Option<Timestamp>,
+    ) -> Result<(TokenRow, String)> {
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(StoreError::Random)?;
+        let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
+        let digest = TokenDigest::of(&text);
+        self.run(move |db| {
+            let transaction = db.transaction()?;
+            let now = Timestamp::now();
+            if let Some(id) = tenant {
+                let there = transaction
+                    .prepare_cached("SELECT 1 FROM tenants WHERE id = ?")?
+                    .exists([id.0])?;
+                if !there {
+                    return Err(StoreError::Missing("tenant"));
+                }
+            }
+            if count(&transaction, tenant)? >= limits::TOKENS_MAX {
+                transaction.execute(
+                    "DELETE FROM tokens WHERE tenant IS ? AND expires_at <= ?",
+                    (tenant.map(|id| id.0), millis(now)),
+                )?;
+            }
+            if count(&transaction, tenant)? >= limits::TOKENS_MAX {
+                return Err(StoreError::TooMany { what: "tokens", max: limits::TOKENS_MAX });
+            }
+            let row = insert(
+                &transaction,
+                New { tenant, name, scope, digest, adopted: false, now, expires_at },
+            )?;
+            transaction.commit()?;
+            Ok((row, text))
+        })
+        .await
+    }
+
+    /// Makes the operator's own token an admin's. The one that was adopted before ends, so that
+    /// changing the configuration revokes it.
+    pub async fn adopt_admin_token(&self, token: &str) -> Result<()> {
+        let digest = TokenDigest::of(token);
+        self.run(move |db| {
+            let transaction = db.transaction()?;
+            transaction
+                .execute("DELETE FROM tokens WHERE adopted AND digest <> ?", [digest.as_bytes()])?;
+            let known = transaction
+                .prepare_cached("SELECT 1 FROM tokens WHERE digest = ? AND tenant IS NULL")?
+                .exists([digest.as_bytes()])?;
+            if !known {
+                let new = New {
+                    tenant: None,
+                    name: "configured".to_owned(),
+                    scope: Scope::Admin,
+                    digest,
+                    adopted: true,
+                    now: Timestamp::now(),
+                    expires_at: None,
+                };
+                insert(&transaction, new)?;
+            }
+            Ok(transaction.commit()?)
+        })
+        .await
+    }
+
+    /// Oldest first, expired ones too.
+    pub async fn tokens(&self, tenant: Option<TenantId>) -> Result<Vec<TokenRow>> {
+        self.run(move |db| {
+            let mut statement =
+                db.prepare_cached("SELECT * FROM tokens WHERE tenant IS ? ORDER BY id")?;
+            let rows = statement.query_map([tenant.map(|id| id.0)], TokenRow::of)?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// Whether there was such a token.
+    pub async fn delete_token(&self, tenant: Option<TenantId>, id: i64) -> Result<bool> {
+        self.run(move |db| {
+            let gone = db.execute(
+                "DELETE FROM tokens WHERE tenant IS ? AND id = ?",
+                (tenant.map(|id| id.0), id),
+            )?;
+            Ok(gone > 0)
+        })
+        .await
+    }
+
+    /// `None` also for one that has expired.
+    pub async fn token_by_digest(&self, digest: TokenDigest) -> Result<Option<TokenRow>> {
+        self.run(move |db| {
+            let mut statement = db.prepare_cached("SELECT * FROM tokens WHERE digest = ?")?;
+            let row = statement.query_row([digest.as_bytes()], TokenRow::of).optional()?;
+            Ok(row.filter(|row| row.is_live(Timestamp::now())))
+        })
+        .await
+    }
+
+    /// Whether anybody can administer this host.
+    pub async fn has_admin_token(&self) -> Result<bool> {
+        let admins = self.tokens(None).await?;
+        let now = Timestamp::now();
+        Ok(admins.iter().any(|token| token.is_live(now)))
+    }
+
+    /// The tenant's live tokens, as its worker is told of them.
+    pub async fn grants(&self, tenant: TenantId) -> Result<Vec<TokenGrant>> {
+        self.run(move |db| {
+            let now = Timestamp::now();
+            let mut statement =
+                db.prepare_cached("SELECT * FROM tokens WHERE tenant = ? ORDER BY id")?;
+            let rows = statement.query_map([tenant.0], |row| {
+                let digest = TokenDigest::new(row.get("digest")?);
+                Ok((TokenRow::of(row)?, digest))
+            })?;
+            let mut grants = Vec::new();
+            for row in rows {
+                let (token, digest) = row?;
+                if token.is_live(now) {
+                    let TokenRow { name, scope, expires_at, .. } = token;
+                    let expires_at = expires_at.map(Timestamp::as_second);
+                    grants.push(TokenGrant { digest, scope, name, expires_at });
+                }
+            }
+            Ok(grants)
+        })
+        .await
+    }
+}
+
+struct New {
+    tenant: Option<TenantId>,
+    name: String,
+    scope: Scope,
+    digest: TokenDigest,
+    adopted: bool,
+    now: Timestamp,
+    expires_at: Option<Timestamp>,
+}
+
+fn insert(db: &Connection, new: New) -> Result<TokenRow> {
+    let New { tenant, name, scope, digest, adopted, now, expires_at } = new;
+    db.execute(
+        "INSERT INTO tokens (tenant, name, scope, digest, adopted, created_at, expires_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            tenant.map(|id| id.0),
+            name,
+            scope.as_str(),
+            digest.as_bytes(),
+            adopted,
+            millis(now),
+            expires_at.map(millis),
+        ),
+    )?;
+    let id = db.last_insert_rowid();
+    Ok(db.query_row("SELECT * FROM tokens WHERE id = ?", [id], TokenRow::of)?)
+}
+
+fn count(db: &Connection, tenant: Option<TenantId>) -> Result<usize> {
+    let count: i64 = db
+        .prepare_cached("SELECT count(*) FROM tokens WHERE tenant IS ?")?
+        .query_row([tenant.map(|id| id.0)], |row| row.get(0))?;
+    Ok(usize::try_from(count).expect("a count is not negative"))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::store::tests::{scratch, tenant};
+
+    fn soon() -> Option<Timestamp> {
+        Some(Timestamp::now() + SignedDuration::from_hours(1))
+    }
+
+    fn past() -> Option<Timestamp> {
+        Some(Timestamp::now() - SignedDuration::from_secs(1))
+    }
+
+    #[tokio::test]
+    async fn a_token_is_known_by_its_text_until_it_is_deleted() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await.id;
+        let (row, text) =
+            store.create_token(Some(acme), "ci".into(), Scope::Deploy, None).await.unwrap();
+        assert!(text.starts_with("hearth_") && text.len() == 50, "{text}");
+        let known = store.token_by_digest(TokenDigest::of(&text)).await.unwrap();
+        assert_eq!(known, Some(row.clone()));
+        assert_eq!(store.token_by_digest(TokenDigest::of("hearth_x")).await.unwrap(), None);
+        assert_eq!(store.tokens(Some(acme)).await.unwrap(), [row.clone()]);
+        assert_eq!(store.tokens(None).await.unwrap(), []);
+
+        assert!(!store.delete_token(None, row.id).await.unwrap());
+        assert!(store.delete_token(Some(acme), row.id).await.unwrap());
+        assert!(!store.delete_token(Some(acme), row.id).await.unwrap());
+        assert_eq!(store.token_by_digest(TokenDigest::of(&text)).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn an_expired_token_is_nobody_s() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await.id;
+        for (expires_at, live) in [(soon(), true), (past(), false), (None, true)] {
+            let (_, text) = store
+                .create_token(Some(acme), "t".into(), Scope::Invoke, expires_at)
+                .await
+                .unwrap();
+            let known = store.token_by_digest(TokenDigest::of(&text)).await.unwrap();
+            assert_eq!(known.is_some(), live, "{expires_at:?}");
+        }
+        let grants = store.grants(acme).await.unwrap();
+        assert_eq!(grants.len(), 2);
+        assert!(grants[0].expires_at.is_some());
+        assert_eq!((grants[1].scope, grants[1].expires_at), (Scope::Invoke, None));
+        assert_eq!(store.tokens(Some(acme)).await.unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn there_are_only_so_many_and_expired_ones_make_room() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await.id;
+        let make =
+            |expires_at| store.create_token(Some(acme), "t".into(), Scope::Invoke, expires_at);
+        make(past()).await.unwrap();
+        for _ in 1..limits::TOKENS_MAX {
+            make(None).await.unwrap();
+        }
+        make(None).await.unwrap();
+        let refused = make(None).await;
+        assert!(
+            matches!(refused, Err(StoreError::TooMany { what: "tokens", max: limits::TOKENS_MAX })),
+            "{refused:?}"
+        );
+        assert_eq!(store.grants(acme).await.unwrap().len(), limits::TOKENS_MAX);
+        let other = tenant(&store, "beta", 4_002).await.id;
+        store.create_token(Some(other), "t".into(), Scope::Invoke, None).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_tenant_s_token_needs_its_tenant() {
+        let (_directory, store) = scratch();
+        let nobody = store.create_token(Some(TenantId(9)), "t".into(), Scope::Owner, None).await;
+        assert!(matches!(nobody, Err(StoreError::Missing("tenant"))), "{nobody:?}");
+        let mixed = store.create_token(None, "t".into(), Scope::Owner, None).await;
+        assert!(matches!(mixed, Err(StoreError::Sqlite(_))), "{mixed:?}");
+    }
+
+    #[tokio::test]
+    async fn the_operator_s_token_is_adopted_once_and_replaced() {
+        let (_directory, store) = scratch();
+        assert!(!store.has_admin_token().await.unwrap());
+        let (made, _) = store.create_token(None, "admin".into(), Scope::Admin, None).await.unwrap();
+        for token in ["first-first-first", "first-first-first", "second-second-second"] {
+            store.adopt_admin_token(token).await.unwrap();
+            let known = store.token_by_digest(TokenDigest::of(token)).await.unwrap().unwrap();
+            assert_eq!((known.tenant, known.scope), (None, Scope::Admin));
+            assert_eq!(store.tokens(None).await.unwrap().len(), 2);
+        }
+        let first = TokenDigest::of("first-first-first");
+        assert_eq!(store.token_by_digest(first).await.unwrap(), None);
+        assert!(store.has_admin_token().await.unwrap());
+        assert_eq!(store.tokens(None).await.unwrap()[0], made);
+    }
+}

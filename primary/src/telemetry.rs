@@ -1,0 +1,109 @@
+//! What the host says of itself: its log on standard error, and its figures for Prometheus.
+//!
+//! Log lines of functions are not this (see `logs.rs`). Whoever knows a figure records it with the
+//! macros of `metrics`; this file names and describes them all, so that they can be found.
+
+use std::io::{self, IsTerminal};
+
+use metrics::Unit;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use crate::config::LogFormat;
+
+/// Seconds. From a warm call of 0.1 ms to the longest that a function may have.
+const BUCKETS: [f64; 15] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
+    300.0,
+];
+
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    #[error("the log could not be set up")]
+    Log(#[from] TryInitError),
+    #[error("the metrics could not be set up")]
+    Metrics(#[from] BuildError),
+}
+
+/// The figures recorded so far.
+#[derive(Clone)]
+pub struct Telemetry {
+    figures: PrometheusHandle,
+}
+
+/// Sets up both, once for the whole process. The filter was checked when the configuration was.
+pub fn init(format: LogFormat, filter: &str) -> Result<Telemetry, TelemetryError> {
+    let json = match format {
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+        LogFormat::Auto => !io::stderr().is_terminal(),
+    };
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(io::stderr)
+        .with_ansi(!json && io::stderr().is_terminal());
+    if json {
+        log.json().flatten_event(true).finish().try_init()?;
+    } else {
+        log.compact().with_target(false).finish().try_init()?;
+    }
+    let figures = recorder()?.install_recorder()?;
+    describe();
+    Ok(Telemetry { figures })
+}
+
+fn recorder() -> Result<PrometheusBuilder, BuildError> {
+    PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS)
+}
+
+impl Telemetry {
+    /// As Prometheus reads them.
+    pub fn render(&self) -> String {
+        self.figures.render()
+    }
+
+    /// Folds what was recorded into its buckets, which rendering does too. To be called every few
+    /// seconds, so that memory stays bounded where nobody reads the figures.
+    pub fn fold(&self) {
+        self.figures.run_upkeep();
+    }
+
+    #[cfg(test)]
+    pub fn for_test() -> Self {
+        let recorder = recorder().expect("the buckets are not empty").build_recorder();
+        Self { figures: recorder.handle() }
+    }
+}
+
+fn describe() {
+    use metrics::{describe_counter, describe_gauge, describe_histogram};
+
+    describe_counter!(
+        "hearth_calls_total",
+        "Calls that reached a function, by tenant and outcome."
+    );
+    describe_histogram!("hearth_call_seconds", Unit::Seconds, "How long calls took.");
+    describe_counter!("hearth_wakes_total", "Workers started for a connection or a call.");
+    describe_histogram!(
+        "hearth_wake_seconds",
+        Unit::Seconds,
+        "From a sleeping tenant's connection being seen to its worker accepting."
+    );
+    describe_counter!("hearth_worker_deaths_total", "Workers that ended without being told to.");
+    describe_gauge!("hearth_workers", "Tenants, by the state of their worker.");
+    describe_counter!("hearth_uploads_total", "Uploads, by outcome.");
+    describe_counter!(
+        "hearth_gateway_requests_total",
+        "Requests at the front door that were for a tenant."
+    );
+    describe_counter!(
+        "hearth_connections_dropped_total",
+        "Connections that the host could not take care of."
+    );
+    describe_counter!(
+        "hearth_log_records_dropped_total",
+        "Log lines and call records that came faster than they could be kept."
+    );
+    describe_counter!("hearth_api_requests_total", "Answers of the management API, by status.");
+}

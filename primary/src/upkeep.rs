@@ -1,0 +1,50 @@
+//! What must happen now and then whatever else does: files that nothing names are removed,
+//! removed functions are forgotten, and the figures of the fleet are taken.
+//!
+//! Each task looks at what is and at what should be, and closes the gap; it can run at any time
+//! and twice.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::fleet::Fleet;
+use crate::store::Store;
+use crate::upload::Uploads;
+
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+const CENSUS_EVERY: Duration = Duration::from_secs(5);
+/// How long a removed function can be rolled back.
+const REMOVED_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// Until told to stop. Sweeps at once, since an earlier process may have been killed.
+pub async fn run(store: Store, uploads: Uploads, fleet: Fleet, stop: CancellationToken) {
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    let mut census = tokio::time::interval(CENSUS_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = sweep.tick() => clean(&store, &uploads).await,
+            _ = census.tick() => {
+                for (state, number) in fleet.census() {
+                    metrics::gauge!("hearth_workers", "state" => state.as_str()).set(number as f64);
+                }
+            }
+        }
+    }
+}
+
+async fn clean(store: &Store, uploads: &Uploads) {
+    match store.purge_removed(Timestamp::now() - REMOVED_KEPT).await {
+        Ok(0) => {}
+        Ok(functions) => info!(functions, "forgot functions that were removed"),
+        Err(error) => error!(error = &error as &dyn std::error::Error, "purge"),
+    }
+    match uploads.sweep().await {
+        Ok(0) => {}
+        Ok(files) => info!(files, "swept files that nothing names"),
+        Err(error) => error!(error = &error as &dyn std::error::Error, "sweep"),
+    }
+}

@@ -1,0 +1,628 @@
+//! One change of what a tenant serves, from a request's body to a serving generation: upload,
+//! rollback, removal.
+//!
+//! ```text
+//! body ── parts ──► arrived (counted, hashed, packed) ──► admitted (compiled, kept)
+//!   under the tenant's lock: next functions ──► release written ──► fleet.swap ─ commit ─► served
+//! ```
+//!
+//! The one piece of code behind all addresses that take uploads: a tenant's port (through its
+//! worker's door), the front door, the management API. Callers have authenticated. What fails
+//! before the commit leaves the old generation serving and no metadata; modules that nothing
+//! names are swept.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use dashmap::DashMap;
+use futures_util::{Stream, StreamExt, future};
+use hearth_wire::{
+    Code, FunctionPath, Generation, ModuleDigest, NameError, OptionsError, OptionsPatch, Problem,
+    Version, limits,
+};
+use http::HeaderMap;
+use jiff::Timestamp;
+use multer::{Constraints, Field, Multipart, SizeLimit};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::{Mutex, OwnedMutexGuard, RwLock, mpsc};
+use tracing::{error, info};
+use utoipa::ToSchema;
+
+use crate::compile::CompileError;
+use crate::fleet::{Fleet, SwapError};
+use crate::release::modules::{Arrived, IngestError, Packing};
+use crate::release::{Admitted, ReleaseError, Releases};
+use crate::store::{Change, NewGeneration, Store, StoreError, Tenant, TenantId, VersionRow};
+
+/// Files in one upload.
+const FILES_MAX: usize = 32;
+/// Chunks of a body between the network and the disk.
+const CHUNKS: usize = 8;
+/// What is read of a body after it was refused, so that its sender gets to read why.
+const DRAIN_MAX: (usize, Duration) = (64 << 20, Duration::from_secs(10));
+/// The part that is no file.
+const OPTIONS: &str = "options";
+
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    #[error("the upload is no multipart/form-data: {0}")]
+    Multipart(#[from] multer::Error),
+    #[error("the upload has no file; send one as a part named, for example, hello.wasm")]
+    NoFile,
+    #[error("an upload may have {FILES_MAX} files")]
+    TooManyFiles,
+    #[error("a file must be named NAME.wasm or NAME.wasm.zst, not {0:?}")]
+    FileName(String),
+    #[error("{file:?} gives no function's path: {source}")]
+    Path { file: String, source: NameError },
+    #[error("two parts of the upload give the function {0}")]
+    Twice(FunctionPath),
+    #[error("the upload has two parts named `options`")]
+    TwoOptions,
+    #[error("the `options` part is above {} KiB", limits::OPTIONS_MAX_BYTES >> 10)]
+    OptionsTooLarge,
+    #[error("{0}")]
+    Options(#[from] OptionsError),
+    #[error(
+        "with several files, `options` is an object from file name to options, and {0:?} is the name of none"
+    )]
+    OptionsFor(String),
+    #[error("{file:?}: {source}")]
+    Module { file: String, source: ReleaseError },
+    #[error("{path} differs from {existing} only in case; remove that first")]
+    Case { path: FunctionPath, existing: FunctionPath },
+    #[error("a tenant may have {} functions", limits::FUNCTIONS_MAX)]
+    TooManyFunctions,
+    #[error("there is no function at {0}")]
+    NoFunction(FunctionPath),
+    #[error("{path} has no version {version}")]
+    NoVersion { path: FunctionPath, version: Version },
+    #[error("{path} has no version before {active}")]
+    NoOlder { path: FunctionPath, active: Version },
+    #[error("there is no such tenant")]
+    NoTenant,
+    #[error("{source}; generation {current} still serves")]
+    Swap { current: Generation, source: SwapError },
+    #[error("the release could not be written")]
+    Release(#[from] ReleaseError),
+    #[error("the store")]
+    Store(#[from] StoreError),
+}
+
+impl UploadError {
+    /// What the uploader is told.
+    pub fn problem(&self) -> Problem {
+        let code = match self {
+            Self::Multipart(multer::Error::StreamSizeExceeded { .. }) => {
+                let mib = limits::UPLOAD_MAX_BYTES >> 20;
+                return Problem::new(Code::TooLarge, format!("an upload may have {mib} MiB"));
+            }
+            Self::Multipart(_)
+            | Self::NoFile
+            | Self::TooManyFiles
+            | Self::Twice(_)
+            | Self::TwoOptions
+            | Self::Options(_)
+            | Self::OptionsFor(_) => Code::BadRequest,
+            Self::FileName(_) | Self::Path { .. } => Code::InvalidPath,
+            Self::OptionsTooLarge => Code::TooLarge,
+            Self::Module { file, source } => return module_problem(file, source),
+            Self::Case { .. } | Self::TooManyFunctions | Self::NoOlder { .. } => Code::Conflict,
+            Self::NoFunction(_) | Self::NoVersion { .. } | Self::NoTenant => Code::NotFound,
+            Self::Swap { source: SwapError::Busy, .. } => Code::Conflict,
+            Self::Swap { source: SwapError::NoTenant, .. } => Code::NotFound,
+            Self::Swap { source: SwapError::NotStarted(_), .. } => Code::WorkerUnavailable,
+            Self::Release(error) => return Problem::new(disk_code(error), error.for_owner()),
+            Self::Store(StoreError::Full(_)) => Code::StorageFull,
+            Self::Store(_) => {
+                return Problem::new(Code::Internal, "the host's store failed; nothing changed");
+            }
+        };
+        Problem::new(code, self.to_string())
+    }
+}
+
+fn module_problem(file: &str, error: &ReleaseError) -> Problem {
+    let code = match error {
+        ReleaseError::Ingest(IngestError::TooLarge) => Code::TooLarge,
+        ReleaseError::Ingest(IngestError::Body(_)) => Code::BadRequest,
+        ReleaseError::Ingest(IngestError::NotZstd | IngestError::Empty)
+        | ReleaseError::Compile(CompileError::Refused(_))
+        | ReleaseError::Options(_) => Code::InvalidModule,
+        other => disk_code(other),
+    };
+    Problem::new(code, format!("{file}: {}", error.for_owner()))
+}
+
+fn disk_code(error: &ReleaseError) -> Code {
+    let full = match error {
+        ReleaseError::Disk(error) | ReleaseError::Ingest(IngestError::Disk(error)) => {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        }
+        ReleaseError::Store(StoreError::Full(_)) => true,
+        _ => false,
+    };
+    if full { Code::StorageFull } else { Code::Internal }
+}
+
+/// The answer to an upload, given once the new generation serves.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Uploaded {
+    pub uploaded: bool,
+    pub generation: Generation,
+    pub functions: Vec<UploadedFunction>,
+    /// Receiving excluded.
+    pub compile_ms: u64,
+    /// From the new generation being started until the old one takes no more connections.
+    pub swap_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct UploadedFunction {
+    #[schema(value_type = String, example = "/hello")]
+    pub path: FunctionPath,
+    pub version: Version,
+    #[schema(value_type = String)]
+    pub sha256: ModuleDigest,
+    /// Bytes unpacked.
+    pub size: u64,
+    /// Bytes as kept.
+    pub stored: u64,
+    pub imports: Vec<String>,
+    /// The same module with the same options was active already: nothing changed.
+    pub unchanged: bool,
+}
+
+/// The answer to a rollback or a removal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Switched {
+    #[schema(value_type = String, example = "/hello")]
+    pub path: FunctionPath,
+    /// The version that is active now; null once removed.
+    pub version: Option<Version>,
+    pub generation: Generation,
+    pub swap_ms: u64,
+}
+
+#[derive(Clone)]
+pub struct Uploads {
+    store: Store,
+    fleet: Fleet,
+    releases: Releases,
+    /// One change of a tenant at a time.
+    changing: Arc<DashMap<TenantId, Arc<Mutex<()>>>>,
+    /// Held shared from a module's arrival to the commit that names it, and alone by the sweep.
+    arriving: Arc<RwLock<()>>,
+}
+
+/// A file of an upload, taken in.
+struct Incoming {
+    file: String,
+    path: FunctionPath,
+    arrived: Arrived,
+}
+
+impl Uploads {
+    pub fn new(store: Store, fleet: Fleet, releases: Releases) -> Self {
+        let (changing, arriving) = (Arc::default(), Arc::default());
+        Self { store, fleet, releases, changing, arriving }
+    }
+
+    /// Takes an upload: all its files go live together, or none does.
+    pub async fn receive(
+        &self,
+        tenant: &Tenant,
+        dir: Option<FunctionPath>,
+        headers: &HeaderMap,
+        body: Body,
+        by: &str,
+    ) -> Result<Uploaded, UploadError> {
+        let uploaded = self.take(tenant, dir, headers, body, by).await;
+        let outcome = match &uploaded {
+            Ok(uploaded) => {
+                let generation = uploaded.generation;
+                info!(tenant = %tenant.name, generation, by, swap_ms = uploaded.swap_ms, "uploaded");
+                "done"
+            }
+            Err(refused) => {
+                let problem = refused.problem();
+                if problem.status >= 500 {
+                    let error = refused as &dyn std::error::Error;
+                    error!(tenant = %tenant.name, by, error, "upload failed");
+                } else {
+                    info!(tenant = %tenant.name, by, reason = problem.detail, "upload refused");
+                }
+                if problem.status >= 500 { "failed" } else { "refused" }
+            }
+        };
+        metrics::counter!("hearth_uploads_total", "outcome" => outcome).increment(1);
+        uploaded
+    }
+
+    async fn take(
+        &self,
+        tenant: &Tenant,
+        dir: Option<FunctionPath>,
+        headers: &HeaderMap,
+        body: Body,
+        by: &str,
+    ) -> Result<Uploaded, UploadError> {
+        let _arriving = self.arriving.clone().read_owned().await;
+        let mut chunks = body.into_data_stream();
+        let parts = self.read_parts(dir.as_ref(), headers, &mut chunks).await;
+        if parts.is_err() {
+            drain(&mut chunks).await;
+        }
+        let (incoming, options) = parts?;
+        let mut patches = assign_options(&incoming, options)?;
+
+        let begun = Instant::now();
+        let mut admitted = Vec::new();
+        for Incoming { file, path, arrived } in incoming {
+            let patch = patches.remove(&path).unwrap_or_default();
+            match self.releases.admit(tenant, arrived).await {
+                Ok(module) => admitted.push((path, patch.over(module.declared.clone()), module)),
+                Err(source) => return Err(UploadError::Module { file, source }),
+            }
+        }
+        let compile_ms = begun.elapsed().as_millis() as u64;
+
+        let (tenant, _changing) = self.lock(tenant).await?;
+        let mut live = self.store.live_functions(tenant.id).await?;
+        let mut changes = Vec::new();
+        let mut functions = Vec::new();
+        for (path, options, module) in admitted {
+            let (row, unchanged) = self.next_version(&tenant, &live, path, options, module, by).await?;
+            functions.push(UploadedFunction {
+                path: row.path.clone(),
+                version: row.version,
+                sha256: row.sha256,
+                size: row.size,
+                stored: row.stored,
+                imports: row.imports.clone(),
+                unchanged,
+            });
+            if !unchanged {
+                live.retain(|function| function.path != row.path);
+                live.push(row.clone());
+                changes.push(Change::Add(row));
+            }
+        }
+        if live.len() > limits::FUNCTIONS_MAX {
+            return Err(UploadError::TooManyFunctions);
+        }
+        let (generation, swap) = self.apply(&tenant, &live, changes, "upload", by).await?;
+        let swap_ms = swap.as_millis() as u64;
+        Ok(Uploaded { uploaded: true, generation, functions, compile_ms, swap_ms })
+    }
+
+    /// Makes another version of a function the active one; without a number, the one before.
+    pub async fn rollback(
+        &self,
+        tenant: &Tenant,
+        path: &FunctionPath,
+        to: Option<Version>,
+        by: &str,
+    ) -> Result<Switched, UploadError> {
+        let (tenant, _changing) = self.lock(tenant).await?;
+        let function = self.store.function(tenant.id, path).await?;
+        let function = function.ok_or_else(|| UploadError::NoFunction(path.clone()))?;
+        let versions = self.store.versions(tenant.id, &function.path).await?;
+        let path = function.path;
+        let target = match (to, function.active) {
+            (Some(version), _) => versions.into_iter().find(|row| row.version == version).ok_or(
+                UploadError::NoVersion { path: path.clone(), version },
+            )?,
+            (None, Some(active)) => versions.into_iter().find(|row| row.version < active).ok_or(
+                UploadError::NoOlder { path: path.clone(), active },
+            )?,
+            // It was removed: back comes what was active last.
+            (None, None) => {
+                versions.into_iter().next().ok_or_else(|| UploadError::NoFunction(path.clone()))?
+            }
+        };
+        let version = target.version;
+        let mut live = self.store.live_functions(tenant.id).await?;
+        let mut changes = Vec::new();
+        if function.active != Some(version) {
+            live.retain(|function| function.path != path);
+            live.push(target);
+            changes.push(Change::Switch { path: path.clone(), version });
+        }
+        if live.len() > limits::FUNCTIONS_MAX {
+            return Err(UploadError::TooManyFunctions);
+        }
+        let (generation, swap) = self.apply(&tenant, &live, changes, "rollback", by).await?;
+        let swap_ms = swap.as_millis() as u64;
+        Ok(Switched { path, version: Some(version), generation, swap_ms })
+    }
+
+    /// Takes a function away. Its versions are kept for a while, so that it can be rolled back.
+    pub async fn remove(
+        &self,
+        tenant: &Tenant,
+        path: &FunctionPath,
+        by: &str,
+    ) -> Result<Switched, UploadError> {
+        let (tenant, _changing) = self.lock(tenant).await?;
+        let mut live = self.store.live_functions(tenant.id).await?;
+        let before = live.len();
+        live.retain(|function| function.path != *path);
+        if live.len() == before {
+            return Err(UploadError::NoFunction(path.clone()));
+        }
+        let changes = vec![Change::Remove { path: path.clone() }];
+        let (generation, swap) = self.apply(&tenant, &live, changes, "remove", by).await?;
+        let swap_ms = swap.as_millis() as u64;
+        Ok(Switched { path: path.clone(), version: None, generation, swap_ms })
+    }
+
+    /// Removes from disk what nothing names any more. Waits for uploads that are under way.
+    pub async fn sweep(&self) -> Result<u64, ReleaseError> {
+        let _alone = self.arriving.write().await;
+        for tenant in self.store.tenants().await? {
+            if let Ok((tenant, _changing)) = self.lock(&tenant).await {
+                self.releases.prune(&tenant, tenant.generation).await?;
+            }
+        }
+        self.releases.sweep().await
+    }
+
+    /// The tenant as it stands now, and the right to change it.
+    async fn lock(&self, tenant: &Tenant) -> Result<(Tenant, OwnedMutexGuard<()>), UploadError> {
+        let lock = self.changing.entry(tenant.id).or_default().clone();
+        let guard = lock.lock_owned().await;
+        match self.store.tenant(&tenant.name).await? {
+            Some(now) if now.id == tenant.id => Ok((now, guard)),
+            _ => Err(UploadError::NoTenant),
+        }
+    }
+
+    async fn next_version(
+        &self,
+        tenant: &Tenant,
+        live: &[VersionRow],
+        path: FunctionPath,
+        options: OptionsPatch,
+        module: Admitted,
+        by: &str,
+    ) -> Result<(VersionRow, bool), UploadError> {
+        let folded = path.folded();
+        if let Some(active) = live.iter().find(|function| function.path.folded() == folded) {
+            if active.path != path {
+                return Err(UploadError::Case { path, existing: active.path.clone() });
+            }
+            if active.sha256 == module.sha256 && active.options == options && !active.bundled {
+                return Ok((active.clone(), true));
+            }
+        }
+        let version = self.store.latest_version(tenant.id, &path).await? + 1;
+        let row = VersionRow {
+            path,
+            version,
+            sha256: module.sha256,
+            size: module.size,
+            stored: module.stored,
+            kind: module.kind,
+            imports: module.imports,
+            options,
+            bundled: false,
+            created_at: Timestamp::now(),
+            created_by: by.to_owned(),
+        };
+        Ok((row, false))
+    }
+
+    /// Puts these functions in the place of what the tenant serves. Without a change nothing is done.
+    async fn apply(
+        &self,
+        tenant: &Tenant,
+        functions: &[VersionRow],
+        changes: Vec<Change>,
+        cause: &str,
+        by: &str,
+    ) -> Result<(Generation, Duration), UploadError> {
+        if changes.is_empty() {
+            return Ok((tenant.generation, Duration::ZERO));
+        }
+        let generation = tenant.generation + 1;
+        self.releases.write(tenant, generation, functions).await?;
+        let (store, new) = (
+            self.store.clone(),
+            NewGeneration {
+                tenant: tenant.id,
+                generation,
+                cause: cause.to_owned(),
+                by: by.to_owned(),
+                changes,
+            },
+        );
+        let commit = async move {
+            store.commit_generation(new).await.map_err(|error| {
+                error!(error = &error as &dyn std::error::Error, "commit");
+                "the host's store did not take it".to_owned()
+            })
+        };
+        match self.fleet.swap(&tenant.name, generation, Box::pin(commit)).await {
+            Ok(took) => {
+                // Best effort: the next sweep takes what this leaves.
+                if let Err(error) = self.releases.prune(tenant, generation).await {
+                    error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "prune");
+                }
+                Ok((generation, took))
+            }
+            Err(source) => {
+                self.releases.discard(tenant, generation).await;
+                Err(UploadError::Swap { current: tenant.generation, source })
+            }
+        }
+    }
+
+    async fn read_parts(
+        &self,
+        dir: Option<&FunctionPath>,
+        headers: &HeaderMap,
+        chunks: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin + Send),
+    ) -> Result<(Vec<Incoming>, Option<Value>), UploadError> {
+        let content_type = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let boundary = multer::parse_boundary(content_type.unwrap_or_default())?;
+        let announced = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let limit = limits::UPLOAD_MAX_BYTES;
+        if announced.is_some_and(|announced: u64| announced > limit) {
+            return Err(multer::Error::StreamSizeExceeded { limit }.into());
+        }
+        let size = SizeLimit::new()
+            .whole_stream(limit)
+            .for_field(OPTIONS, limits::OPTIONS_MAX_BYTES as u64);
+        let constraints = Constraints::new().size_limit(size);
+        let mut multipart = Multipart::with_constraints(chunks, boundary, constraints);
+        let mut incoming: Vec<Incoming> = Vec::new();
+        let mut options = None;
+        while let Some(field) = multipart.next_field().await? {
+            let Some(file) = field.file_name().map(str::to_owned) else {
+                if field.name() == Some(OPTIONS) {
+                    if options.replace(read_options(field).await?).is_some() {
+                        return Err(UploadError::TwoOptions);
+                    }
+                    continue;
+                }
+                let name = field.name().unwrap_or_default().to_owned();
+                return Err(UploadError::FileName(name));
+            };
+            let (stem, packing) = match (file.strip_suffix(".wasm.zst"), file.strip_suffix(".wasm")) {
+                (Some(stem), _) => (stem, Packing::Zstd),
+                (None, Some(stem)) => (stem, Packing::Plain),
+                (None, None) => return Err(UploadError::FileName(file)),
+            };
+            let path = match FunctionPath::within(dir, stem) {
+                Ok(path) => path,
+                Err(source) => return Err(UploadError::Path { file, source }),
+            };
+            if incoming.iter().any(|earlier| earlier.path.folded() == path.folded()) {
+                return Err(UploadError::Twice(path));
+            }
+            if incoming.len() == FILES_MAX {
+                return Err(UploadError::TooManyFiles);
+            }
+            let arrived = self.take_file(packing, field).await?;
+            match arrived {
+                Ok(arrived) => incoming.push(Incoming { file, path, arrived }),
+                Err(error) => return Err(UploadError::Module { file, source: error.into() }),
+            }
+        }
+        if incoming.is_empty() {
+            return Err(UploadError::NoFile);
+        }
+        Ok((incoming, options))
+    }
+
+    /// Passes one file from the network to the thread that packs it.
+    async fn take_file(
+        &self,
+        packing: Packing,
+        mut field: Field<'_>,
+    ) -> Result<Result<Arrived, IngestError>, UploadError> {
+        let (sender, receiver) = mpsc::channel(CHUNKS);
+        let reader = Chunks { receiver, current: Bytes::new() };
+        let feed = async move {
+            loop {
+                match field.chunk().await {
+                    Ok(Some(chunk)) => {
+                        // It takes no more: what it has to say comes from the other side.
+                        if sender.send(Ok(chunk)).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    Ok(None) => return Ok(()),
+                    Err(error) => {
+                        let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into())).await;
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let (fed, arrived) = future::join(feed, self.releases.ingest(packing, reader)).await;
+        fed?;
+        Ok(arrived)
+    }
+}
+
+async fn read_options(field: Field<'_>) -> Result<Value, UploadError> {
+    let bytes = match field.bytes().await {
+        Err(multer::Error::FieldSizeExceeded { .. }) => return Err(UploadError::OptionsTooLarge),
+        bytes => bytes?,
+    };
+    serde_json::from_slice(&bytes)
+        .map_err(|error| OptionsError::Json(error.to_string()).into())
+}
+
+/// Which file the `options` part speaks of.
+fn assign_options(
+    incoming: &[Incoming],
+    options: Option<Value>,
+) -> Result<HashMap<FunctionPath, OptionsPatch>, UploadError> {
+    let object = match options {
+        None => return Ok(HashMap::new()),
+        Some(Value::Object(object)) => object,
+        Some(_) => return Err(OptionsError::NoObject.into()),
+    };
+    if let [only] = incoming {
+        // Both forms name the one file.
+        let named = object.len() == 1
+            && object.keys().all(|key| *key == only.file)
+            && object.values().all(Value::is_object);
+        if !named {
+            let patch = OptionsPatch::from_object(object)?;
+            return Ok(HashMap::from([(only.path.clone(), patch)]));
+        }
+    }
+    let mut patches = HashMap::new();
+    for (name, options) in object {
+        let Some(file) = incoming.iter().find(|incoming| incoming.file == name) else {
+            return Err(UploadError::OptionsFor(name));
+        };
+        let Value::Object(options) = options else { return Err(OptionsError::NoObject.into()) };
+        patches.insert(file.path.clone(), OptionsPatch::from_object(options)?);
+    }
+    Ok(patches)
+}
+
+/// Reads on for a while, so that a sender who does not look before it has sent everything still
+/// gets its answer.
+async fn drain(chunks: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin)) {
+    let (most, deadline) = DRAIN_MAX;
+    let mut read = 0;
+    let reading = async {
+        while let Some(Ok(chunk)) = chunks.next().await {
+            read += chunk.len();
+            if read > most {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(deadline, reading).await;
+}
+
+/// A body's chunks as a blocking reader.
+struct Chunks {
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(chunk) => self.current = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let taken = self.current.split_to(buffer.len().min(self.current.len()));
+        buffer[..taken.len()].copy_from_slice(&taken);
+        Ok(taken.len())
+    }
+}

@@ -1,0 +1,152 @@
+//! What dies: workers, at any time and over and over, and the process that they are forked from.
+
+use std::collections::BTreeSet;
+
+use nix::sys::signal::Signal;
+
+use crate::guests;
+use crate::host::{Host, Tenant};
+use crate::http::Connection;
+use crate::processes::{Beside, children, eventually, is_alive, signal};
+
+#[test]
+fn queued_connections_outlive_their_worker() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("one", guests::version_one());
+    let first = host.workers(&tenant)[0];
+    // A stopped process accepts nothing, so these wait in the kernel's queue.
+    signal(first, Signal::SIGSTOP);
+    let request = tenant.door().request("POST", "/one").bytes("demo");
+    let mut queued: Vec<Connection> = (0..20).map(|_| tenant.open()).collect();
+    for connection in &mut queued {
+        connection.send(&request).unwrap();
+    }
+    signal(first, Signal::SIGKILL);
+    for connection in &mut queued {
+        assert_eq!(connection.answer("POST").expect(200).text(), "version one");
+    }
+    assert_ne!(host.workers(&tenant)[0], first);
+    assert!(!is_alive(first));
+}
+
+#[test]
+fn only_the_calls_in_flight_notice_a_workers_death() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("slow", guests::slow());
+    let slow = tenant.door().request("POST", "/slow?ms=60000");
+    let mut direct = tenant.open();
+    direct.send(&slow.bytes("demo")).unwrap();
+    let by_path = &tenant.doors()[2];
+    let mut through = Connection::open(by_path.to).unwrap();
+    through.send(&by_path.request("POST", "/slow?ms=60000").bytes("front")).unwrap();
+    eventually("both calls", || {
+        let lines = tenant.ask("/logs");
+        (lines["lines"].as_array().unwrap().len() == 2).then_some(())
+    });
+    signal(host.workers(&tenant)[0], Signal::SIGKILL);
+    assert!(direct.is_closed());
+    // Nobody can say whether that call did its work, so it is not made again.
+    let answer = through.answer("POST");
+    assert!(matches!(answer.status, 502 | 503), "{answer:?}");
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    tenant.post("/slow?ms=1", "").expect(200);
+}
+
+#[test]
+fn a_tenant_that_dies_at_every_start_is_barred_and_its_fix_goes_up_at_its_own_port() {
+    let host = Host::start();
+    let (sick, well) = (host.tenant("sick"), host.tenant("well"));
+    sick.deploy("one", guests::version_one());
+    well.deploy("one", guests::version_one());
+    let spared = host.workers(&well);
+    assert_eq!(spared.len(), 1);
+
+    let killer = kill_every_worker_but(&host, spared.clone());
+    let neighbour = Beside::run({
+        let well = well.clone();
+        let mut connection = well.open();
+        move |wrong: &mut BTreeSet<String>| {
+            let answer = connection.call(&well.door().request("POST", "/one"));
+            if answer.status != 200 {
+                wrong.insert(answer.text());
+            }
+        }
+    });
+
+    let refused = eventually("503 by the host itself", || {
+        sick.door().request("POST", "/one").try_send(sick.door().to).ok().filter(|it| it.status == 503)
+    });
+    let refused = refused.expect_problem(503, "worker_unavailable");
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!(wait >= 1);
+    let worker = eventually("a reason", || {
+        let worker = sick.ask("/worker");
+        (worker["state"] == "barred" || worker["state"] == "backoff").then_some(worker)
+    });
+    assert!(worker["reason"].as_str().is_some_and(|reason| reason.contains("killed")), "{worker}");
+    assert_eq!(worker["pid"], serde_json::Value::Null);
+    eventually("the end of all tries", || (sick.state() == "barred").then_some(()));
+    for door in sick.doors() {
+        let refused = door.post("/one", "").expect_problem(503, "worker_unavailable");
+        assert!(refused.header("retry-after").is_some(), "{}", door.name);
+    }
+    let listed = host.command(&sick.token, &["worker", "list"]).done();
+    assert!(listed.contains("barred") && listed.contains("killed"), "{listed}");
+
+    let killed = killer.stop();
+    assert!(killed.len() >= 3, "{killed:?}");
+    sick.deploy("one", guests::version_two());
+    for door in sick.doors() {
+        assert_eq!(door.post("/one", "").expect(200).text(), "version two", "{}", door.name);
+    }
+    assert_eq!(sick.state(), "ready");
+    assert_eq!(neighbour.stop(), BTreeSet::new(), "the neighbour noticed something");
+    assert_eq!(host.workers(&well), spared);
+}
+
+#[test]
+fn workers_outlive_their_zygote_and_a_new_one_wakes_others() {
+    let host = Host::start();
+    let (awake, asleep) = (host.tenant("awake"), host.tenant("asleep"));
+    awake.deploy("one", guests::version_one());
+    let worker = host.workers(&awake)[0];
+    let mut connection = awake.open();
+    connection.call(&awake.door().request("POST", "/one")).expect(200);
+
+    let zygote = host.zygote().unwrap();
+    signal(zygote, Signal::SIGKILL);
+    let begun = std::time::Instant::now();
+    asleep.post("/hello", "{}").expect(200);
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(5), "a wake took {took:?}");
+    assert_ne!(host.zygote(), Some(zygote));
+
+    connection.call(&awake.door().request("POST", "/one")).expect(200);
+    assert_eq!(host.workers(&awake), [worker]);
+    // The host learns of the death of a worker that no zygote watches any more.
+    signal(worker, Signal::SIGKILL);
+    awake.post("/one", "").expect(200);
+    assert_ne!(host.workers(&awake), [worker]);
+    awake.deploy("one", guests::version_two());
+    assert_eq!(awake.post("/one", "").expect(200).text(), "version two");
+}
+
+/// Somebody from outside who kills each worker as soon as there is one.
+pub fn kill_every_worker_but(host: &Host, spared: Vec<i32>) -> Beside<i32> {
+    let zygote = host.zygote().unwrap();
+    Beside::run(move |killed| {
+        for pid in children(zygote) {
+            if !spared.contains(&pid) {
+                signal(pid, Signal::SIGKILL);
+                killed.insert(pid);
+            }
+        }
+    })
+}
+
+/// As above, for everything that this tenant starts from now on.
+pub fn kill_what_starts(host: &Host, tenant: &Tenant) -> Beside<i32> {
+    kill_every_worker_but(host, host.workers(tenant))
+}

@@ -1,0 +1,53 @@
+//! The functions that the tests upload, one for each behaviour. The compiler checks both ways:
+//! a name without a module does not compile, and neither does a file of `functions/testing`
+//! that is not listed here or that no test uses.
+
+macro_rules! guests {
+    ($($name:ident)*) => {
+        $(pub fn $name() -> &'static [u8] {
+            include_bytes!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../target/wasm32-wasip2/release/",
+                stringify!($name),
+                ".wasm"
+            ))
+        })*
+    };
+}
+
+guests! {
+    answers
+    big_response
+    calls_out
+    declares_options
+    dirties_memory
+    eats_memory
+    echo
+    imports_blobs
+    loops
+    no_response
+    prints
+    reads_env
+    slow
+    streams
+    traps
+    version_one
+    version_two
+    wasip3_hello
+    wstd_hello
+}
+
+include!(concat!(env!("OUT_DIR"), "/guests.rs"));
+
+macro_rules! is_listed {
+    ($name:ident) => {
+        #[expect(unused_imports, reason = "the import itself is the check")]
+        use self::$name as _;
+    };
+}
+for_each_guest!(is_listed);
+
+/// A core module, which is no component: header and nothing else.
+pub fn core_module() -> &'static [u8] {
+    b"\0asm\x01\0\0\0"
+}

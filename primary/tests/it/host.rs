@@ -1,0 +1,385 @@
+//! A real Hearth for one test: `hearth up` in a directory of its own, its tenants, and its
+//! command line. It is killed with the test; what it logged is printed when the test failed.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, PipeReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::http::{Answer, Connection, Part, Request, form};
+use crate::processes::{children, command_line, descendants, eventually, holders, signal};
+
+pub const ADMIN_TOKEN: &str = "hearth_the-admin-token-of-the-tests-and-of-none-else";
+
+/// Each host has its own range of ports, below those that the kernel hands out by itself. A port
+/// that something else has is skipped by the host.
+const PORTS_EACH: u16 = 24;
+static NEXT_PORT: AtomicU16 = AtomicU16::new(20_000);
+
+pub struct Host {
+    directory: TempDir,
+    options: Vec<String>,
+    child: Child,
+    pub front: SocketAddr,
+}
+
+impl Host {
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    pub fn with(options: &[&str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap();
+        let first = NEXT_PORT.fetch_add(PORTS_EACH, Ordering::Relaxed);
+        let ports = format!("{first}-{}", first + PORTS_EACH - 1);
+        let mut all = vec!["--tenant-ports", &ports, "--log", "text"];
+        all.extend(options);
+        let options: Vec<String> = all.into_iter().map(str::to_owned).collect();
+        let (child, front) = launch(directory.path(), "127.0.0.1:0", &options);
+        Self { directory, options, child, front }
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    pub fn scratch(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The host dies as by a power cut, and starts again on what it left.
+    pub fn kill_and_start_again(&mut self) {
+        let left = descendants(self.pid());
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        // What belonged to it ends by itself, and only then are its ports free.
+        eventually("the end of the host's processes", || {
+            left.iter().all(|pid| !crate::processes::is_alive(*pid)).then_some(())
+        });
+        // At the same address, so that what the test knows of it stays true.
+        let listen = self.front.to_string();
+        (self.child, self.front) = launch(self.directory.path(), &listen, &self.options);
+    }
+
+    /// Sends the signal that asks for an end; the end itself is waited for by [`Host::ended`].
+    pub fn terminate(&self) {
+        signal(self.pid(), Signal::SIGTERM);
+    }
+
+    #[track_caller]
+    pub fn ended(&mut self) -> ExitStatus {
+        eventually("the host's end", || self.child.try_wait().unwrap())
+    }
+
+    pub fn admin(&self, method: &str, path: &str) -> Request {
+        Request::new(method, &format!("/api/v1{path}")).bearer(ADMIN_TOKEN)
+    }
+
+    #[track_caller]
+    pub fn send(&self, request: &Request) -> Answer {
+        request.send(self.front)
+    }
+
+    #[track_caller]
+    pub fn tenant(&self, name: &str) -> Tenant {
+        let request = self.admin("POST", "/tenants").json(&json!({ "name": name }));
+        let made = self.send(&request).expect(201).json();
+        Tenant {
+            name: name.to_owned(),
+            port: made["port"].as_u64().unwrap().try_into().unwrap(),
+            token: made["token"].as_str().unwrap().to_owned(),
+            front: self.front,
+        }
+    }
+
+    /// The processes that serve this tenant, as the kernel sees them.
+    pub fn workers(&self, tenant: &Tenant) -> Vec<i32> {
+        let zygote = self.zygote();
+        let theirs = descendants(self.pid()).into_iter().filter(|pid| Some(*pid) != zygote);
+        holders(tenant.port, &theirs.collect::<Vec<_>>()).into_iter().collect()
+    }
+
+    /// The process that workers are forked from: of those that are what it is, the oldest that
+    /// holds no tenant's socket. A worker whose zygote died is a child of the host, too.
+    pub fn zygote(&self) -> Option<i32> {
+        let zygotes = children(self.pid()).into_iter().filter(|pid| {
+            command_line(*pid).contains("hearth-worker") && !has_a_listener(*pid)
+        });
+        zygotes.min()
+    }
+
+    /// The command line, as somebody with this token has it.
+    pub fn command(&self, token: &str, arguments: &[&str]) -> Said {
+        self.command_in(self.directory.path(), token, arguments)
+    }
+
+    pub fn command_in(&self, directory: &Path, token: &str, arguments: &[&str]) -> Said {
+        let output = hearth(self.directory.path())
+            .current_dir(directory)
+            .args(arguments)
+            .env("HEARTH_URL", format!("http://{}", self.front))
+            .env("HEARTH_TOKEN", token)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        Said { asked: arguments.join(" "), output }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(60)..];
+            println!("---- what the host said last ----\n{}", last.join("\n"));
+        }
+    }
+}
+
+/// The program, with nothing of the environment that the tests themselves run in.
+fn hearth(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
+    command.env_clear().env("HOME", home).env("RUST_BACKTRACE", "1");
+    for name in ["PATH", "CARGO_HOME", "RUSTUP_HOME"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+/// Starts the host and waits until it says, on descriptor 3, that it serves.
+fn launch(directory: &Path, listen: &str, options: &[String]) -> (Child, SocketAddr) {
+    let log = File::options().create(true).append(true).open(directory.join("log")).unwrap();
+    let (ready, its_end) = std::io::pipe().unwrap();
+    let program = hearth(directory);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", r#"exec "$0" up --ready-fd 3 "$@" 3>&0 0</dev/null"#])
+        .arg(program.get_program())
+        .arg("--data")
+        .arg(directory.join("data"))
+        .args(["--listen", listen])
+        .args(options)
+        .env_clear()
+        .envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .env("HEARTH_ADMIN_TOKEN", ADMIN_TOKEN)
+        .stdin(Stdio::from(its_end))
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    let child = command.spawn().unwrap();
+    // The command holds our copy of its end; without it, the pipe ends when the host does.
+    drop(command);
+    let Some(line) = first_line(ready) else {
+        let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
+        panic!("hearth up ended before it served:\n{log}");
+    };
+    let said: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(said["pid"], child.id(), "{line}");
+    (child, said["listen"].as_str().unwrap().parse().unwrap())
+}
+
+fn first_line(pipe: PipeReader) -> Option<String> {
+    let mut line = String::new();
+    BufReader::new(pipe).read_line(&mut line).unwrap();
+    line.ends_with('\n').then_some(line)
+}
+
+fn has_a_listener(pid: i32) -> bool {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let listening: Vec<String> = table
+        .lines()
+        .filter_map(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            (columns.get(3) == Some(&"0A")).then(|| format!("socket:[{}]", columns[9]))
+        })
+        .collect();
+    fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
+        fds.flatten().any(|fd| {
+            fs::read_link(fd.path())
+                .is_ok_and(|to| listening.iter().any(|it| to.as_os_str() == it.as_str()))
+        })
+    })
+}
+
+#[derive(Clone)]
+pub struct Tenant {
+    pub name: String,
+    pub port: u16,
+    pub token: String,
+    front: SocketAddr,
+}
+
+/// One of the three addresses at which a tenant's functions answer.
+pub struct Door {
+    pub name: &'static str,
+    pub to: SocketAddr,
+    host: Option<String>,
+    prefix: String,
+}
+
+impl Door {
+    pub fn request(&self, method: &str, path: &str) -> Request {
+        let request = Request::new(method, &format!("{}{path}", self.prefix));
+        match &self.host {
+            Some(host) => request.header("host", host),
+            None => request,
+        }
+    }
+
+    #[track_caller]
+    pub fn send(&self, request: &Request) -> Answer {
+        request.send(self.to)
+    }
+
+    #[track_caller]
+    pub fn post(&self, path: &str, body: &str) -> Answer {
+        self.send(&self.request("POST", path).body(body))
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Answer {
+        self.send(&self.request("GET", path))
+    }
+}
+
+impl Tenant {
+    /// Its own port.
+    pub fn door(&self) -> Door {
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        Door { name: "its own port", to, host: None, prefix: String::new() }
+    }
+
+    pub fn doors(&self) -> [Door; 3] {
+        [
+            self.door(),
+            Door {
+                name: "its host name",
+                to: self.front,
+                host: Some(format!("{}.localhost:{}", self.name, self.front.port())),
+                prefix: String::new(),
+            },
+            Door {
+                name: "its path",
+                to: self.front,
+                host: None,
+                prefix: format!("/t/{}", self.name),
+            },
+        ]
+    }
+
+    pub fn open(&self) -> Connection {
+        Connection::open(self.door().to).unwrap()
+    }
+
+    #[track_caller]
+    pub fn post(&self, path: &str, body: &str) -> Answer {
+        self.door().post(path, body)
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Answer {
+        self.door().get(path)
+    }
+
+    /// The management API, as the tenant's owner.
+    pub fn api(&self, method: &str, path: &str) -> Request {
+        let target = format!("/api/v1/tenants/{}{path}", self.name);
+        Request::new(method, &target).bearer(&self.token)
+    }
+
+    #[track_caller]
+    pub fn ask(&self, path: &str) -> Value {
+        self.api("GET", path).send(self.front).expect(200).json()
+    }
+
+    #[track_caller]
+    pub fn token(&self, scope: &str) -> String {
+        let request = self.api("POST", "/tokens").json(&json!({ "name": scope, "scope": scope }));
+        let made = request.send(self.front).expect(201).json();
+        made["token"].as_str().unwrap().to_owned()
+    }
+
+    /// An upload at the tenant's own port, which answers whatever it answers.
+    #[track_caller]
+    pub fn upload(&self, files: &[(&str, &[u8])], options: Option<&str>) -> Answer {
+        self.door().send(&upload(self.door().request("POST", "/$upload"), files, options).bearer(&self.token))
+    }
+
+    /// An upload that must succeed.
+    #[track_caller]
+    pub fn deploy(&self, name: &str, module: &[u8]) -> Value {
+        self.upload(&[(&format!("{name}.wasm"), module)], None).expect(200).json()
+    }
+
+    #[track_caller]
+    pub fn deploy_with(&self, name: &str, module: &[u8], options: &Value) -> Value {
+        let options = options.to_string();
+        self.upload(&[(&format!("{name}.wasm"), module)], Some(&options)).expect(200).json()
+    }
+
+    #[track_caller]
+    pub fn state(&self) -> String {
+        self.ask("/worker")["state"].as_str().unwrap().to_owned()
+    }
+}
+
+pub fn upload(request: Request, files: &[(&str, &[u8])], options: Option<&str>) -> Request {
+    let mut parts: Vec<Part<'_>> =
+        files.iter().map(|(file, bytes)| Part { name: "file", file: Some(file), bytes }).collect();
+    if let Some(options) = options {
+        parts.push(Part { name: "options", file: None, bytes: options.as_bytes() });
+    }
+    let (content_type, body) = form(&parts);
+    request.header("content-type", &content_type).body(body)
+}
+
+/// What a command said.
+pub struct Said {
+    asked: String,
+    output: Output,
+}
+
+impl Said {
+    #[track_caller]
+    pub fn done(self) -> String {
+        let error = self.error();
+        assert!(self.output.status.success(), "hearth {}: {error}", self.asked);
+        self.text()
+    }
+
+    #[track_caller]
+    pub fn json(self) -> Value {
+        let text = self.done();
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
+    }
+
+    /// Ended with this status, and what it said about why.
+    #[track_caller]
+    pub fn failed(self, status: i32) -> String {
+        let (text, error) = (self.text(), self.error());
+        assert_eq!(self.output.status.code(), Some(status), "hearth {}: {text}{error}", self.asked);
+        error
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    fn error(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+}

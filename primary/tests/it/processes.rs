@@ -1,0 +1,131 @@
+//! What the kernel knows of Hearth's processes. The tests trust it more than what the host says
+//! of itself.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Asks again until there is an answer. Fails the test when there is none in time.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        pause(Duration::from_millis(5));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "between two looks, never in place of one")]
+pub fn pause(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
+pub fn signal(pid: i32, signal: Signal) {
+    // It may be gone already, which is what most signals here are sent for.
+    let _ = kill(Pid::from_raw(pid), signal);
+}
+
+pub fn is_alive(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(") ").next().unwrap_or_default().starts_with('Z'))
+}
+
+pub fn children(pid: i32) -> Vec<i32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let lists = threads.flatten().filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
+    lists.flat_map(|list| list.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+pub fn descendants(pid: i32) -> Vec<i32> {
+    let mut found = children(pid);
+    let mut at = 0;
+    while at < found.len() {
+        found.extend(children(found[at]));
+        at += 1;
+    }
+    found
+}
+
+pub fn command_line(pid: i32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ")
+}
+
+/// Those of `pids` that hold the socket that listens on `port`.
+pub fn holders(port: u16, pids: &[i32]) -> BTreeSet<i32> {
+    let Some(inode) = listener(port) else { return BTreeSet::new() };
+    let socket = format!("socket:[{inode}]");
+    let holds = |pid: i32| {
+        fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
+            fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == socket.as_str()))
+        })
+    };
+    pids.iter().copied().filter(|pid| holds(*pid)).collect()
+}
+
+pub fn is_listening(port: u16) -> bool {
+    listener(port).is_some()
+}
+
+/// The inode of the socket that listens on `port` of the IPv4 loopback.
+fn listener(port: u16) -> Option<u64> {
+    const LISTEN: &str = "0A";
+    let local = format!("0100007F:{port:04X}");
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    table.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        (columns.get(1) == Some(&local.as_str()) && columns.get(3) == Some(&LISTEN))
+            .then(|| columns[9].parse().ok())?
+    })
+}
+
+/// Something done over and over beside the test, until it is stopped or dropped.
+pub struct Beside<T> {
+    stop: Arc<AtomicBool>,
+    seen: Arc<Mutex<BTreeSet<T>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<T: Ord + Clone + Send + 'static> Beside<T> {
+    pub fn run(mut act: impl FnMut(&mut BTreeSet<T>) + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::new(Mutex::new(BTreeSet::new()));
+        let thread = std::thread::spawn({
+            let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    act(&mut seen.lock().unwrap());
+                    pause(Duration::from_micros(300));
+                }
+            }
+        });
+        Self { stop, seen, thread: Some(thread) }
+    }
+
+    pub fn seen(&self) -> BTreeSet<T> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    pub fn stop(mut self) -> BTreeSet<T> {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("what runs beside a test does not panic");
+        }
+        self.seen()
+    }
+}
+
+impl<T> Drop for Beside<T> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}

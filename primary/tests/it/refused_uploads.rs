@@ -1,0 +1,253 @@
+//! Uploads that are refused: each with a code and a sentence that helps; the old version serves
+//! on, and nothing is left on disk.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::guests;
+use crate::host::{Host, Tenant, upload};
+use crate::http::{Answer, Connection, Part, Request, form};
+use crate::processes::eventually;
+
+/// A tenant whose function must be as before after whatever happens.
+struct Subject {
+    host: Host,
+    tenant: Tenant,
+    files: BTreeSet<String>,
+}
+
+impl Subject {
+    fn new() -> Self {
+        let host = Host::start();
+        let tenant = host.tenant("demo");
+        tenant.deploy("hello", guests::version_one());
+        let files = files(&host.data());
+        Self { host, tenant, files }
+    }
+
+    /// At each address, and by the management API.
+    #[track_caller]
+    fn refuses(&self, files: &[(&str, &[u8])], options: Option<&str>, status: u16, code: &str, sentence: &str) {
+        self.refuses_form(|request| upload(request, files, options), status, code, sentence);
+    }
+
+    #[track_caller]
+    fn refuses_form(&self, fill: impl Fn(Request) -> Request, status: u16, code: &str, sentence: &str) {
+        for door in self.tenant.doors() {
+            let request = fill(door.request("POST", "/$upload")).bearer(&self.tenant.token);
+            door.send(&request).expect_problem(status, code).expect_detail(sentence);
+        }
+        let request = fill(self.tenant.api("POST", "/functions"));
+        self.host.send(&request).expect_problem(status, code).expect_detail(sentence);
+        self.is_unchanged();
+    }
+
+    #[track_caller]
+    fn is_unchanged(&self) {
+        assert_eq!(self.tenant.post("/hello", "").expect(200).text(), "version one");
+        assert_eq!(self.tenant.ask("/generations")["generations"][0]["cause"], "upload");
+        assert_eq!(self.tenant.ask("/generations")["generations"].as_array().unwrap().len(), 2);
+        eventually("a disk as before", || {
+            let now = files(&self.host.data());
+            (now == self.files).then_some(())
+        });
+    }
+}
+
+/// Everything that is kept, but for what changes by itself.
+fn files(data: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut directories = vec![data.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = path.strip_prefix(data).unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                directories.push(path);
+            } else if !name.contains("/logs/") && !name.starts_with("hearth.db") {
+                found.insert(name);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_truncated_module() {
+    let subject = Subject::new();
+    let module = guests::version_two();
+    let half = &module[..module.len() / 2];
+    subject.refuses(&[("hello.wasm", half)], None, 400, "invalid_module", "hello.wasm");
+    let packed = zstd::encode_all(module, 3).unwrap();
+    let half = &packed[..packed.len() / 2];
+    subject.refuses(&[("hello.wasm.zst", half)], None, 400, "invalid_module", "hello.wasm.zst");
+    subject.refuses(&[("hello.wasm", b"")], None, 400, "invalid_module", "hello.wasm");
+    subject.refuses(&[("hello.wasm", b"#!/bin/sh\n")], None, 400, "invalid_module", "hello.wasm");
+    subject.refuses(&[("hello.wasm.zst", module)], None, 400, "invalid_module", "zst");
+}
+
+#[test]
+fn a_core_module() {
+    let module = guests::core_module();
+    Subject::new().refuses(&[("hello.wasm", module)], None, 400, "invalid_module", "component");
+}
+
+#[test]
+fn a_forbidden_import() {
+    let module = guests::imports_blobs();
+    let named = "example:blobs/store@1.2.0";
+    Subject::new().refuses(&[("hello.wasm", module)], None, 400, "invalid_module", named);
+}
+
+#[test]
+fn an_oversized_body() {
+    const LIMIT: usize = 32 << 20;
+    let subject = Subject::new();
+    let large = vec![0; LIMIT + 1];
+    for door in subject.tenant.doors() {
+        let request = upload(door.request("POST", "/$upload"), &[("hello.wasm", &large)], None);
+        refused_early(&door.to, &request.bearer(&subject.tenant.token));
+    }
+    let request = upload(subject.tenant.api("POST", "/functions"), &[("hello.wasm", &large)], None);
+    refused_early(&subject.host.front, &request);
+    // Without a length, it is noticed on the way.
+    let door = subject.tenant.door();
+    let mut connection = Connection::open(door.to).unwrap();
+    let (content_type, body) =
+        form(&[Part { name: "file", file: Some("hello.wasm"), bytes: &large }]);
+    let head = door
+        .request("POST", "/$upload")
+        .bearer(&subject.tenant.token)
+        .header("content-type", &content_type)
+        .header("transfer-encoding", "chunked");
+    connection.send(&head.bytes("demo")).unwrap();
+    for chunk in body.chunks(1 << 20) {
+        let mut framed = format!("{:x}\r\n", chunk.len()).into_bytes();
+        framed.extend_from_slice(chunk);
+        framed.extend_from_slice(b"\r\n");
+        if connection.send(&framed).is_err() {
+            break;
+        }
+    }
+    connection.answer("POST").expect_problem(413, "too_large").expect_detail("32");
+
+    // Small on the wire, large once unpacked: a module has a bound of its own.
+    let bomb = zstd::encode_all(std::io::repeat(0).take(129 << 20), 3).unwrap();
+    subject.refuses(&[("hello.wasm.zst", &bomb)], None, 413, "too_large", "128");
+    subject.is_unchanged();
+}
+
+/// The answer comes although, or because, nobody reads the body to its end.
+#[track_caller]
+fn refused_early(to: &std::net::SocketAddr, request: &Request) {
+    let answer: Answer = request.try_send(*to).expect("an answer in place of a reset");
+    answer.expect_problem(413, "too_large").expect_detail("32");
+}
+
+use std::io::Read;
+
+#[test]
+fn a_path_that_climbs_in_six_encodings() {
+    let subject = Subject::new();
+    for directory in ["/../", "/%2e%2e/", "/..%2f", "/%2e%2e%2f", "/..%5c", "/%252e%252e/"] {
+        for door in subject.tenant.doors() {
+            let path = format!("{directory}$upload");
+            let request = upload(
+                door.request("POST", &path),
+                &[("hello.wasm", guests::version_two())],
+                None,
+            );
+            let answer = door.send(&request.bearer(&subject.tenant.token));
+            answer.expect_problem(400, "invalid_path");
+        }
+    }
+    for file in [
+        "../hello.wasm",
+        "..\\hello.wasm",
+        "/etc/hello.wasm",
+        "%2e%2e%2fhello.wasm",
+        "a/../../hello.wasm",
+        "he\0llo.wasm",
+        ".hello.wasm",
+        "$hello.wasm",
+        "..wasm",
+        ".wasm",
+    ] {
+        let files = [(file, guests::version_two())];
+        subject.refuses(&files, None, 400, "invalid_path", "path");
+    }
+    for directory in ["..", "a/../b", "%2e%2e", "a\\b", "/etc"] {
+        let target = format!("/functions?dir={}", directory.replace('%', "%25").replace('\\', "%5C"));
+        let files = [("hello.wasm", guests::version_two())];
+        let request = upload(subject.tenant.api("POST", &target), &files, None);
+        let answer = subject.host.send(&request);
+        if directory == "/etc" && answer.status == 200 {
+            panic!("an absolute directory is none: {answer:?}");
+        }
+        answer.expect_problem(400, "invalid_path");
+    }
+    subject.is_unchanged();
+}
+
+#[test]
+fn a_wrong_token_and_none() {
+    let subject = Subject::new();
+    let files = [("hello.wasm", guests::version_two())];
+    for door in subject.tenant.doors() {
+        let request = upload(door.request("POST", "/$upload"), &files, None);
+        door.send(&request).expect_problem(401, "unauthenticated").expect_detail("token");
+        for wrong in ["hearth_0000000000000000000000000000000000000000000", "", "nonsense"] {
+            door.send(&request.clone().bearer(wrong)).expect_problem(401, "unauthenticated");
+        }
+        let known_but_weak = request.clone().bearer(&subject.tenant.token("invoke"));
+        door.send(&known_but_weak).expect_problem(403, "forbidden").expect_detail("deploy");
+    }
+    subject.is_unchanged();
+}
+
+#[test]
+fn two_parts_of_one_name() {
+    let (one, two) = (guests::version_one(), guests::version_two());
+    let subject = Subject::new();
+    subject.refuses(&[("hello.wasm", two), ("hello.wasm", one)], None, 400, "bad_request", "hello");
+    let packed = zstd::encode_all(two, 3).unwrap();
+    let files = [("hello.wasm", one), ("hello.wasm.zst", packed.as_slice())];
+    subject.refuses(&files, None, 400, "bad_request", "hello");
+    let files = [("hello.wasm", one), ("HELLO.wasm", two)];
+    subject.refuses(&files, None, 400, "bad_request", "hello");
+}
+
+#[test]
+fn options_that_are_none() {
+    let subject = Subject::new();
+    let files = [("hello.wasm", guests::version_two())];
+    for (options, sentence) in [
+        ("{", "JSON"),
+        ("[]", "object"),
+        (r#"{"metods":["GET"]}"#, "metods"),
+        (r#"{"schema":{}}"#, "schema"),
+        (r#"{"timeout_ms":0}"#, "timeout_ms"),
+        (r#"{"auth":"admin"}"#, "auth"),
+    ] {
+        subject.refuses(&files, Some(options), 400, "bad_request", sentence);
+    }
+    let two = [("hello.wasm", guests::version_two()), ("other.wasm", guests::version_two())];
+    subject.refuses(&two, Some(r#"{"third.wasm":{}}"#), 400, "bad_request", "third.wasm");
+}
+
+#[test]
+fn forms_that_are_none() {
+    let subject = Subject::new();
+    let plain = |request: Request| request.header("content-type", "text/plain").body("hello");
+    subject.refuses_form(plain, 400, "bad_request", "multipart/form-data");
+    subject.refuses(&[], None, 400, "bad_request", "file");
+    let files = [("hello.txt", guests::version_two())];
+    subject.refuses(&files, None, 400, "bad_request", ".wasm");
+    let cut = |request: Request| {
+        let (content_type, body) =
+            form(&[Part { name: "file", file: Some("hello.wasm"), bytes: guests::version_two() }]);
+        request.header("content-type", &content_type).body(&body[..body.len() - 30])
+    };
+    subject.refuses_form(cut, 400, "bad_request", "");
+}
