@@ -21,6 +21,7 @@ use axum::extract::FromRef;
 use axum::routing::get;
 use axum::{Extension, Router, middleware};
 use tokio_util::sync::CancellationToken;
+use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -54,7 +55,7 @@ struct State {
 
 /// Whether the host is going down.
 #[derive(Clone)]
-struct Stopping(CancellationToken);
+pub struct Stopping(CancellationToken);
 
 macro_rules! parts {
     ($($part:ident: $type:ty),+ $(,)?) => {
@@ -89,13 +90,8 @@ impl FromRef<State> for tokens::Grants {
 
 pub fn router(api: Api) -> Router {
     let grants = tokens::Grants::new(api.store.clone(), api.fleet.clone());
-    let (router, mut document) = described().split_for_parts();
-    openapi::add_problems(&mut document);
+    let (router, document) = routes();
     router
-        .route("/", get(pages::front))
-        .route("/api/docs", get(pages::to_reader))
-        .route("/api/docs/", get(pages::reader_index))
-        .route("/api/docs/{*file}", get(pages::reader))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(Extension(openapi::Rendered::new(&document)))
@@ -103,7 +99,19 @@ pub fn router(api: Api) -> Router {
         .with_state(State { api, grants })
 }
 
-/// Every route that the document lists.
+/// Everything that is served here, and the document of it.
+fn routes() -> (Router<State>, OpenApi) {
+    let (router, mut document) = described().split_for_parts();
+    openapi::add_problems(&mut document);
+    let router = router
+        .route("/", get(pages::front))
+        .route("/api/docs", get(pages::to_reader))
+        .route("/api/docs/", get(pages::reader_index))
+        .route("/api/docs/{*file}", get(pages::reader));
+    (router, document)
+}
+
+/// Everything but the pages for people.
 fn described() -> OpenApiRouter<State> {
     OpenApiRouter::with_openapi(openapi::blank())
         .routes(routes!(auth::whoami))
@@ -129,4 +137,142 @@ fn described() -> OpenApiRouter<State> {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(openapi::openapi))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    const OPERATIONS: &str = "\
+GET    /api/openapi.json openapi
+GET    /api/v1/tenants list_tenants
+POST   /api/v1/tenants create_tenant
+GET    /api/v1/tenants/{tenant} get_tenant
+DELETE /api/v1/tenants/{tenant} delete_tenant
+GET    /api/v1/tenants/{tenant}/calls list_calls
+GET    /api/v1/tenants/{tenant}/functions list_functions
+POST   /api/v1/tenants/{tenant}/functions upload
+GET    /api/v1/tenants/{tenant}/functions/{path} get_function
+DELETE /api/v1/tenants/{tenant}/functions/{path} remove_function
+POST   /api/v1/tenants/{tenant}/functions/{path}/invoke invoke
+POST   /api/v1/tenants/{tenant}/functions/{path}/rollback rollback
+GET    /api/v1/tenants/{tenant}/functions/{path}/versions list_versions
+GET    /api/v1/tenants/{tenant}/generations list_generations
+GET    /api/v1/tenants/{tenant}/logs list_lines
+GET    /api/v1/tenants/{tenant}/tokens list_tokens
+POST   /api/v1/tenants/{tenant}/tokens create_token
+DELETE /api/v1/tenants/{tenant}/tokens/{id} delete_token
+GET    /api/v1/tenants/{tenant}/worker get_worker
+POST   /api/v1/tenants/{tenant}/worker/restart restart_worker
+POST   /api/v1/tenants/{tenant}/worker/start start_worker
+POST   /api/v1/tenants/{tenant}/worker/stop stop_worker
+GET    /api/v1/tokens list_admin_tokens
+POST   /api/v1/tokens create_admin_token
+DELETE /api/v1/tokens/{id} delete_admin_token
+GET    /api/v1/whoami whoami
+GET    /healthz healthz
+GET    /metrics metrics
+GET    /readyz readyz
+";
+    const PAGES: [&str; 4] = ["/", "/api/docs", "/api/docs/", "/api/docs/{*file}"];
+
+    fn document() -> Value {
+        serde_json::to_value(routes().1).unwrap()
+    }
+
+    fn operations(document: &Value) -> Vec<(String, String, Value)> {
+        let mut operations = Vec::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for method in ["get", "post", "put", "patch", "delete"] {
+                if let Some(operation) = item.get(method) {
+                    operations.push((method.to_uppercase(), path.clone(), operation.clone()));
+                }
+            }
+        }
+        operations
+    }
+
+    #[test]
+    fn the_document_lists_these_operations() {
+        let listed: String = operations(&document())
+            .iter()
+            .map(|(method, path, operation)| {
+                format!("{method:<6} {path} {}\n", operation["operationId"].as_str().unwrap())
+            })
+            .collect();
+        assert_eq!(listed, OPERATIONS);
+    }
+
+    /// The router shows its paths to `Debug` only.
+    #[test]
+    fn the_router_serves_what_the_document_lists_and_the_pages() {
+        let shown = format!("{:?}", routes().0);
+        let served: BTreeSet<&str> = shown
+            .split('"')
+            .filter(|piece| piece.starts_with('/') && !piece.contains("__private"))
+            .collect();
+        let document = document();
+        let listed = document["paths"].as_object().unwrap().keys().map(String::as_str);
+        assert_eq!(served, listed.chain(PAGES).collect::<BTreeSet<_>>());
+    }
+
+    #[test]
+    fn every_operation_is_summed_up_and_says_how_it_refuses() {
+        let document = document();
+        assert_eq!(document["openapi"], "3.1.0");
+        assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+        for (method, path, operation) in operations(&document) {
+            let place = format!("{method} {path}");
+            let summary = operation["summary"].as_str().unwrap_or_default();
+            assert!(!summary.is_empty() && !summary.ends_with('.'), "{place}: {summary:?}");
+            let responses = operation["responses"].as_object().unwrap();
+            let problem = |status: &str| {
+                let schema = "#/components/schemas/Problem";
+                let response = &responses[status]["content"]["application/problem+json"];
+                assert_eq!(response["schema"]["$ref"], schema, "{place}: {status}");
+            };
+            if operation.get("security").is_none() {
+                problem("401");
+                problem("403");
+            }
+            if path.contains('{') {
+                problem("404");
+            }
+            let named = path.matches('{').count();
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let described = parameters.filter(|parameter| parameter["in"] == "path").count();
+            assert_eq!(described, named, "{place}: parameters in the path");
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+            match value {
+                Value::Object(object) => {
+                    found.extend(object.get("$ref").and_then(Value::as_str));
+                    object.values().for_each(|value| references(value, found));
+                }
+                Value::Array(array) => array.iter().for_each(|value| references(value, found)),
+                _ => {}
+            }
+        }
+        let document = document();
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+
+    #[test]
+    fn dump() {
+        std::fs::write("/tmp/store-try/openapi.json", serde_json::to_string_pretty(&document()).unwrap()).unwrap();
+    }
 }

@@ -86,7 +86,10 @@ impl Programs {
 fn lock(data: &Path) -> anyhow::Result<File> {
     let file = File::options().create(true).truncate(false).write(true).open(data.join("lock"))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!("another hearth runs on {}; stop it, or give --data another directory", data.display());
+        bail!(
+            "another hearth runs on {}; stop it, or give --data another directory",
+            data.display()
+        );
     }
     Ok(file)
 }
@@ -186,14 +189,14 @@ async fn host(
         gateway: gateway.clone(),
         provision: provision.clone(),
         logs: logs.clone(),
-        telemetry,
+        telemetry: telemetry.clone(),
         stop: stop.clone(),
     });
     let front = Front { platform, gateway, uploads: uploads.clone(), store: store.clone() };
     let close_doors = CancellationToken::new();
     let doors = tokio::spawn(front.clone().receive(visits, close_doors.clone()));
     let upkeep =
-        tokio::spawn(upkeep::run(store.clone(), uploads, fleet.clone(), stop.clone()));
+        tokio::spawn(upkeep::run(store.clone(), uploads, fleet.clone(), telemetry, stop.clone()));
     let front = tokio::spawn(front.run(listener, stop.clone()));
 
     tell_ready(ready, &config, listen)?;
@@ -287,7 +290,12 @@ fn greet(provision: &Provision, tenants: &[Tenant], listen: SocketAddr, token: &
     match tenants {
         [] => println!("  next       hearth tenant add NAME"),
         [first, ..] => {
-            println!("  tenants    {}; the first is {}, at {}", tenants.len(), first.name, provision.url(first));
+            println!(
+                "  tenants    {}; the first is {}, at {}",
+                tenants.len(),
+                first.name,
+                provision.url(first)
+            );
             println!("  try        curl -d '{{\"name\":\"Ada\"}}' {}/hello", provision.url(first));
         }
     }

@@ -93,6 +93,7 @@ impl Compiler {
 }
 
 fn too_much() -> Diagnosis {
-    let detail = "compiling this module took more time or memory than a module may take; make it smaller";
+    let detail =
+        "compiling this module took more time or memory than a module may take; make it smaller";
     Diagnosis { detail: detail.to_owned() }
 }

@@ -755,7 +755,7 @@ mod tests {
     fn args(key: &str, text: &str) -> UpArgs {
         use clap::{Args, FromArgMatches};
         let command = UpArgs::augment_args(clap::Command::new("up"));
-        let matches = command.get_matches_from(["up", &format!("--{key}"), text]);
+        let matches = command.get_matches_from(["up", &format!("--{key}={text}")]);
         UpArgs::from_arg_matches(&matches).unwrap()
     }
 
@@ -924,12 +924,12 @@ mod tests {
     #[test]
     fn what_can_be_an_admin_token() {
         let good = "0123456789abcdef";
-        assert_eq!(super::admin_token(&format!(" {good}\n")).as_deref(), Some(good));
+        assert_eq!(admin_token(&format!(" {good}\n")).as_deref(), Some(good));
         let long = "x".repeat(513);
         for bad in
             ["", "short", "0123456789 abcdef", "0123456789\nabcdef", "0123456789abcdéf", &long]
         {
-            assert_eq!(super::admin_token(bad), None, "{bad:?}");
+            assert_eq!(admin_token(bad), None, "{bad:?}");
         }
     }
 

@@ -103,11 +103,7 @@ pub struct Fleet {
 
 impl Fleet {
     pub fn new(shared: Shared) -> Self {
-        Self {
-            shared: Arc::new(shared),
-            tenants: Arc::default(),
-            supervisors: TaskTracker::new(),
-        }
+        Self { shared: Arc::new(shared), tenants: Arc::default(), supervisors: TaskTracker::new() }
     }
 
     /// Binds the tenant's port and supervises it from now on.

@@ -131,15 +131,17 @@ impl Front {
             connections.spawn(async move {
                 match visit {
                     Visit::Door { tenant, stream } => front.door(tenant, stream, stop).await,
-                    Visit::Turned { tenant, stream, retry_after } => match TcpStream::from_std(stream) {
-                        Ok(stream) => {
-                            let answer = move |request| {
-                                front.clone().turn_away(tenant.clone(), retry_after, request)
-                            };
-                            serve(stream, stop, answer).await;
+                    Visit::Turned { tenant, stream, retry_after } => {
+                        match TcpStream::from_std(stream) {
+                            Ok(stream) => {
+                                let answer = move |request| {
+                                    front.clone().turn_away(tenant.clone(), retry_after, request)
+                                };
+                                serve(stream, stop, answer).await;
+                            }
+                            Err(error) => warn!(error = &error as &dyn std::error::Error, "visit"),
                         }
-                        Err(error) => warn!(error = &error as &dyn std::error::Error, "visit"),
-                    },
+                    }
                 }
                 drop(permit);
             });
@@ -203,7 +205,12 @@ impl Front {
     }
 
     /// An upload at the front door needs no worker, so a barred tenant's fix can come this way too.
-    async fn take_upload(&self, name: &TenantName, dir: UploadDir, request: Request<Body>) -> Response {
+    async fn take_upload(
+        &self,
+        name: &TenantName,
+        dir: UploadDir,
+        request: Request<Body>,
+    ) -> Response {
         let problem = match self.store.tenant(name).await {
             Ok(Some(tenant)) => return self.upload(&tenant, dir, request).await,
             Ok(None) => Problem::new(Code::NotFound, format!("there is no tenant {name}")),
@@ -223,7 +230,11 @@ impl Front {
         };
         let caller = match auth::authenticate(&self.store, request.headers()).await {
             // An admin's token is never taken at a tenant's address.
-            Ok(caller) if caller.tenant == Some(tenant.id) && caller.scope.covers(Scope::Deploy) => caller,
+            Ok(caller)
+                if caller.tenant == Some(tenant.id) && caller.scope.covers(Scope::Deploy) =>
+            {
+                caller
+            }
             Ok(_) => {
                 let detail = "this token may not deploy here; it takes one of this tenant with the scope deploy";
                 return refuse(Problem::new(Code::Forbidden, detail), None, &id);

@@ -16,7 +16,10 @@ use axum::response::Response;
 use hearth_wire::{
     Code, FunctionPath, Origin, PROBLEM_JSON, Problem, RequestId, TenantName, header,
 };
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, TE, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, TE,
+    WWW_AUTHENTICATE,
+};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Uri};
 use ipnet::IpNet;
@@ -64,7 +67,11 @@ impl Gateway {
     }
 
     fn peer(&self, ip: IpAddr) -> Peer {
-        if self.trusted.iter().any(|net| net.contains(&ip)) { Peer::Trusted(ip) } else { Peer::Stranger(ip) }
+        if self.trusted.iter().any(|net| net.contains(&ip)) {
+            Peer::Trusted(ip)
+        } else {
+            Peer::Stranger(ip)
+        }
     }
 
     /// Serves a request for the tenant that its host names.
@@ -124,7 +131,8 @@ impl Gateway {
         request: Request<Body>,
     ) -> Response {
         let (parts, body) = request.into_parts();
-        let kept = [CONTENT_TYPE, CONTENT_LENGTH, ACCEPT, HeaderName::from_static(header::REQUEST_ID)];
+        let kept =
+            [CONTENT_TYPE, CONTENT_LENGTH, ACCEPT, HeaderName::from_static(header::REQUEST_ID)];
         let mut headers: HeaderMap = kept
             .into_iter()
             .filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())))

@@ -478,3 +478,206 @@ impl Owner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hearth_wire::Outcome;
+    use tokio::sync::broadcast::error::RecvError;
+
+    use super::*;
+
+    fn tenant() -> TenantName {
+        "acme".parse().unwrap()
+    }
+
+    fn scratch() -> (tempfile::TempDir, Logs) {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("tenants/acme")).unwrap();
+        let logs = Logs::open(directory.path()).unwrap();
+        (directory, logs)
+    }
+
+    fn line(text: &str) -> LogLine {
+        LogLine {
+            time_ms: 1,
+            function: "/a".parse().unwrap(),
+            version: 1,
+            request_id: "r".into(),
+            stream: LogStream::Stdout,
+            text: text.into(),
+        }
+    }
+
+    fn call() -> CallRecord {
+        CallRecord {
+            time_ms: 1,
+            function: "/a".parse().unwrap(),
+            version: 1,
+            request_id: "r".into(),
+            method: "POST".into(),
+            status: 200,
+            outcome: Outcome::Answered,
+            duration_us: 5,
+            request_bytes: 0,
+            response_bytes: 2,
+            cold_us: None,
+        }
+    }
+
+    fn lines(texts: &[&str]) -> Report {
+        Report { lines: texts.iter().map(|text| line(text)).collect(), ..Report::default() }
+    }
+
+    fn texts(page: &Page<LogLine>) -> Vec<&str> {
+        page.entries.iter().map(|entry| &*entry.record.text).collect()
+    }
+
+    async fn all(logs: &Logs) -> Page<LogLine> {
+        logs.page(&tenant(), Query { limit: PAGE_MAX, ..Query::default() }).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn lines_and_calls_are_counted_apart_and_outlive_a_restart() {
+        let (directory, logs) = scratch();
+        let calls = vec![call(), call()];
+        logs.take(&tenant(), Report { lines: vec![line("one")], calls, ..Report::default() });
+        logs.close().await;
+        logs.close().await;
+
+        let logs = Logs::open(directory.path()).unwrap();
+        logs.take(&tenant(), lines(&["two"]));
+        logs.close().await;
+        let page = all(&logs).await;
+        assert_eq!(texts(&page), ["one", "two"]);
+        assert_eq!(page.entries[1].id, 2);
+        let calls: Page<CallRecord> =
+            logs.page(&tenant(), Query { limit: 10, ..Query::default() }).await.unwrap();
+        assert_eq!(calls.entries.iter().map(|e| e.id).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(calls.entries[0].record, call());
+    }
+
+    async fn next(followed: &mut Followed<LogLine>) -> Option<String> {
+        match followed.news.recv().await {
+            Ok(News::Entry(entry)) => Some(format!("{} {}", entry.id, entry.record.text)),
+            Ok(News::Dropped(count)) => Some(format!("dropped {count}")),
+            Err(RecvError::Lagged(count)) => Some(format!("missed {count}")),
+            Err(RecvError::Closed) => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_follower_gets_the_past_it_asked_for_and_all_that_comes() {
+        let (_directory, logs) = scratch();
+        logs.take(&tenant(), lines(&["one", "two", "three"]));
+        let acme = tenant();
+        let follow = |since| logs.follow::<LogLine>(&acme, since, Filter::default());
+        for (since, past) in [
+            (Since::Last(0), &[][..]),
+            (Since::Last(2), &["two", "three"]),
+            (Since::After(1), &["two", "three"]),
+            (Since::After(3), &[]),
+        ] {
+            let followed = follow(since).await.unwrap();
+            assert_eq!(texts(&followed.past), past, "{since:?}");
+        }
+        let mut followed = follow(Since::Last(1)).await.unwrap();
+        logs.take(&tenant(), lines(&["four"]));
+        logs.take(&tenant(), Report { lines_dropped: 7, ..lines(&["five"]) });
+        assert_eq!(next(&mut followed).await.as_deref(), Some("4 four"));
+        assert_eq!(next(&mut followed).await.as_deref(), Some("5 five"));
+        assert_eq!(next(&mut followed).await.as_deref(), Some("dropped 7"));
+        logs.end_follows().await;
+        assert_eq!(next(&mut followed).await, None);
+        assert!(matches!(follow(Since::Last(0)).await, Err(LogsError::Closed)));
+        logs.take(&tenant(), lines(&["six"]));
+        logs.close().await;
+        assert_eq!(all(&logs).await.entries.len(), 6);
+    }
+
+    #[tokio::test]
+    async fn a_slow_follower_is_told_what_it_missed() {
+        let (_directory, logs) = scratch();
+        let mut followed =
+            logs.follow::<LogLine>(&tenant(), Since::Last(0), Filter::default()).await.unwrap();
+        let texts: Vec<String> = (1..=BEHIND_MAX + 5).map(|n| n.to_string()).collect();
+        logs.take(&tenant(), lines(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
+        // Answered after the report was taken.
+        let _ = logs.follow::<CallRecord>(&tenant(), Since::Last(0), Filter::default()).await;
+        assert_eq!(next(&mut followed).await.as_deref(), Some("missed 5"));
+        assert_eq!(next(&mut followed).await.as_deref(), Some("6 6"));
+    }
+
+    #[tokio::test]
+    async fn followers_are_bounded() {
+        let (_directory, logs) = scratch();
+        let mut followers = Vec::new();
+        let acme = tenant();
+        let follow = || logs.follow::<LogLine>(&acme, Since::Last(0), Filter::default());
+        for _ in 0..FOLLOWERS_MAX {
+            followers.push(follow().await.unwrap());
+        }
+        assert!(matches!(follow().await, Err(LogsError::TooManyFollowers)));
+        followers.pop();
+        follow().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_removed_tenant_s_journals_stay_gone() {
+        let (directory, logs) = scratch();
+        logs.take(&tenant(), lines(&["one"]));
+        let mut followed =
+            logs.follow::<LogLine>(&tenant(), Since::Last(0), Filter::default()).await.unwrap();
+        logs.remove(&tenant()).await;
+        assert_eq!(next(&mut followed).await, None);
+        let of_acme = directory.path().join("tenants/acme");
+        assert!(!of_acme.join("logs").exists());
+        std::fs::remove_dir(&of_acme).unwrap();
+        logs.take(&tenant(), lines(&["late"]));
+        logs.close().await;
+        assert!(!of_acme.exists());
+    }
+
+    /// The owner is held up, so that what comes has to wait.
+    #[tokio::test]
+    async fn one_tenant_s_flood_leaves_room_for_others() {
+        let (directory, logs) = scratch();
+        let beta: TenantName = "beta".parse().unwrap();
+        std::fs::create_dir_all(directory.path().join("tenants/beta")).unwrap();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let hold = Request::Follow(Box::new(move |_| {
+            let _ = held.recv();
+        }));
+        logs.requests.send(hold).await.ok().unwrap();
+        for n in 0..2 * QUEUE {
+            logs.take(&tenant(), lines(&[&n.to_string()]));
+        }
+        logs.take(&beta, lines(&["beta"]));
+        drop(release);
+        logs.close().await;
+        assert_eq!(all(&logs).await.entries.len(), QUEUE_OF_ONE);
+        let page: Page<LogLine> =
+            logs.page(&beta, Query { limit: 10, ..Query::default() }).await.unwrap();
+        assert_eq!(texts(&page), ["beta"]);
+        assert!(logs.waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn only_so_many_journals_are_held_open() {
+        let (directory, logs) = scratch();
+        let names: Vec<TenantName> =
+            (0..OPEN_MAX + 3).map(|n| format!("t{n}").parse().unwrap()).collect();
+        for round in ["one", "two"] {
+            for name in &names {
+                let _ = std::fs::create_dir(directory.path().join("tenants").join(name.as_str()));
+                logs.take(name, lines(&[round]));
+                // Answered after the report was taken.
+                let _ = logs.follow::<CallRecord>(name, Since::Last(0), Filter::default()).await;
+            }
+        }
+        logs.close().await;
+        for name in &names {
+            let page = logs.page(name, Query { limit: 10, ..Query::default() }).await.unwrap();
+            assert_eq!(texts(&page), ["one", "two"], "{name}");
+        }
+    }
+}

@@ -99,7 +99,8 @@ impl Provision {
             tenant => tenant?,
         };
         let tenant = self.complete(tenant, by).await?;
-        let token = self.store.create_token(Some(tenant.id), "owner".to_owned(), Scope::Owner, None);
+        let token =
+            self.store.create_token(Some(tenant.id), "owner".to_owned(), Scope::Owner, None);
         let (_, token) = token.await?;
         let grants = self.store.grants(tenant.id).await?;
         self.fleet.add(tenant.clone(), grants, listener);
@@ -112,7 +113,7 @@ impl Provision {
         if tenant.generation > 0 {
             return Ok(tenant);
         }
-        let rows: Vec<VersionRow> = self.bundled.iter().map(|function| first_version(function)).collect();
+        let rows: Vec<VersionRow> = self.bundled.iter().map(first_version).collect();
         let generation = 1;
         self.releases.write(&tenant, generation, &rows).await?;
         self.store

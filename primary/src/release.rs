@@ -21,8 +21,7 @@ use std::sync::Arc;
 
 use dashmap::{DashMap, DashSet};
 use hearth_wire::{
-    FunctionPath, Generation, Manifest, ManifestFunction, ModuleDigest, OptionsError,
-    OptionsPatch,
+    FunctionPath, Generation, Manifest, ManifestFunction, ModuleDigest, OptionsError, OptionsPatch,
 };
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -59,13 +58,18 @@ impl ReleaseError {
     pub fn for_owner(&self) -> String {
         match self {
             Self::Compile(CompileError::Refused(diagnosis)) => diagnosis.detail.clone(),
-            Self::Options(error) => format!("the module declares options that are refused: {error}"),
+            Self::Options(error) => {
+                format!("the module declares options that are refused: {error}")
+            }
             Self::Ingest(IngestError::Disk(_)) => "the host could not store the module".to_owned(),
             Self::Ingest(error) => error.to_string(),
-            Self::Compile(_) => "the host's compiler failed; its operator finds why in the log".to_owned(),
+            Self::Compile(_) => {
+                "the host's compiler failed; its operator finds why in the log".to_owned()
+            }
             Self::Disk(error) if error.kind() == io::ErrorKind::InvalidData => error.to_string(),
             Self::Disk(_) | Self::Store(_) | Self::NoGeneration(_) => {
-                "the host could not prepare the functions; its operator finds why in the log".to_owned()
+                "the host could not prepare the functions; its operator finds why in the log"
+                    .to_owned()
             }
         }
     }
@@ -171,7 +175,8 @@ impl Releases {
         for (name, packed) in bundled::BUNDLED {
             let arrived = self.ingest(Packing::Zstd, *packed).await?;
             let module = self.admit_as(Owner::Bundled, arrived).await?;
-            let path = name.parse().expect("a bundled function's name is checked where it is built");
+            let path =
+                name.parse().expect("a bundled function's name is checked where it is built");
             let artifact = File::open(self.inner.artifact(&Owner::Bundled, module.sha256))?;
             functions.push((Bundled { path, module }, artifact.into()));
         }
@@ -359,7 +364,11 @@ impl Inner {
     }
 
     /// Makes sure that an artifact is there and is ours.
-    async fn check(self: Arc<Self>, owner: &Owner, sha256: ModuleDigest) -> Result<(), ReleaseError> {
+    async fn check(
+        self: Arc<Self>,
+        owner: &Owner,
+        sha256: ModuleDigest,
+    ) -> Result<(), ReleaseError> {
         let key = (owner.clone(), sha256);
         if self.checked.contains(&key) {
             return Ok(());
@@ -372,7 +381,9 @@ impl Inner {
                 self.checked.insert(key);
                 return Ok(());
             }
-            (Some(_), Ok(_)) => warn!(%sha256, owner = owner.dir(), "an artifact was changed on disk"),
+            (Some(_), Ok(_)) => {
+                warn!(%sha256, owner = owner.dir(), "an artifact was changed on disk")
+            }
             (_, Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             (None, _) | (_, Err(_)) => {}
         }
@@ -408,7 +419,8 @@ impl Inner {
     }
 
     fn mac(&self, mut file: File) -> io::Result<[u8; 32]> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("a key of any length will do");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.key).expect("a key of any length will do");
         let mut buffer = vec![0; 64 << 10];
         loop {
             match file.read(&mut buffer)? {

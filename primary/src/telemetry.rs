@@ -68,12 +68,6 @@ impl Telemetry {
     pub fn fold(&self) {
         self.figures.run_upkeep();
     }
-
-    #[cfg(test)]
-    pub fn for_test() -> Self {
-        let recorder = recorder().expect("the buckets are not empty").build_recorder();
-        Self { figures: recorder.handle() }
-    }
 }
 
 fn describe() {
@@ -106,4 +100,30 @@ fn describe() {
         "Log lines and call records that came faster than they could be kept."
     );
     describe_counter!("hearth_api_requests_total", "Answers of the management API, by status.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_rendered_with_buckets() {
+        let recorder = recorder().unwrap().build_recorder();
+        let figures = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            metrics::counter!("hearth_calls_total", "tenant" => "acme", "outcome" => "answered")
+                .increment(2);
+            metrics::histogram!("hearth_call_seconds").record(0.003);
+        });
+        let text = Telemetry { figures }.render();
+        for line in [
+            "# TYPE hearth_calls_total counter",
+            r#"hearth_calls_total{tenant="acme",outcome="answered"} 2"#,
+            r#"hearth_call_seconds_bucket{le="0.0025"} 0"#,
+            r#"hearth_call_seconds_bucket{le="0.005"} 1"#,
+        ] {
+            assert!(text.lines().any(|rendered| rendered == line), "{line}\n{text}");
+        }
+    }
 }

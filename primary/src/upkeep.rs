@@ -12,6 +12,7 @@ use tracing::{error, info};
 
 use crate::fleet::Fleet;
 use crate::store::Store;
+use crate::telemetry::Telemetry;
 use crate::upload::Uploads;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
@@ -20,7 +21,13 @@ const CENSUS_EVERY: Duration = Duration::from_secs(5);
 const REMOVED_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Until told to stop. Sweeps at once, since an earlier process may have been killed.
-pub async fn run(store: Store, uploads: Uploads, fleet: Fleet, stop: CancellationToken) {
+pub async fn run(
+    store: Store,
+    uploads: Uploads,
+    fleet: Fleet,
+    telemetry: Telemetry,
+    stop: CancellationToken,
+) {
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     let mut census = tokio::time::interval(CENSUS_EVERY);
     loop {
@@ -28,6 +35,7 @@ pub async fn run(store: Store, uploads: Uploads, fleet: Fleet, stop: Cancellatio
             () = stop.cancelled() => return,
             _ = sweep.tick() => clean(&store, &uploads).await,
             _ = census.tick() => {
+                telemetry.fold();
                 for (state, number) in fleet.census() {
                     metrics::gauge!("hearth_workers", "state" => state.as_str()).set(number as f64);
                 }

@@ -276,7 +276,8 @@ impl Uploads {
         let mut changes = Vec::new();
         let mut functions = Vec::new();
         for (path, options, module) in admitted {
-            let (row, unchanged) = self.next_version(&tenant, &live, path, options, module, by).await?;
+            let (row, unchanged) =
+                self.next_version(&tenant, &live, path, options, module, by).await?;
             functions.push(UploadedFunction {
                 path: row.path.clone(),
                 version: row.version,
@@ -314,12 +315,14 @@ impl Uploads {
         let versions = self.store.versions(tenant.id, &function.path).await?;
         let path = function.path;
         let target = match (to, function.active) {
-            (Some(version), _) => versions.into_iter().find(|row| row.version == version).ok_or(
-                UploadError::NoVersion { path: path.clone(), version },
-            )?,
-            (None, Some(active)) => versions.into_iter().find(|row| row.version < active).ok_or(
-                UploadError::NoOlder { path: path.clone(), active },
-            )?,
+            (Some(version), _) => versions
+                .into_iter()
+                .find(|row| row.version == version)
+                .ok_or(UploadError::NoVersion { path: path.clone(), version })?,
+            (None, Some(active)) => versions
+                .into_iter()
+                .find(|row| row.version < active)
+                .ok_or(UploadError::NoOlder { path: path.clone(), active })?,
             // It was removed: back comes what was active last.
             (None, None) => {
                 versions.into_iter().next().ok_or_else(|| UploadError::NoFunction(path.clone()))?
@@ -470,7 +473,8 @@ impl Uploads {
     ) -> Result<(Vec<Incoming>, Option<Value>), UploadError> {
         let content_type = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let boundary = multer::parse_boundary(content_type.unwrap_or_default())?;
-        let announced = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let announced =
+            headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
         let limit = limits::UPLOAD_MAX_BYTES;
         if announced.is_some_and(|announced: u64| announced > limit) {
             return Err(multer::Error::StreamSizeExceeded { limit }.into());
@@ -493,7 +497,8 @@ impl Uploads {
                 let name = field.name().unwrap_or_default().to_owned();
                 return Err(UploadError::FileName(name));
             };
-            let (stem, packing) = match (file.strip_suffix(".wasm.zst"), file.strip_suffix(".wasm")) {
+            let (stem, packing) = match (file.strip_suffix(".wasm.zst"), file.strip_suffix(".wasm"))
+            {
                 (Some(stem), _) => (stem, Packing::Zstd),
                 (None, Some(stem)) => (stem, Packing::Plain),
                 (None, None) => return Err(UploadError::FileName(file)),
@@ -556,8 +561,7 @@ async fn read_options(field: Field<'_>) -> Result<Value, UploadError> {
         Err(multer::Error::FieldSizeExceeded { .. }) => return Err(UploadError::OptionsTooLarge),
         bytes => bytes?,
     };
-    serde_json::from_slice(&bytes)
-        .map_err(|error| OptionsError::Json(error.to_string()).into())
+    serde_json::from_slice(&bytes).map_err(|error| OptionsError::Json(error.to_string()).into())
 }
 
 /// Which file the `options` part speaks of.

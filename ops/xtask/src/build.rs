@@ -19,6 +19,11 @@ const ZSTD_LEVEL: i32 = 19;
 /// Guests of the tests, which no tenant gets.
 const TESTING: &str = "testing";
 
+/// What is built, checked and tested in one cargo call: another set of packages means other
+/// features, and so the same dependencies compiled once more.
+pub(crate) const HOST: &[&str] =
+    &["hearth", "hearth-worker", "hearth-wire", "hearth-jail", "hearth-engine"];
+
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("this file is in ops/xtask/src")
 }
@@ -39,8 +44,15 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> 
     command
 }
 
+/// Whether the tests are built along. They have dependencies of their own, and so features of
+/// their own; built apart, the host would be compiled twice for one run of the tests.
+pub(crate) enum With {
+    NoTests,
+    Tests,
+}
+
 /// Everything that `hearth up` needs.
-pub(crate) fn host(chores: &mut Chores) -> anyhow::Result<()> {
+pub(crate) fn host(chores: &mut Chores, with: With) -> anyhow::Result<()> {
     toolchain(chores)?;
     let names = bundled_names()?;
     let mut build = cargo(["build", "--release", "--target", WASM]);
@@ -49,18 +61,23 @@ pub(crate) fn host(chores: &mut Chores) -> anyhow::Result<()> {
         let built = target().join(WASM).join("release");
         pack(&names, &built, &target().join("bundled"))
     })?;
-    chores.command(
-        "building host and worker (the first time takes minutes)",
-        &mut cargo(["build", "-p", "hearth", "-p", "hearth-worker"]),
-    )?;
-    chores.command(
-        "building the compiler (the first time takes minutes)",
-        &mut cargo(["build", "-p", "hearth-compile"]),
-    )
+    let (name, mut build) = match with {
+        With::NoTests => {
+            ("building host and worker", cargo(["build", "-p", "hearth", "-p", "hearth-worker"]))
+        }
+        With::Tests => {
+            guests(chores)?;
+            let mut build = cargo(["build", "--bins", "--tests"]);
+            build.args(packages(HOST));
+            ("building host, worker and tests", build)
+        }
+    };
+    chores.command(name, &mut build)?;
+    chores.command("building the compiler", &mut cargo(["build", "-p", "hearth-compile"]))
 }
 
 /// The guests of the tests.
-pub(crate) fn guests(chores: &mut Chores) -> anyhow::Result<()> {
+fn guests(chores: &mut Chores) -> anyhow::Result<()> {
     chores.command(
         "building the tests' functions",
         &mut cargo(["build", "--release", "--target", WASM, "-p", TESTING]),
@@ -108,8 +125,8 @@ fn bundled_names() -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-fn packages(names: &[String]) -> impl Iterator<Item = &str> {
-    names.iter().flat_map(|name| ["-p", name])
+pub(crate) fn packages<S: AsRef<str>>(names: &[S]) -> impl Iterator<Item = &str> {
+    names.iter().flat_map(|name| ["-p", name.as_ref()])
 }
 
 /// Writes `<name>.wasm.zst` for each function, and removes what is no longer one. A file that

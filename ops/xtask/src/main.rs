@@ -15,6 +15,7 @@ use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
+use crate::build::With;
 use crate::chores::Chores;
 
 #[derive(Parser)]
@@ -60,13 +61,13 @@ fn run(chore: Chore) -> anyhow::Result<()> {
     match chore {
         Chore::Build => {
             let mut chores = Chores::begin();
-            build::host(&mut chores)?;
+            build::host(&mut chores, With::NoTests)?;
             chores.end("built");
             Ok(())
         }
         Chore::Up { arguments } => {
             let mut chores = Chores::begin();
-            build::host(&mut chores)?;
+            build::host(&mut chores, With::NoTests)?;
             chores.end("built");
             let error = Command::new(build::program("hearth")).arg("up").args(arguments).exec();
             Err(anyhow::Error::new(error).context("hearth could not be started"))

@@ -4,48 +4,30 @@
 use std::ffi::OsString;
 use std::fs;
 
-use crate::build::{self, cargo};
+use crate::build::{self, HOST, With, cargo, packages};
 use crate::chores::Chores;
-
-/// Grouped as `build.rs` groups them, since another set of packages in one cargo call means
-/// other features, and so the same dependencies compiled once more.
-const HOST: [&str; 5] = ["hearth", "hearth-worker", "hearth-wire", "hearth-jail", "hearth-engine"];
-const COMPILER: [&str; 1] = ["hearth-compile"];
-const CHORES: [&str; 1] = ["xtask"];
-const SDK: [&str; 1] = ["hearth-sdk"];
 
 pub(crate) fn run(chores: &mut Chores, arguments: &[OsString]) -> anyhow::Result<()> {
     chores.command("checking the form", &mut cargo(["fmt", "--all", "--check"]))?;
-    build::host(chores)?;
-    build::guests(chores)?;
+    build::host(chores, With::Tests)?;
     chores.step("checking that only the compiler has Cranelift", only_the_compiler_compiles)?;
-    chores.command(
-        "linting the host",
-        cargo(["clippy", "--all-targets"])
-            .args([HOST.as_slice(), &COMPILER, &CHORES, &SDK].concat().iter().flat_map(package))
-            .args(["--", "-D", "warnings"]),
-    )?;
+    let mut clippy = cargo(["clippy", "--all-targets"]);
+    clippy.args(packages(HOST)).args(packages(&["hearth-compile", "hearth-sdk", "xtask"]));
+    chores.command("linting the host", clippy.args(["--", "-D", "warnings"]))?;
     chores.command("linting the functions", &mut build::guest_check()?)?;
-    for (name, packages) in [
-        ("testing the parts", HOST.as_slice()),
-        ("testing the compiler", &COMPILER),
-        ("testing the chores", &CHORES),
-        ("testing the SDK", &SDK),
+    for (name, targets, packages) in [
+        ("testing the parts", &["--lib", "--bins"][..], HOST),
+        ("testing the compiler", &["--bins"], &["hearth-compile"]),
+        ("testing the chores", &["--bins"], &["xtask"]),
+        ("testing the SDK", &[], &["hearth-sdk"]),
     ] {
-        let mut test = cargo(["test", "--lib", "--bins"]);
-        chores.command(name, test.args(packages.iter().flat_map(package)))?;
+        let mut test = cargo(["test"]);
+        test.args(targets).args(build::packages(packages));
+        chores.command(name, &mut test)?;
     }
-    chores.command(
-        "testing the whole system",
-        cargo(["test", "--test", "it"])
-            .args(HOST.iter().flat_map(package))
-            .arg("--")
-            .args(arguments),
-    )
-}
-
-fn package<'a>(name: &&'a str) -> [&'a str; 2] {
-    ["-p", name]
+    let mut test = cargo(["test", "--test", "it"]);
+    test.args(packages(HOST)).arg("--").args(arguments);
+    chores.command("testing the whole system", &mut test)
 }
 
 /// A worker runs what it is given and can make no code: a mistake in the features would not be

@@ -182,3 +182,112 @@ pub async fn whoami(caller: Caller, State(store): State<Store>) -> Result<Json<W
     };
     Ok(Json(Whoami { name, scope, tenant }))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn headers(authorization: &str) -> HeaderMap {
+        let value = HeaderValue::from_str(authorization).unwrap();
+        HeaderMap::from_iter([(AUTHORIZATION, value)])
+    }
+
+    #[test]
+    fn three_ways_to_carry_a_token() {
+        let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
+        for (authorization, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer  abc ", Some("abc")),
+            ("Token abc", Some("abc")),
+            (&basic("anyone:a:bc"), Some("a:bc")),
+            (&basic(":abc"), Some("abc")),
+            (&basic("abc"), None),
+            (&basic("abc:"), None),
+            ("Basic ???", None),
+            ("Bearer ", None),
+            ("Bearer", None),
+            ("abc", None),
+            ("Digest abc", None),
+            (&format!("Bearer {}", "a".repeat(TOKEN_MAX + 1)), None),
+        ] {
+            assert_eq!(bearer(&headers(authorization)).as_deref(), token, "{authorization:?}");
+        }
+        assert_eq!(bearer(&HeaderMap::new()), None);
+    }
+
+    fn tenant(id: i64) -> Tenant {
+        Tenant {
+            id: TenantId(id),
+            name: format!("t{id}").parse().unwrap(),
+            port: 4_000,
+            generation: 1,
+            created_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    /// Every scope, for one's own tenant, another's and none, whatever is needed.
+    #[test]
+    fn who_may_do_what() {
+        use Scope::{Admin, Deploy, Invoke, Owner, Report};
+        let own = tenant(1);
+        let other = tenant(2);
+        for (scope, covered) in [
+            (Admin, &[Admin, Owner, Deploy, Invoke, Report][..]),
+            (Owner, &[Owner, Deploy, Invoke, Report]),
+            (Deploy, &[Deploy]),
+            (Invoke, &[Invoke]),
+            (Report, &[Report]),
+        ] {
+            let tenant = (scope != Admin).then_some(own.id);
+            let caller = Caller { name: "t".into(), scope, tenant };
+            for needed in Scope::ALL {
+                let told = |tenant: Option<&Tenant>| {
+                    permit(&caller, tenant, needed).err().map(|refused| refused.into_problem().code)
+                };
+                let place = format!("{scope} for {needed}");
+                let refused = (!covered.contains(&needed)).then_some(Code::Forbidden);
+                assert_eq!(told(Some(&own)), refused, "{place}");
+                let (of_another, of_none) = match scope {
+                    Admin => (None, Some(Code::NotFound)),
+                    Owner | Deploy | Invoke | Report => {
+                        (Some(Code::Forbidden), Some(Code::Forbidden))
+                    }
+                };
+                assert_eq!(told(Some(&other)), of_another, "{place}, another tenant");
+                assert_eq!(told(None), of_none, "{place}, no tenant");
+            }
+        }
+    }
+
+    #[test]
+    fn another_tenant_and_none_look_the_same() {
+        let caller = Caller { name: "t".into(), scope: Scope::Owner, tenant: Some(TenantId(1)) };
+        let [other, none] = [Some(tenant(2)), None].map(|tenant| {
+            permit(&caller, tenant.as_ref(), Scope::Owner).unwrap_err().into_problem()
+        });
+        assert_eq!(other, none);
+    }
+
+    #[tokio::test]
+    async fn only_a_live_token_is_somebody_s() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let (row, token) =
+            store.create_token(None, "ops".into(), Scope::Admin, None).await.unwrap();
+        let given = headers(&format!("Bearer {token}"));
+        let caller = authenticate(&store, &given).await.unwrap();
+        assert_eq!(caller, Caller { name: "ops".into(), scope: Scope::Admin, tenant: None });
+
+        store.delete_token(None, row.id).await.unwrap();
+        for headers in [given, headers("Bearer hearth_x"), HeaderMap::new()] {
+            let refused = authenticate(&store, &headers).await.unwrap_err();
+            assert_eq!(refused.code, Code::Unauthenticated);
+        }
+        store.close().await;
+        let refused = authenticate(&store, &headers("Bearer hearth_x")).await.unwrap_err();
+        assert_eq!(refused.code, Code::WorkerUnavailable);
+    }
+}

@@ -2,17 +2,19 @@
 //! answer gets its request id here.
 
 use std::error::Error;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use hearth_wire::{Code, PROBLEM_JSON, Problem, RequestId, header as names};
-use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use hearth_wire::{Code, Problem, RequestId, header as names};
+use http::header::ALLOW;
+use http::{HeaderName, HeaderValue};
 use tracing::{Instrument, error, info_span};
 
 use crate::fleet::{FleetError, SwapError};
+use crate::gateway;
 use crate::logs::LogsError;
 use crate::provision::ProvisionError;
 use crate::store::StoreError;
@@ -115,27 +117,32 @@ fn failed(code: Code, detail: &str, error: &(dyn Error + 'static)) -> Refusal {
     Refusal::new(code, detail)
 }
 
-/// The whole answer that a problem is.
-pub fn respond(problem: Problem, id: &RequestId) -> Response {
-    let status =
-        StatusCode::from_u16(problem.status).expect("a problem's status is one of its code's");
-    let unauthenticated = problem.code == Code::Unauthenticated;
-    let mut response = Response::new(Body::from(problem.of_request(id.clone()).to_json()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-    headers.insert(REQUEST_ID, header_value(id));
-    if unauthenticated {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+/// When to come back, where that can help.
+fn retry_after(code: Code) -> Option<Duration> {
+    match code {
+        Code::TooManyRequests | Code::WorkerUnavailable => Some(Duration::from_secs(5)),
+        Code::BadRequest
+        | Code::InvalidPath
+        | Code::InvalidModule
+        | Code::Unauthenticated
+        | Code::Forbidden
+        | Code::NotFound
+        | Code::MethodNotAllowed
+        | Code::Conflict
+        | Code::TooLarge
+        | Code::Misdirected
+        | Code::FunctionTrapped
+        | Code::FunctionNoResponse
+        | Code::MemoryLimit
+        | Code::Timeout
+        | Code::StorageFull
+        | Code::Internal => None,
     }
-    response
 }
 
 /// Gives every request its id, kept from the caller or made, and every answer the same one.
 pub async fn identify(mut request: Request, next: Next) -> Response {
-    let known = request.extensions().get::<RequestId>().cloned();
-    let id = known.unwrap_or_else(|| request_id(request.headers()));
-    request.extensions_mut().insert(id.clone());
+    let id = gateway::request_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, header_value(&id));
     let span = info_span!(
         "request", request_id = %id, method = %request.method(), path = request.uri().path()
@@ -144,22 +151,14 @@ pub async fn identify(mut request: Request, next: Next) -> Response {
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         // That of a 405 comes from the router.
         let allow = response.headers_mut().remove(ALLOW);
-        response = respond(problem, &id);
+        let after = retry_after(problem.code);
+        response = gateway::refuse(problem, after, &id);
         response.headers_mut().extend(allow.map(|methods| (ALLOW, methods)));
     }
     response.headers_mut().entry(REQUEST_ID).or_insert_with(|| header_value(&id));
     let status = response.status().as_u16().to_string();
     metrics::counter!("hearth_api_requests_total", "status" => status).increment(1);
     response
-}
-
-fn request_id(headers: &HeaderMap) -> RequestId {
-    let kept = headers.get(REQUEST_ID).and_then(|id| RequestId::parse(id.as_bytes()));
-    kept.unwrap_or_else(|| {
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).expect("the kernel gives random bytes once it has booted");
-        RequestId::from_random(random)
-    })
 }
 
 fn header_value(id: &RequestId) -> HeaderValue {
@@ -172,4 +171,114 @@ pub async fn not_found() -> Refusal {
 
 pub async fn method_not_allowed() -> Refusal {
     Refusal::new(Code::MethodNotAllowed, "this address takes the methods named in `Allow`")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::{get, post};
+    use axum::{Router, middleware};
+    use hearth_wire::PROBLEM_JSON;
+    use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::api::request::{JsonBody, Params};
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Named {
+        name: String,
+    }
+
+    fn router() -> Router {
+        Router::new()
+            .route("/plain", get(async || "plain"))
+            .route("/body", post(async |JsonBody(_): JsonBody<Named>| "taken"))
+            .route("/query", get(async |Params(_): Params<Named>| "taken"))
+            .route("/secret", get(async || Refusal::new(Code::Unauthenticated, "no token")))
+            .route("/busy", get(async || Refusal::from(LogsError::TooManyFollowers)))
+            .fallback(not_found)
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(middleware::from_fn(identify))
+    }
+
+    async fn ask(request: http::request::Builder, body: &str) -> (Response<()>, String) {
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let (parts, body) = router().oneshot(request).await.unwrap().into_parts();
+        let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        (Response::from_parts(parts, ()), String::from_utf8(body.into()).unwrap())
+    }
+
+    async fn refused(request: http::request::Builder, body: &str) -> (Response<()>, Value) {
+        let (response, body) = ask(request, body).await;
+        assert_eq!(response.headers()[CONTENT_TYPE], PROBLEM_JSON);
+        let problem: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(problem["status"], response.status().as_u16());
+        assert_eq!(problem["request_id"], *response.headers()[REQUEST_ID].to_str().unwrap());
+        (response, problem)
+    }
+
+    #[tokio::test]
+    async fn a_request_id_is_kept_or_made() {
+        let (kept, body) = ask(Request::get("/plain").header("x-request-id", "r-1"), "").await;
+        assert_eq!((kept.headers()[REQUEST_ID].as_bytes(), &*body), (&b"r-1"[..], "plain"));
+        let (made, _) = ask(Request::get("/plain").header("x-request-id", "no good"), "").await;
+        assert_eq!(made.headers()[REQUEST_ID].len(), 32);
+        let (problem, _) = refused(Request::get("/nix").header("x-request-id", "r-2"), "").await;
+        assert_eq!(problem.headers()[REQUEST_ID], "r-2");
+    }
+
+    #[tokio::test]
+    async fn refusals_are_problems() {
+        let (_, problem) = refused(Request::get("/nix"), "").await;
+        assert_eq!((&problem["code"], &problem["status"]), (&"not_found".into(), &404.into()));
+
+        let (response, problem) = refused(Request::delete("/plain"), "").await;
+        assert_eq!(problem["code"], "method_not_allowed");
+        assert_eq!(response.headers()[ALLOW], "GET,HEAD");
+
+        let (response, problem) = refused(Request::get("/secret"), "").await;
+        assert_eq!(problem["code"], "unauthenticated");
+        assert_eq!(response.headers()[WWW_AUTHENTICATE], "Bearer");
+
+        let (response, problem) = refused(Request::get("/busy"), "").await;
+        assert_eq!(problem["code"], "too_many_requests");
+        assert_eq!(response.headers()[RETRY_AFTER], "5");
+    }
+
+    #[tokio::test]
+    async fn bodies_and_queries_are_parsed_whole() {
+        let giant = format!(r#"{{"name":"{}"}}"#, "x".repeat(64 << 10));
+        for (body, code, said) in [
+            ("{", "bad_request", "EOF while parsing"),
+            (r#"{"name":1}"#, "bad_request", "expected a string"),
+            (r#"{"name":"a","nam":1}"#, "bad_request", "unknown field `nam`, expected `name`"),
+            (r#"{"name":"a"}x"#, "bad_request", "trailing characters"),
+            ("", "bad_request", "EOF while parsing"),
+            (&giant, "too_large", "64 KiB"),
+        ] {
+            let (_, problem) = refused(Request::post("/body"), body).await;
+            let detail = problem["detail"].as_str().unwrap();
+            assert_eq!(problem["code"], code, "{detail}");
+            assert!(detail.contains(said), "{detail}");
+        }
+        let (response, _) = ask(Request::post("/body"), r#"{"name":"a"}"#).await;
+        assert_eq!(response.status(), 200);
+
+        for (query, said) in [("", "missing field"), ("?name=a&x=1", "unknown field `x`")] {
+            let (_, problem) = refused(Request::get(format!("/query{query}")), "").await;
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.contains(said), "{detail}");
+        }
+    }
+
+    /// What a store's failure says inside stays inside.
+    #[test]
+    fn our_own_failures_are_not_explained_to_callers() {
+        let inner = rusqlite::Error::InvalidColumnName("secret".into());
+        let problem = Refusal::from(StoreError::from(inner)).into_problem();
+        assert_eq!((problem.code, &*problem.detail), (Code::Internal, "the host's store failed"));
+    }
 }

@@ -5,10 +5,9 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use hearth_wire::{
-    Code, FunctionPath, Generation, HandlerKind, ModuleDigest, Options, Scope, Version, header,
+    Code, FunctionPath, Generation, HandlerKind, ModuleDigest, Options, Scope, Version,
 };
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, Method};
+use http::HeaderMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -22,10 +21,6 @@ use super::request::{Named, OptionalBody, Params};
 use crate::gateway::Gateway;
 use crate::store::{GenerationRow, Store, VersionRow};
 use crate::upload::{Switched, Uploaded, Uploads};
-
-/// What goes on from an `invoke` to the function, with the body.
-const INVOKE_HEADERS: [HeaderName; 4] =
-    [CONTENT_TYPE, CONTENT_LENGTH, ACCEPT, HeaderName::from_static(header::REQUEST_ID)];
 
 /// A function, as its active version is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -310,17 +305,7 @@ pub async fn invoke(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (tenant, caller) = at.permit(Scope::Invoke)?;
-    let (parts, body) = request.into_parts();
-    let mut inner = Request::new(body);
-    *inner.method_mut() = Method::POST;
-    *inner.uri_mut() = path.as_str().parse().expect("a function's path is a URI's");
-    for name in INVOKE_HEADERS {
-        if let Some(value) = parts.headers.get(&name) {
-            inner.headers_mut().insert(name, value.clone());
-        }
-    }
-    inner.extensions_mut().extend(parts.extensions);
-    Ok(gateway.invoke(&tenant.name, &path, &caller.name, inner).await)
+    Ok(gateway.invoke(&tenant.name, &path, &caller.name, request).await)
 }
 
 /// The generations that the tenant has had

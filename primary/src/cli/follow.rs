@@ -77,10 +77,9 @@ impl Events {
 pub fn follow(
     host: &Host,
     path: &str,
-    after: Option<u64>,
     mut each: impl FnMut(Event) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    let mut events = Events { last_id: after.map(|id| id.to_string()), ..Events::default() };
+    let mut events = Events::default();
     let mut pause = PAUSE_MIN;
     let mut was_connected = false;
     loop {
@@ -157,11 +156,7 @@ mod tests {
             ("data: a\n\n", vec![event("message", "a")], None),
             ("event: line\nid: 7\ndata: {}\n\n", vec![event("line", "{}")], Some("7")),
             ("event:line\ndata:a\ndata: b\ndata\n\n", vec![event("line", "a\nb\n")], None),
-            (
-                ": comment\nretry: 10\nnonsense\n\ndata: a\r\n\n",
-                vec![event("message", "a\r")],
-                None,
-            ),
+            (": comment\nretry: 10\nnonsense\n\ndata: a\r\n\n", vec![event("message", "a")], None),
             (
                 "id: 1\ndata: a\n\ndata: b\n\n",
                 vec![event("message", "a"), event("message", "b")],

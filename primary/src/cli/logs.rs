@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use hearth_wire::{FunctionPath, LogStream};
+use serde::de::DeserializeOwned;
 
 use super::CliError;
 use super::client::{Host, query};
@@ -46,82 +47,69 @@ pub struct CallsArgs {
     /// How many of the last calls [default: 100, or 10 with -f]
     #[arg(long, short = 'n', value_parser = clap::value_parser!(u32).range(0..=PAGE_MAX))]
     calls: Option<u32>,
+    /// Only the one with this request id
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
 }
 
 pub fn logs(args: &LogsArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
     let LogsArgs { path, follow, lines, request_id, stream } = args;
-    let host = Host::connect(client)?;
-    let base = host.of_tenant("/logs")?;
     let filters = [
         ("path", path.as_ref().map(FunctionPath::as_str)),
         ("request_id", request_id.as_deref()),
         ("stream", stream.as_deref()),
     ];
-    let last = last(&host, &base, &filters, *lines, *follow)?;
-    if !follow {
-        return print.answer::<LinePage>(&last, |page, out| {
-            page.lines.iter().try_for_each(|line| write_line(line, out))
-        });
+    let host = Host::connect(client)?;
+    let base = host.of_tenant("/logs")?;
+    if *follow {
+        let write = |line: LineInfo| write_line(&line, &mut print.out());
+        return followed(&host, &base, &filters, *lines, "line", print, write);
     }
-    let page: LinePage = last.parse()?;
-    for line in &page.lines {
-        one(print, line, |out| write_line(line, out))?;
-    }
-    let after = page.lines.last().map(|line| line.id);
-    followed(&host, &base, &filters, after, "line", print, |data| {
-        let line: LineInfo = serde_json::from_str(data).map_err(CliError::Answer)?;
-        Ok(write_line(&line, &mut print.out())?)
+    let answer = host.get(&with_last(&base, &filters, *lines))?;
+    print.answer::<LinePage>(&answer, |page, out| {
+        page.lines.iter().try_for_each(|line| write_line(line, out))
     })
 }
 
 pub fn calls(args: &CallsArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
-    let CallsArgs { path, follow, calls } = args;
+    let CallsArgs { path, follow, calls, request_id } = args;
+    let filters =
+        [("path", path.as_ref().map(FunctionPath::as_str)), ("request_id", request_id.as_deref())];
     let host = Host::connect(client)?;
     let base = host.of_tenant("/calls")?;
-    let filters = [("path", path.as_ref().map(FunctionPath::as_str))];
-    let last = last(&host, &base, &filters, *calls, *follow)?;
-    if !follow {
-        return print.answer::<CallPage>(&last, |page, out| write_calls(&page.calls, out));
+    if *follow {
+        let write = |call: CallInfo| write_call(&call, &mut print.out());
+        return followed(&host, &base, &filters, *calls, "call", print, write);
     }
-    let page: CallPage = last.parse()?;
-    for call in &page.calls {
-        one(print, call, |out| write_call(call, out))?;
-    }
-    let after = page.calls.last().map(|call| call.id);
-    followed(&host, &base, &filters, after, "call", print, |data| {
-        let call: CallInfo = serde_json::from_str(data).map_err(CliError::Answer)?;
-        Ok(write_call(&call, &mut print.out())?)
-    })
+    let answer = host.get(&with_last(&base, &filters, *calls))?;
+    print.answer::<CallPage>(&answer, |page, out| write_calls(&page.calls, out))
 }
 
-fn last(
+fn with_last(base: &str, filters: &[(&str, Option<&str>)], count: Option<u32>) -> String {
+    let count = count.map(|count| count.to_string());
+    let mut pairs = filters.to_vec();
+    pairs.push(("limit", count.as_deref()));
+    format!("{base}{}", query(&pairs))
+}
+
+/// The last so many, and then what comes: each a line of JSON for programs.
+fn followed<T: DeserializeOwned>(
     host: &Host,
     base: &str,
     filters: &[(&str, Option<&str>)],
     count: Option<u32>,
-    follow: bool,
-) -> Result<super::client::Answer, CliError> {
-    let count = count.or(follow.then_some(BEFORE_FOLLOWING)).map(|count| count.to_string());
-    let mut pairs = filters.to_vec();
-    pairs.push(("limit", count.as_deref()));
-    host.get(&format!("{base}{}", query(&pairs)))
-}
-
-fn followed(
-    host: &Host,
-    base: &str,
-    filters: &[(&str, Option<&str>)],
-    after: Option<u64>,
     kind: &str,
     print: Print,
-    mut people: impl FnMut(&str) -> Result<(), CliError>,
+    mut write: impl FnMut(T) -> io::Result<()>,
 ) -> Result<(), CliError> {
     let mut pairs = filters.to_vec();
     pairs.push(("follow", Some("true")));
-    let path = format!("{base}{}", query(&pairs));
-    follow(host, &path, after, |Event { kind: of, data }| match of.as_str() {
+    // To the API, none of the past is what is not asked for.
+    let count = Some(count.unwrap_or(BEFORE_FOLLOWING)).filter(|count| *count > 0);
+    let path = with_last(base, &pairs, count);
+    follow(host, &path, |Event { kind: of, data }| match of.as_str() {
         of if of == kind && print.json() => print.raw(&data),
-        of if of == kind => people(&data),
+        of if of == kind => Ok(write(serde_json::from_str(&data).map_err(CliError::Answer)?)?),
         "missed" => {
             let Missed { missed } = serde_json::from_str(&data).map_err(CliError::Answer)?;
             eprintln!("hearth: {missed} more came faster than they could be shown");
@@ -129,18 +117,6 @@ fn followed(
         }
         _ => Ok(()),
     })
-}
-
-/// One of the last before following: a line of JSON for programs, as those to come are.
-fn one(
-    print: Print,
-    value: &impl serde::Serialize,
-    people: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<(), CliError> {
-    if print.json() {
-        return print.raw(&serde_json::to_string(value).map_err(CliError::Answer)?);
-    }
-    Ok(people(&mut print.out())?)
 }
 
 fn write_line(line: &LineInfo, out: &mut dyn Write) -> io::Result<()> {
@@ -196,6 +172,13 @@ fn outcome(call: &CallInfo) -> String {
 mod tests {
     use super::*;
     use hearth_wire::Outcome;
+
+    #[test]
+    fn what_is_asked_for() {
+        let filters = [("path", Some("/a")), ("stream", None)];
+        assert_eq!(with_last("/logs", &filters, Some(5)), "/logs?path=%2Fa&limit=5");
+        assert_eq!(with_last("/logs", &[], None), "/logs");
+    }
 
     #[test]
     fn a_line_cannot_pretend_to_be_another() {

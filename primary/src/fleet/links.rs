@@ -80,10 +80,12 @@ impl Links {
         let mut request = request;
         loop {
             let pooled = match origin {
-                Origin::Gateway => match self.idle.lock().expect("no one panics with it").as_mut() {
-                    Some(idle) => idle.pop(),
-                    None => return Err(LinkError::Closed(Box::new(request))),
-                },
+                Origin::Gateway => {
+                    match self.idle.lock().expect("no one panics with it").as_mut() {
+                        Some(idle) => idle.pop(),
+                        None => return Err(LinkError::Closed(Box::new(request))),
+                    }
+                }
                 Origin::Api => None,
             };
             let reused = pooled.is_some();

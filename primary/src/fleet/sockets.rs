@@ -126,6 +126,7 @@ impl Sockets {
 mod tests {
     use super::*;
     use std::net::{Ipv4Addr, TcpStream};
+    use std::os::fd::AsFd;
     use std::time::Duration;
 
     const WHILE: Duration = Duration::from_millis(50);
@@ -143,7 +144,10 @@ mod tests {
         });
 
         let _client = TcpStream::connect(address).unwrap();
-        assert!(tokio::time::timeout(WHILE, readable.notified()).await.is_err(), "it was not armed");
+        assert!(
+            tokio::time::timeout(WHILE, readable.notified()).await.is_err(),
+            "it was not armed"
+        );
         sockets.arm(7, &listener).unwrap();
         readable.notified().await;
         assert!(tokio::time::timeout(WHILE, readable.notified()).await.is_err(), "it fired twice");

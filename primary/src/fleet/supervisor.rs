@@ -11,9 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use hearth_wire::{
-    Channel, FromWorker, Generation, Start, TokenGrant, ToWorker, VERSION, pair,
-};
+use hearth_wire::{Channel, FromWorker, Generation, Start, ToWorker, TokenGrant, VERSION, pair};
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
@@ -258,7 +256,8 @@ impl Supervisor {
             Command::Wake(answer) => {
                 if self.waiters.len() >= WAITERS_MAX {
                     let reason = "too many callers wait for the worker".to_owned();
-                    let _ = answer.send(Err(Unavailable { retry_after: Duration::from_secs(1), reason }));
+                    let _ = answer
+                        .send(Err(Unavailable { retry_after: Duration::from_secs(1), reason }));
                     return None;
                 }
                 self.waiters.push(answer);
@@ -536,8 +535,7 @@ impl Supervisor {
     }
 
     fn start_of(&self, worker: WorkerId, generation: Generation) -> Start {
-        let wakes =
-            matches!(self.life.current, Phase::Starting { worker: current, .. } if current == worker);
+        let wakes = matches!(self.life.current, Phase::Starting { worker: current, .. } if current == worker);
         Start {
             version: VERSION,
             tenant: self.tenant.name.clone(),
@@ -593,7 +591,8 @@ impl Supervisor {
 
     fn settle_tokens(&mut self) {
         let now = Instant::now();
-        let oldest = self.forking.values().copied().chain(self.live.values().map(|l| l.tokens)).min();
+        let oldest =
+            self.forking.values().copied().chain(self.live.values().map(|l| l.tokens)).min();
         let mut late = false;
         for asked in std::mem::take(&mut self.tokens_asked) {
             if oldest.is_none_or(|oldest| oldest >= asked.serial) {
@@ -697,7 +696,9 @@ impl Supervisor {
 
 fn status_of(life: &Life, isolation: &str) -> WorkerStatus {
     let (state, reason) = match &life.current {
-        Phase::Asleep | Phase::Stopped if !life.draining.is_empty() => (WorkerState::Draining, None),
+        Phase::Asleep | Phase::Stopped if !life.draining.is_empty() => {
+            (WorkerState::Draining, None)
+        }
         Phase::Asleep | Phase::Stopped => (WorkerState::Asleep, None),
         Phase::Starting { .. } => (WorkerState::Starting, None),
         Phase::Ready { .. } => (WorkerState::Ready, None),
@@ -730,7 +731,10 @@ async fn fork(
     let newborn = async {
         let host = |error: &dyn std::error::Error| StartError::Host(error.to_string());
         let Some(listener) = listener else {
-            return Err(StartError::Release(format!("port {} is used by another program", tenant.port)));
+            return Err(StartError::Release(format!(
+                "port {} is used by another program",
+                tenant.port
+            )));
         };
         let release = shared
             .releases
@@ -823,7 +827,8 @@ fn count(tenant: &Tenant, report: &hearth_wire::Report) {
             _ => unreachable!("an outcome is a word"),
         };
         let tenant = tenant.name.to_string();
-        metrics::counter!("hearth_calls_total", "tenant" => tenant, "outcome" => outcome).increment(1);
+        metrics::counter!("hearth_calls_total", "tenant" => tenant, "outcome" => outcome)
+            .increment(1);
         metrics::histogram!("hearth_call_seconds")
             .record(Duration::from_micros(call.duration_us).as_secs_f64());
     }

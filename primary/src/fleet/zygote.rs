@@ -40,7 +40,9 @@ pub enum ZygoteError {
     Socket(#[from] SocketError),
     #[error("the zygote said something else than expected: {0}")]
     Unexpected(String),
-    #[error("hearth-worker speaks version {theirs} and hearth speaks {VERSION}: install both from one build")]
+    #[error(
+        "hearth-worker speaks version {theirs} and hearth speaks {VERSION}: install both from one build"
+    )]
     Version { theirs: u32 },
     #[error("the zygote could not fork: {0}")]
     Fork(String),
@@ -140,7 +142,11 @@ impl Zygote {
     }
 
     /// Has a bundled function's artifact loaded, so that every later fork holds it already.
-    pub async fn preload(&self, sha256: ModuleDigest, artifact: OwnedFd) -> Result<(), ZygoteError> {
+    pub async fn preload(
+        &self,
+        sha256: ModuleDigest,
+        artifact: OwnedFd,
+    ) -> Result<(), ZygoteError> {
         let request = Request::Preload(sha256, artifact);
         self.requests.send(request).await.map_err(|_| ZygoteError::Gone)
     }

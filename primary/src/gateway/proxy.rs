@@ -26,7 +26,8 @@ pub enum Peer {
 
 /// Prepares a request's headers for a worker. `prefix` is what was taken off the path.
 pub fn request_headers(headers: &mut HeaderMap, peer: Peer, prefix: Option<&str>) {
-    let trailers = headers.get_all(TE).iter().any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let trailers =
+        headers.get_all(TE).iter().any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     end_hop(headers);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -39,15 +40,19 @@ pub fn request_headers(headers: &mut HeaderMap, peer: Peer, prefix: Option<&str>
     headers.remove(FORWARDED_PREFIX);
     let from = match peer {
         Peer::Trusted(ip) => {
-            let told = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+            let told =
+                headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
             let mut from: Vec<String> = told.map(str::to_owned).collect();
             from.push(ip.to_string());
             from.join(", ")
         }
         Peer::Stranger(ip) => {
             headers.remove(FORWARDED);
-            let told: Vec<HeaderName> =
-                headers.keys().filter(|name| name.as_str().starts_with("x-forwarded-")).cloned().collect();
+            let told: Vec<HeaderName> = headers
+                .keys()
+                .filter(|name| name.as_str().starts_with("x-forwarded-"))
+                .cloned()
+                .collect();
             for name in told {
                 headers.remove(name);
             }
@@ -96,7 +101,9 @@ fn end_hop(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION] {
+    for name in
+        [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION]
+    {
         headers.remove(name);
     }
     for name in ["keep-alive", "proxy-connection"] {
@@ -116,7 +123,10 @@ mod tests {
     const IP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+        pairs
+            .iter()
+            .map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v)))
+            .collect()
     }
 
     fn after(
@@ -125,7 +135,8 @@ mod tests {
     ) -> Vec<(String, String)> {
         let mut headers = headers(pairs);
         change(&mut headers);
-        let text = |(n, v): (&HeaderName, &HeaderValue)| (n.to_string(), v.to_str().unwrap().to_owned());
+        let text =
+            |(n, v): (&HeaderName, &HeaderValue)| (n.to_string(), v.to_str().unwrap().to_owned());
         let mut pairs: Vec<_> = headers.iter().map(text).collect();
         pairs.sort();
         pairs
@@ -160,8 +171,11 @@ mod tests {
 
     #[test]
     fn a_trusted_proxy_is_believed_and_joins_the_list() {
-        let sent =
-            [("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "https"), ("x-hearth-caller", "x")];
+        let sent = [
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-hearth-caller", "x"),
+        ];
         assert_eq!(
             after(&sent, |h| request_headers(h, Peer::Trusted(IP), None)),
             pairs(&[("x-forwarded-for", "10.0.0.1, 192.0.2.7"), ("x-forwarded-proto", "https")])

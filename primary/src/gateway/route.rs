@@ -24,7 +24,9 @@ pub fn route<'a>(host: Option<&str>, path: &'a str, domain: Option<&str>) -> Tar
     let name = below.split('/').next().expect("a split has a first part");
     let (prefix, rest) = path.split_at("/t/".len() + name.len());
     match name.parse() {
-        Ok(tenant) => Target::Path { tenant, prefix, rest: if rest.is_empty() { "/" } else { rest } },
+        Ok(tenant) => {
+            Target::Path { tenant, prefix, rest: if rest.is_empty() { "/" } else { rest } }
+        }
         Err(_) => Target::Nobody,
     }
 }

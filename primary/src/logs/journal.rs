@@ -17,7 +17,7 @@ use super::{Entry, Filter, Record};
 pub(super) const SEGMENT_BYTES: u64 = 1 << 20;
 pub(super) const SEGMENTS: usize = 4;
 
-pub(super) struct Journal {
+pub struct Journal {
     directory: PathBuf,
     kind: &'static str,
     /// First ids, oldest first; the last one is the segment that is written.
@@ -193,4 +193,166 @@ fn segments(directory: &Path, kind: &str) -> io::Result<Vec<u64>> {
 
 fn segment(directory: &Path, kind: &str, first: u64) -> PathBuf {
     directory.join(format!("{kind}.{first:020}.jsonl"))
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_wire::{LogLine, LogStream};
+
+    use super::*;
+
+    fn line(text: String) -> LogLine {
+        LogLine {
+            time_ms: 1,
+            function: "/a".parse().unwrap(),
+            version: 1,
+            request_id: "r".into(),
+            stream: LogStream::Stdout,
+            text,
+        }
+    }
+
+    /// Lines of about a KiB, numbered from `first`.
+    fn lines(first: u64, count: u64) -> Vec<LogLine> {
+        (first..first + count).map(|n| line(format!("{n} {}", "x".repeat(1_000)))).collect()
+    }
+
+    fn journal(directory: &Path) -> Journal {
+        Journal::open(directory.join("logs"), LogLine::KIND).unwrap()
+    }
+
+    fn read(directory: &Path, query: Query) -> Page<LogLine> {
+        page(&directory.join("logs"), &query).unwrap()
+    }
+
+    fn all() -> Query {
+        Query { limit: usize::MAX, ..Query::default() }
+    }
+
+    fn ids(page: &Page<LogLine>) -> Vec<u64> {
+        page.entries.iter().map(|entry| entry.id).collect()
+    }
+
+    #[test]
+    fn a_journal_is_bounded_and_its_ids_go_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = journal(directory.path());
+        // Six segments' worth.
+        for batch in 0..60 {
+            assert_eq!(journal.append(&lines(batch * 100 + 1, 100)).unwrap(), batch * 100 + 1);
+        }
+        let files: Vec<_> = fs::read_dir(directory.path().join("logs"))
+            .unwrap()
+            .map(|entry| entry.unwrap().metadata().unwrap().len())
+            .collect();
+        assert_eq!(files.len(), SEGMENTS);
+        assert!(files.iter().all(|size| *size <= SEGMENT_BYTES), "{files:?}");
+
+        let page = read(directory.path(), all());
+        let kept = ids(&page);
+        assert_eq!(*kept.last().unwrap(), 6_000);
+        assert!(kept[0] > 1 && kept.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+        assert!(page.entries.iter().all(|e| e.record.text.starts_with(&format!("{} ", e.id))));
+    }
+
+    #[test]
+    fn a_line_above_a_segment_s_size_has_one_to_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = journal(directory.path());
+        journal.append(&lines(1, 1)).unwrap();
+        journal.append(&[line("x".repeat(SEGMENT_BYTES as usize))]).unwrap();
+        journal.append(&lines(3, 1)).unwrap();
+        assert_eq!(ids(&read(directory.path(), all())), [1, 2, 3]);
+    }
+
+    #[test]
+    fn it_goes_on_after_a_restart_and_a_torn_line_is_taken_away() {
+        let directory = tempfile::tempdir().unwrap();
+        journal(directory.path()).append(&lines(1, 3)).unwrap();
+        let file = segment(&directory.path().join("logs"), LogLine::KIND, 1);
+        OpenOptions::new().append(true).open(file).unwrap().write_all(b"{\"time_ms\":1,").unwrap();
+        assert_eq!(ids(&read(directory.path(), all())), [1, 2, 3], "a reader passes it over");
+
+        let mut again = journal(directory.path());
+        assert_eq!(again.next(), 4);
+        assert_eq!(again.append(&lines(4, 1)).unwrap(), 4);
+        assert_eq!(ids(&read(directory.path(), all())), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn pages_go_backwards_and_read_forwards() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = journal(directory.path());
+        for batch in 0..30 {
+            journal.append(&lines(batch * 100 + 1, 100)).unwrap();
+        }
+        let mut before = None;
+        let mut seen = Vec::new();
+        loop {
+            let page = read(directory.path(), Query { before, limit: 700, ..Query::default() });
+            let mut older = ids(&page);
+            before = older.first().copied();
+            older.extend(seen);
+            seen = older;
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(seen, (1..=3_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_came_after_an_id_and_what_of_it_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = journal(directory.path());
+        for batch in 0..60 {
+            journal.append(&lines(batch * 100 + 1, 100)).unwrap();
+        }
+        let oldest = ids(&read(directory.path(), all()))[0];
+        let after = |id, limit| {
+            let page = read(directory.path(), Query { after: Some(id), limit, ..Query::default() });
+            (ids(&page), page.missed)
+        };
+        assert_eq!(after(6_000, 10), (vec![], 0));
+        assert_eq!(after(5_998, 10), (vec![5_999, 6_000], 0));
+        assert_eq!(after(5_990, 2), (vec![5_999, 6_000], 8));
+        assert_eq!(after(0, 2), (vec![5_999, 6_000], 5_998));
+        assert_eq!(after(oldest - 1, usize::MAX).1, 0);
+        assert_eq!(after(oldest - 2, usize::MAX).1, 1);
+    }
+
+    #[test]
+    fn filters() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut lines = lines(1, 4);
+        lines[1].function = "/Dir/B".parse().unwrap();
+        lines[2].request_id = "q".into();
+        lines[3].stream = LogStream::Host;
+        journal(directory.path()).append(&lines).unwrap();
+        for (filter, expected) in [
+            (Filter::default(), vec![1, 2, 3, 4]),
+            (Filter { path: "/dir/b".parse().ok(), ..Filter::default() }, vec![2]),
+            (Filter { request_id: Some("q".into()), ..Filter::default() }, vec![3]),
+            (Filter { stream: Some(LogStream::Host), ..Filter::default() }, vec![4]),
+            (Filter { path: "/nix".parse().ok(), ..Filter::default() }, vec![]),
+        ] {
+            let page = read(directory.path(), Query { filter: filter.clone(), ..all() });
+            assert_eq!(ids(&page), expected, "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_else_reads_it_and_no_directory_is_made_above_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        journal(directory.path()).append(&lines(1, 1)).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let logs = directory.path().join("logs");
+        assert_eq!(mode(&logs), 0o700);
+        assert_eq!(mode(&segment(&logs, LogLine::KIND, 1)), 0o600);
+
+        let gone = directory.path().join("gone").join("logs");
+        let mut late = Journal::open(gone, LogLine::KIND).unwrap();
+        assert_eq!(late.append(&lines(1, 1)).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 }

@@ -96,6 +96,7 @@ impl GenerationRow {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a handful at a time, and most are the large one")]
 pub enum Change {
     /// Keeps the version and makes it the active one. Its number is above all before it.
     Add(VersionRow),

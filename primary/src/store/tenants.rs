@@ -115,7 +115,7 @@ mod tests {
         assert!(matches!(again, Err(StoreError::Exists)), "{again:?}");
         let beta = store.create_tenant("beta".parse().unwrap(), 4_001).await;
         assert!(matches!(beta, Err(StoreError::PortTaken(4_001))), "{beta:?}");
-        assert_eq!(store.tenants().await.unwrap(), [acme.clone()]);
+        assert_eq!(store.tenants().await.unwrap(), std::slice::from_ref(&acme));
         assert_eq!(store.tenant(&acme.name).await.unwrap(), Some(acme.clone()));
         assert_eq!(store.tenant_by_id(acme.id).await.unwrap(), Some(acme));
     }

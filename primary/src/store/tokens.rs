@@ -241,7 +241,7 @@ mod tests {
         let known = store.token_by_digest(TokenDigest::of(&text)).await.unwrap();
         assert_eq!(known, Some(row.clone()));
         assert_eq!(store.token_by_digest(TokenDigest::of("hearth_x")).await.unwrap(), None);
-        assert_eq!(store.tokens(Some(acme)).await.unwrap(), [row.clone()]);
+        assert_eq!(store.tokens(Some(acme)).await.unwrap(), std::slice::from_ref(&row));
         assert_eq!(store.tokens(None).await.unwrap(), []);
 
         assert!(!store.delete_token(None, row.id).await.unwrap());

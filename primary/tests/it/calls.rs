@@ -57,7 +57,8 @@ fn a_request_id_is_made_where_none_can_be_kept() {
             Some(given) => request.header("x-request-id", given),
             None => request,
         };
-        let made = tenant.door().send(&request).expect(200).header("x-request-id").unwrap().to_owned();
+        let made =
+            tenant.door().send(&request).expect(200).header("x-request-id").unwrap().to_owned();
         assert_eq!(made.len(), 32, "{made}");
     }
 }
@@ -114,7 +115,10 @@ fn a_prefix_owns_what_is_below_it() {
     for door in tenant.doors() {
         let seen = door.post("/files/a/b.txt?x", "").expect(200).json();
         assert_eq!(seen["target"], "/files/a/b.txt?x", "{}", door.name);
-        assert_eq!(door.post("/files", "").expect(200).header("x-hearth-version"), Some("/files@1"));
+        assert_eq!(
+            door.post("/files", "").expect(200).header("x-hearth-version"),
+            Some("/files@1")
+        );
         assert_eq!(door.post("/files/exact", "").expect(200).text(), "version one");
         door.post("/filesystem", "").expect_problem(404, "not_found");
     }

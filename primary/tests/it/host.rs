@@ -112,9 +112,9 @@ impl Host {
     /// The process that workers are forked from: of those that are what it is, the oldest that
     /// holds no tenant's socket. A worker whose zygote died is a child of the host, too.
     pub fn zygote(&self) -> Option<i32> {
-        let zygotes = children(self.pid()).into_iter().filter(|pid| {
-            command_line(*pid).contains("hearth-worker") && !has_a_listener(*pid)
-        });
+        let zygotes = children(self.pid())
+            .into_iter()
+            .filter(|pid| command_line(*pid).contains("hearth-worker") && !has_a_listener(*pid));
         zygotes.min()
     }
 
@@ -316,7 +316,9 @@ impl Tenant {
     /// An upload at the tenant's own port, which answers whatever it answers.
     #[track_caller]
     pub fn upload(&self, files: &[(&str, &[u8])], options: Option<&str>) -> Answer {
-        self.door().send(&upload(self.door().request("POST", "/$upload"), files, options).bearer(&self.token))
+        self.door().send(
+            &upload(self.door().request("POST", "/$upload"), files, options).bearer(&self.token),
+        )
     }
 
     /// An upload that must succeed.

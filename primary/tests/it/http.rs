@@ -24,10 +24,6 @@ impl Answer {
         find(&self.headers, name)
     }
 
-    pub fn trailer(&self, name: &str) -> Option<&str> {
-        find(&self.trailers, name)
-    }
-
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

@@ -41,8 +41,11 @@ pub fn is_alive(pid: i32) -> bool {
 
 pub fn children(pid: i32) -> Vec<i32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let lists = threads.flatten().filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
-    lists.flat_map(|list| list.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+    let lists =
+        threads.flatten().filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
 pub fn descendants(pid: i32) -> Vec<i32> {
@@ -66,7 +69,9 @@ pub fn holders(port: u16, pids: &[i32]) -> BTreeSet<i32> {
     let socket = format!("socket:[{inode}]");
     let holds = |pid: i32| {
         fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
-            fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == socket.as_str()))
+            fds.flatten().any(|fd| {
+                fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == socket.as_str())
+            })
         })
     };
     pids.iter().copied().filter(|pid| holds(*pid)).collect()

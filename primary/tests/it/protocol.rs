@@ -49,7 +49,8 @@ fn an_answer_to_head_has_no_body_and_a_body_of_unknown_length_is_chunked() {
         assert_eq!(answer.text(), "piece 0\npiece 1\n");
         for status in [204, 304] {
             let wanted = json!({ "status": status, "headers": [] });
-            let answer = connection.call(&door.request("POST", "/answers").body(wanted.to_string()));
+            let answer =
+                connection.call(&door.request("POST", "/answers").body(wanted.to_string()));
             assert_eq!((answer.status, answer.body.len()), (status, 0), "{}", door.name);
         }
         connection.call(&door.request("GET", "/one")).expect(200);

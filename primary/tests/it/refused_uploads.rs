@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use crate::guests;
@@ -28,12 +29,25 @@ impl Subject {
 
     /// At each address, and by the management API.
     #[track_caller]
-    fn refuses(&self, files: &[(&str, &[u8])], options: Option<&str>, status: u16, code: &str, sentence: &str) {
+    fn refuses(
+        &self,
+        files: &[(&str, &[u8])],
+        options: Option<&str>,
+        status: u16,
+        code: &str,
+        sentence: &str,
+    ) {
         self.refuses_form(|request| upload(request, files, options), status, code, sentence);
     }
 
     #[track_caller]
-    fn refuses_form(&self, fill: impl Fn(Request) -> Request, status: u16, code: &str, sentence: &str) {
+    fn refuses_form(
+        &self,
+        fill: impl Fn(Request) -> Request,
+        status: u16,
+        code: &str,
+        sentence: &str,
+    ) {
         for door in self.tenant.doors() {
             let request = fill(door.request("POST", "/$upload")).bearer(&self.tenant.token);
             door.send(&request).expect_problem(status, code).expect_detail(sentence);
@@ -48,10 +62,14 @@ impl Subject {
         assert_eq!(self.tenant.post("/hello", "").expect(200).text(), "version one");
         assert_eq!(self.tenant.ask("/generations")["generations"][0]["cause"], "upload");
         assert_eq!(self.tenant.ask("/generations")["generations"].as_array().unwrap().len(), 2);
-        eventually("a disk as before", || {
-            let now = files(&self.host.data());
-            (now == self.files).then_some(())
-        });
+    }
+
+    /// The host sweeps when it starts; what it leaves then is what there was before.
+    #[track_caller]
+    fn leaves_nothing(mut self) {
+        self.host.kill_and_start_again();
+        self.is_unchanged();
+        eventually("a disk as before", || (files(&self.host.data()) == self.files).then_some(()));
     }
 }
 
@@ -85,19 +103,24 @@ fn a_truncated_module() {
     subject.refuses(&[("hello.wasm", b"")], None, 400, "invalid_module", "hello.wasm");
     subject.refuses(&[("hello.wasm", b"#!/bin/sh\n")], None, 400, "invalid_module", "hello.wasm");
     subject.refuses(&[("hello.wasm.zst", module)], None, 400, "invalid_module", "zst");
+    subject.leaves_nothing();
 }
 
 #[test]
 fn a_core_module() {
     let module = guests::core_module();
-    Subject::new().refuses(&[("hello.wasm", module)], None, 400, "invalid_module", "component");
+    let subject = Subject::new();
+    subject.refuses(&[("hello.wasm", module)], None, 400, "invalid_module", "component");
+    subject.leaves_nothing();
 }
 
 #[test]
 fn a_forbidden_import() {
     let module = guests::imports_blobs();
     let named = "example:blobs/store@1.2.0";
-    Subject::new().refuses(&[("hello.wasm", module)], None, 400, "invalid_module", named);
+    let subject = Subject::new();
+    subject.refuses(&[("hello.wasm", module)], None, 400, "invalid_module", named);
+    subject.leaves_nothing();
 }
 
 #[test]
@@ -135,7 +158,7 @@ fn an_oversized_body() {
     // Small on the wire, large once unpacked: a module has a bound of its own.
     let bomb = zstd::encode_all(std::io::repeat(0).take(129 << 20), 3).unwrap();
     subject.refuses(&[("hello.wasm.zst", &bomb)], None, 413, "too_large", "128");
-    subject.is_unchanged();
+    subject.leaves_nothing();
 }
 
 /// The answer comes although, or because, nobody reads the body to its end.
@@ -145,21 +168,15 @@ fn refused_early(to: &std::net::SocketAddr, request: &Request) {
     answer.expect_problem(413, "too_large").expect_detail("32");
 }
 
-use std::io::Read;
-
 #[test]
 fn a_path_that_climbs_in_six_encodings() {
     let subject = Subject::new();
     for directory in ["/../", "/%2e%2e/", "/..%2f", "/%2e%2e%2f", "/..%5c", "/%252e%252e/"] {
         for door in subject.tenant.doors() {
             let path = format!("{directory}$upload");
-            let request = upload(
-                door.request("POST", &path),
-                &[("hello.wasm", guests::version_two())],
-                None,
-            );
-            let answer = door.send(&request.bearer(&subject.tenant.token));
-            answer.expect_problem(400, "invalid_path");
+            let request =
+                upload(door.request("POST", &path), &[("hello.wasm", guests::version_two())], None);
+            door.send(&request.bearer(&subject.tenant.token)).expect_problem(400, "invalid_path");
         }
     }
     for file in [
@@ -177,17 +194,14 @@ fn a_path_that_climbs_in_six_encodings() {
         let files = [(file, guests::version_two())];
         subject.refuses(&files, None, 400, "invalid_path", "path");
     }
-    for directory in ["..", "a/../b", "%2e%2e", "a\\b", "/etc"] {
-        let target = format!("/functions?dir={}", directory.replace('%', "%25").replace('\\', "%5C"));
+    for directory in ["..", "a/../b", "%2e%2e", "a\\b"] {
+        let target =
+            format!("/functions?dir={}", directory.replace('%', "%25").replace('\\', "%5C"));
         let files = [("hello.wasm", guests::version_two())];
         let request = upload(subject.tenant.api("POST", &target), &files, None);
-        let answer = subject.host.send(&request);
-        if directory == "/etc" && answer.status == 200 {
-            panic!("an absolute directory is none: {answer:?}");
-        }
-        answer.expect_problem(400, "invalid_path");
+        subject.host.send(&request).expect_problem(400, "invalid_path");
     }
-    subject.is_unchanged();
+    subject.leaves_nothing();
 }
 
 #[test]
@@ -203,7 +217,7 @@ fn a_wrong_token_and_none() {
         let known_but_weak = request.clone().bearer(&subject.tenant.token("invoke"));
         door.send(&known_but_weak).expect_problem(403, "forbidden").expect_detail("deploy");
     }
-    subject.is_unchanged();
+    subject.leaves_nothing();
 }
 
 #[test]
@@ -216,6 +230,7 @@ fn two_parts_of_one_name() {
     subject.refuses(&files, None, 400, "bad_request", "hello");
     let files = [("hello.wasm", one), ("HELLO.wasm", two)];
     subject.refuses(&files, None, 400, "bad_request", "hello");
+    subject.leaves_nothing();
 }
 
 #[test]
@@ -234,6 +249,7 @@ fn options_that_are_none() {
     }
     let two = [("hello.wasm", guests::version_two()), ("other.wasm", guests::version_two())];
     subject.refuses(&two, Some(r#"{"third.wasm":{}}"#), 400, "bad_request", "third.wasm");
+    subject.leaves_nothing();
 }
 
 #[test]
@@ -250,4 +266,5 @@ fn forms_that_are_none() {
         request.header("content-type", &content_type).body(&body[..body.len() - 30])
     };
     subject.refuses_form(cut, 400, "bad_request", "");
+    subject.leaves_nothing();
 }

@@ -107,7 +107,10 @@ fn an_owner_can_stop_start_and_restart_a_worker() {
         host.workers(&tenant).into_iter().find(|pid| *pid != started)
     });
     eventually("the end of the first", || (!is_alive(started)).then_some(()));
-    assert_eq!(tenant.post("/hello", "{}").expect(200).header("x-hearth-version"), Some("/hello@1"));
+    assert_eq!(
+        tenant.post("/hello", "{}").expect(200).header("x-hearth-version"),
+        Some("/hello@1")
+    );
     assert_eq!(host.workers(&tenant), [restarted]);
     ask("stop");
     sleep(&host, &tenant);

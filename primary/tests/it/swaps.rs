@@ -26,7 +26,9 @@ fn after_the_answer_to_an_upload_nothing_old_answers() {
             assert_eq!(answer.header("x-hearth-version"), Some(&*version));
         }
     }
-    eventually("the end of the old generations", || (host.workers(&tenant).len() == 1).then_some(()));
+    eventually("the end of the old generations", || {
+        (host.workers(&tenant).len() == 1).then_some(())
+    });
 }
 
 #[test]

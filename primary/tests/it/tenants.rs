@@ -159,9 +159,8 @@ fn a_new_tenant_has_the_bundled_functions_and_replaces_them_at_will() {
 #[test]
 fn tenants_come_and_go() {
     let host = Host::start();
-    let create = |name: &str| {
-        host.send(&host.admin("POST", "/tenants").json(&json!({ "name": name })))
-    };
+    let create =
+        |name: &str| host.send(&host.admin("POST", "/tenants").json(&json!({ "name": name })));
     for name in ["", "-a", "Upper", "a_b", "a/b", "..", &"a".repeat(64)] {
         create(name).expect_problem(400, "bad_request");
     }

@@ -15,7 +15,12 @@ fn three_versions() -> (Host, Tenant) {
 }
 
 fn numbers(versions: &Value) -> Vec<u64> {
-    versions["versions"].as_array().unwrap().iter().map(|v| v["version"].as_u64().unwrap()).collect()
+    versions["versions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v["version"].as_u64().unwrap())
+        .collect()
 }
 
 #[test]
@@ -24,7 +29,8 @@ fn by_api() {
     let versions = tenant.ask("/functions/one/versions");
     assert_eq!((&versions["path"], &versions["active"]), (&json!("/one"), &json!(3)));
     assert_eq!(numbers(&versions), [3, 2, 1]);
-    let active: Vec<_> = versions["versions"].as_array().unwrap().iter().map(|v| v["active"] == true).collect();
+    let active: Vec<_> =
+        versions["versions"].as_array().unwrap().iter().map(|v| v["active"] == true).collect();
     assert_eq!(active, [true, false, false]);
 
     let rollback = |body: Option<Value>| {
@@ -37,13 +43,20 @@ fn by_api() {
     let back = rollback(None).expect(200).json();
     assert_eq!((&back["path"], &back["version"]), (&json!("/one"), &json!(2)), "{back}");
     let answer = tenant.post("/one", "").expect(200);
-    assert_eq!((answer.text().as_str(), answer.header("x-hearth-version")), ("version two", Some("/one@2")));
+    assert_eq!(
+        (answer.text().as_str(), answer.header("x-hearth-version")),
+        ("version two", Some("/one@2"))
+    );
     assert_eq!(rollback(None).expect(200).json()["version"], 1);
     rollback(None).expect_problem(409, "conflict");
     assert_eq!(rollback(Some(json!({ "version": 3 }))).expect(200).json()["version"], 3);
     rollback(Some(json!({ "version": 99 }))).expect_problem(404, "not_found").expect_detail("99");
     assert!(tenant.post("/one", "").expect(200).text().contains("\"method\""));
-    assert_eq!(numbers(&tenant.ask("/functions/one/versions")), [3, 2, 1], "rolling back adds none");
+    assert_eq!(
+        numbers(&tenant.ask("/functions/one/versions")),
+        [3, 2, 1],
+        "rolling back adds none"
+    );
 
     let gone = host.send(&tenant.api("DELETE", "/functions/one")).expect(200).json();
     assert_eq!((&gone["path"], &gone["version"]), (&json!("/one"), &Value::Null), "{gone}");
@@ -54,10 +67,18 @@ fn by_api() {
     assert_eq!(tenant.post("/one", "").expect(200).text(), "version one");
 
     let causes = tenant.ask("/generations");
-    let causes: Vec<_> = causes["generations"].as_array().unwrap().iter().map(|g| g["cause"].as_str().unwrap()).collect();
+    let causes: Vec<_> = causes["generations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|g| g["cause"].as_str().unwrap())
+        .collect();
     assert_eq!(
         causes,
-        ["rollback", "remove", "rollback", "rollback", "rollback", "upload", "upload", "upload", "created"]
+        [
+            "rollback", "remove", "rollback", "rollback", "rollback", "upload", "upload", "upload",
+            "created"
+        ]
     );
 }
 
@@ -73,6 +94,21 @@ fn the_same_bytes_again_are_a_version_of_their_own() {
 }
 
 #[test]
+fn what_is_active_already_stays_as_it_is() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("one", guests::version_one());
+    let again = tenant.deploy("one", guests::version_one());
+    assert_eq!(again["functions"][0]["version"], 1, "{again}");
+    assert_eq!(again["functions"][0]["unchanged"], true, "{again}");
+    // With other options it is something else, though.
+    let other = tenant.deploy_with("one", guests::version_one(), &json!({ "methods": ["GET"] }));
+    assert_eq!(other["functions"][0]["version"], 2, "{other}");
+    tenant.get("/one").expect(200);
+    assert_eq!(numbers(&tenant.ask("/functions/one/versions")), [2, 1]);
+}
+
+#[test]
 fn a_function_that_was_removed_goes_on_counting() {
     let (host, tenant) = three_versions();
     host.send(&tenant.api("DELETE", "/functions/one")).expect(200);
@@ -83,25 +119,25 @@ fn a_function_that_was_removed_goes_on_counting() {
 fn twenty_versions_are_kept_and_the_active_one_always() {
     let host = Host::start();
     let tenant = host.tenant("demo");
-    for _ in 0..22 {
-        tenant.deploy("one", guests::no_response());
+    for round in 0..22 {
+        let two = [guests::version_one(), guests::version_two()];
+        tenant.deploy("one", two[round % 2]);
     }
     let kept = numbers(&tenant.ask("/functions/one/versions"));
     assert_eq!(kept, (3..=22).rev().collect::<Vec<_>>());
 }
 
 #[test]
-fn names_that_differ_in_case_are_one_function() {
+fn names_that_differ_only_in_case_are_one_path() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("Report", guests::version_one());
-    let again = tenant.deploy("report", guests::version_two());
-    assert_eq!(again["functions"][0]["version"], 2);
-    for path in ["/Report", "/report", "/REPORT"] {
-        assert_eq!(tenant.post(path, "").expect(200).text(), "version two");
-    }
-    let paths = tenant.ask("/functions");
-    assert_eq!(paths["functions"].as_array().unwrap().len(), 2, "{paths}");
+    let other = tenant.upload(&[("report.wasm", guests::version_two())], None);
+    other.expect_problem(409, "conflict").expect_detail("/Report");
+    assert_eq!(tenant.ask("/functions/REPORT")["path"], "/Report");
+    assert_eq!(tenant.post("/Report", "").expect(200).text(), "version one");
+    host.send(&tenant.api("DELETE", "/functions/rePort")).expect(200);
+    tenant.post("/Report", "").expect_problem(404, "not_found");
 }
 
 #[test]

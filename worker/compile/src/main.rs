@@ -1,1 +1,151 @@
-fn main() {}
+//! `hearth-compile`: compiles one module and ends. The only program that holds a compiler, and
+//! the only one that reads a stranger's module.
+//!
+//! Its standard input is its control socket: one request with the module and the file that takes
+//! the artifact, one reply. It bounds itself before it looks at the module; the time it may take
+//! is also its starter's to bound. What becomes of the artifact is the primary's business.
+
+mod inspect;
+mod options;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use hearth_engine::{Handler, Purpose};
+use hearth_wire::limits::{MODULE_MAX_BYTES, OPTIONS_MAX_BYTES};
+use hearth_wire::{
+    CompileReply, CompileRequest, Diagnosis, FRAME_MAX, HandlerKind, SocketError, VERSION,
+};
+
+/// A diagnosis that quotes the module is cut at this.
+const DETAIL_MAX_BYTES: usize = 2_000;
+/// The options travel in the reply, with the imports.
+const REPLY_OPTIONS_MAX_BYTES: usize = FRAME_MAX - (16 << 10);
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|argument| argument == "--version") {
+        println!("hearth-compile {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hearth-compile: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let control = hearth_jail::take_stdin().context("standard input is no control socket")?;
+    hearth_jail::enter(hearth_jail::COMPILE)?;
+    let Some((request, fds)) = hearth_wire::recv::<CompileRequest>(&control)? else {
+        return Ok(());
+    };
+    let reply = match compile(&request, fds) {
+        Ok(reply) => reply,
+        Err(Failure::Refused(detail)) => CompileReply::Refused(Diagnosis { detail: cut(detail) }),
+        Err(Failure::Ours(error)) => CompileReply::Failed { reason: format!("{error:#}") },
+    };
+    match hearth_wire::send(&control, &reply, &[]) {
+        Err(SocketError::TooLarge(_)) => {
+            let detail = "the module's imports and options together are too long".to_owned();
+            let refused = CompileReply::Refused(Diagnosis { detail });
+            Ok(hearth_wire::send(&control, &refused, &[])?)
+        }
+        sent => Ok(sent?),
+    }
+}
+
+/// Whose fault it is that there is no artifact.
+enum Failure {
+    /// The module's; the text is for its author.
+    Refused(String),
+    Ours(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Ours(error.into())
+    }
+}
+
+fn compile(request: &CompileRequest, fds: Vec<OwnedFd>) -> Result<CompileReply, Failure> {
+    let CompileRequest { version, engine } = request;
+    let own = hearth_engine::fingerprint();
+    if (*version, engine.as_str()) != (VERSION, own.as_str()) {
+        return Err(Failure::Ours(anyhow::anyhow!(
+            "hearth-compile speaks version {VERSION} for the engine {own}, and was asked for \
+             version {version} and the engine {engine}: install all programs from one build"
+        )));
+    }
+    let (module, artifact) = files(fds)?;
+    let bytes = read(module)?;
+    let imports =
+        inspect::imports(&bytes).map_err(|refusal| Failure::Refused(refusal.to_string()))?;
+
+    let compiler = hearth_engine::engine(Purpose::Compile).map_err(anyhow::Error::from)?;
+    let code = compiler.precompile_component(&bytes);
+    let code = code.map_err(|error| Failure::Refused(inspect::refused_by_compiler(&error)))?;
+    drop((bytes, compiler));
+    write(&artifact, &code).context("the artifact cannot be written")?;
+    let artifact_bytes = code.len() as u64;
+    drop(code);
+
+    // From here on as a worker does it, so that what passes here loads and links there.
+    let runner = hearth_engine::engine(Purpose::Run).map_err(anyhow::Error::from)?;
+    let component = hearth_engine::load(&runner, &artifact)
+        .map_err(|error| Failure::Refused(inspect::refused_by_pool(&error)))?;
+    let linker = hearth_engine::linker(&runner).map_err(anyhow::Error::from)?;
+    let handler = hearth_engine::prepare(&linker, &component)
+        .map_err(|error| Failure::Refused(inspect::refused_by_linker(&error)))?;
+    let kind = match &handler {
+        Handler::P2(_) => HandlerKind::IncomingHandler,
+        Handler::P3(_) => HandlerKind::Handler,
+    };
+    let options = options::declared(&runner, &linker, &component)
+        .map_err(|refusal| Failure::Refused(refusal.to_string()))?;
+    let most = OPTIONS_MAX_BYTES.min(REPLY_OPTIONS_MAX_BYTES);
+    if options.as_ref().is_some_and(|options| options.len() > most) {
+        return Err(Failure::Refused(format!(
+            "the options that the module declares are longer than {} KiB",
+            most >> 10
+        )));
+    }
+    Ok(CompileReply::Compiled { kind, imports, options, artifact_bytes })
+}
+
+fn files(fds: Vec<OwnedFd>) -> anyhow::Result<(File, File)> {
+    match <[OwnedFd; 2]>::try_from(fds) {
+        Ok([module, artifact]) => Ok((File::from(module), File::from(artifact))),
+        Err(fds) => bail!("the request came with {} files instead of two", fds.len()),
+    }
+}
+
+fn read(module: File) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = module.take(MODULE_MAX_BYTES + 1).read_to_end(&mut bytes);
+    if read.context("the module cannot be read")? as u64 > MODULE_MAX_BYTES {
+        return Err(Failure::Refused(format!(
+            "the module is larger than {} MiB",
+            MODULE_MAX_BYTES >> 20
+        )));
+    }
+    Ok(bytes)
+}
+
+fn write(mut artifact: &File, code: &[u8]) -> std::io::Result<()> {
+    artifact.write_all(code)?;
+    artifact.flush()
+}
+
+fn cut(mut detail: String) -> String {
+    if detail.len() > DETAIL_MAX_BYTES {
+        detail.truncate(detail.floor_char_boundary(DETAIL_MAX_BYTES));
+        detail.push('…');
+    }
+    detail
+}

@@ -1,0 +1,167 @@
+//! The front door's two ways to a tenant: by host name and by path. What both have in common
+//! with the tenant's own port is tested where it belongs, at all three addresses.
+
+use serde_json::json;
+
+use crate::guests;
+use crate::host::Host;
+use crate::http::{Connection, Request};
+
+#[test]
+fn by_path_the_prefix_is_taken_off_and_told() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("echo", guests::echo());
+    let [port, name, path] = tenant.doors();
+    let seen = path.post("/echo?x=1", "").expect(200).json();
+    assert_eq!(seen["target"], "/echo?x=1");
+    assert_eq!(seen["headers"]["x-forwarded-prefix"], json!(["/t/demo"]), "{seen}");
+    for door in [port, name] {
+        let forged = door.request("POST", "/echo").header("x-forwarded-prefix", "/forged");
+        let seen = door.send(&forged).expect(200).json();
+        assert!(seen["headers"]["x-forwarded-prefix"].is_null(), "{}: {seen}", door.name);
+    }
+}
+
+#[test]
+fn by_path_nothing_crosses_into_the_platforms_own_origin() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("answers", guests::answers());
+    tenant.deploy("echo", guests::echo());
+    let wanted = json!({
+        "status": 200,
+        "headers": [
+            ["set-cookie", "a=1"], ["clear-site-data", "\"*\""], ["service-worker-allowed", "/"],
+            ["content-security-policy", "script-src *"],
+        ],
+    });
+    let [port, name, path] = tenant.doors();
+    for door in [port, name] {
+        let answer = door.post("/answers", &wanted.to_string()).expect(200);
+        assert_eq!(answer.header("set-cookie"), Some("a=1"), "{}", door.name);
+        assert_eq!(answer.header("clear-site-data"), Some("\"*\""), "{}", door.name);
+        let seen = door.send(&door.request("POST", "/echo").header("cookie", "a=1")).json();
+        assert_eq!(seen["headers"]["cookie"], json!(["a=1"]), "{}", door.name);
+    }
+    let answer = path.post("/answers", &wanted.to_string()).expect(200);
+    for gone in ["set-cookie", "clear-site-data", "service-worker-allowed"] {
+        assert_eq!(answer.header(gone), None, "{gone}");
+    }
+    let sandbox = "sandbox allow-scripts allow-forms";
+    let policies = answer.headers.iter().filter(|(name, _)| name == "content-security-policy");
+    assert!(policies.map(|(_, value)| value).any(|value| value == sandbox), "{:?}", answer.headers);
+    let seen = path.send(&path.request("POST", "/echo").header("cookie", "a=1")).json();
+    assert!(seen["headers"]["cookie"].is_null(), "{seen}");
+}
+
+#[test]
+fn headers_of_one_connection_stay_with_it() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("echo", guests::echo());
+    tenant.deploy("answers", guests::answers());
+    for door in tenant.doors().into_iter().skip(1) {
+        let request = door
+            .request("POST", "/echo")
+            .header("connection", "keep-alive, x-hop")
+            .header("keep-alive", "timeout=5")
+            .header("x-hop", "mine alone")
+            .header("proxy-authorization", "Basic x")
+            .header("te", "trailers, deflate")
+            .header("upgrade", "h2c");
+        let seen = door.send(&request).expect(200).json();
+        for gone in ["keep-alive", "x-hop", "proxy-authorization", "upgrade", "proxy-connection"] {
+            assert!(seen["headers"][gone].is_null(), "{gone} at {}: {seen}", door.name);
+        }
+        let wanted = json!({ "status": 200, "headers": [["x-kept", "1"]], "body": "x" });
+        let mut connection = Connection::open(door.to).unwrap();
+        let answer = connection.call(&door.request("POST", "/answers").body(wanted.to_string()));
+        assert_eq!(answer.header("x-kept"), Some("1"));
+        assert_eq!(answer.header("keep-alive"), None);
+    }
+}
+
+#[test]
+fn who_forwarded_is_told_and_a_strangers_word_is_not_believed() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("echo", guests::echo());
+    for door in tenant.doors() {
+        let request = door
+            .request("POST", "/echo")
+            .header("x-forwarded-for", "203.0.113.9")
+            .header("forwarded", "for=203.0.113.9;proto=https")
+            .header("x-forwarded-proto", "https");
+        let seen = door.send(&request).expect(200).json();
+        assert!(!seen["headers"].to_string().contains("203.0.113.9"), "{}: {seen}", door.name);
+    }
+    let trusting = Host::with(&["--trusted-proxy", "127.0.0.0/8"]);
+    let tenant = trusting.tenant("demo");
+    tenant.deploy("echo", guests::echo());
+    for door in tenant.doors() {
+        let request = door.request("POST", "/echo").header("x-forwarded-for", "203.0.113.9");
+        let seen = door.send(&request).expect(200).json();
+        let forwarded = seen["headers"]["x-forwarded-for"].to_string();
+        assert!(forwarded.contains("203.0.113.9"), "{}: {seen}", door.name);
+    }
+}
+
+#[test]
+fn addresses_of_nobody_are_not_found() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    for request in [
+        Request::new("POST", "/hello").header("host", "nobody.localhost"),
+        Request::new("POST", "/t/nobody/hello"),
+        Request::new("POST", "/t/-/hello"),
+        Request::new("POST", "/t/../hello"),
+        Request::new("POST", "/hello"),
+        Request::new("POST", "/hello").header("host", "a.demo.localhost"),
+    ] {
+        let answer = host.send(&request);
+        assert!(matches!(answer.status, 404 | 405), "{request:?}: {answer:?}");
+        let (status, code) = (answer.status, answer.json()["code"].as_str().unwrap().to_owned());
+        answer.expect_problem(status, &code);
+    }
+    // A name is not sensitive to case, and a port in it means nothing.
+    for name in ["DEMO.localhost", "demo.LOCALHOST:1"] {
+        let request = Request::new("POST", "/hello").header("host", name).body("{}");
+        host.send(&request).expect(200);
+    }
+    let own_domain = Host::with(&["--domain", "apps.example.org"]);
+    own_domain.tenant("demo");
+    let request = Request::new("POST", "/hello").header("host", "demo.apps.example.org").body("{}");
+    own_domain.send(&request).expect(200);
+    drop(tenant);
+}
+
+#[test]
+fn a_sleeping_tenant_is_woken_through_the_front_door() {
+    let host = Host::with(&["--idle", "150ms"]);
+    let tenant = host.tenant("demo");
+    for door in tenant.doors() {
+        crate::processes::eventually("sleep", || {
+            (tenant.state() == "asleep" && host.workers(&tenant).is_empty()).then_some(())
+        });
+        door.post("/hello", "{}").expect(200);
+    }
+}
+
+#[test]
+fn one_connection_serves_many_tenants() {
+    let host = Host::start();
+    let (red, blue) = (host.tenant("red"), host.tenant("blue"));
+    red.deploy("one", guests::version_one());
+    blue.deploy("one", guests::version_two());
+    let mut connection = Connection::open(host.front).unwrap();
+    for _ in 0..3 {
+        for (tenant, text) in [(&red, "version one"), (&blue, "version two")] {
+            for door in tenant.doors().into_iter().skip(1) {
+                let answer = connection.call(&door.request("POST", "/one"));
+                assert_eq!(answer.expect(200).text(), text, "{}", door.name);
+            }
+        }
+        connection.call(&Request::new("GET", "/healthz")).expect(200);
+    }
+}

@@ -1,0 +1,120 @@
+//! What a module declares of its own options: the exported interface `hearth:function/options`,
+//! called once in a throw-away store that has no rights.
+//!
+//! Only calls and bounds. What the text says is parsed by whoever asked.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use hearth_engine::DeniedRequests;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, ComponentExportIndex, Linker, ResourceTable};
+use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+const INTERFACE: &str = "hearth:function/options";
+const FUNCTION: &str = "get";
+const TIME: Duration = Duration::from_secs(1);
+const MEMORY_BYTES: usize = 64 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("the exported interface `{INTERFACE}` has no function `get: func() -> string`")]
+    Shape,
+    #[error("`{INTERFACE}` was asked for the options and did not answer within a second")]
+    Late,
+    #[error("`{INTERFACE}` was asked for the options and failed: {0}")]
+    Failed(String),
+}
+
+pub struct Probe {
+    table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    requests: DeniedRequests,
+    limits: StoreLimits,
+}
+
+impl Probe {
+    fn new() -> Self {
+        Self {
+            table: ResourceTable::new(),
+            wasi: WasiCtx::builder().allow_tcp(false).allow_udp(false).build(),
+            http: WasiHttpCtx::new(),
+            requests: DeniedRequests,
+            limits: StoreLimitsBuilder::new().memory_size(MEMORY_BYTES).build(),
+        }
+    }
+}
+
+impl WasiView for Probe {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Probe {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.requests }
+    }
+}
+
+/// The options as the module declares them; `None` where it declares none.
+pub fn declared(
+    engine: &Engine,
+    linker: &Linker<Probe>,
+    component: &Component,
+) -> Result<Option<String>, Refusal> {
+    let Some(get) = find(engine, component)? else { return Ok(None) };
+    let failed = |error: wasmtime::Error| Refusal::Failed(reason(&error));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.map_err(|error| Refusal::Failed(error.to_string()))?;
+
+    // A loop is stopped by the epoch, a wait by the timeout around it.
+    let (finished, wait) = mpsc::channel::<()>();
+    let ticking = engine.clone();
+    let watchdog = std::thread::spawn(move || {
+        let _ = wait.recv_timeout(TIME);
+        ticking.increment_epoch();
+    });
+    let mut store = Store::new(engine, Probe::new());
+    store.limiter(|probe| &mut probe.limits);
+    store.set_epoch_deadline(1);
+    let called = runtime.block_on(tokio::time::timeout(TIME, async {
+        let instance = linker.instantiate_async(&mut store, component).await?;
+        let get = instance.get_typed_func::<(), (String,)>(&mut store, &get)?;
+        get.call_async(&mut store, ()).await
+    }));
+    drop(finished);
+    watchdog.join().expect("the watchdog only waits");
+    match called {
+        Ok(Ok((options,))) => Ok(Some(options)),
+        Ok(Err(error)) if matches!(error.downcast_ref(), Some(wasmtime::Trap::Interrupt)) => {
+            Err(Refusal::Late)
+        }
+        Ok(Err(error)) => Err(failed(error)),
+        Err(_) => Err(Refusal::Late),
+    }
+}
+
+fn find(engine: &Engine, component: &Component) -> Result<Option<ComponentExportIndex>, Refusal> {
+    let ty = component.component_type();
+    let named = |name: &str| name == INTERFACE || name.starts_with(&format!("{INTERFACE}@"));
+    let Some((name, _)) = ty.exports(engine).find(|(name, _)| named(name)) else {
+        return Ok(None);
+    };
+    let interface = component.get_export_index(None, name).ok_or(Refusal::Shape)?;
+    let (item, get) = component.get_export(Some(&interface), FUNCTION).ok_or(Refusal::Shape)?;
+    let ComponentItem::ComponentFunc(function) = item else { return Err(Refusal::Shape) };
+    let returns_text = function.params().len() == 0
+        && function.results().collect::<Vec<_>>() == [wasmtime::component::Type::String];
+    if returns_text { Ok(Some(get)) } else { Err(Refusal::Shape) }
+}
+
+fn reason(error: &wasmtime::Error) -> String {
+    match error.downcast_ref::<wasmtime::Trap>() {
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string(),
+    }
+}

@@ -1,0 +1,106 @@
+//! A child's descriptors: its control socket arrives as its standard input, the rest with
+//! messages. Owns how they get their fixed numbers and how everything else is closed.
+//!
+//! | number | what |
+//! |---|---|
+//! | 0 | the control socket |
+//! | 1, 2 | as inherited |
+//! | 3 | a worker's listener |
+//! | 4 | a worker's release directory |
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::libc;
+use rustix::fs::{Dir, Mode, OFlags};
+
+/// The control socket. It can be taken once.
+pub fn take_stdin() -> io::Result<OwnedFd> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(io::Error::other("standard input is taken already"));
+    }
+    rustix::io::fcntl_getfd(io::stdin().as_fd())?;
+    // SAFETY: descriptor 0 is open, as was just seen, and the swap above makes this its only
+    // owner: nothing in these programs reads standard input otherwise.
+    Ok(unsafe { OwnedFd::from_raw_fd(libc::STDIN_FILENO) })
+}
+
+/// Low descriptor numbers, taken before anything else can have them.
+pub struct Slots {
+    listener: OwnedFd,
+    release: OwnedFd,
+}
+
+impl Slots {
+    pub fn reserve() -> io::Result<Self> {
+        let listener =
+            rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let release = rustix::io::fcntl_dupfd_cloexec(&listener, 3)?;
+        Ok(Self { listener, release })
+    }
+
+    pub fn numbers(&self) -> [RawFd; 2] {
+        [self.listener.as_raw_fd(), self.release.as_raw_fd()]
+    }
+
+    /// The listener and the release directory at their fixed numbers.
+    pub fn fill(mut self, listener: OwnedFd, release: OwnedFd) -> io::Result<(OwnedFd, OwnedFd)> {
+        rustix::io::dup2(&listener, &mut self.listener)?;
+        rustix::io::dup2(&release, &mut self.release)?;
+        for fd in [&self.listener, &self.release] {
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
+        }
+        Ok((self.listener, self.release))
+    }
+}
+
+/// The numbers of all descriptors that this process has open.
+pub fn open_now() -> io::Result<BTreeSet<RawFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open("/proc/self/fd", flags, Mode::empty())?;
+    let mut entries = Dir::read_from(&directory)?;
+    let own = [directory.as_raw_fd(), entries.fd()?.as_raw_fd()];
+    let mut open = BTreeSet::new();
+    while let Some(entry) = entries.read() {
+        let number = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok());
+        open.extend(number.filter(|number| !own.contains(number)));
+    }
+    Ok(open)
+}
+
+/// Closes every descriptor but these. For a child that was just forked, which drops before this
+/// what it owns and does not keep.
+pub fn keep_only(kept: &BTreeSet<RawFd>) -> io::Result<()> {
+    let mut first = 0;
+    for &fd in kept {
+        if first < fd {
+            close_range(first, fd - 1)?;
+        }
+        first = fd + 1;
+    }
+    close_range(first, RawFd::MAX)
+}
+
+fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
+    // SAFETY: takes no pointer. The descriptors have no owner left in this process: that is what
+    // `keep_only` asks of its caller, and a forgotten one would find its number closed, not lent
+    // to another file, since nothing is opened in between.
+    let failed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == -1;
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_open_is_seen() {
+        let before = open_now().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let added: Vec<_> = open_now().unwrap().difference(&before).copied().collect();
+        assert!(added.contains(&file.as_raw_fd()), "{added:?}");
+    }
+}

@@ -1,0 +1,116 @@
+//! Forking, and the children's ends.
+//!
+//! The zygote forks with the C library's `fork`, never a raw clone: the engine re-opens
+//! `/proc/self/pagemap` in a handler that only this one runs. With the parent's pagemap a child
+//! would find nothing dirty and a "fresh" instance would keep the last call's memory.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+use rustix::process::PidfdFlags;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ForkError {
+    #[error("fork")]
+    Os(#[from] io::Error),
+    #[error("this process has {0} threads, and forks only with one")]
+    Threads(usize),
+}
+
+impl From<Errno> for ForkError {
+    fn from(errno: Errno) -> Self {
+        Self::Os(errno.into())
+    }
+}
+
+pub enum Forked {
+    Child,
+    Parent {
+        pid: i32,
+        /// Opened before the child could be reaped, so it names this child for ever.
+        pidfd: OwnedFd,
+    },
+}
+
+/// Forks this process, which has one thread.
+pub fn fork() -> Result<Forked, ForkError> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(ForkError::Threads(threads));
+    }
+    // SAFETY: with one thread, as was just seen, no lock is held by another and the child is a
+    // whole copy: it may do anything that this process may.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => Ok(Forked::Child),
+        ForkResult::Parent { child } => {
+            let pid =
+                rustix::process::Pid::from_raw(child.as_raw()).expect("a child's pid is positive");
+            match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+                Ok(pidfd) => Ok(Forked::Parent { pid: child.as_raw(), pidfd }),
+                Err(errno) => {
+                    // Nobody could watch it; it is not reaped yet, so the pid is still its own.
+                    let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
+                    Err(io::Error::from(errno).into())
+                }
+            }
+        }
+    }
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChildEnd {
+    Code(i32),
+    Signal(i32),
+}
+
+/// Tells of ended children through a descriptor that can be polled.
+pub struct Children {
+    signals: SignalFd,
+}
+
+impl Children {
+    /// From now on, until [`Children::forget`] in a child, SIGCHLD is held back for this.
+    pub fn watch() -> io::Result<Self> {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        mask.thread_block()?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        Ok(Self { signals: SignalFd::with_flags(&mask, flags)? })
+    }
+
+    /// The next child that ended, if there is one.
+    pub fn reap(&mut self) -> io::Result<Option<(i32, ChildEnd)>> {
+        // One signal may stand for several children: the signals only wake, waitpid tells.
+        while self.signals.read_signal()?.is_some() {}
+        loop {
+            match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => {
+                    return Ok(Some((pid.as_raw(), ChildEnd::Code(code))));
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    return Ok(Some((pid.as_raw(), ChildEnd::Signal(signal as i32))));
+                }
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(None),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// In a child: signals reach it again as they do any process.
+    pub fn forget(self) -> io::Result<()> {
+        Ok(SigSet::empty().thread_set_mask()?)
+    }
+}
+
+impl AsFd for Children {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.signals.as_fd()
+    }
+}
