@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use futures_util::future::join_all;
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::process::{Resource, getrlimit, setrlimit, umask};
 use tokio::net::TcpListener;
@@ -164,11 +165,13 @@ async fn host(
     );
 
     let admin_token = admin_token(&store, secrets).await?;
+    let mut adopted = Vec::new();
     for tenant in store.tenants().await? {
         let tenant = provision.complete(tenant, "hearth").await?;
         let grants = store.grants(tenant.id).await?;
-        fleet.adopt(tenant, grants);
+        adopted.push(fleet.adopt(tenant, grants));
     }
+    join_all(adopted).await;
     if store.tenants().await?.is_empty() && admin_token.is_first() {
         let name = FIRST_TENANT.parse().expect("it is a tenant's name");
         provision.create(name, "hearth").await?;

@@ -120,8 +120,8 @@ pub enum CliError {
     File { path: PathBuf, source: io::Error },
     #[error("standard output")]
     Output(#[source] io::Error),
-    #[error("the host ended")]
-    Up(#[source] Box<dyn Error + Send + Sync>),
+    #[error(transparent)]
+    Up(Box<dyn Error + Send + Sync>),
     /// The reason has been told.
     #[error("")]
     Told,

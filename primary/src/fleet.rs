@@ -37,6 +37,10 @@ use crate::logs::Logs;
 use crate::release::Releases;
 use crate::store::Tenant;
 
+/// Two seconds in all.
+const BIND_TRIES: u32 = 40;
+const BIND_PAUSE: Duration = Duration::from_millis(50);
+
 /// A call cannot be served now. The reason is fit for callers of that tenant.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the worker is unavailable: {reason}")]
@@ -106,9 +110,10 @@ impl Fleet {
         Self { shared: Arc::new(shared), tenants: Arc::default(), supervisors: TaskTracker::new() }
     }
 
-    /// Binds the tenant's port and supervises it from now on.
-    pub fn adopt(&self, tenant: Tenant, grants: Vec<TokenGrant>) {
-        let listener = sockets::bind(self.shared.tenant_bind, tenant.port);
+    /// Binds the tenant's port and supervises it from now on. Where another process has the
+    /// port, the tenant says so and the host starts all the same.
+    pub async fn adopt(&self, tenant: Tenant, grants: Vec<TokenGrant>) {
+        let listener = bind_patiently(self.shared.tenant_bind, tenant.port).await;
         self.supervise(tenant, grants, listener);
     }
 
@@ -234,6 +239,21 @@ impl Fleet {
         }
         self.supervisors.close();
         self.supervisors.wait().await;
+    }
+}
+
+/// Binds a port that a worker of a host that was just killed may still hold: it ends when it
+/// sees that its primary is gone.
+async fn bind_patiently(ip: IpAddr, port: u16) -> std::io::Result<OwnedFd> {
+    let mut tries = 0;
+    loop {
+        match sockets::bind(ip, port) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries < BIND_TRIES => {
+                tries += 1;
+                tokio::time::sleep(BIND_PAUSE).await;
+            }
+            bound => return bound,
+        }
     }
 }
 

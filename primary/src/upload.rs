@@ -153,6 +153,7 @@ fn disk_code(error: &ReleaseError) -> Code {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Uploaded {
     pub uploaded: bool,
+    #[schema(value_type = u64)]
     pub generation: Generation,
     pub functions: Vec<UploadedFunction>,
     /// Receiving excluded.
@@ -165,6 +166,7 @@ pub struct Uploaded {
 pub struct UploadedFunction {
     #[schema(value_type = String, example = "/hello")]
     pub path: FunctionPath,
+    #[schema(value_type = u32)]
     pub version: Version,
     #[schema(value_type = String)]
     pub sha256: ModuleDigest,
@@ -183,7 +185,9 @@ pub struct Switched {
     #[schema(value_type = String, example = "/hello")]
     pub path: FunctionPath,
     /// The version that is active now; null once removed.
+    #[schema(value_type = Option<u32>)]
     pub version: Option<Version>,
+    #[schema(value_type = u64)]
     pub generation: Generation,
     pub swap_ms: u64,
 }

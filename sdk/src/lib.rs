@@ -58,25 +58,23 @@ use wasip2::io::streams::StreamError;
 macro_rules! function {
     ($function:path) => {
         const _: () = {
-            const HANDLE: fn(
-                $crate::__private::IncomingRequest,
-                $crate::__private::ResponseOutparam,
-            ) = |request, response| $crate::__private::handle(request, response, $function);
+            enum Component {}
 
-            // Nothing can call the export of a native build, which only checks types.
-            #[cfg(target_family = "wasm")]
-            struct Component;
-            #[cfg(target_family = "wasm")]
             impl $crate::__private::Guest for Component {
                 fn handle(
                     request: $crate::__private::IncomingRequest,
                     response: $crate::__private::ResponseOutparam,
                 ) {
-                    HANDLE(request, response)
+                    $crate::__private::handle(request, response, $function)
                 }
             }
+
             #[cfg(target_family = "wasm")]
             $crate::__private::export!(Component);
+            // A native build has nobody to call it, and only checks types.
+            #[cfg(not(target_family = "wasm"))]
+            const _: fn($crate::__private::IncomingRequest, $crate::__private::ResponseOutparam) =
+                <Component as $crate::__private::Guest>::handle;
         };
     };
 }

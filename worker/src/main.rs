@@ -1,1 +1,57 @@
-fn main() {}
+//! `hearth-worker`: serves the functions of exactly one tenant.
+//!
+//! `hearth-worker zygote` holds the engine and forks workers; `hearth-worker exec` is the slower
+//! way to the same [`control::run`], one process for one worker. Either way the control socket is
+//! the standard input and everything else comes with messages. Opens no socket and reads no
+//! environment.
+
+mod builtin;
+mod call;
+mod connection;
+mod control;
+mod door;
+mod generation;
+mod host;
+mod limits;
+mod report;
+mod route;
+mod serve;
+mod zygote;
+
+use std::process::ExitCode;
+
+use control::End;
+
+/// This generation cannot be served; the reason has been told.
+const EXIT_REFUSED: u8 = 3;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let started = match (arguments.next().as_deref(), arguments.next()) {
+        (Some("zygote"), None) => zygote::run(),
+        (Some("exec"), None) => zygote::exec(),
+        (Some("--version"), None) => {
+            println!("hearth-worker {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("usage: hearth-worker zygote | exec (started by hearth, not by hand)");
+            return ExitCode::from(2);
+        }
+    };
+    let inherited = match started {
+        Ok(Some(inherited)) => inherited,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => return failed(&error.into()),
+    };
+    match control::run(inherited) {
+        Ok(End::Done) => ExitCode::SUCCESS,
+        Ok(End::Refused) => ExitCode::from(EXIT_REFUSED),
+        Err(error) => failed(&error.into()),
+    }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("hearth-worker: {error:#}");
+    ExitCode::FAILURE
+}

@@ -28,6 +28,7 @@ use crate::upload::{Switched, Uploaded, Uploads};
 pub struct FunctionInfo {
     #[schema(schema_with = function_path)]
     pub path: FunctionPath,
+    #[schema(value_type = u32)]
     pub version: Version,
     #[schema(schema_with = sha256)]
     pub sha256: ModuleDigest,
@@ -53,6 +54,7 @@ pub struct FunctionList {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Version)]
 pub struct VersionInfo {
+    #[schema(value_type = u32)]
     pub version: Version,
     #[schema(schema_with = sha256)]
     pub sha256: ModuleDigest,
@@ -71,6 +73,7 @@ pub struct VersionList {
     #[schema(schema_with = function_path)]
     pub path: FunctionPath,
     /// None where the function was removed; its versions are kept for a while.
+    #[schema(value_type = Option<u32>)]
     pub active: Option<Version>,
     /// Newest first.
     pub versions: Vec<VersionInfo>,
@@ -81,13 +84,14 @@ pub struct VersionList {
 pub struct Rollback {
     /// Where it is missing, the version before the active one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1)]
+    #[schema(value_type = Option<u32>, minimum = 1)]
     pub version: Option<Version>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Generation)]
 pub struct GenerationInfo {
+    #[schema(value_type = u64)]
     pub generation: Generation,
     /// What made it: `created`, `upload`, `rollback` or `remove`.
     pub cause: String,
@@ -295,7 +299,7 @@ pub async fn rollback(
 #[utoipa::path(
     post, path = "/api/v1/tenants/{tenant}/functions/{path}/invoke", operation_id = "invoke",
     tag = "functions", params(FunctionParams),
-    request_body(content = Vec<u8>, content_type = "*/*"),
+    request_body(description = "Whatever the function takes", content_type = "*/*"),
     responses((status = "default", description = "What the function answered, or a problem")),
 )]
 pub async fn invoke(

@@ -40,6 +40,7 @@ pub struct LineInfo {
     pub time: Timestamp,
     #[schema(schema_with = function_path)]
     pub function: FunctionPath,
+    #[schema(value_type = u32)]
     pub version: Version,
     pub request_id: String,
     #[schema(value_type = LogStreamSchema)]
@@ -64,6 +65,7 @@ pub struct CallInfo {
     pub time: Timestamp,
     #[schema(schema_with = function_path)]
     pub function: FunctionPath,
+    #[schema(value_type = u32)]
     pub version: Version,
     pub request_id: String,
     pub method: String,
@@ -355,4 +357,118 @@ fn event<T: Told>(entry: Entry<T>) -> Event {
 fn missed(missed: u64) -> Event {
     let data = serde_json::to_string(&Missed { missed }).expect("a number is plain data");
     Event::default().event("missed").data(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body;
+    use hearth_wire::Report;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::store::TenantId;
+
+    fn line(text: &str) -> LogLine {
+        LogLine {
+            time_ms: 1_700_000_000_123,
+            function: "/a".parse().unwrap(),
+            version: 3,
+            request_id: "r-1".into(),
+            stream: LogStream::Stdout,
+            text: text.into(),
+        }
+    }
+
+    fn report(texts: &[&str]) -> Report {
+        Report { lines: texts.iter().map(|text| line(text)).collect(), ..Report::default() }
+    }
+
+    fn scratch() -> (tempfile::TempDir, Logs, Tenant) {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("tenants/acme")).unwrap();
+        let logs = Logs::open(directory.path()).unwrap();
+        let tenant = Tenant {
+            id: TenantId(1),
+            name: "acme".parse().unwrap(),
+            port: 4_000,
+            generation: 1,
+            created_at: Timestamp::UNIX_EPOCH,
+        };
+        (directory, logs, tenant)
+    }
+
+    #[tokio::test]
+    async fn pages_lead_to_older_ones() {
+        let (_directory, logs, tenant) = scratch();
+        logs.take(&tenant.name, report(&["one", "two", "three"]));
+        logs.close().await;
+        let page = async |before, limit| {
+            let query = Query { before, limit, ..Query::default() };
+            let (lines, next) = page::<LogLine>(&logs, &tenant, query).await.unwrap();
+            let texts: Vec<String> = lines.into_iter().map(|line| line.text).collect();
+            (texts.join(" "), next)
+        };
+        assert_eq!(page(None, 2).await, ("two three".into(), Some(2)));
+        assert_eq!(page(Some(2), 2).await, ("one".into(), None));
+        assert_eq!(page(None, 3).await, ("one two three".into(), None));
+        assert_eq!(page(Some(1), 3).await, (String::new(), None));
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_events_as_it_is_written() {
+        let (_directory, logs, tenant) = scratch();
+        logs.take(&tenant.name, report(&["one", "two\nlines"]));
+        let response =
+            follow::<LogLine>(&logs, &tenant, Since::Last(1), Filter::default()).await.unwrap();
+        logs.take(&tenant.name, Report { lines_dropped: 7, ..report(&["three"]) });
+        logs.end_follows().await;
+        let body = body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        let data = |id: u64, text: &str| {
+            format!(
+                "event: line\nid: {id}\ndata: {{\"id\":{id},\"time\":\"2023-11-14T22:13:20.123Z\",\
+                 \"function\":\"/a\",\"version\":3,\"request_id\":\"r-1\",\"stream\":\"stdout\",\
+                 \"text\":\"{text}\"}}\n\n"
+            )
+        };
+        let missed = "event: missed\ndata: {\"missed\":7}\n\n";
+        let expected = data(2, "two\\nlines") + &data(3, "three") + missed;
+        assert_eq!(String::from_utf8(body.into()).unwrap(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_follower_who_comes_back_is_told_what_is_gone() {
+        let (_directory, logs, tenant) = scratch();
+        let texts: Vec<String> = (0..PAGE_MAX + 5).map(|n| n.to_string()).collect();
+        logs.take(&tenant.name, report(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
+        let response =
+            follow::<LogLine>(&logs, &tenant, Since::After(2), Filter::default()).await.unwrap();
+        logs.end_follows().await;
+        let body = body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        let body = String::from_utf8(body.into()).unwrap();
+        assert!(
+            body.starts_with("event: missed\ndata: {\"missed\":3}\n\nevent: line\nid: 6\n"),
+            "{body}"
+        );
+    }
+
+    #[test]
+    fn parameters() {
+        let parse = |query: &str| {
+            let uri: http::Uri = format!("/?{query}").parse().unwrap();
+            axum::extract::Query::<LineParams>::try_from_uri(&uri).map(|params| params.0.follow)
+        };
+        for (query, follow) in
+            [("", false), ("follow", true), ("follow=true", true), ("follow=0", false)]
+        {
+            assert_eq!(parse(query).unwrap(), follow, "{query}");
+        }
+        for query in ["follow=maybe", "limits=1", "path=..", "stream=stdin", "before=-1"] {
+            assert!(parse(query).is_err(), "{query}");
+        }
+        assert_eq!(limit(None, 7).unwrap(), 7);
+        assert_eq!(limit(Some(PAGE_MAX), 7).unwrap(), PAGE_MAX);
+        for given in [0, PAGE_MAX + 1] {
+            assert_eq!(limit(Some(given), 7).unwrap_err().into_problem().code, Code::BadRequest);
+        }
+    }
 }

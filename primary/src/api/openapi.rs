@@ -104,7 +104,8 @@ words!(
     Code::MemoryLimit, Code::Timeout, Code::StorageFull, Code::Internal, Code::WorkerUnavailable,
 );
 
-/// How [`hearth_wire::Options`] look; never made.
+// Never made: how `hearth_wire::Options` look.
+/// A function's options, complete.
 #[derive(utoipa::ToSchema)]
 #[schema(as = Options)]
 #[expect(dead_code, reason = "read by the derive only")]
@@ -126,7 +127,8 @@ pub struct OptionsSchema {
     description: String,
 }
 
-/// How [`hearth_wire::Problem`] looks; never made.
+// Never made: how `hearth_wire::Problem` looks.
+/// Why a request was refused (RFC 9457).
 #[derive(utoipa::ToSchema)]
 #[schema(as = Problem)]
 #[expect(dead_code, reason = "read by the derive only")]
@@ -139,7 +141,8 @@ pub struct ProblemSchema {
     #[schema(value_type = CodeSchema)]
     code: (),
     /// The answer's `x-request-id`.
-    request_id: Option<String>,
+    #[schema(required = false)]
+    request_id: String,
 }
 
 /// The `{tenant}` of an address.
@@ -147,7 +150,7 @@ pub struct ProblemSchema {
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "read by the derive only")]
 pub struct TenantParam {
-    #[param(schema_with = tenant_name)]
+    #[param(pattern = "^[a-z0-9][a-z0-9-]{0,62}$", example = "demo")]
     tenant: String,
 }
 
@@ -156,7 +159,7 @@ pub struct TenantParam {
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "read by the derive only")]
 pub struct FunctionParams {
-    #[param(schema_with = tenant_name)]
+    #[param(pattern = "^[a-z0-9][a-z0-9-]{0,62}$", example = "demo")]
     tenant: String,
     /// The function's path without its first slash, percent-encoded as one segment.
     #[param(example = "jobs%2Fnightly")]

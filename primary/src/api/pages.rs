@@ -77,3 +77,37 @@ fn serve(file: &str) -> Result<Response, Refusal> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body;
+
+    use super::*;
+
+    async fn text(response: Response) -> String {
+        let bytes = body::to_bytes(response.into_body(), 16 << 20).await.unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    #[tokio::test]
+    async fn pages_are_guarded_and_load_nothing_from_elsewhere() {
+        for page in [front().await.into_response(), reader_index().await.unwrap()] {
+            assert_eq!(page.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
+            let policy = page.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
+            assert!(policy.starts_with("default-src 'none';"), "{policy}");
+            assert!(policy.ends_with("frame-ancestors 'none'"), "{policy}");
+            assert!(page.headers()[CONTENT_TYPE].to_str().unwrap().starts_with("text/html"));
+            let html = text(page).await;
+            assert!(!html.contains("//"), "{html}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_reader_reads_our_document() {
+        let script = reader(Path("swagger-initializer.js".into())).await.unwrap();
+        let script = text(script).await;
+        assert!(script.contains(DOCUMENT) && !script.contains("petstore"), "{script}");
+        let missing = reader(Path("nix.js".into())).await.unwrap_err();
+        assert_eq!(missing.into_problem().code, Code::NotFound);
+    }
+}

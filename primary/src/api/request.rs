@@ -29,7 +29,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// The same where it may be missing.
+/// The same where it may be missing, or null.
 pub struct OptionalBody<T>(pub(crate) T);
 
 impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalBody<T> {
@@ -37,7 +37,8 @@ impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalBody<T> 
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         let body = read(request).await?;
-        if body.is_empty() { Ok(Self(T::default())) } else { parse(&body).map(Self) }
+        let given: Option<T> = if body.is_empty() { None } else { parse(&body)? };
+        Ok(Self(given.unwrap_or_default()))
     }
 }
 

@@ -40,6 +40,7 @@ pub struct TenantInfo {
     pub name: TenantName,
     pub port: u16,
     pub url: String,
+    #[schema(value_type = u64)]
     pub generation: Generation,
     pub created_at: Timestamp,
     pub worker: WorkerStatus,

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::auth::{Admin, AtTenant};
 use super::error::Refusal;
-use super::openapi::{ScopeSchema, TenantParam, tenant_name};
+use super::openapi::{ScopeSchema, TenantParam};
 use super::request::{JsonBody, TokenId};
 use crate::fleet::Fleet;
 use crate::store::{Store, Tenant, TenantId, TokenRow};
@@ -69,7 +69,7 @@ pub struct TokenList {
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "read by the derive only")]
 struct TenantTokenParams {
-    #[param(schema_with = tenant_name)]
+    #[param(pattern = "^[a-z0-9][a-z0-9-]{0,62}$", example = "demo")]
     tenant: String,
     id: i64,
 }

@@ -89,13 +89,16 @@ pub fn follow(
             headers.push((LAST_EVENT_ID, id));
         }
         let call = Call { headers: &headers, silence: Some(SILENCE_MAX), ..Call::default() };
-        match host.call(Method::GET, path, SendBody::none(), &call) {
-            Ok(response) => {
+        match host.call_any(Method::GET, path, SendBody::none(), &call) {
+            Ok(response) if response.status().is_success() => {
                 was_connected = true;
                 if read(response.into_body().into_reader(), &mut events, &mut each)? {
                     pause = PAUSE_MIN;
                 }
             }
+            // What stands before a host answers in its place while it starts again.
+            Ok(response) if was_connected && response.status().is_server_error() => {}
+            Ok(response) => return Err(host.refused(response)),
             Err(CliError::Unreachable { .. }) if was_connected => {}
             Err(error) => return Err(error),
         }

@@ -42,6 +42,7 @@ pub struct WorkerStatus {
     /// Null when there is no process.
     pub pid: Option<i32>,
     /// The generation that is current, whether or not a worker runs.
+    #[schema(value_type = u64)]
     pub generation: Generation,
     /// Since when the state is what it is.
     #[schema(value_type = String, format = DateTime)]

@@ -93,16 +93,15 @@ fn each_reference(value: &Value, check: &mut impl FnMut(&str)) {
 }
 
 fn operations(document: &Value) -> Vec<(String, &Value)> {
-    let paths = document["paths"].as_object().unwrap();
-    paths
-        .iter()
-        .flat_map(|(path, item)| {
-            item.as_object().unwrap().iter().filter_map(move |(method, operation)| {
-                (operation["operationId"].is_string())
-                    .then(|| (format!("{method} {path}"), operation))
-            })
-        })
-        .collect()
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            if operation["operationId"].is_string() {
+                operations.push((format!("{method} {path}"), operation));
+            }
+        }
+    }
+    operations
 }
 
 #[test]

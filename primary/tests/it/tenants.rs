@@ -32,6 +32,25 @@ fn two_tenants_are_two_ports_and_two_processes() {
 }
 
 #[test]
+fn a_worker_holds_what_is_its_own_and_nothing_else() {
+    let host = Host::start();
+    let (red, blue) = (host.tenant("red"), host.tenant("blue"));
+    red.deploy("one", guests::version_one());
+    blue.deploy("one", guests::version_two());
+    let worker = host.workers(&red)[0];
+    assert_eq!(host.workers(&blue).len(), 1);
+    assert!(!host.workers(&blue).contains(&worker), "each has its own tenant's socket only");
+    let own = host.data().join("tenants/red/releases");
+    for descriptor in std::fs::read_dir(format!("/proc/{worker}/fd")).unwrap() {
+        let Ok(to) = std::fs::read_link(descriptor.unwrap().path()) else { continue };
+        let foreign = to.starts_with(host.data()) && !to.starts_with(&own);
+        assert!(!foreign, "{} is none of its business", to.display());
+    }
+    let environment = std::fs::read(format!("/proc/{worker}/environ")).unwrap();
+    assert_eq!(String::from_utf8_lossy(&environment), "", "nothing of the host's environment");
+}
+
+#[test]
 fn a_token_of_one_is_worth_nothing_at_the_other() {
     let host = Host::start();
     let (red, blue) = (host.tenant("red"), host.tenant("blue"));

@@ -1,0 +1,99 @@
+//! One generation as its worker serves it: the manifest, and each function linked and ready to
+//! be instantiated. Immutable; the next generation is another process's.
+//!
+//! Reads the release directory by its descriptor alone and only while the worker starts.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+
+use hearth_engine::{Handler, LinkError};
+use hearth_wire::limits::FUNCTIONS_MAX;
+use hearth_wire::{Manifest, ManifestFunction, Start};
+use rustix::fs::{Mode, OFlags, openat};
+
+use crate::host::Guest;
+use crate::route::Routes;
+use crate::zygote::Base;
+
+/// A hundred functions with descriptions of a few kilobytes each.
+const MANIFEST_MAX_BYTES: u64 = 32 << 20;
+
+pub struct Generation {
+    pub manifest: Manifest,
+    pub routes: Routes,
+    /// In the manifest's order, as the routes number them.
+    pub handlers: Vec<Handler<Guest>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum GenerationError {
+    #[error("{file} cannot be read")]
+    Read { file: String, source: io::Error },
+    #[error("the manifest does not parse")]
+    Manifest(#[source] serde_json::Error),
+    #[error("the manifest is of {theirs}, and this worker was started for {ours}")]
+    Other { ours: String, theirs: String },
+    #[error("the artifacts are made by the engine {theirs}, and this one is {ours}")]
+    Engine { ours: String, theirs: String },
+    #[error("the manifest has {0} functions, more than {FUNCTIONS_MAX}")]
+    TooMany(usize),
+    #[error("{path} does not load")]
+    Load { path: String, source: hearth_engine::LoadError },
+    #[error("{path} does not link")]
+    Link { path: String, source: LinkError },
+}
+
+pub fn load(base: &Base, release: &OwnedFd, start: &Start) -> Result<Generation, GenerationError> {
+    let manifest = read_manifest(release)?;
+    let ours = format!("{} generation {}", start.tenant, start.generation);
+    let theirs = format!("{} generation {}", manifest.tenant, manifest.generation);
+    if ours != theirs {
+        return Err(GenerationError::Other { ours, theirs });
+    }
+    let engine = hearth_engine::fingerprint();
+    if manifest.engine != engine {
+        return Err(GenerationError::Engine { ours: engine, theirs: manifest.engine });
+    }
+    if manifest.functions.len() > FUNCTIONS_MAX {
+        return Err(GenerationError::TooMany(manifest.functions.len()));
+    }
+    let handlers = manifest.functions.iter().map(|function| handler(base, release, function));
+    let handlers = handlers.collect::<Result<_, _>>()?;
+    let routes = Routes::new(manifest.functions.iter().map(|f| (&f.path, f.options.path)));
+    Ok(Generation { manifest, routes, handlers })
+}
+
+fn read_manifest(release: &OwnedFd) -> Result<Manifest, GenerationError> {
+    let read = |source| GenerationError::Read { file: Manifest::FILE.to_owned(), source };
+    let mut bytes = Vec::new();
+    open(release, Manifest::FILE)
+        .and_then(|file| file.take(MANIFEST_MAX_BYTES).read_to_end(&mut bytes))
+        .map_err(read)?;
+    serde_json::from_slice(&bytes).map_err(GenerationError::Manifest)
+}
+
+fn handler(
+    base: &Base,
+    release: &OwnedFd,
+    function: &ManifestFunction,
+) -> Result<Handler<Guest>, GenerationError> {
+    let path = || function.path.to_string();
+    let component = match base.preloaded.get(&function.sha256) {
+        Some(component) => component.clone(),
+        None => {
+            let name = function.artifact();
+            let file = open(release, &name)
+                .map_err(|source| GenerationError::Read { file: name, source })?;
+            hearth_engine::load(&base.engine, &file)
+                .map_err(|source| GenerationError::Load { path: path(), source })?
+        }
+    };
+    hearth_engine::prepare(&base.linker, &component)
+        .map_err(|source| GenerationError::Link { path: path(), source })
+}
+
+fn open(release: &OwnedFd, name: &str) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(File::from(openat(release.as_fd(), name, flags, Mode::empty())?))
+}

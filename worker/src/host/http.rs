@@ -1,0 +1,144 @@
+//! HTTP between a connection and a guest: the bodies on their way in and out.
+//!
+//! Both stream. The way in counts what a request may hold; the way out ends well only if the
+//! guest did not fail in the middle, so that a caller can tell half an answer from a whole one.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use wasmtime_wasi_http::{Error, WasiBody};
+
+use crate::call::{Abandon, Ledger};
+
+/// A request's body, as the guest reads it.
+pub struct RequestBody {
+    incoming: Incoming,
+    most: u64,
+    taken: Arc<AtomicU64>,
+    /// Told once, when there is more than may be.
+    overflow: Option<oneshot::Sender<()>>,
+}
+
+impl RequestBody {
+    /// The answer's second half resolves if the body turns out too large, and never otherwise
+    /// before the body is dropped.
+    pub fn new(
+        incoming: Incoming,
+        most: u64,
+        taken: Arc<AtomicU64>,
+    ) -> (Self, oneshot::Receiver<()>) {
+        let (overflow, overflown) = oneshot::channel();
+        (Self { incoming, most, taken, overflow: Some(overflow) }, overflown)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Some(frame) = ready!(Pin::new(&mut self.incoming).poll_frame(cx)) else {
+            return Poll::Ready(None);
+        };
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => return Poll::Ready(Some(Err(Error::Hyper(error)))),
+        };
+        if let Some(data) = frame.data_ref() {
+            let more = data.len() as u64;
+            if self.taken.fetch_add(more, Ordering::Relaxed) + more > self.most {
+                if let Some(overflow) = self.overflow.take() {
+                    let _ = overflow.send(());
+                }
+                return Poll::Ready(Some(Err(Error::HttpRequestBodySize(Some(self.most)))));
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// The answer broke off after its head was out.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokenAnswer {
+    #[error("the function failed in the middle of its answer")]
+    Failed,
+    #[error("the function's body")]
+    Guest(#[source] Error),
+}
+
+/// A guest's answer, as the connection writes it. Dropped before its end, it ends the call.
+pub struct ResponseBody {
+    inner: WasiBody,
+    /// What is left of a body whose length was told: its end is not asked for then.
+    left: Option<u64>,
+    abandon: Abandon,
+}
+
+impl ResponseBody {
+    pub fn new(inner: WasiBody, length: Option<u64>, mut abandon: Abandon) -> Self {
+        if length == Some(0) {
+            abandon.disarm();
+        }
+        Self { inner, left: length, abandon }
+    }
+
+    fn ledger(&self) -> &Ledger {
+        self.abandon.ledger()
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BrokenAnswer;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenAnswer>>> {
+        match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    let bytes = data.len() as u64;
+                    self.ledger().answered_bytes(bytes);
+                    self.left = self.left.map(|left| left.saturating_sub(bytes));
+                    if self.left == Some(0) {
+                        self.abandon.disarm();
+                    }
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(BrokenAnswer::Guest(error)))),
+            // A store that is dropped ends its bodies as if they were complete.
+            None if self.ledger().has_failed() => Poll::Ready(Some(Err(BrokenAnswer::Failed))),
+            None => {
+                self.abandon.disarm();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream() && !self.ledger().has_failed()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

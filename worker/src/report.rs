@@ -1,0 +1,268 @@
+//! What the worker tells the primary of its calls: log lines and call records, in batches.
+//!
+//! Owns the one queue of them and its bounds. A guest that writes faster than can be taken loses
+//! lines, which are counted; it never waits, and never makes anybody wait.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hearth_wire::{
+    CallRecord, Channel, FromWorker, FunctionPath, LogLine, LogStream, Report, RequestId,
+    SocketError, Version,
+};
+use tokio::sync::Notify;
+
+/// A batch is sent when it is this old or this large.
+const AGE_MAX: Duration = Duration::from_millis(100);
+const BATCH_BYTES: usize = 32 << 10;
+/// Lines of all guests together, and what may come at once.
+const LINES_BYTES_PER_SECOND: u64 = 1 << 20;
+const QUEUE_BYTES: usize = 1 << 20;
+const CALLS_MAX: usize = 2_048;
+/// What a line or a record takes besides its texts.
+const ITEM_BYTES: usize = 64;
+
+/// A handle to the queue.
+#[derive(Clone)]
+pub struct Reporter {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Notify,
+}
+
+impl Reporter {
+    pub fn new() -> Self {
+        let queue = Mutex::new(Queue::new(Instant::now()));
+        Self { shared: Arc::new(Shared { queue, filled: Notify::new() }) }
+    }
+
+    pub fn line(&self, line: LogLine) {
+        self.queue().line(line, Instant::now());
+        self.shared.filled.notify_one();
+    }
+
+    pub fn call(&self, record: CallRecord) {
+        self.queue().call(record);
+        self.shared.filled.notify_one();
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends batches for as long as it is polled.
+    pub async fn keep_sending(&self, channel: &Channel) -> Result<(), SocketError> {
+        loop {
+            self.shared.filled.notified().await;
+            let due = tokio::time::sleep(AGE_MAX);
+            tokio::pin!(due);
+            while self.queue().bytes < BATCH_BYTES {
+                tokio::select! {
+                    () = &mut due => break,
+                    () = self.shared.filled.notified() => {}
+                }
+            }
+            self.send_all(channel).await?;
+        }
+    }
+
+    /// Sends what there is.
+    pub async fn send_all(&self, channel: &Channel) -> Result<(), SocketError> {
+        while let Some(report) = { self.queue().take() } {
+            channel.send(&FromWorker::Report(report), &[]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Who a call's lines are from.
+#[derive(Clone)]
+pub struct CallLog {
+    pub reporter: Reporter,
+    pub function: FunctionPath,
+    pub version: Version,
+    pub request_id: RequestId,
+}
+
+impl CallLog {
+    pub fn line(&self, stream: LogStream, text: String) {
+        self.reporter.line(LogLine {
+            time_ms: now_ms(),
+            function: self.function.clone(),
+            version: self.version,
+            request_id: self.request_id.to_string(),
+            stream,
+            text,
+        });
+    }
+}
+
+/// Milliseconds since the epoch.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Pure: bounded by bytes queued and by bytes a second.
+struct Queue {
+    lines: Vec<LogLine>,
+    calls: Vec<CallRecord>,
+    bytes: usize,
+    lines_dropped: u64,
+    calls_dropped: u64,
+    allowance: u64,
+    refilled: Instant,
+}
+
+impl Queue {
+    fn new(now: Instant) -> Self {
+        Self {
+            lines: Vec::new(),
+            calls: Vec::new(),
+            bytes: 0,
+            lines_dropped: 0,
+            calls_dropped: 0,
+            allowance: LINES_BYTES_PER_SECOND,
+            refilled: now,
+        }
+    }
+
+    fn line(&mut self, line: LogLine, now: Instant) {
+        let micros = now.saturating_duration_since(self.refilled).as_micros();
+        let earned = u64::try_from(micros).unwrap_or(u64::MAX).saturating_mul(LINES_BYTES_PER_SECOND);
+        self.allowance = (self.allowance + earned / 1_000_000).min(LINES_BYTES_PER_SECOND);
+        self.refilled = now;
+        let size = line_bytes(&line);
+        if self.bytes + size > QUEUE_BYTES || self.allowance < size as u64 {
+            self.lines_dropped += 1;
+            return;
+        }
+        self.allowance -= size as u64;
+        self.bytes += size;
+        self.lines.push(line);
+    }
+
+    fn call(&mut self, record: CallRecord) {
+        if self.calls.len() == CALLS_MAX {
+            self.calls_dropped += 1;
+            return;
+        }
+        self.bytes += call_bytes(&record);
+        self.calls.push(record);
+    }
+
+    /// The oldest of both, up to a batch; `None` where there is nothing to tell.
+    fn take(&mut self) -> Option<Report> {
+        let mut size = 0;
+        let mut fits = |bytes: usize| {
+            size += bytes;
+            size <= BATCH_BYTES
+        };
+        let lines = self.lines.iter().take_while(|line| fits(line_bytes(line))).count();
+        let calls = self.calls.iter().take_while(|call| fits(call_bytes(call))).count();
+        let report = Report {
+            lines: self.lines.drain(..lines).collect(),
+            calls: self.calls.drain(..calls).collect(),
+            lines_dropped: std::mem::take(&mut self.lines_dropped),
+            calls_dropped: std::mem::take(&mut self.calls_dropped),
+        };
+        let taken = report.lines.iter().map(line_bytes).sum::<usize>()
+            + report.calls.iter().map(call_bytes).sum::<usize>();
+        self.bytes -= taken;
+        (report != Report::default()).then_some(report)
+    }
+}
+
+fn line_bytes(line: &LogLine) -> usize {
+    ITEM_BYTES + line.function.as_str().len() + line.request_id.len() + line.text.len()
+}
+
+fn call_bytes(call: &CallRecord) -> usize {
+    ITEM_BYTES + call.function.as_str().len() + call.request_id.len() + call.method.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_wire::limits::LOG_LINE_MAX_BYTES;
+    use hearth_wire::{FRAME_MAX, Outcome};
+
+    fn line(text: String) -> LogLine {
+        LogLine {
+            time_ms: 0,
+            function: "/f".parse().unwrap(),
+            version: 1,
+            request_id: "r".repeat(RequestId::BYTES_MAX),
+            stream: LogStream::Stdout,
+            text,
+        }
+    }
+
+    fn call() -> CallRecord {
+        CallRecord {
+            time_ms: i64::MAX,
+            function: "/f".parse().unwrap(),
+            version: u32::MAX,
+            request_id: "r".repeat(RequestId::BYTES_MAX),
+            method: "POST".to_owned(),
+            status: 200,
+            outcome: Outcome::Answered,
+            duration_us: u64::MAX,
+            request_bytes: u64::MAX,
+            response_bytes: u64::MAX,
+            cold_us: Some(u64::MAX),
+        }
+    }
+
+    #[test]
+    fn a_batch_fits_its_frame_and_nothing_is_lost_within_the_bounds() {
+        let now = Instant::now();
+        let mut queue = Queue::new(now);
+        for _ in 0..100 {
+            queue.line(line("x".repeat(LOG_LINE_MAX_BYTES)), now);
+            queue.call(call());
+        }
+        let (mut lines, mut calls) = (0, 0);
+        while let Some(report) = queue.take() {
+            let size = report.lines.iter().map(line_bytes).sum::<usize>()
+                + report.calls.iter().map(call_bytes).sum::<usize>();
+            assert!(size <= BATCH_BYTES && BATCH_BYTES < FRAME_MAX);
+            assert_eq!(report.lines_dropped, 0);
+            lines += report.lines.len();
+            calls += report.calls.len();
+        }
+        assert_eq!((lines, calls, queue.bytes), (100, 100, 0));
+    }
+
+    #[test]
+    fn a_flood_is_dropped_counted_and_over_after_a_while() {
+        let now = Instant::now();
+        let mut queue = Queue::new(now);
+        for _ in 0..1_000 {
+            queue.line(line("x".repeat(4 << 10)), now);
+        }
+        let mut taken = 0;
+        let mut dropped = 0;
+        while let Some(report) = queue.take() {
+            taken += report.lines.len();
+            dropped += report.lines_dropped;
+        }
+        assert_eq!(taken as u64 + dropped, 1_000);
+        assert!(taken as u64 * (4 << 10) <= LINES_BYTES_PER_SECOND, "{taken}");
+        queue.line(line("again".to_owned()), now + Duration::from_millis(10));
+        assert_eq!(queue.take().map(|report| report.lines.len()), Some(1));
+        assert_eq!(queue.take(), None);
+    }
+
+    #[test]
+    fn records_have_a_bound_of_their_own() {
+        let mut queue = Queue::new(Instant::now());
+        for _ in 0..CALLS_MAX + 3 {
+            queue.call(call());
+        }
+        assert_eq!(queue.take().map(|report| report.calls_dropped), Some(3));
+    }
+}

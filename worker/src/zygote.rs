@@ -1,0 +1,181 @@
+//! The zygote: builds the engine and the linker once, loads what is ours, and from then on only
+//! forks. One thread, no runtime, no random generator, no tenant's bytes: whatever it holds,
+//! every worker holds.
+//!
+//! What a child does is [`crate::control`]'s; what ended children mean is the primary's.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+
+use hearth_engine::{LoadError, Purpose};
+use hearth_jail::{ChildEnd, Children, ForkError, Forked, Slots, WallError};
+use hearth_wire::{ExitStatus, FromZygote, ModuleDigest, SocketError, ToZygote, VERSION};
+use rustix::event::{PollFd, PollFlags, poll};
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use crate::host::Guest;
+
+/// What a worker begins with.
+pub struct Inherited {
+    pub control: OwnedFd,
+    pub listener: OwnedFd,
+    pub release: OwnedFd,
+    pub base: Base,
+}
+
+/// What is the same for every worker: nothing of any tenant's.
+pub struct Base {
+    pub engine: Engine,
+    pub linker: Linker<Guest>,
+    pub preloaded: HashMap<ModuleDigest, Component>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ZygoteError {
+    #[error("standard input is no control socket")]
+    NoControl(#[source] io::Error),
+    #[error("the control socket broke")]
+    Socket(#[from] SocketError),
+    #[error("the primary said something else than expected: {0}")]
+    Unexpected(String),
+    #[error(transparent)]
+    Wall(#[from] WallError),
+    #[error("the engine cannot be built")]
+    Engine(#[source] wasmtime::Error),
+    #[error("system call")]
+    Io(#[from] io::Error),
+}
+
+impl Base {
+    fn new() -> Result<Self, ZygoteError> {
+        let engine = hearth_engine::engine(Purpose::Run).map_err(ZygoteError::Engine)?;
+        let linker = hearth_engine::linker(&engine).map_err(ZygoteError::Engine)?;
+        Ok(Self { engine, linker, preloaded: HashMap::new() })
+    }
+
+    fn preload(&mut self, sha256: ModuleDigest, artifact: OwnedFd) -> Result<(), LoadError> {
+        let component = hearth_engine::load(&self.engine, &File::from(artifact))?;
+        self.preloaded.insert(sha256, component);
+        Ok(())
+    }
+}
+
+/// Serves until the primary goes, which is `None`, or is a child that was just forked.
+pub fn run() -> Result<Option<Inherited>, ZygoteError> {
+    let control = hearth_jail::take_stdin().map_err(ZygoteError::NoControl)?;
+    let slots = Slots::reserve()?;
+    hearth_jail::enter(hearth_jail::ZYGOTE)?;
+    let mut children = Children::watch()?;
+    let ours = hearth_jail::open_now()?;
+    let mut base = Base::new()?;
+    loop {
+        let mut watched =
+            [PollFd::new(&control, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];
+        match poll(&mut watched, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(io::Error::from(errno).into()),
+        }
+        let [spoken_to, _] = watched.map(|fd| !fd.revents().is_empty());
+        while let Some((pid, end)) = children.reap()? {
+            let status = match end {
+                ChildEnd::Code(code) => ExitStatus::Code(code),
+                ChildEnd::Signal(signal) => ExitStatus::Signal(signal),
+            };
+            hearth_wire::send(&control, &FromZygote::Exited { pid, status }, &[])?;
+        }
+        if !spoken_to {
+            continue;
+        }
+        let Some((message, fds)) = hearth_wire::recv::<ToZygote>(&control)? else {
+            return Ok(None);
+        };
+        match message {
+            ToZygote::Hello { version: _ } => {
+                // Told without a look at theirs: the primary refuses a mixture and says so.
+                let hello = FromZygote::Hello {
+                    version: VERSION,
+                    engine: hearth_engine::fingerprint(),
+                    pagemap_scan: hearth_engine::pagemap_scan_available(),
+                };
+                hearth_wire::send(&control, &hello, &[])?;
+            }
+            ToZygote::Preload { sha256 } => {
+                let [artifact] = exactly(fds)?;
+                let error = base.preload(sha256, artifact).err().map(|error| explain(&error));
+                hearth_wire::send(&control, &FromZygote::Preloaded { sha256, error }, &[])?;
+            }
+            ToZygote::Fork { ticket } => {
+                let fds = exactly(fds)?;
+                match hearth_jail::fork() {
+                    Ok(Forked::Parent { pid, pidfd }) => {
+                        let forked = FromZygote::Forked { ticket, pid };
+                        hearth_wire::send(&control, &forked, &[pidfd.as_fd()])?;
+                    }
+                    Ok(Forked::Child) => {
+                        children.forget()?;
+                        return Ok(Some(settle(control, slots, fds, base, &ours)?));
+                    }
+                    Err(error) => {
+                        let reason = explain::<ForkError>(&error);
+                        hearth_wire::send(&control, &FromZygote::ForkFailed { ticket, reason }, &[])?;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// In a child: the fixed numbers, and nothing else open but what the engine holds.
+fn settle(
+    mut control: OwnedFd,
+    slots: Slots,
+    [own_control, listener, release]: [OwnedFd; 3],
+    base: Base,
+    zygotes: &BTreeSet<RawFd>,
+) -> io::Result<Inherited> {
+    let mut kept = BTreeSet::from([0, 1, 2]);
+    kept.extend(slots.numbers());
+    // In the place of the zygote's, so that no worker can speak for it.
+    rustix::io::dup2(&own_control, &mut control)?;
+    let (listener, release) = slots.fill(listener, release)?;
+    drop(own_control);
+    kept.extend(hearth_jail::open_now()?.difference(zygotes));
+    hearth_jail::keep_only(&kept)?;
+    Ok(Inherited { control, listener, release, base })
+}
+
+/// A worker without a zygote: the one message that would have been a fork's makes this process
+/// the worker.
+pub fn exec() -> Result<Option<Inherited>, ZygoteError> {
+    let starter = hearth_jail::take_stdin().map_err(ZygoteError::NoControl)?;
+    let slots = Slots::reserve()?;
+    let base = Base::new()?;
+    let Some((message, fds)) = hearth_wire::recv::<ToZygote>(&starter)? else { return Ok(None) };
+    let ToZygote::Fork { ticket: _ } = message else {
+        return Err(ZygoteError::Unexpected(format!("{message:?}")));
+    };
+    let [own_control, listener, release] = exactly(fds)?;
+    let mut control = starter;
+    rustix::io::dup2(&own_control, &mut control)?;
+    let (listener, release) = slots.fill(listener, release)?;
+    Ok(Some(Inherited { control, listener, release, base }))
+}
+
+fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], ZygoteError> {
+    let wrong = |fds: Vec<_>| ZygoteError::Unexpected(format!("{} descriptors, not {N}", fds.len()));
+    fds.try_into().map_err(wrong)
+}
+
+/// An error with its causes, for a message.
+fn explain<E: std::error::Error>(error: &E) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
