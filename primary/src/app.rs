@@ -278,28 +278,33 @@ fn tell_systemd(config: &Config, state: &str) {
 /// What a person sees on standard output once the host serves.
 fn greet(provision: &Provision, tenants: &[Tenant], listen: SocketAddr, token: &AdminToken) {
     let url = format!("http://{listen}");
-    println!("Hearth {} serves at {url}", env!("CARGO_PKG_VERSION"));
-    println!("  API        {url}/api/docs");
-    println!("  isolation  {ISOLATION}: WebAssembly's own wall, none of the kernel's yet");
-    match token {
-        AdminToken::Made(token) => {
-            println!("  sign in    export HEARTH_URL={url} HEARTH_TOKEN={token}");
-            println!("             (the admin's token: shown this once, kept as a digest)");
-        }
+    let sign_in = match token {
+        AdminToken::Made(token) => format!(
+            "export HEARTH_URL={url} HEARTH_TOKEN={token}\n             \
+             (the admin's token: shown this once, kept as a digest)"
+        ),
         AdminToken::Brought | AdminToken::Known => {
-            println!("  sign in    hearth login --url {url}   (with the admin's token)");
+            format!("hearth login --url {url}   (with the admin's token)")
         }
-    }
-    match tenants {
-        [] => println!("  next       hearth tenant add NAME"),
+    };
+    let next = match tenants {
+        [] => "  next       hearth tenant add NAME".to_owned(),
         [first, ..] => {
-            println!(
-                "  tenants    {}; the first is {}, at {}",
-                tenants.len(),
-                first.name,
-                provision.url(first)
-            );
-            println!("  try        curl -d '{{\"name\":\"Ada\"}}' {}/hello", provision.url(first));
+            let (count, at) = (tenants.len(), provision.url(first));
+            format!(
+                "  tenants    {count}; the first is {}, at {at}\n  \
+                 try        curl -d '{{\"name\":\"Ada\"}}' {at}/hello",
+                first.name
+            )
         }
-    }
+    };
+    let told = format!(
+        "Hearth {} serves at {url}\n  \
+         API        {url}/api/docs\n  \
+         isolation  {ISOLATION}: WebAssembly's own wall, none of the kernel's yet\n  \
+         sign in    {sign_in}\n{next}\n",
+        env!("CARGO_PKG_VERSION"),
+    );
+    // Nobody may be reading, and the host serves all the same.
+    let _ = std::io::stdout().write_all(told.as_bytes());
 }

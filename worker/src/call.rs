@@ -78,7 +78,6 @@ pub struct Ledger {
     pub request_bytes: Arc<AtomicU64>,
     response_bytes: AtomicU64,
     progress: Mutex<Progress>,
-    _counted: Option<Counted>,
 }
 
 struct Progress {
@@ -87,6 +86,8 @@ struct Progress {
     guest_began: Option<Instant>,
     head_made: Option<Instant>,
     answer_ended: Option<Instant>,
+    /// From its admission on it is a call that keeps the worker alive.
+    counted: Option<Counted>,
 }
 
 impl Ledger {
@@ -105,15 +106,13 @@ impl Ledger {
                 guest_began: None,
                 head_made: None,
                 answer_ended: None,
+                counted: None,
             }),
-            _counted: None,
         }
     }
 
-    /// From here on it is a call that keeps the worker alive.
-    pub fn counted(mut self, counted: Counted) -> Self {
-        self._counted = Some(counted);
-        self
+    pub fn count(&self, counted: Counted) {
+        self.progress().counted = Some(counted);
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -273,7 +272,8 @@ pub async fn call(
     };
     let (head, mut body) = response.into_parts();
     let status = head.status;
-    if method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+    if method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    {
         // Nobody reads this body, and a guest must not fail for that.
         while let Some(Ok(_)) = body.frame().await {}
         abandon.disarm();
@@ -350,7 +350,9 @@ fn judge(end: End, head_made: bool, memory_was_reached: bool) -> (Outcome, Optio
         End::Returned => {
             (Outcome::NoResponse, Some("the function returned without a response".to_owned()))
         }
-        End::Late => (Outcome::Timeout, Some("the function was stopped: its time was up".to_owned())),
+        End::Late => {
+            (Outcome::Timeout, Some("the function was stopped: its time was up".to_owned()))
+        }
         End::Abandoned => (Outcome::Abandoned, None),
         End::Failed(error) => match error.downcast_ref::<I32Exit>() {
             Some(I32Exit(0)) if head_made => (Outcome::Answered, None),
@@ -358,7 +360,8 @@ fn judge(end: End, head_made: bool, memory_was_reached: bool) -> (Outcome, Optio
                 (Outcome::Trapped, Some(format!("the function ended itself with status {status}")))
             }
             None if memory_was_reached => {
-                let reason = format!("the function needed more memory than it may have: {}", reason(&error));
+                let reason =
+                    format!("the function needed more memory than it may have: {}", reason(&error));
                 (Outcome::MemoryLimit, Some(reason))
             }
             None => (Outcome::Trapped, Some(format!("the function failed: {}", reason(&error)))),

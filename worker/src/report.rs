@@ -132,7 +132,8 @@ impl Queue {
 
     fn line(&mut self, line: LogLine, now: Instant) {
         let micros = now.saturating_duration_since(self.refilled).as_micros();
-        let earned = u64::try_from(micros).unwrap_or(u64::MAX).saturating_mul(LINES_BYTES_PER_SECOND);
+        let earned =
+            u64::try_from(micros).unwrap_or(u64::MAX).saturating_mul(LINES_BYTES_PER_SECOND);
         self.allowance = (self.allowance + earned / 1_000_000).min(LINES_BYTES_PER_SECOND);
         self.refilled = now;
         let size = line_bytes(&line);

@@ -99,7 +99,8 @@ fn decoded(text: &str) -> Vec<u8> {
     let mut plain = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let digit = |offset: usize| bytes.get(at + offset).and_then(|&b| char::from(b).to_digit(16));
+        let digit =
+            |offset: usize| bytes.get(at + offset).and_then(|&b| char::from(b).to_digit(16));
         match (bytes[at], digit(1), digit(2)) {
             (b'%', Some(high), Some(low)) => {
                 plain.push((high << 4 | low) as u8);

@@ -19,8 +19,7 @@ use http::header::{
     self, ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
     HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{Method, Request, Response, Version};
-use http_body::Body;
+use http::{Request, Response, Version};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -181,7 +180,7 @@ async fn function_answer(
     cold: Option<Duration>,
     id: &RequestId,
     number: usize,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Answer {
     let function = &tenant.generation.manifest.functions[number];
     let log = CallLog {
@@ -190,22 +189,315 @@ async fn function_answer(
         version: function.version,
         request_id: id.clone(),
     };
-    let ledger = Ledger::new(log, request.method(), read_at, cold);
-    let (mut answer, timing) = match admit(tenant, peer, function, request) {
-        Ok((request, overflow)) => {
-            let ledger = Arc::new(ledger.counted(tenant.activity.begin()));
-            let request = request.map(|body| {
-                let (body, overflow_seen) = RequestBody::new(
-                    body,
-                    function.options.max_body,
-                    Arc::clone(&ledger.request_bytes),
-                );
-                *overflow.lock() = Some(overflow_seen);
-                body.boxed_unsync()
-            });
-            run(tenant, number, request, ledger).await
-        }
-        Err(refusal) => todo!(),
+    let ledger = Arc::new(Ledger::new(log, request.method(), read_at, cold));
+    let now_seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let allowed = {
+        let grants = tenant.grants.borrow();
+        admit(&mut request, peer, function, &grants, now_seconds.cast_signed())
     };
+    let answered = match allowed {
+        Ok(()) => called(tenant, number, request, &ledger).await,
+        Err(refusal) => Err(refusal),
+    };
+    let mut answer = answered.unwrap_or_else(|refusal| {
+        // Says nothing where the guest had begun: how that ended is known better already.
+        ledger.end(Outcome::Refused);
+        refusal.into_answer(id)
+    });
+    ledger.answered(answer.status());
+    let version = header_value(&format!("{}@{}", function.path, function.version));
+    answer.headers_mut().insert(VERSION, version);
+    answer.headers_mut().append(SERVER_TIMING, header_value(&ledger.server_timing()));
     answer
+}
+
+/// Method, token and announced size, in this order; what was verified is taken off.
+fn admit(
+    request: &mut Request<Incoming>,
+    peer: Peer,
+    function: &ManifestFunction,
+    grants: &Grants,
+    now_seconds: i64,
+) -> Result<(), Refusal> {
+    let options = &function.options;
+    if !options.methods.iter().any(|method| method == request.method().as_str()) {
+        return Err(method_refused(&options.methods.join(", ")));
+    }
+    if peer != Peer::Link(Origin::Api) {
+        authorize(request.headers_mut(), options.auth, grants, now_seconds)?;
+    }
+    let announced = request.headers().get(CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > options.max_body) {
+        return Err(too_large(options.max_body));
+    }
+    Ok(())
+}
+
+fn authorize(
+    headers: &mut HeaderMap,
+    needed: Auth,
+    grants: &Grants,
+    now_seconds: i64,
+) -> Result<(), Refusal> {
+    let token = headers.get(AUTHORIZATION).and_then(token);
+    let grant = token.as_deref().and_then(|token| grants.get(&TokenDigest::of(token)));
+    let grant = grant.filter(|grant| grant.is_live(now_seconds));
+    match (needed, grant) {
+        (Auth::Public, None) => return Ok(()),
+        (Auth::Scope(_), None) => {
+            let detail = match token {
+                None => {
+                    "this function needs a token of its tenant: send it as `Authorization: Bearer …`"
+                }
+                Some(_) => "the token is unknown or has expired",
+            };
+            let mut refusal = Refusal::new(Code::Unauthenticated, detail);
+            let challenge = HeaderValue::from_static("Bearer realm=\"hearth\"");
+            refusal.headers.insert(WWW_AUTHENTICATE, challenge);
+            return Err(refusal);
+        }
+        (Auth::Scope(scope), Some(grant)) if !may(grant.scope, scope) => {
+            let detail = format!("this function needs a token with the scope `{scope}`");
+            return Err(Refusal::new(Code::Forbidden, detail));
+        }
+        (Auth::Public | Auth::Scope(_), Some(grant)) => {
+            let name = HeaderValue::from_bytes(grant.name.as_bytes());
+            headers.insert(CALLER, name.unwrap_or(HeaderValue::from_static("token")));
+        }
+    }
+    headers.remove(AUTHORIZATION);
+    Ok(())
+}
+
+/// An admin's token is no tenant's, and is not accepted at a tenant's addresses.
+fn may(scope: Scope, needed: Scope) -> bool {
+    scope != Scope::Admin && scope.covers(needed)
+}
+
+/// From `Bearer …`, `Token …`, or the password of Basic.
+fn token(authorization: &HeaderValue) -> Option<String> {
+    let (scheme, rest) = authorization.to_str().ok()?.split_once(' ')?;
+    let rest = rest.trim();
+    if ["bearer", "token"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        return Some(rest.to_owned());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
+    pair.split_once(':').map(|(_, password)| password.to_owned())
+}
+
+/// A turn, and then the guest.
+async fn called(
+    tenant: &Arc<Tenant>,
+    number: usize,
+    request: Request<Incoming>,
+    ledger: &Arc<Ledger>,
+) -> Result<Answer, Refusal> {
+    let options = &tenant.generation.manifest.functions[number].options;
+    ledger.count(tenant.activity.begin());
+    let permit = tenant.permits.turn().await.map_err(|_| busy())?;
+    let (head, body) = request.into_parts();
+    let (body, overflow) =
+        RequestBody::new(body, options.max_body, Arc::clone(&ledger.request_bytes));
+    let request = Request::from_parts(head, body.boxed_unsync());
+    let answered = call::call(tenant, number, request, overflow, permit, Arc::clone(ledger)).await;
+    match answered {
+        Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
+        Err(failure) => Err(failed(failure, options)),
+    }
+}
+
+fn failed(failure: Failure, options: &hearth_wire::Options) -> Refusal {
+    match failure {
+        Failure::Trapped => Refusal::new(
+            Code::FunctionTrapped,
+            "the function failed before it answered; its log says why",
+        ),
+        Failure::MemoryLimit => Refusal::new(
+            Code::MemoryLimit,
+            format!("the function needs more than its {} MiB of memory", options.memory_mb),
+        ),
+        Failure::Timeout => Refusal::new(
+            Code::Timeout,
+            format!("the function did not answer within {} ms", options.timeout_ms),
+        ),
+        Failure::NoResponse(None) => {
+            Refusal::new(Code::FunctionNoResponse, "the function returned without a response")
+        }
+        Failure::NoResponse(Some(said)) => Refusal::new(
+            Code::FunctionNoResponse,
+            format!("the function gave an error instead of a response: {said}"),
+        ),
+        Failure::RequestTooLarge => too_large(options.max_body),
+        Failure::Internal => {
+            Refusal::new(Code::Internal, "the call could not be made; the host's log says why")
+        }
+    }
+}
+
+fn too_large(most: u64) -> Refusal {
+    Refusal::new(Code::TooLarge, format!("this function takes a body of at most {most} bytes"))
+}
+
+fn busy() -> Refusal {
+    let detail = "too many calls of this tenant are running and waiting";
+    let mut refusal = Refusal::new(Code::TooManyRequests, detail);
+    refusal.headers.insert(RETRY_AFTER, RETRY_AFTER_BUSY);
+    refusal
+}
+
+pub fn method_refused(allowed: &str) -> Refusal {
+    let detail = format!("this address takes {allowed}");
+    let mut refusal = Refusal::new(Code::MethodNotAllowed, detail);
+    refusal.headers.insert(ALLOW, header_value(allowed));
+    refusal
+}
+
+/// The platform's no.
+#[derive(Debug)]
+pub struct Refusal {
+    problem: Problem,
+    headers: HeaderMap,
+}
+
+impl Refusal {
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { problem: Problem::new(code, detail), headers: HeaderMap::new() }
+    }
+
+    pub fn into_answer(self, id: &RequestId) -> Answer {
+        let Self { problem, headers } = self;
+        let mut answer = Response::new(full(problem.clone().of_request(id.clone()).to_json()));
+        *answer.status_mut() = problem.code.status();
+        *answer.headers_mut() = headers;
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        answer
+    }
+}
+
+pub fn full(bytes: impl Into<Bytes>) -> AnswerBody {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn header_value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("parsed names and numbers are valid in a header")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants() -> Grants {
+        let grant = |token: &str, scope, expires_at| TokenGrant {
+            digest: TokenDigest::of(token),
+            scope,
+            name: format!("{scope}'s"),
+            expires_at,
+        };
+        [
+            grant("own", Scope::Owner, None),
+            grant("dep", Scope::Deploy, None),
+            grant("inv", Scope::Invoke, Some(100)),
+            grant("adm", Scope::Admin, None),
+        ]
+        .into_iter()
+        .map(|grant| (grant.digest, grant))
+        .collect()
+    }
+
+    fn basic(password: &str) -> String {
+        format!("Basic {}", STANDARD.encode(format!("anybody:{password}")))
+    }
+
+    /// What becomes of a request with this header: its problem, or its caller and what is left.
+    fn judged(sent: Option<&str>, needed: Auth, now: i64) -> Result<(String, bool), Code> {
+        let mut headers = HeaderMap::new();
+        if let Some(sent) = sent {
+            headers.insert(AUTHORIZATION, sent.parse().unwrap());
+        }
+        authorize(&mut headers, needed, &grants(), now).map_err(|refusal| refusal.problem.code)?;
+        let caller = headers.get(CALLER).map_or("", |name| name.to_str().unwrap());
+        Ok((caller.to_owned(), headers.contains_key(AUTHORIZATION)))
+    }
+
+    #[test]
+    fn who_may_call() {
+        use Code::{Forbidden, Unauthenticated};
+        let invoke = Auth::Scope(Scope::Invoke);
+        let is = |name: &str, kept| Ok((name.to_owned(), kept));
+        for (sent, needed, now, result) in [
+            (None, Auth::Public, 0, is("", false)),
+            (Some("Bearer foreign"), Auth::Public, 0, is("", true)),
+            (Some("Bearer inv"), Auth::Public, 0, is("invoke's", false)),
+            (Some("Bearer inv"), Auth::Public, 100, is("", true)),
+            (None, invoke, 0, Err(Unauthenticated)),
+            (Some("Bearer foreign"), invoke, 0, Err(Unauthenticated)),
+            (Some("Bearer inv"), invoke, 99, is("invoke's", false)),
+            (Some("bearer  inv "), invoke, 99, is("invoke's", false)),
+            (Some("Token inv"), invoke, 99, is("invoke's", false)),
+            (Some(basic("inv").as_str()), invoke, 99, is("invoke's", false)),
+            (Some("Bearer inv"), invoke, 100, Err(Unauthenticated)),
+            (Some("Bearer dep"), invoke, 0, Err(Forbidden)),
+            (Some("Bearer own"), invoke, 0, is("owner's", false)),
+            (Some("Bearer adm"), invoke, 0, Err(Forbidden)),
+            (Some("Basic !"), invoke, 0, Err(Unauthenticated)),
+            (Some("Digest inv"), invoke, 0, Err(Unauthenticated)),
+            (Some("inv"), invoke, 0, Err(Unauthenticated)),
+        ] {
+            assert_eq!(judged(sent, needed, now), result, "{sent:?} {needed:?} {now}");
+        }
+    }
+
+    #[test]
+    fn what_each_peer_may_say() {
+        let sent = [
+            ("forwarded", "for=1.2.3.4"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-proto", "https"),
+            ("x-hearth-caller", "me"),
+            ("x-hearth-other", "x"),
+            ("x-other", "kept"),
+        ];
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let tcp = |ip: &str| Peer::Tcp(ip.parse().unwrap());
+        let kept = |headers: &[(&str, &str)]| -> Vec<(String, String)> {
+            headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+        };
+        for (peer, left) in [
+            (tcp("192.0.2.7"), kept(&[("x-forwarded-for", "192.0.2.7"), ("x-other", "kept")])),
+            (
+                tcp("::ffff:192.0.2.7"),
+                kept(&[("x-forwarded-for", "192.0.2.7"), ("x-other", "kept")]),
+            ),
+            (tcp("::ffff:10.1.1.1"), kept(&[sent[0], sent[1], sent[2], sent[5]])),
+            (tcp("10.1.1.1"), kept(&[sent[0], sent[1], sent[2], sent[5]])),
+            (Peer::Link(Origin::Gateway), kept(&[sent[0], sent[1], sent[2], sent[5]])),
+            (Peer::Link(Origin::Api), kept(&[sent[0], sent[1], sent[2], sent[3], sent[5]])),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in sent {
+                headers.append(name, value.parse().unwrap());
+            }
+            believe(&mut headers, peer, &trusted);
+            let mut found: Vec<_> = headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+                .collect();
+            found.sort();
+            assert_eq!(found, left, "{peer:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_kept_or_made() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(request_id(&headers).as_str().len(), 32);
+        headers.insert(REQUEST_ID, HeaderValue::from_static("mine-1"));
+        assert_eq!(request_id(&headers).as_str(), "mine-1");
+        headers.insert(REQUEST_ID, HeaderValue::from_static("not mine"));
+        assert_ne!(request_id(&headers).as_str(), "not mine");
+    }
 }

@@ -120,7 +120,11 @@ pub fn run() -> Result<Option<Inherited>, ZygoteError> {
                     }
                     Err(error) => {
                         let reason = explain::<ForkError>(&error);
-                        hearth_wire::send(&control, &FromZygote::ForkFailed { ticket, reason }, &[])?;
+                        hearth_wire::send(
+                            &control,
+                            &FromZygote::ForkFailed { ticket, reason },
+                            &[],
+                        )?;
                     }
                 }
             }
@@ -159,13 +163,14 @@ pub fn exec() -> Result<Option<Inherited>, ZygoteError> {
     };
     let [own_control, listener, release] = exactly(fds)?;
     let mut control = starter;
-    rustix::io::dup2(&own_control, &mut control)?;
+    rustix::io::dup2(&own_control, &mut control).map_err(io::Error::from)?;
     let (listener, release) = slots.fill(listener, release)?;
     Ok(Some(Inherited { control, listener, release, base }))
 }
 
 fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], ZygoteError> {
-    let wrong = |fds: Vec<_>| ZygoteError::Unexpected(format!("{} descriptors, not {N}", fds.len()));
+    let wrong =
+        |fds: Vec<_>| ZygoteError::Unexpected(format!("{} descriptors, not {N}", fds.len()));
     fds.try_into().map_err(wrong)
 }
 

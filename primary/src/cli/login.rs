@@ -1,6 +1,6 @@
 //! `hearth login`: checks a token against its host and stores both.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::os::fd::AsFd;
 
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
@@ -57,24 +57,21 @@ pub fn run(args: LoginArgs, client: &ClientArgs, print: Print) -> Result<(), Cli
 
 /// One line of standard input; what is typed is not shown.
 fn read_token(address: &str) -> io::Result<String> {
-    use std::io::Read;
-    let stdin = io::stdin().lock();
-    let hidden = stdin.is_terminal();
+    let stdin = io::stdin();
     let mut line = String::new();
-    if hidden {
+    let mut read = || stdin.lock().take(LINE_MAX_BYTES).read_line(&mut line);
+    if stdin.is_terminal() {
         eprint!("Token for {}: ", escape(address));
-        let terminal = stdin.as_fd();
-        let before = tcgetattr(terminal)?;
-        let mut silent = before.clone();
-        silent.local_flags.remove(LocalFlags::ECHO);
-        tcsetattr(terminal, SetArg::TCSAFLUSH, &silent)?;
-        let read = io::stdin().lock().take(LINE_MAX_BYTES).read_line(&mut line);
-        tcsetattr(terminal, SetArg::TCSAFLUSH, &before)?;
+        let shown = tcgetattr(stdin.as_fd())?;
+        let mut hidden = shown.clone();
+        hidden.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(stdin.as_fd(), SetArg::TCSAFLUSH, &hidden)?;
+        let read = read();
+        tcsetattr(stdin.as_fd(), SetArg::TCSAFLUSH, &shown)?;
         eprintln!();
         read?;
     } else {
-        stdin.take(LINE_MAX_BYTES).read_line(&mut line)?;
+        read()?;
     }
-    io::stderr().flush()?;
     Ok(line)
 }

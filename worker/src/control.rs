@@ -1,0 +1,549 @@
+//! The worker's life, from what it inherited to its end, and the driver of its control socket.
+//!
+//! ```text
+//!             Accept              idle               Leave
+//!  Standby ───────────► Accepting ─────► Leaving ────────────┐
+//!     │                     │               │                ▼   the last connection
+//!     └──── Quiesce ────────┴─── Quiesce ───┴──────────► Draining ───────► (exit)
+//! ```
+//!
+//! [`Life`] decides and is pure; [`run`] performs. The end of the control socket ends the worker
+//! in any state: without its primary it is nobody's.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hearth_jail::WallError;
+use hearth_wire::limits::CONNECTIONS_MAX;
+use hearth_wire::{Channel, FromWorker, SocketError, Start, ToWorker, TokenGrant, VERSION};
+use rustix::fs::OFlags;
+use rustix::net::SocketFlags;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::call::Calls;
+use crate::connection::{self, Drain};
+use crate::door::Door;
+use crate::generation::{self, Generation};
+use crate::limits::{Activity, ActivityCount, Permits, Ticker};
+use crate::report::Reporter;
+use crate::serve::{Grants, Peer, Tenant};
+use crate::zygote::{Base, Inherited};
+
+/// After an accept failed for want of something, which time gives back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// For the last words to the primary.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How a worker ended.
+pub enum End {
+    Done,
+    Refused,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error("the control socket broke")]
+    Socket(#[from] SocketError),
+    #[error("the primary said something else than expected: {0}")]
+    Unexpected(String),
+    #[error("the primary speaks version {0} and this worker {VERSION}")]
+    Version(u32),
+    #[error(transparent)]
+    Wall(#[from] WallError),
+    #[error("the runtime cannot be built")]
+    Runtime(#[source] io::Error),
+    #[error("a socket cannot be taken")]
+    Sockets(#[source] io::Error),
+}
+
+/// Serves one generation of one tenant, to the end.
+pub fn run(inherited: Inherited) -> Result<End, WorkerError> {
+    let Inherited { control, listener, release, base } = inherited;
+    hearth_jail::enter(hearth_jail::WORKER)?;
+    let Some((first, _)) = hearth_wire::recv::<ToWorker>(&control)? else { return Ok(End::Done) };
+    let ToWorker::Start(start) = first else {
+        return Err(WorkerError::Unexpected(format!("{first:?} before Start")));
+    };
+    if start.version != VERSION {
+        return Err(WorkerError::Version(start.version));
+    }
+    let began = Instant::now();
+    let (generation, trusted) = match prepare(&base, &release, &start) {
+        Ok(prepared) => prepared,
+        Err(reason) => {
+            hearth_wire::send(&control, &FromWorker::Refused { reason }, &[])?;
+            return Ok(End::Refused);
+        }
+    };
+    drop(release);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(WorkerError::Runtime)?;
+    runtime.block_on(async {
+        let (grants, seen) = watch::channel(Arc::new(Grants::new()));
+        let tenant = Arc::new(Tenant {
+            name: start.tenant.clone(),
+            trusted,
+            ticker: Ticker::new(base.engine.clone()),
+            engine: base.engine,
+            generation,
+            grants: seen,
+            permits: Permits::new(),
+            activity: ActivityCount::new(),
+            calls: Calls::default(),
+            reporter: Reporter::new(),
+            door: Door::new(),
+        });
+        let channel = Channel::new(control).map_err(SocketError::from)?;
+        let load_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        channel.send(&FromWorker::Ready { version: VERSION, load_us }, &[]).await?;
+        let driver = Driver {
+            channel: &channel,
+            tenant: &tenant,
+            grants,
+            drain: watch::Sender::new(Drain::No),
+            connections: JoinSet::new(),
+            doors: JoinSet::new(),
+            listening: Listening::NotYet(listener),
+            woken_at: start.woken_at.and_then(instant_of),
+        };
+        let life = Life { state: State::Standby, idle: start.idle };
+        let end = tokio::select! {
+            end = driver.drive(life) => end,
+            broken = tenant.reporter.keep_sending(&channel) => {
+                broken.map(|()| Farewell::Alone).map_err(WorkerError::from)
+            }
+        };
+        if let Farewell::Told = end? {
+            tenant.calls.finish().await;
+            // The primary may be gone or busy; nothing is owed to it beyond this.
+            let _ = tokio::time::timeout(FAREWELL, tenant.reporter.send_all(&channel)).await;
+        }
+        Ok(End::Done)
+    })
+}
+
+/// What can fail because of the generation, with its reason for the primary.
+fn prepare(
+    base: &Base,
+    release: &OwnedFd,
+    start: &Start,
+) -> Result<(Generation, Vec<ipnet::IpNet>), String> {
+    let generation = generation::load(base, release, start).map_err(|error| {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    })?;
+    let trusted = start.trusted_proxies.iter().map(|network| {
+        network.parse().map_err(|_| format!("`{network}` is no network of trusted proxies"))
+    });
+    Ok((generation, trusted.collect::<Result<_, _>>()?))
+}
+
+/// A moment of CLOCK_MONOTONIC in nanoseconds, as this process's clock has it.
+fn instant_of(nanoseconds: u64) -> Option<Instant> {
+    let now = clock_gettime(ClockId::Monotonic);
+    let now = u64::try_from(now.tv_sec).ok()? * 1_000_000_000 + u64::try_from(now.tv_nsec).ok()?;
+    Instant::now().checked_sub(Duration::from_nanos(now.saturating_sub(nanoseconds)))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Standby,
+    Accepting {
+        /// A worker that is accepting and never called is idle from here on.
+        since: Instant,
+    },
+    Leaving,
+    Draining,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    Accept,
+    Quiesce,
+    Leave,
+    /// Time went on, or a call ended.
+    Clock(Activity),
+    /// No connection and no call is left.
+    Empty,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    StartAccepting,
+    StopAccepting,
+    SayAccepting,
+    SayQuiesced,
+    SayLeaving,
+    DrainConnections,
+    Exit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Life {
+    state: State,
+    idle: Duration,
+}
+
+impl Life {
+    /// When the clock is to be asked again.
+    fn alarm(&self, activity: Activity) -> Option<Instant> {
+        match self.state {
+            State::Accepting { since } if activity.calls == 0 => {
+                Some(activity.quiet_since.max(since) + self.idle)
+            }
+            State::Accepting { .. } | State::Standby | State::Leaving | State::Draining => None,
+        }
+    }
+
+    fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        use Action::*;
+        let (state, actions) = match (self.state, event) {
+            (State::Standby, Event::Accept) => {
+                (State::Accepting { since: now }, vec![StartAccepting, SayAccepting])
+            }
+            (State::Standby, Event::Quiesce) => {
+                (State::Draining, vec![SayQuiesced, DrainConnections])
+            }
+            (State::Accepting { .. }, Event::Quiesce) => {
+                (State::Draining, vec![StopAccepting, SayQuiesced, DrainConnections])
+            }
+            (State::Accepting { .. }, Event::Clock(activity))
+                if self.alarm(activity).is_some_and(|alarm| alarm <= now) =>
+            {
+                (State::Leaving, vec![StopAccepting, SayLeaving])
+            }
+            (State::Leaving, Event::Leave) => (State::Draining, vec![DrainConnections]),
+            // A swap that began before our word arrived.
+            (State::Leaving, Event::Quiesce) => {
+                (State::Draining, vec![SayQuiesced, DrainConnections])
+            }
+            (State::Draining, Event::Empty) => (State::Draining, vec![Exit]),
+            // Crossed on the way, or nothing to do yet.
+            (state @ State::Standby, Event::Leave | Event::Clock(_) | Event::Empty)
+            | (
+                state @ State::Accepting { .. },
+                Event::Accept | Event::Leave | Event::Clock(_) | Event::Empty,
+            )
+            | (state @ State::Leaving, Event::Accept | Event::Clock(_) | Event::Empty)
+            | (
+                state @ State::Draining,
+                Event::Accept | Event::Quiesce | Event::Leave | Event::Clock(_),
+            ) => (state, vec![]),
+        };
+        self.state = state;
+        actions
+    }
+}
+
+enum Listening {
+    NotYet(OwnedFd),
+    Now(TcpListener),
+    /// Accepting failed; the listener rests until then.
+    Paused(TcpListener, tokio::time::Instant),
+    NoMore,
+}
+
+/// Whether somebody is there to be told the last things.
+enum Farewell {
+    Told,
+    Alone,
+}
+
+struct Driver<'a> {
+    channel: &'a Channel,
+    tenant: &'a Arc<Tenant>,
+    grants: watch::Sender<Arc<Grants>>,
+    drain: watch::Sender<Drain>,
+    connections: JoinSet<()>,
+    doors: JoinSet<()>,
+    listening: Listening,
+    woken_at: Option<Instant>,
+}
+
+impl Driver<'_> {
+    async fn drive(mut self, mut life: Life) -> Result<Farewell, WorkerError> {
+        let mut activity = self.tenant.activity.watch();
+        loop {
+            let seen = *activity.borrow_and_update();
+            let now = Instant::now();
+            let empty = self.connections.is_empty() && seen.calls == 0;
+            let mut actions = life.step(Event::Clock(seen), now);
+            if empty {
+                actions.extend(life.step(Event::Empty, now));
+            }
+            if let Some(end) = self.perform(actions).await? {
+                return Ok(end);
+            }
+            let alarm = life.alarm(seen);
+            let idle = async {
+                match alarm {
+                    Some(alarm) => tokio::time::sleep_until(alarm.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let room = self.connections.len() < CONNECTIONS_MAX;
+            tokio::select! {
+                message = self.channel.recv::<ToWorker>() => {
+                    let Some((message, fds)) = message? else { return Ok(Farewell::Alone) };
+                    let actions = self.heard(message, fds, &mut life).await?;
+                    if let Some(end) = self.perform(actions).await? {
+                        return Ok(end);
+                    }
+                }
+                accepted = next_connection(&mut self.listening), if room => {
+                    self.accepted(accepted, None);
+                }
+                Some(_) = self.connections.join_next() => {}
+                Some(_) = self.doors.join_next() => {}
+                () = self.tenant.door.wanted() => {
+                    self.channel.send(&FromWorker::WantDoor, &[]).await?;
+                }
+                changed = activity.changed() => changed.expect("the tenant counts its calls"),
+                () = idle => {}
+            }
+        }
+    }
+
+    async fn heard(
+        &mut self,
+        message: ToWorker,
+        fds: Vec<OwnedFd>,
+        life: &mut Life,
+    ) -> Result<Vec<Action>, WorkerError> {
+        let now = Instant::now();
+        match message {
+            ToWorker::Start(_) => Err(WorkerError::Unexpected("Start twice".to_owned())),
+            ToWorker::Tokens { serial, grants } => {
+                let grants = grants.into_iter().map(|grant: TokenGrant| (grant.digest, grant));
+                self.grants.send_replace(Arc::new(HashMap::from_iter(grants)));
+                self.channel.send(&FromWorker::TokensApplied { serial }, &[]).await?;
+                Ok(vec![])
+            }
+            ToWorker::Accept => Ok(life.step(Event::Accept, now)),
+            ToWorker::Quiesce => Ok(life.step(Event::Quiesce, now)),
+            ToWorker::Leave => Ok(life.step(Event::Leave, now)),
+            ToWorker::Link(origin) => {
+                let stream = unix_stream(fds)?;
+                let stream = UnixStream::from_std(stream).map_err(WorkerError::Sockets)?;
+                self.serve(stream, Peer::Link(origin), self.woken_at);
+                Ok(vec![])
+            }
+            ToWorker::Door => {
+                let socket = unix_stream(fds)?;
+                match self.tenant.door.open(socket).await {
+                    Ok(connection) => {
+                        self.doors.spawn(connection);
+                    }
+                    Err(error) => eprintln!("hearth-worker: the door does not open: {error}"),
+                }
+                Ok(vec![])
+            }
+        }
+    }
+
+    async fn perform(&mut self, actions: Vec<Action>) -> Result<Option<Farewell>, WorkerError> {
+        for action in actions {
+            match action {
+                Action::StartAccepting => self.start_accepting().map_err(WorkerError::Sockets)?,
+                // Nothing can be accepted after this: it is done on the thread that accepts.
+                Action::StopAccepting => self.listening = Listening::NoMore,
+                Action::SayAccepting => self.channel.send(&FromWorker::Accepting, &[]).await?,
+                Action::SayQuiesced => self.channel.send(&FromWorker::Quiesced, &[]).await?,
+                Action::SayLeaving => self.channel.send(&FromWorker::Leaving, &[]).await?,
+                Action::DrainConnections => {
+                    self.listening = Listening::NoMore;
+                    self.drain.send_replace(Drain::Since(Instant::now()));
+                }
+                Action::Exit => return Ok(Some(Farewell::Told)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the connections that have waited for this worker, and listens for more.
+    fn start_accepting(&mut self) -> io::Result<()> {
+        let Listening::NotYet(listener) = std::mem::replace(&mut self.listening, Listening::NoMore)
+        else {
+            return Ok(());
+        };
+        let woken_at = self.woken_at.take();
+        while self.connections.len() < CONNECTIONS_MAX {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match rustix::net::accept_with(&listener, flags) {
+                Ok(stream) => {
+                    let stream = std::net::TcpStream::from(stream);
+                    let accepted = stream
+                        .peer_addr()
+                        .and_then(|peer| Ok((TcpStream::from_std(stream)?, peer)));
+                    self.accepted(accepted, woken_at);
+                }
+                Err(rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        self.listening = Listening::Now(TcpListener::from_std(listener.into())?);
+        Ok(())
+    }
+
+    fn accepted(
+        &mut self,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        woken_at: Option<Instant>,
+    ) {
+        match accepted {
+            Ok((stream, peer)) => {
+                // Fails on a connection that is gone already, which its first read will tell.
+                let _ = stream.set_nodelay(true);
+                self.serve(stream, Peer::Tcp(peer.ip()), woken_at);
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => {
+                let rest = tokio::time::Instant::now() + ACCEPT_PAUSE;
+                self.listening = match std::mem::replace(&mut self.listening, Listening::NoMore) {
+                    Listening::Now(listener) => Listening::Paused(listener, rest),
+                    other => other,
+                };
+            }
+        }
+    }
+
+    fn serve<S>(&mut self, stream: S, peer: Peer, woken_at: Option<Instant>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (tenant, drain) = (Arc::clone(self.tenant), self.drain.subscribe());
+        self.connections.spawn(connection::serve(stream, peer, woken_at, tenant, drain));
+    }
+}
+
+/// The next connection from outside, if this worker takes any.
+async fn next_connection(listening: &mut Listening) -> io::Result<(TcpStream, SocketAddr)> {
+    if let Listening::Paused(_, rest) = listening {
+        tokio::time::sleep_until(*rest).await;
+        if let Listening::Paused(listener, _) = std::mem::replace(listening, Listening::NoMore) {
+            *listening = Listening::Now(listener);
+        }
+    }
+    match listening {
+        Listening::Now(listener) => listener.accept().await,
+        Listening::NotYet(_) | Listening::Paused(..) | Listening::NoMore => {
+            std::future::pending().await
+        }
+    }
+}
+
+/// A stream socket that came with a message. It is this process's alone, so its flags may be set.
+fn unix_stream(fds: Vec<OwnedFd>) -> Result<std::os::unix::net::UnixStream, WorkerError> {
+    let unexpected = |fds: Vec<OwnedFd>| {
+        WorkerError::Unexpected(format!("{} descriptors with a socket's message", fds.len()))
+    };
+    let [socket] = <[OwnedFd; 1]>::try_from(fds).map_err(unexpected)?;
+    let flags = rustix::fs::fcntl_getfl(&socket).map_err(|e| WorkerError::Sockets(e.into()))?;
+    let socket = std::os::unix::net::UnixStream::from(socket);
+    if !flags.contains(OFlags::NONBLOCK) {
+        socket.set_nonblocking(true).map_err(WorkerError::Sockets)?;
+    }
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Action::{
+        DrainConnections, Exit, SayAccepting, SayLeaving, SayQuiesced, StartAccepting,
+        StopAccepting,
+    };
+
+    const IDLE: Duration = Duration::from_secs(60);
+
+    /// Every state by every event: the state after it and what is done.
+    #[test]
+    fn every_state_by_every_event() {
+        let start = Instant::now();
+        let now = start + IDLE;
+        let accepting = State::Accepting { since: start };
+        let quiet = Event::Clock(Activity { calls: 0, quiet_since: start });
+        let recent =
+            Event::Clock(Activity { calls: 0, quiet_since: start + Duration::from_secs(1) });
+        let busy = Event::Clock(Activity { calls: 1, quiet_since: start });
+        let draining = State::Draining;
+        let begun = State::Accepting { since: now };
+        let table: [(State, Event, State, &[Action]); 32] = [
+            (State::Standby, Event::Accept, begun, &[StartAccepting, SayAccepting]),
+            (State::Standby, Event::Quiesce, draining, &[SayQuiesced, DrainConnections]),
+            (State::Standby, Event::Leave, State::Standby, &[]),
+            (State::Standby, quiet, State::Standby, &[]),
+            (State::Standby, recent, State::Standby, &[]),
+            (State::Standby, busy, State::Standby, &[]),
+            (State::Standby, Event::Empty, State::Standby, &[]),
+            (accepting, Event::Accept, accepting, &[]),
+            (accepting, Event::Quiesce, draining, &[StopAccepting, SayQuiesced, DrainConnections]),
+            (accepting, Event::Leave, accepting, &[]),
+            (accepting, quiet, State::Leaving, &[StopAccepting, SayLeaving]),
+            (accepting, recent, accepting, &[]),
+            (accepting, busy, accepting, &[]),
+            (accepting, Event::Empty, accepting, &[]),
+            (begun, quiet, begun, &[]),
+            (begun, recent, begun, &[]),
+            (begun, busy, begun, &[]),
+            (begun, Event::Empty, begun, &[]),
+            (State::Leaving, Event::Accept, State::Leaving, &[]),
+            (State::Leaving, Event::Quiesce, draining, &[SayQuiesced, DrainConnections]),
+            (State::Leaving, Event::Leave, draining, &[DrainConnections]),
+            (State::Leaving, quiet, State::Leaving, &[]),
+            (State::Leaving, recent, State::Leaving, &[]),
+            (State::Leaving, busy, State::Leaving, &[]),
+            (State::Leaving, Event::Empty, State::Leaving, &[]),
+            (draining, Event::Accept, draining, &[]),
+            (draining, Event::Quiesce, draining, &[]),
+            (draining, Event::Leave, draining, &[]),
+            (draining, quiet, draining, &[]),
+            (draining, recent, draining, &[]),
+            (draining, busy, draining, &[]),
+            (draining, Event::Empty, draining, &[Exit]),
+        ];
+        for (before, event, after, actions) in table {
+            let mut life = Life { state: before, idle: IDLE };
+            assert_eq!(life.step(event, now), actions, "{before:?} {event:?}");
+            assert_eq!(life.state, after, "{before:?} {event:?}");
+        }
+    }
+
+    #[test]
+    fn the_alarm_is_the_end_of_the_idle_time() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(5);
+        let life = |state| Life { state, idle: IDLE };
+        let quiet = |quiet_since| Activity { calls: 0, quiet_since };
+        let accepting = life(State::Accepting { since: start });
+        assert_eq!(accepting.alarm(quiet(later)), Some(later + IDLE));
+        let accepting = life(State::Accepting { since: later });
+        assert_eq!(accepting.alarm(quiet(start)), Some(later + IDLE));
+        assert_eq!(accepting.alarm(Activity { calls: 2, quiet_since: start }), None);
+        for state in [State::Standby, State::Leaving, State::Draining] {
+            assert_eq!(life(state).alarm(quiet(start)), None, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_moment_of_the_shared_clock_is_ours() {
+        let now = clock_gettime(ClockId::Monotonic);
+        let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        let second_ago = instant_of(now - 1_000_000_000).unwrap();
+        let off = second_ago.elapsed().abs_diff(Duration::from_secs(1));
+        assert!(off < Duration::from_millis(500), "{off:?}");
+    }
+}

@@ -1,0 +1,206 @@
+//! The door: HTTP/2 to the primary over a socket that it hands us when we first ask, for what
+//! streams. Today that is `$upload`.
+//!
+//! Owns the connection and nothing of what is said over it. Asking for the socket and bringing
+//! it is [`crate::control`]'s.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::header::{
+    CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Request, Uri};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, oneshot};
+
+use crate::limits::Counted;
+use crate::serve::Answer;
+
+/// From asking for the door to having it.
+const OPEN_DEADLINE: Duration = Duration::from_secs(5);
+/// Requests that wait for the door to open.
+const WAITING_MAX: usize = 64;
+
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    #[error("the door did not open in time")]
+    Late,
+    #[error("too many wait for the door")]
+    Crowded,
+    #[error("the door is broken")]
+    Broken(#[from] hyper::Error),
+    #[error("no request can be made of this one")]
+    Request(#[from] http::Error),
+}
+
+type Sender = http2::SendRequest<Incoming>;
+
+enum State {
+    Closed,
+    Wanted(Vec<oneshot::Sender<Sender>>),
+    Open(Sender),
+}
+
+pub struct Door {
+    state: Mutex<State>,
+    wanted: Notify,
+}
+
+impl Door {
+    pub fn new() -> Self {
+        Self { state: Mutex::new(State::Closed), wanted: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves whenever somebody wants the door and it is not open.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// The primary's end of it has come. The answer is the connection, to be polled to its end.
+    pub async fn open(
+        &self,
+        socket: std::os::unix::net::UnixStream,
+    ) -> Result<impl Future<Output = ()> + Send + 'static, DoorError> {
+        let broken = |_: io::Error| DoorError::Late;
+        let stream = UnixStream::from_std(socket).map_err(broken)?;
+        let (sender, connection) =
+            http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream)).await?;
+        let before = std::mem::replace(&mut *self.state(), State::Open(sender.clone()));
+        if let State::Wanted(waiting) = before {
+            for waiting in waiting {
+                // Gone where its caller is.
+                let _ = waiting.send(sender.clone());
+            }
+        }
+        Ok(async move {
+            // What ended it is told to each request that was under way.
+            let _ = connection.await;
+        })
+    }
+
+    async fn sender(&self) -> Result<Sender, DoorError> {
+        let opened = {
+            let mut state = self.state();
+            if let State::Open(sender) = &*state {
+                if !sender.is_closed() {
+                    return Ok(sender.clone());
+                }
+                *state = State::Closed;
+            }
+            let (waiting, opened) = oneshot::channel();
+            if let State::Wanted(all) = &mut *state {
+                all.retain(|waiting| !waiting.is_closed());
+                if all.len() == WAITING_MAX {
+                    return Err(DoorError::Crowded);
+                }
+            }
+            match &mut *state {
+                // Asked for already, by one that waits still.
+                State::Wanted(all) if !all.is_empty() => all.push(waiting),
+                State::Wanted(_) | State::Closed | State::Open(_) => {
+                    *state = State::Wanted(vec![waiting]);
+                    self.wanted.notify_one();
+                }
+            }
+            opened
+        };
+        match tokio::time::timeout(OPEN_DEADLINE, opened).await {
+            Ok(Ok(sender)) => Ok(sender),
+            Ok(Err(_)) | Err(_) => Err(DoorError::Late),
+        }
+    }
+
+    /// Hands a request to the primary as it is, body unread, and its answer back.
+    pub async fn request(
+        &self,
+        path: &str,
+        request: Request<Incoming>,
+        counted: Counted,
+    ) -> Result<Answer, DoorError> {
+        let mut sender = self.sender().await?;
+        let (mut head, body) = request.into_parts();
+        let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        head.uri = Uri::builder()
+            .scheme("http")
+            .authority("hearth")
+            .path_and_query(format!("{path}{query}"))
+            .build()?;
+        head.version = http::Version::HTTP_2;
+        strip(&mut head.headers);
+        head.headers.remove(HOST);
+        // Answered by our own side of the connection, once the primary reads the body.
+        head.headers.remove(EXPECT);
+        sender.ready().await?;
+        let answer = sender.send_request(Request::from_parts(head, body)).await?;
+        let (mut head, body) = answer.into_parts();
+        strip(&mut head.headers);
+        head.version = http::Version::HTTP_11;
+        // Its last byte is the end of the call.
+        let body = body.map_err(move |error| {
+            let _ = &counted;
+            error.into()
+        });
+        Ok(Answer::from_parts(head, body.boxed_unsync()))
+    }
+}
+
+/// What is said of one connection only.
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value: &HeaderValue| value.to_str().ok())
+        .flat_map(|names| names.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    let keep_alive = HeaderName::from_static("keep-alive");
+    let proxy_connection = HeaderName::from_static("proxy-connection");
+    let always = [
+        CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        keep_alive,
+        proxy_connection,
+    ];
+    for name in named.into_iter().chain(always) {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_concerns_the_connection_is_stripped() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "x-mine, close"),
+            ("x-mine", "1"),
+            ("keep-alive", "5"),
+            ("transfer-encoding", "chunked"),
+            ("authorization", "Bearer t"),
+            ("content-type", "multipart/form-data; boundary=b"),
+        ] {
+            headers.append(name, value.parse().unwrap());
+        }
+        strip(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["authorization", "content-type"]);
+    }
+}

@@ -1,0 +1,1 @@
+//! What the compiler takes and what it refuses.

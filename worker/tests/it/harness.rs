@@ -1,0 +1,485 @@
+//! The primary's side of a worker, as small as tests need it: real processes, real sockets, the
+//! messages of `hearth-wire`. The only file that knows how any of it is started.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use hearth_wire::{
+    CompileReply, CompileRequest, ExitStatus, FromWorker, FromZygote, Manifest, ManifestFunction,
+    ModuleDigest, Origin, OptionsPatch, Report, Start, ToWorker, ToZygote, TokenGrant, VERSION,
+};
+use sha2::{Digest, Sha256};
+
+/// Nothing here takes longer, on the slowest machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+fn programs() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_hearth-worker")).parent().expect("a program lies in a directory")
+}
+
+pub fn guest(name: &str) -> PathBuf {
+    let target = programs().parent().expect("the profile's directory lies in the target's");
+    let guest = target.join(format!("wasm32-wasip2/release/{name}.wasm"));
+    assert!(guest.exists(), "the guest {name} is not built: run `cargo xtask test`");
+    guest
+}
+
+pub fn engine() -> String {
+    hearth_engine::fingerprint()
+}
+
+/// Has a module compiled, into a file that is deleted already.
+pub fn compile(module: &Path) -> (CompileReply, File) {
+    compile_as(module, &engine())
+}
+
+pub fn compile_as(module: &Path, engine: &str) -> (CompileReply, File) {
+    let program = programs().join("hearth-compile");
+    assert!(program.exists(), "hearth-compile is not built: run `cargo xtask test`");
+    let (ours, theirs) = hearth_wire::pair().unwrap();
+    let mut child = Command::new(program)
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let artifact = tempfile::tempfile().unwrap();
+    let module = File::open(module).unwrap();
+    let request = CompileRequest { version: VERSION, engine: engine.to_owned() };
+    hearth_wire::send(&ours, &request, &[module.as_fd(), artifact.as_fd()]).unwrap();
+    let (reply, _) = hearth_wire::recv::<CompileReply>(&ours).unwrap().expect("one reply");
+    assert!(child.wait().unwrap().success());
+    (reply, artifact)
+}
+
+/// A guest's artifact, compiled once for all tests.
+fn artifact(name: &str) -> (ModuleDigest, hearth_wire::HandlerKind, Vec<u8>) {
+    type Compiled = (ModuleDigest, hearth_wire::HandlerKind, Vec<u8>);
+    static COMPILED: OnceLock<Mutex<HashMap<String, Compiled>>> = OnceLock::new();
+    let mut compiled = COMPILED.get_or_init(Mutex::default).lock().unwrap();
+    let found = compiled.entry(name.to_owned()).or_insert_with(|| {
+        let module = guest(name);
+        let (reply, mut artifact) = compile(&module);
+        let CompileReply::Compiled { kind, .. } = reply else { panic!("{name}: {reply:?}") };
+        let sha256 = Sha256::digest(std::fs::read(module).unwrap());
+        let mut code = Vec::new();
+        artifact.rewind().unwrap();
+        artifact.read_to_end(&mut code).unwrap();
+        (ModuleDigest::new(sha256.into()), kind, code)
+    });
+    found.clone()
+}
+
+/// A generation on disk: functions as path, guest and options.
+pub struct Release {
+    dir: tempfile::TempDir,
+    generation: u64,
+}
+
+impl Release {
+    pub fn new(generation: u64, functions: &[(&str, &str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let functions = functions
+            .iter()
+            .map(|(path, guest, options)| {
+                let (sha256, kind, code) = artifact(guest);
+                let options = OptionsPatch::parse(options).unwrap().resolve();
+                let path = path.parse().unwrap();
+                let function = ManifestFunction { path, version: 1, sha256, kind, options };
+                std::fs::write(dir.path().join(function.artifact()), code).unwrap();
+                function
+            })
+            .collect();
+        let manifest =
+            Manifest { tenant: "demo".parse().unwrap(), generation, engine: engine(), functions };
+        let json = serde_json::to_vec(&manifest).unwrap();
+        std::fs::write(dir.path().join(Manifest::FILE), json).unwrap();
+        Self { dir, generation }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+pub struct Zygote {
+    socket: OwnedFd,
+    child: Child,
+    last_ticket: u64,
+}
+
+impl Zygote {
+    pub fn start() -> Self {
+        let (socket, theirs) = hearth_wire::pair().unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_hearth-worker"))
+            .arg("zygote")
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut zygote = Self { socket, child, last_ticket: 0 };
+        zygote.say(&ToZygote::Hello { version: VERSION }, &[]);
+        match zygote.hear().0 {
+            FromZygote::Hello { version: VERSION, engine: theirs, .. } => {
+                assert_eq!(theirs, engine());
+            }
+            other => panic!("{other:?}"),
+        }
+        zygote
+    }
+
+    pub fn say(&self, message: &ToZygote, fds: &[std::os::fd::BorrowedFd<'_>]) {
+        hearth_wire::send(&self.socket, message, fds).unwrap();
+    }
+
+    pub fn hear(&mut self) -> (FromZygote, Vec<OwnedFd>) {
+        wait_readable(&self.socket, PATIENCE);
+        hearth_wire::recv(&self.socket).unwrap().expect("the zygote lives")
+    }
+
+    pub fn preload(&mut self, name: &str) {
+        let (sha256, _, code) = artifact(name);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&code).unwrap();
+        self.say(&ToZygote::Preload { sha256 }, &[file.as_fd()]);
+        match self.hear().0 {
+            FromZygote::Preloaded { sha256: theirs, error: None } => assert_eq!(theirs, sha256),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn fork(&mut self, release: &Release, start: Start) -> Worker {
+        let listener = listener();
+        self.fork_on(&listener, release, start)
+    }
+
+    pub fn fork_on(&mut self, listener: &TcpListener, release: &Release, start: Start) -> Worker {
+        let (control, theirs) = begin(start);
+        self.last_ticket += 1;
+        let ticket = self.last_ticket;
+        let release = File::open(release.path()).unwrap();
+        let fds = [theirs.as_fd(), listener.as_fd(), release.as_fd()];
+        self.say(&ToZygote::Fork { ticket }, &fds);
+        match self.hear() {
+            (FromZygote::Forked { ticket: theirs, pid }, fds) => {
+                assert_eq!((theirs, fds.len()), (ticket, 1));
+                Worker::new(control, listener, Some(pid), None)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn exited(&mut self) -> (i32, ExitStatus) {
+        match self.hear().0 {
+            FromZygote::Exited { pid, status } => (pid, status),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The end of the conversation is the end of the zygote.
+    pub fn end(self) -> Option<i32> {
+        let Self { socket, mut child, .. } = self;
+        drop(socket);
+        child.wait().unwrap().code()
+    }
+}
+
+/// A worker without a zygote.
+pub fn exec(release: &Release, start: Start) -> Worker {
+    let (socket, theirs) = hearth_wire::pair().unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_hearth-worker"))
+        .arg("exec")
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (control, theirs) = begin(start);
+    let listener = listener();
+    let release = File::open(release.path()).unwrap();
+    let fds = [theirs.as_fd(), listener.as_fd(), release.as_fd()];
+    hearth_wire::send(&socket, &ToZygote::Fork { ticket: 1 }, &fds).unwrap();
+    Worker::new(control, &listener, None, Some(child))
+}
+
+pub fn listener() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener
+}
+
+fn begin(start: Start) -> (OwnedFd, OwnedFd) {
+    let (control, theirs) = hearth_wire::pair().unwrap();
+    hearth_wire::send(&control, &ToWorker::Start(start), &[]).unwrap();
+    hearth_wire::send(&control, &ToWorker::Tokens { serial: 1, grants: vec![] }, &[]).unwrap();
+    (control, theirs)
+}
+
+pub fn start(generation: u64) -> Start {
+    Start {
+        version: VERSION,
+        tenant: "demo".parse().unwrap(),
+        generation,
+        idle: Duration::from_secs(600),
+        woken_at: None,
+        trusted_proxies: vec![],
+    }
+}
+
+pub struct Worker {
+    control: OwnedFd,
+    listener: TcpListener,
+    pub address: SocketAddr,
+    pub pid: Option<i32>,
+    child: Option<Child>,
+    pub reports: Report,
+}
+
+impl Worker {
+    fn new(control: OwnedFd, listener: &TcpListener, pid: Option<i32>, child: Option<Child>) -> Self {
+        let listener = listener.try_clone().unwrap();
+        let address = listener.local_addr().unwrap();
+        Self { control, listener, address, pid, child, reports: Report::default() }
+    }
+
+    /// Ready, accepting, and with its tokens.
+    pub fn accept(mut self) -> Self {
+        self.await_ready();
+        assert_eq!(self.hear(), FromWorker::TokensApplied { serial: 1 });
+        self.say(&ToWorker::Accept);
+        assert_eq!(self.hear(), FromWorker::Accepting);
+        self
+    }
+
+    pub fn await_ready(&mut self) {
+        match self.hear() {
+            FromWorker::Ready { version: VERSION, .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn say(&self, message: &ToWorker) {
+        hearth_wire::send(&self.control, message, &[]).unwrap();
+    }
+
+    pub fn set_tokens(&mut self, grants: Vec<TokenGrant>) {
+        self.say(&ToWorker::Tokens { serial: 2, grants });
+        assert_eq!(self.hear(), FromWorker::TokensApplied { serial: 2 });
+    }
+
+    /// What it says next besides reports, which are gathered.
+    pub fn hear(&mut self) -> FromWorker {
+        self.hear_or_end().expect("the worker lives")
+    }
+
+    pub fn hear_or_end(&mut self) -> Option<FromWorker> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            wait_readable(&self.control, deadline.saturating_duration_since(Instant::now()));
+            match hearth_wire::recv::<FromWorker>(&self.control).unwrap()?.0 {
+                FromWorker::Report(report) => self.gather(report),
+                other => return Some(other),
+            }
+        }
+    }
+
+    fn gather(&mut self, report: Report) {
+        let Report { lines, calls, lines_dropped, calls_dropped } = report;
+        self.reports.lines.extend(lines);
+        self.reports.calls.extend(calls);
+        self.reports.lines_dropped += lines_dropped;
+        self.reports.calls_dropped += calls_dropped;
+    }
+
+    /// Gathers reports until there are as many as this.
+    pub fn await_report(&mut self, enough: impl Fn(&Report) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !enough(&self.reports) {
+            wait_readable(&self.control, deadline.saturating_duration_since(Instant::now()));
+            match hearth_wire::recv::<FromWorker>(&self.control).unwrap() {
+                Some((FromWorker::Report(report), _)) => self.gather(report),
+                other => panic!("{other:?} instead of a report"),
+            }
+        }
+    }
+
+    /// Whether it says nothing, not even in a report, for a while.
+    pub fn is_silent_for(&self, time: Duration) -> bool {
+        !readable(&self.control, time)
+    }
+
+    pub fn link(&self, origin: Origin) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        hearth_wire::send(&self.control, &ToWorker::Link(origin), &[theirs.as_fd()]).unwrap();
+        ours
+    }
+
+    pub fn door(&self) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        hearth_wire::send(&self.control, &ToWorker::Door, &[theirs.as_fd()]).unwrap();
+        ours
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    pub fn call(&self, request: &str) -> Answer {
+        let mut stream = self.connect();
+        ask(&mut stream, request)
+    }
+
+    pub fn post(&self, path: &str, body: &str) -> Answer {
+        self.call(&post(path, body))
+    }
+
+    /// Its exit code, once it has ended by itself.
+    pub fn ended(&mut self) -> Option<i32> {
+        assert_eq!(self.hear_or_end(), None);
+        self.child.as_mut().and_then(|child| child.wait().unwrap().code())
+    }
+
+    pub fn listener(&self) -> &TcpListener {
+        &self.listener
+    }
+}
+
+fn readable(fd: impl AsFd, time: Duration) -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut watched = [PollFd::new(&fd, PollFlags::IN)];
+    poll(&mut watched, Some(&time.try_into().unwrap())).unwrap() > 0
+}
+
+#[track_caller]
+fn wait_readable(fd: impl AsFd, time: Duration) {
+    assert!(readable(fd, time), "nothing came");
+}
+
+pub fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: demo\r\n\r\n")
+}
+
+pub fn post(path: &str, body: &str) -> String {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nhost: demo\r\ncontent-length: {length}\r\n\r\n{body}")
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answer {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    pub trailers: Vec<(String, String)>,
+    /// The body ended before it was whole.
+    pub broken: bool,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    #[track_caller]
+    pub fn is_problem(&self, status: u16, code: &str) {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        let problem = self.json();
+        assert_eq!(problem["code"], code);
+        assert_eq!(problem["request_id"].as_str(), self.header("x-request-id"));
+    }
+}
+
+pub fn ask(stream: &mut (impl Read + Write), request: &str) -> Answer {
+    stream.write_all(request.as_bytes()).unwrap();
+    let head = request.starts_with("HEAD ");
+    read_answer(&mut BufReader::with_capacity(1, stream), head)
+}
+
+/// Reads one answer and nothing beyond it.
+pub fn read_answer(stream: &mut impl BufRead, head: bool) -> Answer {
+    let mut answer = Answer::default();
+    let status = line(stream).expect("a status line");
+    answer.status = status.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+    answer.headers = fields(stream);
+    if answer.status == 100 {
+        return answer;
+    }
+    if head || matches!(answer.status, 204 | 304) {
+        return answer;
+    }
+    if answer.header("transfer-encoding") == Some("chunked") {
+        loop {
+            let size = line(stream).and_then(|size| usize::from_str_radix(&size, 16).ok());
+            match size {
+                Some(0) => {
+                    answer.trailers = fields(stream);
+                    return answer;
+                }
+                Some(size) => {
+                    let mut chunk = vec![0; size + 2];
+                    if stream.read_exact(&mut chunk).is_err() {
+                        answer.broken = true;
+                        return answer;
+                    }
+                    answer.body.extend_from_slice(&chunk[..size]);
+                }
+                None => {
+                    answer.broken = true;
+                    return answer;
+                }
+            }
+        }
+    }
+    let length = answer.header("content-length").and_then(|length| length.parse::<u64>().ok());
+    let length = length.expect("an answer has a length or is chunked");
+    let read = stream.take(length).read_to_end(&mut answer.body);
+    answer.broken = read.is_err() || answer.body.len() as u64 != length;
+    answer
+}
+
+fn fields(stream: &mut impl BufRead) -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    while let Some(line) = line(stream) {
+        let Some((name, value)) = line.split_once(": ") else { break };
+        fields.push((name.to_lowercase(), value.to_owned()));
+    }
+    fields
+}
+
+fn line(stream: &mut impl BufRead) -> Option<String> {
+    let mut line = String::new();
+    let read = stream.read_line(&mut line).ok()?;
+    (read > 0).then(|| line.trim_end().to_owned())
+}
+
+/// Whether the other side has closed.
+pub fn is_closed(stream: &mut impl Read) -> bool {
+    matches!(stream.read(&mut [0]), Ok(0))
+}
+
+/// A module of these bytes.
+pub fn module(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    OpenOptions::new().write(true).open(file.path()).unwrap().write_all(bytes).unwrap();
+    file
+}

@@ -1,0 +1,1 @@
+//! A worker's life, from ready to its end.

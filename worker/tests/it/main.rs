@@ -1,0 +1,7 @@
+//! The worker and the compiler as processes, driven over real sockets by what a primary would
+//! say. Guests come from `functions/testing`; `cargo xtask test` builds them first.
+
+mod calls;
+mod compile;
+mod harness;
+mod life;
