@@ -41,7 +41,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("`{key}` ({from}) is no setting; there are {known}", known = known_keys())]
+    #[error("`{key}` ({from}) is no setting; there are {known}", known = known_keys(from))]
     UnknownKey { key: String, from: Source },
     #[error("`{key}` ({from}) must be {expected}, not `{value}`")]
     Value { key: &'static str, from: Source, value: String, expected: &'static str },
@@ -227,15 +227,22 @@ impl Key {
         Self::ALL.into_iter().find(|key| key.name() == name)
     }
 
-    /// `HEARTH_TENANT_BIND` is `tenant-bind`.
+    /// In the environment: `HEARTH_TENANT_BIND`.
+    fn variable(self) -> String {
+        format!("{PREFIX}{}", self.name().to_ascii_uppercase().replace('-', "_"))
+    }
+
     fn of_variable(name: &str) -> Option<Self> {
-        let name = name.strip_prefix(PREFIX)?;
-        Self::ALL.into_iter().find(|key| key.name().to_ascii_uppercase().replace('-', "_") == name)
+        Self::ALL.into_iter().find(|key| key.variable() == name)
     }
 }
 
-fn known_keys() -> String {
-    Key::ALL.map(Key::name).join(", ")
+/// As they are written there.
+fn known_keys(from: &Source) -> String {
+    match from {
+        Source::Environment(_) => Key::ALL.map(Key::variable).join(", "),
+        Source::Option(_) | Source::File(_) => Key::ALL.map(Key::name).join(", "),
+    }
 }
 
 /// Names below HEARTH_ that are no settings of the host.
@@ -877,7 +884,7 @@ mod tests {
         let error = resolve(UpArgs::default(), &[("HEARTH_IDEL", "60s")], None).unwrap_err();
         assert!(
             error.starts_with(
-                "`HEARTH_IDEL` (environment HEARTH_IDEL) is no setting; there are data, listen"
+                "`HEARTH_IDEL` (environment HEARTH_IDEL) is no setting; there are HEARTH_DATA, HEARTH_LISTEN"
             ),
             "{error}"
         );

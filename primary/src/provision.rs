@@ -113,6 +113,7 @@ impl Provision {
         if tenant.generation > 0 {
             return Ok(tenant);
         }
+        let _arriving = self.releases.arriving().await;
         let rows: Vec<VersionRow> = self.bundled.iter().map(first_version).collect();
         let generation = 1;
         self.releases.write(&tenant, generation, &rows).await?;

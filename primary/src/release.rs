@@ -26,7 +26,7 @@ use hearth_wire::{
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tempfile::NamedTempFile;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tracing::{info, warn};
 
 use crate::compile::{CompileError, Compiler};
@@ -141,6 +141,8 @@ struct Inner {
     prepared: DashSet<(TenantId, Generation)>,
     /// One at a time prepares a tenant's release.
     preparing: DashMap<TenantId, Arc<Mutex<()>>>,
+    /// Held shared from a file's arrival to the commit that names it, and alone by the sweep.
+    arriving: Arc<RwLock<()>>,
 }
 
 impl Releases {
@@ -164,8 +166,19 @@ impl Releases {
             checked: DashSet::new(),
             prepared: DashSet::new(),
             preparing: DashMap::new(),
+            arriving: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// To be held by whoever makes files that no metadata names yet.
+    pub async fn arriving(&self) -> OwnedRwLockReadGuard<()> {
+        self.inner.arriving.clone().read_owned().await
+    }
+
+    /// For the sweep: `None` while something arrives.
+    pub fn nothing_arrives(&self) -> Option<OwnedRwLockWriteGuard<()>> {
+        self.inner.arriving.clone().try_write_owned().ok()
     }
 
     /// Keeps and compiles the functions that come with Hearth; tells which artifacts are worth

@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::{Mutex, OwnedMutexGuard, RwLock, mpsc};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tracing::{error, info};
 use utoipa::ToSchema;
 
@@ -59,8 +59,8 @@ pub enum UploadError {
     FileName(String),
     #[error("{file:?} gives no function's path: {source}")]
     Path { file: String, source: NameError },
-    #[error("two parts of the upload give the function {0}")]
-    Twice(FunctionPath),
+    #[error("two parts of the upload give one function: {0} and {1}")]
+    Twice(FunctionPath, FunctionPath),
     #[error("the upload has two parts named `options`")]
     TwoOptions,
     #[error("the `options` part is above {} KiB", limits::OPTIONS_MAX_BYTES >> 10)]
@@ -104,11 +104,12 @@ impl UploadError {
             Self::Multipart(_)
             | Self::NoFile
             | Self::TooManyFiles
-            | Self::Twice(_)
+            | Self::FileName(_)
+            | Self::Twice(..)
             | Self::TwoOptions
             | Self::Options(_)
             | Self::OptionsFor(_) => Code::BadRequest,
-            Self::FileName(_) | Self::Path { .. } => Code::InvalidPath,
+            Self::Path { .. } => Code::InvalidPath,
             Self::OptionsTooLarge => Code::TooLarge,
             Self::Module { file, source } => return module_problem(file, source),
             Self::Case { .. } | Self::TooManyFunctions | Self::NoOlder { .. } => Code::Conflict,
@@ -199,8 +200,6 @@ pub struct Uploads {
     releases: Releases,
     /// One change of a tenant at a time.
     changing: Arc<DashMap<TenantId, Arc<Mutex<()>>>>,
-    /// Held shared from a module's arrival to the commit that names it, and alone by the sweep.
-    arriving: Arc<RwLock<()>>,
 }
 
 /// A file of an upload, taken in.
@@ -212,8 +211,7 @@ struct Incoming {
 
 impl Uploads {
     pub fn new(store: Store, fleet: Fleet, releases: Releases) -> Self {
-        let (changing, arriving) = (Arc::default(), Arc::default());
-        Self { store, fleet, releases, changing, arriving }
+        Self { store, fleet, releases, changing: Arc::default() }
     }
 
     /// Takes an upload: all its files go live together, or none does.
@@ -255,7 +253,7 @@ impl Uploads {
         body: Body,
         by: &str,
     ) -> Result<Uploaded, UploadError> {
-        let _arriving = self.arriving.clone().read_owned().await;
+        let _arriving = self.releases.arriving().await;
         let mut chunks = body.into_data_stream();
         let parts = self.read_parts(dir.as_ref(), headers, &mut chunks).await;
         if parts.is_err() {
@@ -368,9 +366,9 @@ impl Uploads {
         Ok(Switched { path: path.clone(), version: None, generation, swap_ms })
     }
 
-    /// Removes from disk what nothing names any more. Waits for uploads that are under way.
+    /// Removes from disk what nothing names any more; nothing now if something is arriving.
     pub async fn sweep(&self) -> Result<u64, ReleaseError> {
-        let _alone = self.arriving.write().await;
+        let Some(_alone) = self.releases.nothing_arrives() else { return Ok(0) };
         for tenant in self.store.tenants().await? {
             if let Ok((tenant, _changing)) = self.lock(&tenant).await {
                 self.releases.prune(&tenant, tenant.generation).await?;
@@ -511,8 +509,9 @@ impl Uploads {
                 Ok(path) => path,
                 Err(source) => return Err(UploadError::Path { file, source }),
             };
-            if incoming.iter().any(|earlier| earlier.path.folded() == path.folded()) {
-                return Err(UploadError::Twice(path));
+            let folded = path.folded();
+            if let Some(earlier) = incoming.iter().find(|earlier| earlier.path.folded() == folded) {
+                return Err(UploadError::Twice(earlier.path.clone(), path));
             }
             if incoming.len() == FILES_MAX {
                 return Err(UploadError::TooManyFiles);

@@ -8,16 +8,16 @@ use std::sync::Arc;
 use hearth_wire::{Code, FunctionPath, Manifest, ManifestFunction, PathMatch};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response};
-use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
+use crate::connection::Received;
 use crate::route::Builtin;
 use crate::serve::{Answer, Refusal, Tenant, full, method_refused};
 
 pub async fn answer(
     tenant: &Arc<Tenant>,
     builtin: Builtin,
-    request: Request<Incoming>,
+    request: Request<Received>,
 ) -> Result<Answer, Refusal> {
     let manifest = &tenant.generation.manifest;
     match builtin {
@@ -52,7 +52,7 @@ fn reads(method: &Method) -> Result<(), Refusal> {
 async fn upload(
     tenant: &Arc<Tenant>,
     dir: Option<&FunctionPath>,
-    request: Request<Incoming>,
+    request: Request<Received>,
 ) -> Result<Answer, Refusal> {
     // The swap that it causes drains this very worker, which waits for it.
     let counted = tenant.activity.begin();

@@ -251,12 +251,13 @@ pub async fn call(
         made = made => made,
     };
     let response = match made {
-        Ok(Head::Response(response)) if !abandon.ledger.has_failed() => response,
+        // Even if the guest has failed since: once a head is made, it is the answer's.
+        Ok(Head::Response(response)) => response,
         Ok(Head::Refused(said)) => {
             abandon.ledger.end(Outcome::NoResponse);
             return Err(Failure::NoResponse(Some(said)));
         }
-        Ok(Head::Response(_)) | Err(_) => {
+        Err(_) => {
             // The head can be given up long before the guest ends.
             let _ = done.await;
             return Err(match abandon.ledger.progress().outcome {

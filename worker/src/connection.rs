@@ -18,12 +18,14 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::Request;
 use http::header::{CONNECTION, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -38,6 +40,8 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 const SILENCE_MAX: Duration = Duration::from_secs(75);
 /// For the last bytes of a connection that is being closed.
 const FINISH_DEADLINE: Duration = Duration::from_secs(10);
+/// Of a body that nobody wanted.
+const FORGOTTEN_MAX_BYTES: usize = 256 << 20;
 const HEAD_MAX_BYTES: usize = 32 << 10;
 const HEADERS_MAX: usize = 128;
 
@@ -80,11 +84,13 @@ struct Gate {
     since: Instant,
     /// When the first byte of a head came that is not complete yet.
     head_began: Option<Instant>,
+    /// Whether the last request's body has not come whole.
+    body_left: bool,
 }
 
 impl Gate {
     fn new(peer: Peer, now: Instant) -> Self {
-        Self { peer, phase: Phase::Never, since: now, head_began: None }
+        Self { peer, phase: Phase::Never, since: now, head_began: None, body_left: false }
     }
 
     fn bytes_read(&mut self, now: Instant) {
@@ -131,7 +137,7 @@ impl Shared {
     }
 }
 
-/// Serves one connection to its end. `woken_at` is given where it waited for this worker to wake.
+/// Serves one connection to its end. `woken_at` is given where its worker was woken for it.
 pub async fn serve<S>(
     stream: S,
     peer: Peer,
@@ -146,29 +152,29 @@ pub async fn serve<S>(
     let woken_at = Mutex::new(woken_at);
     let service = service_fn({
         let shared = shared.clone();
-        move |request| {
+        move |request: Request<Incoming>| {
             shared.lock().enter(Phase::InService, Instant::now());
             let waited = woken_at.lock().unwrap_or_else(PoisonError::into_inner).take();
             let cold = waited.map(|since| since.elapsed());
             let (tenant, shared, draining) =
                 (Arc::clone(&tenant), shared.clone(), draining.clone());
-            async move {
+            let request = request.map(|body| Received::new(body, shared.clone()));
+            Box::pin(async move {
                 let mut answer = serve::answer(&tenant, peer, cold, request).await;
                 if matches!((*draining.borrow(), peer), (Drain::Since(_), Peer::Tcp(_))) {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 shared.lock().enter(Phase::Answering, Instant::now());
                 Ok::<_, Infallible>(answer.map(|body| AnsweringBody { body, shared }))
-            }
+            })
         }
     });
     let stream = TokioIo::new(Watched { stream, shared: shared.clone() });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .max_buf_size(HEAD_MAX_BYTES)
         .max_headers(HEADERS_MAX)
         .header_read_timeout(None)
         .serve_connection(stream, service);
-    let mut connection = pin!(connection);
     let mut drained = pin!(async move {
         let asked = drain.wait_for(|drain| *drain != Drain::No).await.map(|drain| *drain);
         match asked {
@@ -180,11 +186,11 @@ pub async fn serve<S>(
     let mut asked = Drain::No;
     let mut finishing = None;
     let mut alarm = pin!(tokio::time::sleep(SILENCE_MAX));
-    poll_fn(|cx| {
+    let end = poll_fn(|cx| {
         loop {
             // Why a connection broke is its client's business: there is no one to tell.
-            if connection.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
+            if let Poll::Ready(done) = connection.poll_without_shutdown(cx) {
+                return Poll::Ready(done.map_or(End::Broken, |()| End::Done));
             }
             if asked == Drain::No
                 && let Poll::Ready(now) = drained.as_mut().poll(cx)
@@ -207,14 +213,84 @@ pub async fn serve<S>(
                     }
                 }
                 Verdict::Finish => {
-                    connection.as_mut().graceful_shutdown();
+                    Pin::new(&mut connection).graceful_shutdown();
                     finishing = Some(Instant::now() + FINISH_DEADLINE);
                 }
-                Verdict::Close => return Poll::Ready(()),
+                Verdict::Close => return Poll::Ready(End::Broken),
             }
         }
     })
     .await;
+    if end == End::Done {
+        let body_left = shared.lock().body_left;
+        // Late clients get the time that a head gets; what is still open then is cut.
+        let close = close(connection.into_parts().io.into_inner().stream, body_left);
+        let _ = tokio::time::timeout(FINISH_DEADLINE, close).await;
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Every answer is written.
+    Done,
+    Broken,
+}
+
+/// Says that nothing more comes. Where the client is still sending a body that nobody wanted, it
+/// is read and forgotten first: closing on unread bytes resets the connection, and takes away
+/// the answer that says why.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, body_left: bool) {
+    let shut = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
+    if shut.is_err() || !body_left {
+        return;
+    }
+    let mut forgotten = 0;
+    let mut bytes = [0; 8 << 10];
+    while forgotten < FORGOTTEN_MAX_BYTES {
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let read = poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut buffer)).await;
+        match (read, buffer.filled().len()) {
+            (Ok(()), more) if more > 0 => forgotten += more,
+            _ => return,
+        }
+    }
+}
+
+/// A request's body. The gate is told when it has come whole.
+pub struct Received {
+    incoming: Incoming,
+    shared: Shared,
+}
+
+impl Received {
+    fn new(incoming: Incoming, shared: Shared) -> Self {
+        shared.lock().body_left = !incoming.is_end_stream();
+        Self { incoming, shared }
+    }
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        if frame.is_none() || self.incoming.is_end_stream() {
+            self.shared.lock().body_left = false;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
 }
 
 /// The stream of a connection, which tells the gate when bytes come.
@@ -320,13 +396,13 @@ mod tests {
         for drain in [Drain::No, Drain::Since(now)] {
             for phase in [Phase::InService, Phase::Answering] {
                 for peer in [TCP, LINK] {
-                    let gate = Gate { peer, phase, since: now, head_began: None };
+                    let gate = Gate { peer, phase, since: now, head_began: None, body_left: false };
                     assert_eq!(gate.verdict(drain, late), Verdict::Wait(None), "{gate:?}");
                 }
             }
             for phase in PHASES {
                 for head_began in [None, Some(now)] {
-                    let gate = Gate { peer: LINK, phase, since: now, head_began };
+                    let gate = Gate { peer: LINK, phase, since: now, head_began, body_left: false };
                     assert_eq!(gate.verdict(drain, late), Verdict::Wait(None), "{gate:?}");
                 }
             }
@@ -355,7 +431,13 @@ mod tests {
             (Responded, Some(19), since_20, 20, wait(29)),
             (Responded, Some(19), since_20, 29, Verdict::Close),
         ] {
-            let gate = Gate { peer: TCP, phase, since: start, head_began: head_began.map(at) };
+            let gate = Gate {
+                peer: TCP,
+                phase,
+                since: start,
+                head_began: head_began.map(at),
+                body_left: false,
+            };
             assert_eq!(gate.verdict(drain, at(now)), verdict, "{gate:?} {drain:?} at {now}");
         }
     }
@@ -364,7 +446,8 @@ mod tests {
     fn bytes_begin_a_head_only_between_exchanges() {
         let now = Instant::now();
         for phase in PHASES {
-            let mut gate = Gate { peer: TCP, phase, since: now, head_began: None };
+            let mut gate =
+                Gate { peer: TCP, phase, since: now, head_began: None, body_left: false };
             gate.bytes_read(now);
             let begins = matches!(phase, Phase::Never | Phase::Responded);
             assert_eq!(gate.head_began, begins.then_some(now), "{phase:?}");

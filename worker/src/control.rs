@@ -338,7 +338,8 @@ impl Driver<'_> {
             ToWorker::Link(origin) => {
                 let stream = unix_stream(fds)?;
                 let stream = UnixStream::from_std(stream).map_err(WorkerError::Sockets)?;
-                self.serve(stream, Peer::Link(origin), self.woken_at);
+                let woken_at = self.woken_at.take();
+                self.serve(stream, Peer::Link(origin), woken_at);
                 Ok(vec![])
             }
             ToWorker::Door => {
@@ -379,7 +380,6 @@ impl Driver<'_> {
         else {
             return Ok(());
         };
-        let woken_at = self.woken_at.take();
         while self.connections.len() < CONNECTIONS_MAX {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             match rustix::net::accept_with(&listener, flags) {
@@ -388,12 +388,15 @@ impl Driver<'_> {
                     let accepted = stream
                         .peer_addr()
                         .and_then(|peer| Ok((TcpStream::from_std(stream)?, peer)));
+                    // The first one in the queue is the one that woke this worker.
+                    let woken_at = self.woken_at.take();
                     self.accepted(accepted, woken_at);
                 }
                 Err(rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => {}
                 Err(_) => break,
             }
         }
+        self.woken_at = None;
         self.listening = Listening::Now(TcpListener::from_std(listener.into())?);
         Ok(())
     }

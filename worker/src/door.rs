@@ -14,12 +14,12 @@ use http::header::{
 };
 use http::{Request, Uri};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, oneshot};
 
+use crate::connection::Received;
 use crate::limits::Counted;
 use crate::serve::Answer;
 
@@ -40,7 +40,7 @@ pub enum DoorError {
     Request(#[from] http::Error),
 }
 
-type Sender = http2::SendRequest<Incoming>;
+type Sender = http2::SendRequest<Received>;
 
 enum State {
     Closed,
@@ -125,7 +125,7 @@ impl Door {
     pub async fn request(
         &self,
         path: &str,
-        request: Request<Incoming>,
+        request: Request<Received>,
         counted: Counted,
     ) -> Result<Answer, DoorError> {
         let mut sender = self.sender().await?;

@@ -22,13 +22,13 @@ use http::header::{
 use http::{Request, Response, Version};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use ipnet::IpNet;
 use tokio::sync::watch;
 use wasmtime::Engine;
 
 use crate::builtin;
 use crate::call::{self, Calls, Failure, Ledger};
+use crate::connection::Received;
 use crate::door::Door;
 use crate::generation::Generation;
 use crate::host::http::RequestBody;
@@ -79,7 +79,7 @@ pub async fn answer(
     tenant: &Arc<Tenant>,
     peer: Peer,
     cold: Option<Duration>,
-    mut request: Request<Incoming>,
+    mut request: Request<Received>,
 ) -> Answer {
     let read_at = Instant::now();
     let id = request_id(request.headers());
@@ -129,7 +129,7 @@ fn believe(headers: &mut HeaderMap, peer: Peer, trusted: &[IpNet]) {
 }
 
 /// A request without its host is no request in HTTP/1.1; an older one gets the tenant's name.
-fn complete(request: &mut Request<Incoming>, tenant: &TenantName) -> Result<(), Refusal> {
+fn complete(request: &mut Request<Received>, tenant: &TenantName) -> Result<(), Refusal> {
     let bad = |detail: &str| Refusal::new(Code::BadRequest, detail);
     let mut hosts = request.headers().get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -152,7 +152,7 @@ async fn dispatch(
     read_at: Instant,
     cold: Option<Duration>,
     id: &RequestId,
-    request: Request<Incoming>,
+    request: Request<Received>,
 ) -> Answer {
     match tenant.generation.routes.find(request.uri().path()) {
         Route::Function(function) => {
@@ -180,7 +180,7 @@ async fn function_answer(
     cold: Option<Duration>,
     id: &RequestId,
     number: usize,
-    mut request: Request<Incoming>,
+    mut request: Request<Received>,
 ) -> Answer {
     let function = &tenant.generation.manifest.functions[number];
     let log = CallLog {
@@ -213,7 +213,7 @@ async fn function_answer(
 
 /// Method, token and announced size, in this order; what was verified is taken off.
 fn admit(
-    request: &mut Request<Incoming>,
+    request: &mut Request<Received>,
     peer: Peer,
     function: &ManifestFunction,
     grants: &Grants,
@@ -293,7 +293,7 @@ fn token(authorization: &HeaderValue) -> Option<String> {
 async fn called(
     tenant: &Arc<Tenant>,
     number: usize,
-    request: Request<Incoming>,
+    request: Request<Received>,
     ledger: &Arc<Ledger>,
 ) -> Result<Answer, Refusal> {
     let options = &tenant.generation.manifest.functions[number].options;

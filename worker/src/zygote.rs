@@ -38,7 +38,9 @@ pub enum ZygoteError {
     #[error("standard input is no control socket")]
     NoControl(#[source] io::Error),
     #[error("the control socket broke")]
-    Socket(#[from] SocketError),
+    Socket(#[source] SocketError),
+    #[error("the primary is gone")]
+    Gone,
     #[error("the primary said something else than expected: {0}")]
     Unexpected(String),
     #[error(transparent)]
@@ -47,6 +49,15 @@ pub enum ZygoteError {
     Engine(#[source] wasmtime::Error),
     #[error("system call")]
     Io(#[from] io::Error),
+}
+
+impl From<SocketError> for ZygoteError {
+    fn from(error: SocketError) -> Self {
+        match error {
+            SocketError::Io(io) if io.kind() == io::ErrorKind::BrokenPipe => Self::Gone,
+            error => Self::Socket(error),
+        }
+    }
 }
 
 impl Base {
@@ -65,6 +76,13 @@ impl Base {
 
 /// Serves until the primary goes, which is `None`, or is a child that was just forked.
 pub fn run() -> Result<Option<Inherited>, ZygoteError> {
+    match serve() {
+        Err(ZygoteError::Gone) => Ok(None),
+        served => served,
+    }
+}
+
+fn serve() -> Result<Option<Inherited>, ZygoteError> {
     let control = hearth_jail::take_stdin().map_err(ZygoteError::NoControl)?;
     let slots = Slots::reserve()?;
     hearth_jail::enter(hearth_jail::ZYGOTE)?;

@@ -46,7 +46,7 @@ pub fn run(command: Tenants, client: &ClientArgs, print: Print) -> Result<(), Cl
         Tenants::List => {
             let answer = host.get("/tenants")?;
             print.answer::<TenantList>(&answer, |list, out| {
-                let mut table = Table::new(["name", "url", "generation", "worker", "since"]);
+                let mut table = Table::new(["name", "url", "generation", "worker", "made"]);
                 for tenant in list.tenants {
                     table.row([
                         &tenant.name,

@@ -153,11 +153,12 @@ impl Drop for Host {
 fn hearth(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
     command.env_clear().env("HOME", home).env("RUST_BACKTRACE", "1");
-    for name in ["PATH", "CARGO_HOME", "RUSTUP_HOME"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
+    let given = |name: &str| std::env::var_os(name);
+    let outside = PathBuf::from(given("HOME").unwrap_or_default());
+    for (name, usual) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+        command.env(name, given(name).unwrap_or_else(|| outside.join(usual).into()));
     }
+    command.env("PATH", given("PATH").unwrap_or_default());
     command
 }
 

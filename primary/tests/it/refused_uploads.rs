@@ -229,7 +229,7 @@ fn two_parts_of_one_name() {
     let files = [("hello.wasm", one), ("hello.wasm.zst", packed.as_slice())];
     subject.refuses(&files, None, 400, "bad_request", "hello");
     let files = [("hello.wasm", one), ("HELLO.wasm", two)];
-    subject.refuses(&files, None, 400, "bad_request", "hello");
+    subject.refuses(&files, None, 400, "bad_request", "two parts");
     subject.leaves_nothing();
 }
 
@@ -259,7 +259,7 @@ fn forms_that_are_none() {
     subject.refuses_form(plain, 400, "bad_request", "multipart/form-data");
     subject.refuses(&[], None, 400, "bad_request", "file");
     let files = [("hello.txt", guests::version_two())];
-    subject.refuses(&files, None, 400, "bad_request", ".wasm");
+    subject.refuses(&files, None, 400, "invalid_path", ".wasm");
     let cut = |request: Request| {
         let (content_type, body) =
             form(&[Part { name: "file", file: Some("hello.wasm"), bytes: guests::version_two() }]);

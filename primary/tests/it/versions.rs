@@ -151,6 +151,7 @@ fn functions_in_directories_are_addressed_as_one_segment_by_api() {
     assert_eq!(up["functions"][0]["path"], "/jobs/nightly");
     tenant.post("/jobs/nightly", "").expect(200);
     assert_eq!(tenant.ask("/functions/jobs%2Fnightly")["version"], 1);
+    let files = [("nightly.wasm", guests::version_two())];
     let request = crate::host::upload(tenant.api("POST", "/functions?dir=jobs"), &files, None);
     host.send(&request).expect(200);
     assert_eq!(numbers(&tenant.ask("/functions/jobs%2Fnightly/versions")), [2, 1]);

@@ -81,11 +81,12 @@ pub fn declared(
     let mut store = Store::new(engine, Probe::new());
     store.limiter(|probe| &mut probe.limits);
     store.set_epoch_deadline(1);
-    let called = runtime.block_on(tokio::time::timeout(TIME, async {
+    let calling = async {
         let instance = linker.instantiate_async(&mut store, component).await?;
         let get = instance.get_typed_func::<(), (String,)>(&mut store, &get)?;
         get.call_async(&mut store, ()).await
-    }));
+    };
+    let called = runtime.block_on(async { tokio::time::timeout(TIME, calling).await });
     drop(finished);
     watchdog.join().expect("the watchdog only waits");
     match called {

@@ -10,15 +10,15 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use crate::call::{Abandon, Ledger};
+use crate::connection::Received;
 
 /// A request's body, as the guest reads it.
 pub struct RequestBody {
-    incoming: Incoming,
+    received: Received,
     most: u64,
     taken: Arc<AtomicU64>,
     /// Told once, when there is more than may be.
@@ -29,12 +29,12 @@ impl RequestBody {
     /// The answer's second half resolves if the body turns out too large, and never otherwise
     /// before the body is dropped.
     pub fn new(
-        incoming: Incoming,
+        received: Received,
         most: u64,
         taken: Arc<AtomicU64>,
     ) -> (Self, oneshot::Receiver<()>) {
         let (overflow, overflown) = oneshot::channel();
-        (Self { incoming, most, taken, overflow: Some(overflow) }, overflown)
+        (Self { received, most, taken, overflow: Some(overflow) }, overflown)
     }
 }
 
@@ -46,7 +46,7 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Some(frame) = ready!(Pin::new(&mut self.incoming).poll_frame(cx)) else {
+        let Some(frame) = ready!(Pin::new(&mut self.received).poll_frame(cx)) else {
             return Poll::Ready(None);
         };
         let frame = match frame {
@@ -66,11 +66,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.received.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.received.size_hint()
     }
 }
 
@@ -88,6 +88,7 @@ pub struct ResponseBody {
     inner: WasiBody,
     /// What is left of a body whose length was told: its end is not asked for then.
     left: Option<u64>,
+    let_out: bool,
     abandon: Abandon,
 }
 
@@ -96,7 +97,7 @@ impl ResponseBody {
         if length == Some(0) {
             abandon.disarm();
         }
-        Self { inner, left: length, abandon }
+        Self { inner, left: length, let_out: false, abandon }
     }
 
     fn ledger(&self) -> &Ledger {
@@ -125,8 +126,15 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(BrokenAnswer::Guest(error)))),
-            // A store that is dropped ends its bodies as if they were complete.
-            None if self.ledger().has_failed() => Poll::Ready(Some(Err(BrokenAnswer::Failed))),
+            // A store that is dropped ends its bodies as if they were complete. What came before
+            // is let out first, so that the caller sees how far the function came.
+            None if self.ledger().has_failed() => {
+                if std::mem::replace(&mut self.let_out, true) {
+                    return Poll::Ready(Some(Err(BrokenAnswer::Failed)));
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             None => {
                 self.abandon.disarm();
                 Poll::Ready(None)
