@@ -51,7 +51,9 @@ pub enum End {
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     #[error("the control socket broke")]
-    Socket(#[from] SocketError),
+    Socket(#[source] SocketError),
+    #[error("the primary is gone")]
+    Gone,
     #[error("the primary said something else than expected: {0}")]
     Unexpected(String),
     #[error("the primary speaks version {0} and this worker {VERSION}")]
@@ -64,8 +66,24 @@ pub enum WorkerError {
     Sockets(#[source] io::Error),
 }
 
+impl From<SocketError> for WorkerError {
+    fn from(error: SocketError) -> Self {
+        match error {
+            SocketError::Io(io) if io.kind() == io::ErrorKind::BrokenPipe => Self::Gone,
+            error => Self::Socket(error),
+        }
+    }
+}
+
 /// Serves one generation of one tenant, to the end.
 pub fn run(inherited: Inherited) -> Result<End, WorkerError> {
+    match live(inherited) {
+        Err(WorkerError::Gone) => Ok(End::Done),
+        lived => lived,
+    }
+}
+
+fn live(inherited: Inherited) -> Result<End, WorkerError> {
     let Inherited { control, listener, release, base } = inherited;
     hearth_jail::enter(hearth_jail::WORKER)?;
     let Some((first, _)) = hearth_wire::recv::<ToWorker>(&control)? else { return Ok(End::Done) };

@@ -185,7 +185,6 @@ fn a_path_that_climbs_in_six_encodings() {
         "/etc/hello.wasm",
         "%2e%2e%2fhello.wasm",
         "a/../../hello.wasm",
-        "he\0llo.wasm",
         ".hello.wasm",
         "$hello.wasm",
         "..wasm",

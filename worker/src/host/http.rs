@@ -125,7 +125,11 @@ impl Body for ResponseBody {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => Poll::Ready(Some(Err(BrokenAnswer::Guest(error)))),
+            Some(Err(error)) => {
+                // The guest gave its answer up and goes on; how that ends is still to be told.
+                self.abandon.disarm();
+                Poll::Ready(Some(Err(BrokenAnswer::Guest(error))))
+            }
             // A store that is dropped ends its bodies as if they were complete. What came before
             // is let out first, so that the caller sees how far the function came.
             None if self.ledger().has_failed() => {

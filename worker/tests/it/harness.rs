@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use hearth_wire::{
     CompileReply, CompileRequest, ExitStatus, FromWorker, FromZygote, Manifest, ManifestFunction,
-    ModuleDigest, Origin, OptionsPatch, Report, Start, ToWorker, ToZygote, TokenGrant, VERSION,
+    ModuleDigest, OptionsPatch, Origin, Report, Start, ToWorker, ToZygote, TokenGrant, VERSION,
 };
 use sha2::{Digest, Sha256};
 
@@ -81,7 +81,6 @@ fn artifact(name: &str) -> (ModuleDigest, hearth_wire::HandlerKind, Vec<u8>) {
 /// A generation on disk: functions as path, guest and options.
 pub struct Release {
     dir: tempfile::TempDir,
-    generation: u64,
 }
 
 impl Release {
@@ -102,7 +101,7 @@ impl Release {
             Manifest { tenant: "demo".parse().unwrap(), generation, engine: engine(), functions };
         let json = serde_json::to_vec(&manifest).unwrap();
         std::fs::write(dir.path().join(Manifest::FILE), json).unwrap();
-        Self { dir, generation }
+        Self { dir }
     }
 
     pub fn path(&self) -> &Path {
@@ -245,7 +244,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn new(control: OwnedFd, listener: &TcpListener, pid: Option<i32>, child: Option<Child>) -> Self {
+    fn new(
+        control: OwnedFd,
+        listener: &TcpListener,
+        pid: Option<i32>,
+        child: Option<Child>,
+    ) -> Self {
         let listener = listener.try_clone().unwrap();
         let address = listener.local_addr().unwrap();
         Self { control, listener, address, pid, child, reports: Report::default() }
@@ -451,7 +455,10 @@ pub fn read_answer(stream: &mut impl BufRead, head: bool) -> Answer {
         }
     }
     let length = answer.header("content-length").and_then(|length| length.parse::<u64>().ok());
-    let length = length.expect("an answer has a length or is chunked");
+    let Some(length) = length else {
+        answer.broken = stream.read_to_end(&mut answer.body).is_err();
+        return answer;
+    };
     let read = stream.take(length).read_to_end(&mut answer.body);
     answer.broken = read.is_err() || answer.body.len() as u64 != length;
     answer

@@ -1,1 +1,224 @@
-//! A worker's life, from ready to its end.
+//! A worker's life, from ready to its end, and its zygote's.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use hearth_wire::{ExitStatus, FromWorker, Origin, Start, ToWorker, VERSION};
+
+use crate::harness::{Release, Zygote, ask, exec, get, is_closed, listener, post, start};
+
+fn hello() -> Release {
+    Release::new(1, &[("/one", "version_one", "{}"), ("/slow", "slow", "{}")])
+}
+
+#[test]
+fn a_generation_that_cannot_be_served_is_refused_with_a_reason() {
+    let release = Release::new(1, &[("/one", "version_one", "{}")]);
+    let artifact = artifact(&release);
+    for (spoil, said) in [
+        (&(|| {}) as &dyn Fn(), "generation 2"),
+        (&|| std::fs::write(&artifact, b"no artifact").unwrap(), "does not load"),
+        (&|| std::fs::remove_file(&artifact).unwrap(), "cannot be read"),
+        (&|| std::fs::write(release.path().join("manifest.json"), b"{").unwrap(), "does not parse"),
+    ] {
+        spoil();
+        let generation = if said == "generation 2" { 2 } else { 1 };
+        let mut worker = exec(&release, start(generation));
+        match worker.hear() {
+            FromWorker::Refused { reason } => assert!(reason.contains(said), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(worker.ended(), Some(3));
+    }
+}
+
+fn artifact(release: &Release) -> std::path::PathBuf {
+    let files = std::fs::read_dir(release.path()).unwrap();
+    let mut paths = files.map(|file| file.unwrap().path());
+    paths.find(|path| path.extension().is_some_and(|it| it == "cwasm")).unwrap()
+}
+
+#[test]
+fn an_idle_worker_leaves_and_answers_whoever_is_there() {
+    let release = hello();
+    let idle = Duration::from_millis(200);
+    let mut worker = exec(&release, Start { idle, ..start(1) }).accept();
+    let mut kept = worker.connect();
+    assert_eq!(ask(&mut kept, &post("/one", "")).status, 200);
+    let mut silent = worker.connect();
+    // Neither health nor silence is a call.
+    assert_eq!(worker.call(&get("/$health")).status, 200);
+    assert_eq!(worker.hear(), FromWorker::Leaving);
+    // Until it is told to, it serves what it has and takes links.
+    assert_eq!(ask(&mut kept, &post("/one", "")).status, 200);
+    let mut link = worker.link(Origin::Gateway);
+    assert_eq!(ask(&mut link, &post("/one", "")).status, 200);
+    worker.say(&ToWorker::Leave);
+    assert!(is_closed(&mut kept), "an idle connection is closed");
+    let last = ask(&mut silent, &post("/one", ""));
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    assert!(is_closed(&mut silent));
+    let again = ask(&mut link, &post("/one", ""));
+    assert_eq!((again.status, again.header("connection")), (200, None), "a link is not");
+    drop(link);
+    assert_eq!(worker.ended(), Some(0));
+    assert_eq!(worker.reports.calls.len(), 5);
+}
+
+#[test]
+fn quiescing_waits_for_what_runs() {
+    let release = hello();
+    let mut worker = exec(&release, start(1)).accept();
+    let mut running = worker.connect();
+    running.write_all(post("/slow?ms=500", "").as_bytes()).unwrap();
+    worker.await_report(|report| !report.lines.is_empty());
+    let mut idle = worker.connect();
+    assert_eq!(ask(&mut idle, &post("/one", "")).status, 200);
+    worker.say(&ToWorker::Quiesce);
+    assert_eq!(worker.hear(), FromWorker::Quiesced);
+    assert!(is_closed(&mut idle));
+    // Nobody takes this one: it waits in the queue for the next generation.
+    let mut waiting = worker.connect();
+    waiting.write_all(post("/one", "").as_bytes()).unwrap();
+    let mut answer = String::new();
+    running.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("waited 500 ms") && answer.contains("connection: close"), "{answer}");
+    assert_eq!(worker.ended(), Some(0));
+    let mut zygote = Zygote::start();
+    let mut next = zygote.fork_on(worker.listener(), &release, start(1));
+    next.await_ready();
+    assert_eq!(next.hear(), FromWorker::TokensApplied { serial: 1 });
+    next.say(&ToWorker::Accept);
+    assert_eq!(next.hear(), FromWorker::Accepting);
+    let mut status = [0; 15];
+    waiting.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200 OK");
+}
+
+#[test]
+fn quiescing_before_accepting_finishes_the_links() {
+    let release = hello();
+    let mut worker = exec(&release, start(1));
+    worker.await_ready();
+    assert_eq!(worker.hear(), FromWorker::TokensApplied { serial: 1 });
+    let mut link = worker.link(Origin::Api);
+    assert_eq!(ask(&mut link, &post("/one", "")).status, 200);
+    worker.say(&ToWorker::Quiesce);
+    assert_eq!(worker.hear(), FromWorker::Quiesced);
+    assert!(worker.is_silent_for(Duration::from_millis(100)), "it waits for its link");
+    drop(link);
+    assert_eq!(worker.ended(), Some(0));
+}
+
+#[test]
+fn only_what_woke_the_worker_was_cold() {
+    let release = hello();
+    let listener = listener();
+    let clock = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = clock.tv_sec as u64 * 1_000_000_000 + clock.tv_nsec as u64;
+    let address = listener.local_addr().unwrap();
+    let mut first = std::net::TcpStream::connect(address).unwrap();
+    first.write_all(post("/one", "").as_bytes()).unwrap();
+    let mut zygote = Zygote::start();
+    let woken = Start { woken_at: Some(now), ..start(1) };
+    let mut worker = zygote.fork_on(&listener, &release, woken).accept();
+    let cold = ask(&mut first, "");
+    assert!(cold.header("server-timing").unwrap().contains("cold;dur="), "{cold:?}");
+    let warm = ask(&mut first, &post("/one", ""));
+    assert!(!warm.header("server-timing").unwrap().contains("cold"), "{warm:?}");
+    assert!(!worker.post("/one", "").header("server-timing").unwrap().contains("cold"));
+    worker.await_report(|report| report.calls.len() == 3);
+    let cold: Vec<_> = worker.reports.calls.iter().map(|call| call.cold_us.is_some()).collect();
+    assert_eq!(cold, [true, false, false]);
+}
+
+#[test]
+fn without_its_primary_a_worker_ends_at_once() {
+    let release = hello();
+    let mut zygote = Zygote::start();
+    let worker = zygote.fork(&release, start(1)).accept();
+    let pid = worker.pid.unwrap();
+    let mut running = worker.connect();
+    running.write_all(post("/slow?ms=60000", "").as_bytes()).unwrap();
+    drop(worker);
+    assert_eq!(zygote.exited(), (pid, ExitStatus::Code(0)));
+}
+
+#[test]
+fn the_zygote_reports_how_each_of_its_children_ended() {
+    let release = hello();
+    let mut zygote = Zygote::start();
+    let mut pids: Vec<_> = Vec::new();
+    let workers: Vec<_> = (0..3)
+        .map(|_| {
+            let worker = zygote.fork(&release, start(1)).accept();
+            pids.push(worker.pid.unwrap());
+            worker
+        })
+        .collect();
+    for &pid in &pids {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    let mut ended: Vec<_> = (0..3).map(|_| zygote.exited()).collect();
+    ended.sort_unstable_by_key(|(pid, _)| *pid);
+    pids.sort_unstable();
+    let killed: Vec<_> = pids.into_iter().map(|pid| (pid, ExitStatus::Signal(9))).collect();
+    assert_eq!(ended, killed);
+    drop(workers);
+    assert_eq!(zygote.end(), Some(0));
+}
+
+#[test]
+fn a_child_holds_nothing_of_its_zygotes() {
+    let release = hello();
+    let mut zygote = Zygote::start();
+    zygote.preload("version_one");
+    let first = zygote.fork(&release, start(1)).accept();
+    let second = zygote.fork(&release, start(1)).accept();
+    for worker in [&first, &second] {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", worker.pid.unwrap())).unwrap();
+        let open: Vec<_> = open
+            .map(|fd| fd.unwrap())
+            .map(|fd| {
+                let name = fd.file_name().into_string().unwrap();
+                (name.parse::<i32>().unwrap(), std::fs::read_link(fd.path()).unwrap())
+            })
+            .collect();
+        let number =
+            |number: i32| open.iter().find(|(n, _)| *n == number).unwrap().1.display().to_string();
+        assert!(number(0).starts_with("socket:"), "{open:?}");
+        let signals = open.iter().filter(|(_, to)| to.display().to_string().contains("signalfd"));
+        assert_eq!(signals.count(), 0, "{open:?}");
+        let pagemaps = open.iter().filter(|(_, to)| to.ends_with("pagemap"));
+        assert_eq!(pagemaps.count(), 1, "{open:?}");
+        // The runtime's own, the control socket, the listener, standard output and error, the
+        // pagemap, and the files behind what was preloaded.
+        assert!(open.len() <= 14, "{open:?}");
+    }
+    drop(second);
+    assert_eq!(first.post("/one", "").text(), "version one");
+}
+
+#[test]
+fn an_upload_goes_through_the_door_unread() {
+    let release = hello();
+    let mut worker = exec(&release, start(1)).accept();
+    let mut stream = worker.connect();
+    stream.write_all(post("/dir/$upload?x=1", "the form").as_bytes()).unwrap();
+    assert_eq!(worker.hear(), FromWorker::WantDoor);
+    // The preface of HTTP/2 is the first thing that comes.
+    let mut door = worker.door();
+    let mut preface = [0; 24];
+    door.read_exact(&mut preface).unwrap();
+    assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    drop(door);
+    crate::harness::read_answer(&mut std::io::BufReader::new(&stream), false)
+        .is_problem(503, "worker_unavailable");
+}
+
+#[test]
+fn another_version_is_told_apart() {
+    let mut worker = exec(&hello(), Start { version: VERSION + 1, ..start(1) });
+    assert_eq!(worker.ended(), Some(1));
+}
