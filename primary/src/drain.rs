@@ -2,9 +2,9 @@
 //!
 //! 1. the front door accepts no more, says so at `/readyz`, and ends event streams;
 //! 2. upkeep stops;
-//! 3. requests at the front door finish, on workers that still run;
-//! 4. workers finish what runs, and end;
-//! 5. the doors close, log lines reach the disk, the store closes.
+//! 3. workers accept no more either, and finish what runs, at their own ports and behind the
+//!    front door; who waits for a worker that sleeps is told to come back;
+//! 4. the doors close, log lines reach the disk, the store closes.
 //!
 //! Each step has the rest of one deadline; what is not done by then is ended with the process,
 //! and workers with it. A second signal skips to the end. What was acknowledged is on the disk
@@ -75,9 +75,8 @@ async fn stop(running: Running) {
     logs.end_follows().await;
     // A task that panicked has stopped as well, and has said so.
     let _ = upkeep.await;
-    let _ = front.await;
     info!("stopping: workers finish");
-    fleet.shutdown().await;
+    let _ = tokio::join!(front, fleet.shutdown());
     close_doors.cancel();
     let _ = doors.await;
     logs.close().await;

@@ -13,16 +13,20 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
 use axum::response::Response;
 use hearth_wire::{Code, FunctionPath, NameError, Problem, Scope, TenantName};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request};
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -47,6 +51,8 @@ const VISITS_MAX: usize = 1_000;
 /// A request's head, and the pause before the next one on a kept connection.
 const HEAD_DEADLINE: Duration = Duration::from_secs(75);
 const HEAD_MAX_BYTES: usize = 32 << 10;
+/// What is read of a body that nobody wanted.
+const UNREAD_MAX: (usize, Duration) = (64 << 20, Duration::from_secs(10));
 /// Uploads that one worker passes on at once.
 const DOOR_STREAMS_MAX: u32 = 32;
 /// After the kernel refused to accept: descriptors are short, and trying at once changes nothing.
@@ -267,8 +273,13 @@ where
     // It only makes small answers wait.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer(request.map(Body::new));
-        async move { Ok::<_, Infallible>(answer.await) }
+        let (request, unread) = Unread::of(request);
+        let answer = answer(request);
+        async move {
+            let response = answer.await;
+            unread.forget().await;
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -285,6 +296,82 @@ where
     };
     if let Err(error) = ended {
         debug!(error = &error as &dyn std::error::Error, "connection closed");
+    }
+}
+
+/// What nobody wanted of a request's body. It is read and forgotten before the answer goes out,
+/// within bounds: closing on unread bytes resets the connection, and takes away the answer that
+/// says why.
+struct Unread {
+    body: Arc<Mutex<Option<Incoming>>>,
+    /// The sender waits for `100 Continue` before it sends anything.
+    waits: bool,
+}
+
+/// A request's body, which leaves what is unread of it behind.
+struct Received {
+    incoming: Option<Incoming>,
+    unread: Arc<Mutex<Option<Incoming>>>,
+}
+
+impl Unread {
+    fn of(request: Request<Incoming>) -> (Request<Body>, Self) {
+        let waits = request.headers().contains_key(http::header::EXPECT);
+        let body = Arc::new(Mutex::new(None));
+        let unread = body.clone();
+        let request =
+            request.map(|incoming| Body::new(Received { incoming: Some(incoming), unread }));
+        (request, Self { body, waits })
+    }
+
+    async fn forget(self) {
+        let unread = self.body.lock().expect("no one panics with it").take();
+        let Some(mut unread) = unread.filter(|_| !self.waits) else { return };
+        let (most, deadline) = UNREAD_MAX;
+        let mut left = most;
+        let reading = async {
+            while let Some(Ok(frame)) = unread.frame().await {
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        // What is left then is cut off with the connection.
+        let _ = tokio::time::timeout(deadline, reading).await;
+    }
+}
+
+impl http_body::Body for Received {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.incoming {
+            Some(incoming) => Pin::new(incoming).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.incoming.as_ref().map(http_body::Body::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        if let Some(incoming) = self.incoming.take().filter(|body| !body.is_end_stream())
+            && let Ok(mut unread) = self.unread.lock()
+        {
+            *unread = Some(incoming);
+        }
     }
 }
 

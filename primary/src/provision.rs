@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hearth_wire::{Code, OptionsPatch, Problem, Scope, TenantName};
 use jiff::Timestamp;
 use tokio::sync::Mutex;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::fleet::{Fleet, sockets};
 use crate::logs::Logs;
@@ -30,14 +30,18 @@ pub enum ProvisionError {
 }
 
 impl ProvisionError {
+    /// What the caller is told. What is ours to mend is logged, with its causes.
     pub fn problem(&self) -> Problem {
+        if let Self::Release(_) | Self::Store(_) = self {
+            error!(error = self as &dyn std::error::Error, "a tenant could not be made or removed");
+        }
         match self {
             Self::Exists(_) | Self::NoPort(_) => Problem::new(Code::Conflict, self.to_string()),
             Self::Store(StoreError::Full(_)) => {
                 Problem::new(Code::StorageFull, "the host's disk is full")
             }
             Self::Release(_) | Self::Store(_) => {
-                let detail = "the tenant could not be made; the host's log says why";
+                let detail = "the tenant could not be made or removed; the host's log says why";
                 Problem::new(Code::Internal, detail)
             }
         }

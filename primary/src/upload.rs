@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use dashmap::DashMap;
-use futures_util::{Stream, StreamExt, future};
+use futures_util::{Stream, future};
 use hearth_wire::{
     Code, FunctionPath, Generation, ModuleDigest, NameError, OptionsError, OptionsPatch, Problem,
     Version, limits,
@@ -42,8 +42,6 @@ use crate::store::{Change, NewGeneration, Store, StoreError, Tenant, TenantId, V
 const FILES_MAX: usize = 32;
 /// Chunks of a body between the network and the disk.
 const CHUNKS: usize = 8;
-/// What is read of a body after it was refused, so that its sender gets to read why.
-const DRAIN_MAX: (usize, Duration) = (64 << 20, Duration::from_secs(10));
 /// The part that is no file.
 const OPTIONS: &str = "options";
 
@@ -104,12 +102,11 @@ impl UploadError {
             Self::Multipart(_)
             | Self::NoFile
             | Self::TooManyFiles
-            | Self::FileName(_)
             | Self::Twice(..)
             | Self::TwoOptions
             | Self::Options(_)
             | Self::OptionsFor(_) => Code::BadRequest,
-            Self::Path { .. } => Code::InvalidPath,
+            Self::FileName(_) | Self::Path { .. } => Code::InvalidPath,
             Self::OptionsTooLarge => Code::TooLarge,
             Self::Module { file, source } => return module_problem(file, source),
             Self::Case { .. } | Self::TooManyFunctions | Self::NoOlder { .. } => Code::Conflict,
@@ -254,12 +251,8 @@ impl Uploads {
         by: &str,
     ) -> Result<Uploaded, UploadError> {
         let _arriving = self.releases.arriving().await;
-        let mut chunks = body.into_data_stream();
-        let parts = self.read_parts(dir.as_ref(), headers, &mut chunks).await;
-        if parts.is_err() {
-            drain(&mut chunks).await;
-        }
-        let (incoming, options) = parts?;
+        let chunks = body.into_data_stream();
+        let (incoming, options) = self.read_parts(dir.as_ref(), headers, chunks).await?;
         let mut patches = assign_options(&incoming, options)?;
 
         let begun = Instant::now();
@@ -471,7 +464,7 @@ impl Uploads {
         &self,
         dir: Option<&FunctionPath>,
         headers: &HeaderMap,
-        chunks: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin + Send),
+        chunks: impl Stream<Item = Result<Bytes, axum::Error>> + Send,
     ) -> Result<(Vec<Incoming>, Option<Value>), UploadError> {
         let content_type = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let boundary = multer::parse_boundary(content_type.unwrap_or_default())?;
@@ -596,22 +589,6 @@ fn assign_options(
         patches.insert(file.path.clone(), OptionsPatch::from_object(options)?);
     }
     Ok(patches)
-}
-
-/// Reads on for a while, so that a sender who does not look before it has sent everything still
-/// gets its answer.
-async fn drain(chunks: &mut (impl Stream<Item = Result<Bytes, axum::Error>> + Unpin)) {
-    let (most, deadline) = DRAIN_MAX;
-    let mut read = 0;
-    let reading = async {
-        while let Some(Ok(chunk)) = chunks.next().await {
-            read += chunk.len();
-            if read > most {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(deadline, reading).await;
 }
 
 /// A body's chunks as a blocking reader.

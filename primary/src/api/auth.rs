@@ -70,10 +70,15 @@ fn store_problem(error: StoreError) -> Problem {
 
 /// The whole rule. `tenant` is the one that the address names, if there is one.
 fn permit(caller: &Caller, tenant: Option<&Tenant>, needed: Scope) -> Result<(), Refusal> {
+    permit_here(caller, tenant)?;
+    scope_covers(caller, needed)
+}
+
+fn permit_here(caller: &Caller, tenant: Option<&Tenant>) -> Result<(), Refusal> {
     match (caller.tenant, tenant) {
         (None, None) => Err(Refusal::new(Code::NotFound, "there is no such tenant")),
-        (None, Some(_)) => scope_covers(caller, needed),
-        (Some(own), Some(tenant)) if own == tenant.id => scope_covers(caller, needed),
+        (None, Some(_)) => Ok(()),
+        (Some(own), Some(tenant)) if own == tenant.id => Ok(()),
         (Some(_), _) => Err(Refusal::new(Code::Forbidden, "this token is another tenant's")),
     }
 }
@@ -145,6 +150,8 @@ where
             Ok(name) => Store::from_ref(state).tenant(&name).await?,
             Err(_) => None,
         };
+        // Before anything of the request is parsed, a stranger learns that it is one.
+        permit_here(&caller, tenant.as_ref())?;
         Ok(Self { caller, tenant })
     }
 }

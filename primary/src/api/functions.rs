@@ -123,8 +123,8 @@ struct UploadForm {
 #[serde(deny_unknown_fields)]
 pub struct UploadParams {
     /// The directory below which the functions are put.
-    #[param(value_type = Option<String>, example = "jobs")]
-    dir: Option<FunctionPath>,
+    #[param(example = "jobs")]
+    dir: Option<String>,
 }
 
 fn function(row: VersionRow) -> FunctionInfo {
@@ -219,6 +219,10 @@ pub async fn upload(
     body: Body,
 ) -> Result<Json<Uploaded>, Refusal> {
     let (tenant, caller) = at.permit(Scope::Deploy)?;
+    let dir = dir.map(|dir| dir.parse()).transpose();
+    let dir = dir.map_err(|error: hearth_wire::NameError| {
+        Refusal::new(Code::InvalidPath, error.to_string())
+    })?;
     Ok(Json(uploads.receive(&tenant, dir, &headers, body, &caller.name).await?))
 }
 

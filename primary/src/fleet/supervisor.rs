@@ -18,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::lifecycle::{Action, Door, Event, Life, Phase, Swapped, WorkerId};
 use super::links::{Links, Outgoing};
@@ -136,6 +136,8 @@ pub struct Supervisor {
     grants: Vec<TokenGrant>,
     tokens: u64,
     tokens_asked: Vec<TokensAsked>,
+    /// Answered once what follows from the stop can be seen.
+    stop_asked: Vec<Answer<Result<(), FleetError>>>,
     last_end: Option<String>,
     ending: Ending,
     tasks: JoinSet<()>,
@@ -174,6 +176,7 @@ impl Supervisor {
             grants,
             tokens: 1,
             tokens_asked: Vec::new(),
+            stop_asked: Vec::new(),
             last_end: None,
             ending: Ending::No,
             tasks: JoinSet::new(),
@@ -284,7 +287,7 @@ impl Supervisor {
                 event
             }
             Command::Stop(answer) => {
-                let _ = answer.send(Ok(()));
+                self.stop_asked.push(answer);
                 Some(Event::Stop)
             }
             Command::Tokens(grants, answer) => {
@@ -364,7 +367,6 @@ impl Supervisor {
             Ok(newborn) => newborn,
             Err(_) if doomed => return None,
             Err(StartError::Release(reason)) => {
-                warn!(tenant = %self.tenant.name, reason, "release not available");
                 self.last_end = Some(reason.clone());
                 return Some(Event::Died(worker, reason));
             }
@@ -587,6 +589,9 @@ impl Supervisor {
         self.settle_door();
         self.settle_waiters();
         self.publish();
+        for asked in self.stop_asked.drain(..) {
+            let _ = asked.send(Ok(()));
+        }
     }
 
     fn settle_tokens(&mut self) {
@@ -736,11 +741,12 @@ async fn fork(
                 tenant.port
             )));
         };
-        let release = shared
-            .releases
-            .prepare(&tenant, start.generation)
-            .await
-            .map_err(|error| StartError::Release(error.for_owner()))?;
+        let release =
+            shared.releases.prepare(&tenant, start.generation).await.map_err(|error| {
+                let told = error.for_owner();
+                error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "release");
+                StartError::Release(told)
+            })?;
         let permit = shared.starts.clone().acquire_owned().await.map_err(|error| host(&error))?;
         let (ours, theirs) = pair().map_err(|error| host(&error))?;
         let channel = Channel::new(ours).map_err(|error| host(&error))?;
