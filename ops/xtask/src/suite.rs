@@ -30,6 +30,16 @@ pub(crate) fn run(chores: &mut Chores, arguments: &[OsString]) -> anyhow::Result
     chores.command("testing the whole system", &mut test)
 }
 
+/// The tests that have a long form, in it.
+const LONG: &[&str] = &["bursts_around_the_idle_time_lose_nothing"];
+
+pub(crate) fn soak(chores: &mut Chores) -> anyhow::Result<()> {
+    build::host(chores, With::Tests)?;
+    let mut test = cargo(["test", "--test", "it"]);
+    test.args(packages(HOST)).arg("--").args(LONG).env("SOAK", "1");
+    chores.command("running the long forms", &mut test)
+}
+
 /// A worker runs what it is given and can make no code: a mistake in the features would not be
 /// noticed otherwise.
 fn only_the_compiler_compiles() -> anyhow::Result<()> {

@@ -6,9 +6,9 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::host::{Host, Tenant};
+use crate::host::Host;
 use crate::http::Connection;
-use crate::processes::{Beside, children, eventually, is_alive, signal};
+use crate::processes::{Beside, eventually, is_alive, kill_at_birth, signal};
 
 #[test]
 fn queued_connections_outlive_their_worker() {
@@ -64,7 +64,9 @@ fn who_dies_at_every_start_is_turned_away_and_its_fix_goes_up_at_its_own_port() 
     let spared = host.workers(&well);
     assert_eq!(spared.len(), 1);
 
-    let killer = kill_every_worker_but(&host, spared.clone());
+    // The one that there is, and from now on each as soon as it is born.
+    let killer = kill_at_birth(host.zygote().unwrap());
+    signal(host.workers(&sick)[0], Signal::SIGKILL);
     let neighbour = Beside::run({
         let well = well.clone();
         let mut connection = well.open();
@@ -130,22 +132,4 @@ fn workers_outlive_their_zygote_and_a_new_one_wakes_others() {
     assert_ne!(host.workers(&awake), [worker]);
     awake.deploy("one", guests::version_two());
     assert_eq!(awake.post("/one", "").expect(200).text(), "version two");
-}
-
-/// Somebody from outside who kills each worker as soon as there is one.
-pub fn kill_every_worker_but(host: &Host, spared: Vec<i32>) -> Beside<i32> {
-    let zygote = host.zygote().unwrap();
-    Beside::run(move |killed| {
-        for pid in children(zygote) {
-            if !spared.contains(&pid) {
-                signal(pid, Signal::SIGKILL);
-                killed.insert(pid);
-            }
-        }
-    })
-}
-
-/// As above, for everything that this tenant starts from now on.
-pub fn kill_what_starts(host: &Host, tenant: &Tenant) -> Beside<i32> {
-    kill_every_worker_but(host, host.workers(tenant))
 }

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::ptrace::{self, Event};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// Asks again until there is an answer. Fails the test when there is none in time.
@@ -98,6 +100,42 @@ pub struct Beside<T> {
     stop: Arc<AtomicBool>,
     seen: Arc<Mutex<BTreeSet<T>>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Somebody from outside who kills everything that this process forks, before it has run its
+/// first instruction. Only a debugger is never too late for that.
+pub fn kill_at_birth(parent: i32) -> Beside<i32> {
+    let parent = Pid::from_raw(parent);
+    let mut seized = false;
+    let killer = Beside::run(move |killed| {
+        // All of it in one thread, which is what the kernel takes for the debugger.
+        if !seized {
+            ptrace::seize(parent, ptrace::Options::PTRACE_O_TRACEFORK).unwrap();
+            seized = true;
+        }
+        match waitpid(parent, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::PtraceEvent(_, _, event))
+                if event == Event::PTRACE_EVENT_FORK as i32 =>
+            {
+                let child = Pid::from_raw(ptrace::getevent(parent).unwrap() as i32);
+                kill(child, Signal::SIGKILL).unwrap();
+                while !matches!(
+                    waitpid(child, Some(WaitPidFlag::__WALL)),
+                    Ok(WaitStatus::Signaled(..)) | Err(_)
+                ) {}
+                killed.insert(child.as_raw());
+                ptrace::cont(parent, None).unwrap();
+            }
+            Ok(WaitStatus::PtraceEvent(..)) => ptrace::cont(parent, None).unwrap(),
+            Ok(WaitStatus::Stopped(_, signal)) => ptrace::cont(parent, signal).unwrap(),
+            Ok(_) | Err(_) => {}
+        }
+    });
+    eventually("a debugger at its place", || {
+        let status = fs::read_to_string(format!("/proc/{parent}/status")).unwrap();
+        (!status.contains("TracerPid:\t0\n")).then_some(())
+    });
+    killer
 }
 
 impl<T: Ord + Clone + Send + 'static> Beside<T> {

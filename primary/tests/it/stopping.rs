@@ -36,13 +36,13 @@ fn a_polite_end_waits_for_what_runs() {
     eventually("a front door that is closed", || {
         Connection::open(host.front).is_err().then_some(())
     });
-    assert!(idle.is_closed(), "what idles is closed politely");
     for connection in &mut running {
         connection.send(b"5\r\nafter\r\n0\r\n\r\n").unwrap();
         assert_eq!(connection.chunk().unwrap().as_deref(), Some(&b"after"[..]));
         assert_eq!(connection.chunk().unwrap(), None);
         connection.fields().unwrap();
     }
+    assert!(idle.is_closed(), "what idles is closed politely");
     drop(running);
     assert_eq!(host.ended().code(), Some(0));
     eventually("the end of every process", || {

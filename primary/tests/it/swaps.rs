@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::crashes::kill_what_starts;
 use crate::guests;
 use crate::host::Host;
-use crate::processes::{Beside, eventually, is_alive};
+use crate::processes::{Beside, eventually, is_alive, kill_at_birth};
 
 #[test]
 fn after_the_answer_to_an_upload_nothing_old_answers() {
@@ -93,7 +92,7 @@ fn a_generation_that_cannot_start_changes_nothing_and_its_uploader_is_told() {
     let (before, worker) = (tenant.ask("/generations"), host.workers(&tenant));
     assert_eq!(worker.len(), 1);
 
-    let killer = kill_what_starts(&host, &tenant);
+    let killer = kill_at_birth(host.zygote().unwrap());
     let refused = tenant.upload(&[("one.wasm", guests::version_two())], None);
     let killed = killer.stop();
     assert!(!killed.is_empty());
