@@ -238,12 +238,13 @@ pub fn request_id(headers: &HeaderMap) -> RequestId {
 /// A problem as an answer.
 pub fn refuse(problem: Problem, retry_after: Option<Duration>, id: &RequestId) -> Response {
     let text = |text: &str| HeaderValue::from_str(text).expect("it is visible ASCII");
-    let mut response = Response::new(Body::from(problem.clone().of_request(id.clone()).to_json()));
-    *response.status_mut() = problem.code.status();
+    let code = problem.code;
+    let mut response = Response::new(Body::from(problem.of_request(id.clone()).to_json()));
+    *response.status_mut() = code.status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     headers.insert(HeaderName::from_static(header::REQUEST_ID), text(id.as_str()));
-    if problem.code == Code::Unauthenticated {
+    if code == Code::Unauthenticated {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if let Some(after) = retry_after {

@@ -101,7 +101,7 @@ impl Ledger {
             request_bytes: Arc::default(),
             response_bytes: AtomicU64::new(0),
             progress: Mutex::new(Progress {
-                status: StatusCode::INTERNAL_SERVER_ERROR,
+                status: caller_went(),
                 outcome: None,
                 guest_began: None,
                 head_made: None,
@@ -161,6 +161,11 @@ impl Ledger {
         let cold = self.cold.map(|cold| format!(", cold;dur={}", milliseconds(cold)));
         format!("host;dur={}{}", milliseconds(host), cold.unwrap_or_default())
     }
+}
+
+/// Of a call whose caller did not wait for an answer; the number that other servers log.
+fn caller_went() -> StatusCode {
+    StatusCode::from_u16(499).expect("a number of three digits")
 }
 
 fn milliseconds(duration: Duration) -> String {
@@ -273,6 +278,11 @@ pub async fn call(
     };
     let (head, mut body) = response.into_parts();
     let status = head.status;
+    if status.is_informational() {
+        // Not sent on: it would say that the answer is still to come.
+        abandon.ledger.end(Outcome::NoResponse);
+        return Err(Failure::NoResponse(Some(format!("the status {}", status.as_u16()))));
+    }
     if method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
     {
         // Nobody reads this body, and a guest must not fail for that.

@@ -86,11 +86,20 @@ struct Gate {
     head_began: Option<Instant>,
     /// Whether the last request's body has not come whole.
     body_left: bool,
+    /// Whether the client takes no more bytes for now.
+    write_blocked: bool,
 }
 
 impl Gate {
     fn new(peer: Peer, now: Instant) -> Self {
-        Self { peer, phase: Phase::Never, since: now, head_began: None, body_left: false }
+        Self {
+            peer,
+            phase: Phase::Never,
+            since: now,
+            head_began: None,
+            body_left: false,
+            write_blocked: false,
+        }
     }
 
     fn bytes_read(&mut self, now: Instant) {
@@ -186,11 +195,20 @@ pub async fn serve<S>(
     let mut asked = Drain::No;
     let mut finishing = None;
     let mut alarm = pin!(tokio::time::sleep(SILENCE_MAX));
+    // A request may have arrived that the runtime has not noticed yet: before an idle connection
+    // is closed the runtime looks once more.
+    let mut looked = None;
     let end = poll_fn(|cx| {
         loop {
-            // Why a connection broke is its client's business: there is no one to tell.
-            if let Poll::Ready(done) = connection.poll_without_shutdown(cx) {
-                return Poll::Ready(done.map_or(End::Broken, |()| End::Done));
+            match connection.poll_without_shutdown(cx) {
+                // It can say so with bytes still to write, where a request's body was left.
+                Poll::Ready(Ok(())) if shared.lock().write_blocked => {
+                    finishing.get_or_insert_with(|| Instant::now() + FINISH_DEADLINE);
+                }
+                Poll::Ready(Ok(())) => return Poll::Ready(End::Done),
+                // Why it broke is its client's business: there is no one to tell.
+                Poll::Ready(Err(_)) => return Poll::Ready(End::Broken),
+                Poll::Pending => {}
             }
             if asked == Drain::No
                 && let Poll::Ready(now) = drained.as_mut().poll(cx)
@@ -203,8 +221,9 @@ pub async fn serve<S>(
                 Some(_) => Verdict::Close,
             };
             match verdict {
-                Verdict::Wait(None) => return Poll::Pending,
-                Verdict::Wait(Some(deadline)) => {
+                Verdict::Wait(deadline) => {
+                    looked = None;
+                    let Some(deadline) = deadline else { return Poll::Pending };
                     if alarm.deadline() != deadline.into() {
                         alarm.as_mut().reset(deadline.into());
                     }
@@ -213,6 +232,10 @@ pub async fn serve<S>(
                     }
                 }
                 Verdict::Finish => {
+                    let look = looked.get_or_insert_with(|| Box::pin(tokio::task::yield_now()));
+                    if look.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
                     Pin::new(&mut connection).graceful_shutdown();
                     finishing = Some(Instant::now() + FINISH_DEADLINE);
                 }
@@ -293,7 +316,7 @@ impl Body for Received {
     }
 }
 
-/// The stream of a connection, which tells the gate when bytes come.
+/// The stream of a connection, which tells the gate when bytes come and when none can go.
 struct Watched<S> {
     stream: S,
     shared: Shared,
@@ -320,7 +343,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.shared.lock().write_blocked = written.is_pending();
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -336,7 +361,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.shared.lock().write_blocked = written.is_pending();
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -396,13 +423,13 @@ mod tests {
         for drain in [Drain::No, Drain::Since(now)] {
             for phase in [Phase::InService, Phase::Answering] {
                 for peer in [TCP, LINK] {
-                    let gate = Gate { peer, phase, since: now, head_began: None, body_left: false };
+                    let gate = Gate { phase, ..Gate::new(peer, now) };
                     assert_eq!(gate.verdict(drain, late), Verdict::Wait(None), "{gate:?}");
                 }
             }
             for phase in PHASES {
                 for head_began in [None, Some(now)] {
-                    let gate = Gate { peer: LINK, phase, since: now, head_began, body_left: false };
+                    let gate = Gate { phase, head_began, ..Gate::new(LINK, now) };
                     assert_eq!(gate.verdict(drain, late), Verdict::Wait(None), "{gate:?}");
                 }
             }
@@ -431,13 +458,7 @@ mod tests {
             (Responded, Some(19), since_20, 20, wait(29)),
             (Responded, Some(19), since_20, 29, Verdict::Close),
         ] {
-            let gate = Gate {
-                peer: TCP,
-                phase,
-                since: start,
-                head_began: head_began.map(at),
-                body_left: false,
-            };
+            let gate = Gate { phase, head_began: head_began.map(at), ..Gate::new(TCP, start) };
             assert_eq!(gate.verdict(drain, at(now)), verdict, "{gate:?} {drain:?} at {now}");
         }
     }
@@ -446,8 +467,7 @@ mod tests {
     fn bytes_begin_a_head_only_between_exchanges() {
         let now = Instant::now();
         for phase in PHASES {
-            let mut gate =
-                Gate { peer: TCP, phase, since: now, head_began: None, body_left: false };
+            let mut gate = Gate { phase, ..Gate::new(TCP, now) };
             gate.bytes_read(now);
             let begins = matches!(phase, Phase::Never | Phase::Responded);
             assert_eq!(gate.head_began, begins.then_some(now), "{phase:?}");

@@ -359,19 +359,20 @@ pub fn method_refused(allowed: &str) -> Refusal {
 /// The platform's no.
 #[derive(Debug)]
 pub struct Refusal {
-    problem: Problem,
+    problem: Box<Problem>,
     headers: HeaderMap,
 }
 
 impl Refusal {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { problem: Problem::new(code, detail), headers: HeaderMap::new() }
+        Self { problem: Box::new(Problem::new(code, detail)), headers: HeaderMap::new() }
     }
 
     pub fn into_answer(self, id: &RequestId) -> Answer {
         let Self { problem, headers } = self;
-        let mut answer = Response::new(full(problem.clone().of_request(id.clone()).to_json()));
-        *answer.status_mut() = problem.code.status();
+        let status = problem.code.status();
+        let mut answer = Response::new(full(problem.of_request(id.clone()).to_json()));
+        *answer.status_mut() = status;
         *answer.headers_mut() = headers;
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         answer
