@@ -272,7 +272,9 @@ mod tests {
                 let permits = Arc::clone(&permits);
                 waiting.spawn(async move { permits.turn().await.is_ok() });
             }
-            tokio::task::yield_now().await;
+            while permits.waiting.load(Ordering::Relaxed) < CALLS_WAITING_MAX {
+                tokio::task::yield_now().await;
+            }
             assert!(permits.turn().await.is_err());
             drop(running.pop());
             assert!(waiting.join_next().await.unwrap().unwrap());

@@ -51,15 +51,15 @@ impl Routes {
         if let Some(name) = last.strip_prefix('$') {
             return builtin(dir, name);
         }
-        let whole = relative.parse::<FunctionPath>();
-        if let Ok(whole) = &whole
+        let whole = parsed(relative);
+        if let Some(whole) = &whole
             && let Some(&(at, _)) = self.functions.get(whole)
         {
             return Route::Function(at);
         }
         let mut above = relative;
         while let Some((prefix, _)) = above.rsplit_once('/') {
-            if let Ok(function) = prefix.parse::<FunctionPath>()
+            if let Some(function) = parsed(prefix)
                 && let Some(&(at, PathMatch::Prefix)) = self.functions.get(&function)
             {
                 // The trailing slash, too, is the function's to see, and is harmless.
@@ -68,15 +68,20 @@ impl Routes {
             }
             above = prefix;
         }
-        if whole.is_ok() { Route::NotFound } else { Route::InvalidPath }
+        if whole.is_some() { Route::NotFound } else { Route::InvalidPath }
     }
 }
 
+/// A path whose leading slash is taken off already: a second one is none.
+fn parsed(relative: &str) -> Option<FunctionPath> {
+    if relative.starts_with('/') { None } else { relative.parse().ok() }
+}
+
 fn builtin(dir: Option<&str>, name: &str) -> Route {
-    let dir = match dir.map(str::parse::<FunctionPath>) {
+    let dir = match dir.map(parsed) {
         None => None,
-        Some(Ok(dir)) => Some(dir),
-        Some(Err(_)) => return Route::InvalidPath,
+        Some(Some(dir)) => Some(dir),
+        Some(None) => return Route::InvalidPath,
     };
     match (name, dir) {
         ("upload", dir) => Route::Builtin(Builtin::Upload { dir }),
@@ -182,6 +187,9 @@ mod tests {
             ("/jobs/$upload", Route::Builtin(Builtin::Upload { dir: dir("/jobs") })),
             ("/files/$upload", Route::Builtin(Builtin::Upload { dir: dir("/files") })),
             ("/../$upload", InvalidPath),
+            ("//jobs/$upload", InvalidPath),
+            ("//$upload", InvalidPath),
+            ("//files/x", InvalidPath),
             ("/jobs/$health", NotFound),
             ("/$nothing", NotFound),
             ("/$", NotFound),
