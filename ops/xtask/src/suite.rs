@@ -25,9 +25,11 @@ pub(crate) fn run(chores: &mut Chores, arguments: &[OsString]) -> anyhow::Result
         test.args(targets).args(build::packages(packages));
         chores.command(name, &mut test)?;
     }
-    let mut test = cargo(["test", "--test", "it"]);
-    test.args(packages(HOST)).arg("--").args(arguments);
-    chores.command("testing the whole system", &mut test)
+    let mut worker = cargo(["test", "--test", "worker"]);
+    chores.command("testing worker and compiler by themselves", worker.args(packages(HOST)))?;
+    let mut system = cargo(["test", "--test", "it"]);
+    system.args(packages(HOST)).arg("--").args(arguments);
+    chores.command("testing the whole system", &mut system)
 }
 
 /// The tests that have a long form, in it.

@@ -113,6 +113,8 @@ pub struct Zygote {
     socket: OwnedFd,
     child: Child,
     last_ticket: u64,
+    /// Ends of children that were told while something else was waited for.
+    ended: Vec<(i32, ExitStatus)>,
 }
 
 impl Zygote {
@@ -125,7 +127,7 @@ impl Zygote {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let mut zygote = Self { socket, child, last_ticket: 0 };
+        let mut zygote = Self { socket, child, last_ticket: 0, ended: Vec::new() };
         zygote.say(&ToZygote::Hello { version: VERSION }, &[]);
         match zygote.hear().0 {
             FromZygote::Hello { version: VERSION, engine: theirs, .. } => {
@@ -168,16 +170,22 @@ impl Zygote {
         let release = File::open(release.path()).unwrap();
         let fds = [theirs.as_fd(), listener.as_fd(), release.as_fd()];
         self.say(&ToZygote::Fork { ticket }, &fds);
-        match self.hear() {
-            (FromZygote::Forked { ticket: theirs, pid }, fds) => {
-                assert_eq!((theirs, fds.len()), (ticket, 1));
-                Worker::new(control, listener, Some(pid), None)
+        loop {
+            match self.hear() {
+                (FromZygote::Exited { pid, status }, _) => self.ended.push((pid, status)),
+                (FromZygote::Forked { ticket: theirs, pid }, fds) => {
+                    assert_eq!((theirs, fds.len()), (ticket, 1));
+                    return Worker::new(control, listener, Some(pid), None);
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
         }
     }
 
     pub fn exited(&mut self) -> (i32, ExitStatus) {
+        if let Some(ended) = self.ended.pop() {
+            return ended;
+        }
         match self.hear().0 {
             FromZygote::Exited { pid, status } => (pid, status),
             other => panic!("{other:?}"),
@@ -314,11 +322,6 @@ impl Worker {
                 other => panic!("{other:?} instead of a report"),
             }
         }
-    }
-
-    /// Whether it says nothing, not even in a report, for a while.
-    pub fn is_silent_for(&self, time: Duration) -> bool {
-        !readable(&self.control, time)
     }
 
     pub fn link(&self, origin: Origin) -> UnixStream {

@@ -155,8 +155,9 @@ fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> Result<Result<Packet, So
         match recvmsg(socket, into, &mut ancillary, flags | RecvFlags::CMSG_CLOEXEC) {
             Ok(got) => break got,
             Err(Errno::INTR) => {}
-            // The peer died with unread messages: an end like any other.
-            Err(Errno::CONNRESET) => return Ok(Ok((Vec::new(), Vec::new()))),
+            // The peer ended with messages of ours unread. Said once, and before what it had said
+            // itself: that is still to be read, and then comes the end.
+            Err(Errno::CONNRESET) => {}
             Err(errno) => return Err(errno),
         }
     };
@@ -209,6 +210,17 @@ mod tests {
         let (near, far) = pair().unwrap();
         drop(near);
         assert!(recv::<ToZygote>(&far).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_last_words_are_heard_of_a_peer_that_left_messages_unread() {
+        let (near, far) = pair().unwrap();
+        send(&near, &ToWorker::Accept, &[]).unwrap();
+        let last = FromWorker::Refused { reason: "because".to_owned() };
+        send(&far, &last, &[]).unwrap();
+        drop(far);
+        assert_eq!(recv::<FromWorker>(&near).unwrap().unwrap().0, last);
+        assert!(recv::<FromWorker>(&near).unwrap().is_none());
     }
 
     #[test]
