@@ -122,6 +122,11 @@ async fn host(
     ready: Option<File>,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
+    // Before anything is made: a token that is shown once must not be made by a start that fails.
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("--listen {} cannot be had", config.listen))?;
+    let listen = listener.local_addr()?;
     let store = Store::open(&config.data)?;
     let (zygote, keeper, greeting) = Zygote::greet(&programs.worker, zygote).await?;
     let keeper = tokio::spawn(keeper.run());
@@ -178,10 +183,6 @@ async fn host(
     }
     releases.forget_strangers(&store.tenants().await?).await?;
 
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("--listen {} cannot be had", config.listen))?;
-    let listen = listener.local_addr()?;
     let stop = CancellationToken::new();
     let gateway =
         Gateway::new(fleet.clone(), config.domain.clone(), config.trusted_proxies.clone());
