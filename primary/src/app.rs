@@ -170,18 +170,20 @@ async fn host(
     );
 
     let admin_token = admin_token(&store, secrets).await?;
+    let mut tenants = store.tenants().await?;
     let mut adopted = Vec::new();
-    for tenant in store.tenants().await? {
-        let tenant = provision.complete(tenant, "hearth").await?;
+    for tenant in &tenants {
+        let tenant = provision.complete(tenant.clone(), "hearth").await?;
         let grants = store.grants(tenant.id).await?;
         adopted.push(fleet.adopt(tenant, grants));
     }
     join_all(adopted).await;
-    if store.tenants().await?.is_empty() && admin_token.is_first() {
+    if tenants.is_empty() && admin_token.is_first() {
         let name = FIRST_TENANT.parse().expect("it is a tenant's name");
-        provision.create(name, "hearth").await?;
+        let (first, _) = provision.create(name, "hearth").await?;
+        tenants.push(first);
     }
-    releases.forget_strangers(&store.tenants().await?).await?;
+    releases.forget_strangers(&tenants).await?;
 
     let stop = CancellationToken::new();
     let gateway =
@@ -204,7 +206,7 @@ async fn host(
     let front = tokio::spawn(front.run(listener, stop.clone()));
 
     tell_ready(ready, &config, listen)?;
-    greet(&provision, &store.tenants().await?, listen, &admin_token);
+    greet(&provision, &tenants, listen, &admin_token);
     signals.next().await;
     tell_systemd(&config, "STOPPING=1");
     drain::drain(

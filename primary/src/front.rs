@@ -39,7 +39,7 @@ use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
 use crate::api::auth;
-use crate::fleet::{Unavailable, Visit};
+use crate::fleet::Visit;
 use crate::gateway::route::Target;
 use crate::gateway::{Gateway, refuse, request_id, turned_away};
 use crate::store::{Store, Tenant};
@@ -200,10 +200,7 @@ impl Front {
         let id = request_id(request.headers());
         let mut response = match upload_dir(request.method(), request.uri().path()) {
             Some(dir) => self.upload(&tenant, dir, request).await,
-            None => {
-                let unavailable = Unavailable { retry_after, reason: String::new() };
-                turned_away(&unavailable, &id)
-            }
+            None => turned_away(retry_after, &id),
         };
         // The next request belongs to a worker, and this connection does not lead to one.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

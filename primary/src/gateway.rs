@@ -202,7 +202,7 @@ fn refusal(tenant: &TenantName, error: ForwardError, id: &RequestId) -> Response
         ForwardError::NoTenant => {
             (Problem::new(Code::NotFound, format!("there is no tenant {tenant}")), None)
         }
-        ForwardError::Unavailable(unavailable) => return turned_away(unavailable, id),
+        ForwardError::Unavailable(unavailable) => return turned_away(unavailable.retry_after, id),
         ForwardError::Link(LinkError::Busy) => {
             let detail = "the tenant has as many calls running and waiting as it may";
             (Problem::new(Code::TooManyRequests, detail), Some(Duration::from_secs(1)))
@@ -218,11 +218,11 @@ fn refusal(tenant: &TenantName, error: ForwardError, id: &RequestId) -> Response
 }
 
 /// What callers of a tenant are told whose worker does not come. Why is its owner's to see.
-pub fn turned_away(unavailable: &Unavailable, id: &RequestId) -> Response {
+pub fn turned_away(retry_after: Duration, id: &RequestId) -> Response {
     let detail = "this tenant's worker ended unexpectedly and is not started again for now; \
                   its owner finds the reason with `hearth worker list`, and can upload a fix meanwhile";
     let problem = Problem::new(Code::WorkerUnavailable, detail);
-    refuse(problem, Some(unavailable.retry_after), id)
+    refuse(problem, Some(retry_after), id)
 }
 
 /// The request id that a caller sent, or a new one.
