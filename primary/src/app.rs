@@ -39,6 +39,8 @@ use crate::upload::Uploads;
 const FIRST_TENANT: &str = "home";
 /// Doors and turned-away connections that wait to be answered.
 const VISITS: usize = 1_024;
+/// The most descriptors that are reckoned with, whatever the system allows.
+const PARKED_MAX: u64 = 1 << 18;
 /// Walls around workers besides WebAssembly's own, as told to people.
 const ISOLATION: &str = "none";
 
@@ -105,6 +107,13 @@ fn raise_descriptors() {
     }
 }
 
+/// What parked connections may take of the descriptors: half, since a tenant that is called needs
+/// some, too.
+fn room_for_connections() -> usize {
+    let most = getrlimit(Resource::Nofile).current.unwrap_or(PARKED_MAX);
+    usize::try_from(most.min(PARKED_MAX) / 2).unwrap_or(usize::MAX)
+}
+
 /// The descriptor under a handle of our own, closed on exec, so that no child holds it open.
 fn take_ready_fd(fd: i32) -> anyhow::Result<File> {
     let file = File::options().write(true).open(format!("/proc/self/fd/{fd}"));
@@ -153,6 +162,9 @@ async fn host(
         visits: to_visit,
         starts: Arc::new(Semaphore::new((2 * cores).max(4))),
         tenant_bind: config.tenant_bind,
+        front: listen,
+        domain: config.domain.clone(),
+        parking_room: Arc::new(Semaphore::new(room_for_connections())),
         idle: config.idle,
         trusted_proxies: config.trusted_proxies.iter().map(ToString::to_string).collect(),
         isolation: ISOLATION.to_owned(),
@@ -186,8 +198,12 @@ async fn host(
     releases.forget_strangers(&tenants).await?;
 
     let stop = CancellationToken::new();
-    let gateway =
-        Gateway::new(fleet.clone(), config.domain.clone(), config.trusted_proxies.clone());
+    let gateway = Gateway::new(
+        fleet.clone(),
+        config.domain.clone(),
+        config.trusted_proxies.clone(),
+        config.handover,
+    );
     let platform = api::router(Api {
         store: store.clone(),
         fleet: fleet.clone(),

@@ -111,7 +111,8 @@ pub struct UpArgs {
     /// Refuse to start below this level of isolation [default: auto]
     #[arg(long, value_name = "LEVEL")]
     isolation: Option<String>,
-    /// `never`: the front door always proxies
+    /// `never`: the front door proxies every request, and gives no connection to a worker
+    /// [default: auto]
     #[arg(long, value_name = "WHEN")]
     handover: Option<String>,
     /// Write one line of JSON to this descriptor once it serves
@@ -331,6 +332,7 @@ impl Written {
                 .one(Key::Idle, "a duration of at least 10ms, like 60s or 5m", idle)?
                 .unwrap_or(IDLE_DEFAULT),
             isolation: Isolation::Auto,
+            handover: self.handover()?,
             ready_fd: self.one(
                 Key::ReadyFd,
                 "the number of an open descriptor, from 1",
@@ -377,8 +379,16 @@ impl Written {
                 why: "this version cannot give: no worker of it has those walls. Only `auto` starts",
             });
         }
-        self.one(Key::Handover, "`never`", |text| (text == "never").then_some(()))?;
         Ok(())
+    }
+
+    fn handover(&self) -> Result<Handover, ConfigError> {
+        let handover = self.one(Key::Handover, "one of auto, never", |text| match text {
+            "auto" => Some(Handover::Auto),
+            "never" => Some(Handover::Never),
+            _ => None,
+        })?;
+        Ok(handover.unwrap_or(Handover::Auto))
     }
 
     fn admin_token(&self) -> Result<Option<AdminToken>, ConfigError> {
@@ -552,6 +562,23 @@ impl fmt::Display for AdminToken {
     }
 }
 
+/// Whether a connection at the front door may become its tenant's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handover {
+    /// Where its first request allows it.
+    Auto,
+    Never,
+}
+
+impl Handover {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Never => "never",
+        }
+    }
+}
+
 /// Everything that `hearth up` was told, complete and valid. Prints itself without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -565,6 +592,7 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     pub idle: Duration,
     pub isolation: Isolation,
+    pub handover: Handover,
     pub ready_fd: Option<i32>,
     pub log_format: LogFormat,
     /// Valid for `tracing_subscriber::EnvFilter`.
@@ -606,6 +634,7 @@ impl fmt::Display for Config {
             trusted_proxies,
             idle,
             isolation: Isolation::Auto,
+            handover,
             ready_fd,
             log_format,
             log_filter,
@@ -622,7 +651,8 @@ impl fmt::Display for Config {
         for network in trusted_proxies {
             write!(f, " trusted-proxy={network}")?;
         }
-        write!(f, " idle={} isolation=auto handover=never", humantime::format_duration(*idle))?;
+        write!(f, " idle={} isolation=auto", humantime::format_duration(*idle))?;
+        write!(f, " handover={}", handover.as_str())?;
         if let Some(fd) = ready_fd {
             write!(f, " ready-fd={fd}")?;
         }
@@ -705,6 +735,7 @@ mod tests {
             trusted_proxies: vec![],
             idle: Duration::from_secs(60),
             isolation: Isolation::Auto,
+            handover: Handover::Auto,
             ready_fd: None,
             log_format: LogFormat::Auto,
             log_filter: "info".into(),
@@ -713,7 +744,7 @@ mod tests {
     }
 
     /// Each key with three values that are good, and what the configuration says of each.
-    const KEYS: [(&str, [&str; 3], [&str; 3]); 11] = [
+    const KEYS: [(&str, [&str; 3], [&str; 3]); 12] = [
         ("data", ["/a", "/b", "c"], ["data=/a ", "data=/b ", "data=c "]),
         (
             "listen",
@@ -750,6 +781,11 @@ mod tests {
             ],
         ),
         ("idle", ["10ms", "5m", "1h 5s"], [" idle=10ms ", " idle=5m ", " idle=1h 5s "]),
+        (
+            "handover",
+            ["never", "auto", "never"],
+            [" handover=never ", " handover=auto ", " handover=never "],
+        ),
         ("ready-fd", ["1", "3", "10"], [" ready-fd=1 ", " ready-fd=3 ", " ready-fd=10 "]),
         ("log", ["text", "json", "auto"], [" log=text ", " log=json ", " log=auto "]),
         (
@@ -799,15 +835,13 @@ mod tests {
     fn every_key_can_be_written_in_three_ways() {
         let known: Vec<_> = KEYS.iter().map(|(key, ..)| *key).collect();
         for key in Key::ALL.map(Key::name) {
-            let tested = known.contains(&key) || ["isolation", "handover"].contains(&key);
+            let tested = known.contains(&key) || key == "isolation";
             assert!(tested, "{key} has no row in KEYS");
         }
-        for (key, text) in [("isolation", "auto"), ("handover", "never")] {
-            let toml = format!("{key} = {text:?}");
-            let config =
-                resolve(args(key, text), &[(variable_of(key).as_str(), text)], Some(&toml));
-            assert_eq!(config, Ok(defaults()));
-        }
+        let (key, text) = ("isolation", "auto");
+        let toml = format!("{key} = {text:?}");
+        let config = resolve(args(key, text), &[(variable_of(key).as_str(), text)], Some(&toml));
+        assert_eq!(config, Ok(defaults()));
     }
 
     #[test]
@@ -831,7 +865,7 @@ mod tests {
             ("idle", "9ms", "must be a duration of at least 10ms"),
             ("isolation", "D", "must be one of auto, A, B, C, not `D`"),
             ("isolation", "B", "asks for level B, which this version cannot give"),
-            ("handover", "always", "must be `never`, not `always`"),
+            ("handover", "always", "must be one of auto, never, not `always`"),
             ("ready-fd", "0", "must be the number of an open descriptor, from 1"),
             ("log", "xml", "must be one of text, json, auto, not `xml`"),
             ("log-filter", "hearth=loud", "must be levels"),

@@ -3,7 +3,8 @@
 //! ```text
 //!  fleet ─┬─ supervisor (one a tenant) ── lifecycle (pure) · links · status
 //!         ├─ zygote      forks workers
-//!         └─ sockets     watches the listeners of tenants without a worker
+//!         ├─ sockets     watches the listeners of tenants without a worker
+//!         └─ parking     connections between two requests and two workers
 //! ```
 //!
 //! Knows tenants by name and generations by number. What is in a generation is `release`'s,
@@ -11,24 +12,26 @@
 
 mod lifecycle;
 mod links;
+mod parking;
 pub mod sockets;
 pub mod status;
 mod supervisor;
 pub mod zygote;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
-use hearth_wire::{Generation, TenantName, TokenGrant};
+use dashmap::mapref::entry::Entry as Place;
+use hearth_wire::{Entry, Generation, TenantName, TokenGrant};
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 pub use links::{LinkError, Links};
+use parking::Connection;
 pub use status::{WorkerState, WorkerStatus};
 pub use supervisor::Commit;
 use supervisor::{Command, Handle, Supervisor};
@@ -80,7 +83,8 @@ pub enum Visit {
     /// A worker's door: HTTP/2, and whatever comes on it comes from that tenant's worker.
     Door { tenant: Tenant, stream: UnixStream },
     /// A connection to the port of a tenant whose worker is backing off or barred.
-    Turned { tenant: Tenant, stream: std::net::TcpStream, retry_after: Duration },
+    /// `unread` was read of it by a worker before.
+    Turned { tenant: Tenant, stream: TcpStream, unread: Vec<u8>, retry_after: Duration },
 }
 
 /// What all supervisors use.
@@ -93,6 +97,11 @@ pub struct Shared {
     /// Starts that are under way at once; the queue behind it is fair.
     pub starts: Arc<Semaphore>,
     pub tenant_bind: IpAddr,
+    /// Where the front door is.
+    pub front: SocketAddr,
+    pub domain: Option<String>,
+    /// Connections that are with no worker, of all tenants together.
+    pub parking_room: Arc<Semaphore>,
     pub idle: Duration,
     pub trusted_proxies: Vec<String>,
     pub isolation: String,
@@ -128,7 +137,7 @@ impl Fleet {
         grants: Vec<TokenGrant>,
         listener: std::io::Result<OwnedFd>,
     ) {
-        if let Entry::Vacant(place) = self.tenants.entry(tenant.name.clone()) {
+        if let Place::Vacant(place) = self.tenants.entry(tenant.name.clone()) {
             let (supervisor, handle) = Supervisor::new(tenant, grants, self.shared.clone());
             place.insert(handle);
             self.supervisors.spawn(supervisor.with_listener(listener).run());
@@ -169,16 +178,46 @@ impl Fleet {
         Some(status)
     }
 
-    /// How many tenants' workers are in which state.
-    pub fn census(&self) -> [(WorkerState, usize); 6] {
-        let mut census = WorkerState::ALL.map(|state| (state, 0));
+    /// Sets the figures of what there is: tenants by their worker's state, parked connections.
+    pub fn gauge(&self) {
+        let mut census = WorkerState::ALL.map(|state| (state, 0_u32));
+        let mut parked = 0;
         for handle in self.tenants.iter() {
-            let state = handle.snapshot.borrow().status.state;
+            let snapshot = handle.snapshot.borrow();
+            parked += snapshot.status.parked;
             for (counted, number) in &mut census {
-                *number += usize::from(*counted == state);
+                *number += u32::from(*counted == snapshot.status.state);
             }
         }
-        census
+        for (state, number) in census {
+            metrics::gauge!("hearth_workers", "state" => state.as_str()).set(number);
+        }
+        metrics::gauge!("hearth_connections_parked").set(parked);
+    }
+
+    /// Gives a connection from the front door to the tenant, for good. It comes back where no
+    /// worker can have it.
+    pub async fn give(
+        &self,
+        name: &TenantName,
+        stream: TcpStream,
+        unread: Vec<u8>,
+        since: Instant,
+    ) -> Result<(), (TcpStream, Vec<u8>)> {
+        let Some(handle) = self.handle(name) else { return Err((stream, unread)) };
+        let room = &self.shared.parking_room;
+        let connection = Connection::new(stream.into(), unread, since, Entry::Front, room)
+            .map_err(|(socket, unread)| (socket.into(), unread))?;
+        let (answer, answered) = oneshot::channel();
+        let back = match handle.inbox.send(Command::Give(connection, answer)).await {
+            Ok(()) => answered.await.unwrap_or(Ok(())).err(),
+            Err(mpsc::error::SendError(Command::Give(connection, _))) => Some(connection),
+            Err(_) => unreachable!("what is not sent is what was to be sent"),
+        };
+        match back.and_then(Connection::into_socket) {
+            Some((socket, unread)) => Err((socket.into(), unread)),
+            None => Ok(()),
+        }
     }
 
     /// Links into a worker of the tenant that serves, starting one if need be.

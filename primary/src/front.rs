@@ -1,7 +1,8 @@
 //! The connections that the primary itself answers, and the loop that accepts them.
 //!
 //! ```text
-//!  front door ── gateway::route ─┬─ platform ─────────► api
+//!  front door ── gateway::keep ──── the tenant's own from then on ──► worker
+//!             └─ gateway::route ─┬─ platform ─────────► api
 //!                                └─ tenant ─┬─ $upload ► upload
 //!                                           └─ call ───► gateway ──► worker
 //!  a worker's door (HTTP/2)          ─┬─ $upload ──────► upload
@@ -12,6 +13,7 @@
 //! says is decided elsewhere.
 
 use std::convert::Infallible;
+use std::io::Cursor;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -31,6 +33,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -87,8 +90,12 @@ impl Front {
             };
             let (front, stop) = (self.clone(), stop.clone());
             connections.spawn(async move {
-                let answer = move |request| front.clone().answer(request, peer);
-                serve(stream, stop, answer).await;
+                // It only makes small answers wait.
+                let _ = stream.set_nodelay(true);
+                if let Some((stream, unread)) = front.gateway.keep(stream, peer, &stop).await {
+                    let answer = move |request| front.clone().answer(request, peer);
+                    serve(stream, unread, stop, answer).await;
+                }
                 drop(permit);
             });
         }
@@ -137,13 +144,13 @@ impl Front {
             connections.spawn(async move {
                 match visit {
                     Visit::Door { tenant, stream } => front.door(tenant, stream, stop).await,
-                    Visit::Turned { tenant, stream, retry_after } => {
+                    Visit::Turned { tenant, stream, unread, retry_after } => {
                         match TcpStream::from_std(stream) {
                             Ok(stream) => {
                                 let answer = move |request| {
                                     front.clone().turn_away(tenant.clone(), retry_after, request)
                                 };
-                                serve(stream, stop, answer).await;
+                                serve(stream, unread, stop, answer).await;
                             }
                             Err(error) => warn!(error = &error as &dyn std::error::Error, "visit"),
                         }
@@ -262,13 +269,14 @@ impl Front {
 }
 
 /// Serves one HTTP/1.1 connection until its end, or politely to its next pause once told to stop.
-async fn serve<F, A>(stream: TcpStream, stop: CancellationToken, answer: F)
+/// What was read of it already comes first.
+async fn serve<F, A>(stream: TcpStream, unread: Vec<u8>, stop: CancellationToken, answer: F)
 where
     F: Fn(Request<Body>) -> A,
     A: Future<Output = Response>,
 {
-    // It only makes small answers wait.
-    let _ = stream.set_nodelay(true);
+    let (reads, writes) = stream.into_split();
+    let stream = tokio::io::join(Cursor::new(unread).chain(reads), writes);
     let service = service_fn(|request: Request<Incoming>| {
         let (request, unread) = Unread::of(request);
         let answer = answer(request);

@@ -1,9 +1,12 @@
 //! The way from the front door and the API to a tenant's worker.
 //!
-//! `route` says whom a request is for, `proxy` what becomes of its headers, and the fleet has the
-//! links. A request that no worker has seen is offered to the next one; one that a worker may
-//! have seen is not. Tokens are the worker's to check.
+//! `route` says whom a request is for, `peek` whether its connection may be the worker's from then
+//! on, `handover` gives it away, `proxy` says what becomes of headers where it may not, and the
+//! fleet has the links. A request that no worker has seen is offered to the next one; one that a
+//! worker may have seen is not. Tokens are the worker's to check.
 
+pub mod handover;
+mod peek;
 pub mod proxy;
 pub mod route;
 
@@ -17,14 +20,15 @@ use hearth_wire::{
     Code, FunctionPath, Origin, PROBLEM_JSON, Problem, RequestId, TenantName, header,
 };
 use http::header::{
-    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, TE,
+    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, TE,
     WWW_AUTHENTICATE,
 };
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Uri};
+use http::{HeaderMap, Method, Request, Uri, Version};
 use ipnet::IpNet;
 use tracing::warn;
 
+use crate::config::Handover;
 use crate::fleet::{CallError, Fleet, LinkError, Unavailable};
 use proxy::Peer;
 use route::Target;
@@ -52,17 +56,23 @@ pub struct Gateway {
     fleet: Fleet,
     domain: Option<Arc<str>>,
     trusted: Arc<[IpNet]>,
+    handover: Handover,
 }
 
 impl Gateway {
-    pub fn new(fleet: Fleet, domain: Option<String>, trusted: Vec<IpNet>) -> Self {
-        Self { fleet, domain: domain.map(Into::into), trusted: trusted.into() }
+    pub fn new(
+        fleet: Fleet,
+        domain: Option<String>,
+        trusted: Vec<IpNet>,
+        handover: Handover,
+    ) -> Self {
+        Self { fleet, domain: domain.map(Into::into), trusted: trusted.into(), handover }
     }
 
     /// Whom a request at the front door is for.
     pub fn target<'a>(&self, request: &'a Request<Body>) -> Target<'a> {
         let host = request.uri().authority().map(|authority| authority.as_str());
-        let host = host.or_else(|| request.headers().get(http::header::HOST)?.to_str().ok());
+        let host = host.or_else(|| request.headers().get(HOST)?.to_str().ok());
         route::route(host, request.uri().path(), self.domain.as_deref())
     }
 
@@ -112,9 +122,16 @@ impl Gateway {
         // The worker sends trailers to whoever can take them; whether the caller can is for the
         // connection to the caller to see.
         request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+        // Each hop has its own version: a link is kept, however old the caller's protocol is.
+        *request.version_mut() = Version::HTTP_11;
+        request.headers_mut().entry(HOST).or_insert_with(|| {
+            let host = format!("{tenant}.localhost");
+            HeaderValue::from_str(&host).expect("a tenant's name is a DNS label")
+        });
         let id = name_request(request.headers_mut());
         match self.forward(tenant, Origin::Gateway, request).await {
             Ok(mut response) => {
+                *response.version_mut() = Version::HTTP_11;
                 proxy::response_headers(response.headers_mut(), false);
                 response
             }
@@ -137,7 +154,7 @@ impl Gateway {
             .into_iter()
             .filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone())))
             .collect();
-        headers.insert(http::header::HOST, HeaderValue::from_static("localhost"));
+        headers.insert(HOST, HeaderValue::from_static("localhost"));
         if let Ok(caller) = HeaderValue::from_str(caller) {
             headers.insert(HeaderName::from_static(header::CALLER), caller);
         }

@@ -328,6 +328,9 @@ impl Releases {
     /// Removes a tenant's generations other than these. Workers hold what they mapped.
     pub async fn prune(&self, tenant: &Tenant, keep: Generation) -> Result<(), ReleaseError> {
         let releases = self.inner.releases(tenant);
+        // One that is being made again would be taken apart under its maker's hands.
+        let lock = self.inner.preparing.entry(tenant.id).or_default().clone();
+        let _alone = lock.lock().await;
         self.inner.prepared.retain(|(id, generation)| *id != tenant.id || *generation == keep);
         blocking(move || {
             if releases.exists() {

@@ -86,6 +86,14 @@ fn describe() {
     );
     describe_counter!("hearth_worker_deaths_total", "Workers that ended without being told to.");
     describe_gauge!("hearth_workers", "Tenants, by the state of their worker.");
+    describe_gauge!(
+        "hearth_connections_parked",
+        "Connections that wait without a worker until their clients say something."
+    );
+    describe_counter!(
+        "hearth_front_connections_total",
+        "Connections at the front door: handed over to a worker for good, or proxied."
+    );
     describe_counter!("hearth_uploads_total", "Uploads, by outcome.");
     describe_counter!(
         "hearth_gateway_requests_total",

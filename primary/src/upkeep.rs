@@ -36,9 +36,7 @@ pub async fn run(
             _ = sweep.tick() => clean(&store, &uploads).await,
             _ = census.tick() => {
                 telemetry.fold();
-                for (state, number) in fleet.census() {
-                    metrics::gauge!("hearth_workers", "state" => state.as_str()).set(number as f64);
-                }
+                fleet.gauge();
             }
         }
     }

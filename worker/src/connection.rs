@@ -1,30 +1,36 @@
-//! One connection: when it may be closed, and the loop that drives it.
+//! One connection: hyper in a loop of our own, which can take the connection away from it
+//! between two requests.
 //!
 //! ```text
-//!  Never ── request ──► InService ── head out ──► Answering ── body out ──► Responded
-//!                           ▲                                                  │
-//!                           └──────────────────── next request ───────────────┘
+//!  socket ── stream ──► hyper ── body ──► serve
+//!              │ bytes     │ poll          │ phases
+//!              └────────►  gate  ◄─────────┘
 //! ```
 //!
-//! [`Gate`] is pure: it knows the phase, the time and whether a drain was asked for, and says
-//! whether to wait, to close politely or to close. The driver asks it after every poll. A drain
-//! closes idle connections here; handing them to the next generation instead takes the place of
-//! [`Verdict::Finish`] in the driver, and changes nothing of the gate.
-//!
-//! What is answered is [`crate::serve`]'s; when to drain is [`crate::control`]'s.
+//! [`gate`] decides and is pure; this drives. There is one way for every connection, from the
+//! first accept on: a connection that another process began is begun here like a new one, with
+//! what was read of it in front. What is answered is [`crate::serve`]'s; when to drain and where
+//! a connection goes is [`crate::control`]'s.
+
+#![cfg_attr(feature = "plain-hyper", expect(dead_code, unused_imports, reason = "it has no gate"))]
+
+mod body;
+mod gate;
+#[cfg(feature = "plain-hyper")]
+mod plain;
+mod stream;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::task::{Poll, Waker};
+use std::time::Instant;
 
-use bytes::Bytes;
-use http::Request;
-use http::header::{CONNECTION, HeaderValue};
-use http_body::{Body, Frame, SizeHint};
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue};
+use http::{Request, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -32,158 +38,143 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
-use crate::serve::{self, AnswerBody, BoxError, Peer, Tenant};
+use crate::serve::{self, Answer, Peer, Tenant};
+use body::Answering;
+pub use body::Received;
+pub use gate::Drain;
+use gate::{FINISH_DEADLINE, Gate, Side, Verdict};
+use hearth_wire::limits::{HEAD_MAX_BYTES, SILENCE_MAX};
+#[cfg(feature = "plain-hyper")]
+pub use plain::serve;
+use stream::Gated;
 
-/// From a head's first byte to its last; in a drain also to its first.
-const HEAD_DEADLINE: Duration = Duration::from_secs(10);
-/// Without a byte, before the first request and between two.
-const SILENCE_MAX: Duration = Duration::from_secs(75);
-/// For the last bytes of a connection that is being closed.
-const FINISH_DEADLINE: Duration = Duration::from_secs(10);
-/// Of a body that nobody wanted.
-const FORGOTTEN_MAX_BYTES: usize = 256 << 20;
-const HEAD_MAX_BYTES: usize = 32 << 10;
 const HEADERS_MAX: usize = 128;
+/// Of a body that nobody wanted, on a connection that is being closed.
+const FORGOTTEN_MAX_BYTES: usize = 256 << 20;
 
-/// Whether the worker is coming to its end, and since when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drain {
-    No,
-    Since(Instant),
+/// A connection as it comes to this process.
+pub struct Arrival<S> {
+    pub stream: S,
+    pub peer: Peer,
+    /// What another process has read of it.
+    pub unread: Bytes,
+    /// Since when it waits for its client.
+    pub since: Instant,
+    /// When its worker was woken, where that was for it.
+    pub woken_at: Option<Instant>,
 }
 
-/// How far the exchange is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// No request so far.
-    Never,
-    /// A request is read and its answer's head is not made.
-    InService,
-    /// The head is made, the body is on its way.
-    Answering,
-    /// At least one answer is complete, and no request has come since.
-    Responded,
-}
-
-/// What to do with the connection while nothing happens on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    /// Until that moment, or until something happens.
-    Wait(Option<Instant>),
-    /// Nothing is under way: close it as politely as HTTP can.
-    Finish,
-    /// Its time is up.
-    Close,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Gate {
-    peer: Peer,
-    phase: Phase,
-    /// When the phase began.
-    since: Instant,
-    /// When the first byte of a head came that is not complete yet.
-    head_began: Option<Instant>,
-    /// Whether the last request's body has not come whole.
-    body_left: bool,
-    /// Whether the client takes no more bytes for now.
-    write_blocked: bool,
-}
-
-impl Gate {
-    fn new(peer: Peer, now: Instant) -> Self {
-        Self {
-            peer,
-            phase: Phase::Never,
-            since: now,
-            head_began: None,
-            body_left: false,
-            write_blocked: false,
-        }
-    }
-
-    fn bytes_read(&mut self, now: Instant) {
-        if matches!(self.phase, Phase::Never | Phase::Responded) {
-            self.head_began.get_or_insert(now);
-        }
-    }
-
-    fn enter(&mut self, phase: Phase, now: Instant) {
-        self.phase = phase;
-        self.since = now;
-        self.head_began = None;
-    }
-
-    fn verdict(&self, drain: Drain, now: Instant) -> Verdict {
-        let until = |deadline: Instant, then: Verdict| {
-            if now < deadline { Verdict::Wait(Some(deadline)) } else { then }
-        };
-        match (self.phase, self.peer) {
-            // A call has its own deadline, and the answer's end a new phase.
-            (Phase::InService | Phase::Answering, _) => Verdict::Wait(None),
-            // A link is the primary's to close.
-            (_, Peer::Link(_)) => Verdict::Wait(None),
-            (Phase::Never | Phase::Responded, Peer::Tcp(_)) => match (self.head_began, drain) {
-                // Somebody is asking: nobody who asks is turned away.
-                (Some(began), _) => until(began + HEAD_DEADLINE, Verdict::Close),
-                (None, Drain::No) => until(self.since + SILENCE_MAX, Verdict::Finish),
-                (None, Drain::Since(asked)) if self.phase == Phase::Never => {
-                    until(asked.max(self.since) + HEAD_DEADLINE, Verdict::Finish)
-                }
-                (None, Drain::Since(_)) => Verdict::Finish,
-            },
-        }
+impl<S> Arrival<S> {
+    pub fn new(stream: S, peer: Peer, woken_at: Option<Instant>) -> Self {
+        Self { stream, peer, unread: Bytes::new(), since: Instant::now(), woken_at }
     }
 }
 
-/// The gate, shared by the driver, the stream and the answers' bodies of one connection.
+/// A connection between two requests, as it leaves this process.
+pub struct Departure<S> {
+    pub stream: S,
+    pub peer: Peer,
+    pub unread: Bytes,
+    pub since: Instant,
+}
+
+/// What stream, bodies and driver of one connection share.
 #[derive(Clone)]
-struct Shared(Arc<Mutex<Gate>>);
+pub struct Shared(Arc<Inner>);
+
+struct Inner {
+    gate: Mutex<Gate>,
+    /// The driver, where it waits for the service to want more of a body or to have all of it.
+    wanted: Mutex<Option<Waker>>,
+}
 
 impl Shared {
+    fn new(gate: Gate) -> Self {
+        Self(Arc::new(Inner { gate: Mutex::new(gate), wanted: Mutex::new(None) }))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Gate> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_when_wanted(&self, waker: &Waker) {
+        *self.waker() = Some(waker.clone());
+    }
+
+    fn body_wanted(&self) {
+        self.lock().body_wanted();
+        self.wake();
+    }
+
+    fn body_came(&self, whole: bool) {
+        self.lock().body_came(whole);
+        if whole {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(driver) = self.waker().take() {
+            driver.wake();
+        }
     }
 }
 
-/// Serves one connection to its end. `woken_at` is given where its worker was woken for it.
+/// Serves one connection to its end, or until it is another process's.
+#[cfg(not(feature = "plain-hyper"))]
 pub async fn serve<S>(
-    stream: S,
-    peer: Peer,
-    woken_at: Option<Instant>,
+    arrival: Arrival<S>,
     tenant: Arc<Tenant>,
     mut drain: watch::Receiver<Drain>,
-) where
+) -> Option<Departure<S>>
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let shared = Shared(Arc::new(Mutex::new(Gate::new(peer, Instant::now()))));
+    let Arrival { stream, peer, unread, since, woken_at } = arrival;
+    let side = match peer {
+        Peer::Tcp(..) => Side::Outside,
+        Peer::Link(_) => Side::Primary,
+    };
+    let shared = Shared::new(Gate::new(side, since, !unread.is_empty()));
+    let stream = Gated { stream, unread, shared: shared.clone(), drain: drain.clone() };
     let draining = drain.clone();
     let woken_at = Mutex::new(woken_at);
     let service = service_fn({
-        let shared = shared.clone();
+        let (shared, tenant) = (shared.clone(), Arc::clone(&tenant));
         move |request: Request<Incoming>| {
-            shared.lock().enter(Phase::InService, Instant::now());
+            let now = Instant::now();
+            let version = request.version();
+            let has_body = !request.body().is_end_stream();
+            let expects = request.headers().contains_key(EXPECT);
+            let closes = asks_to_close(version, request.headers());
+            shared.lock().requested(has_body, expects, closes, now);
             let waited = woken_at.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let cold = waited.map(|since| since.elapsed());
+            let cold = waited.map(|since| now.saturating_duration_since(since));
             let (tenant, shared, draining) =
                 (Arc::clone(&tenant), shared.clone(), draining.clone());
             let request = request.map(|body| Received::new(body, shared.clone()));
             Box::pin(async move {
                 let mut answer = serve::answer(&tenant, peer, cold, request).await;
-                if matches!((*draining.borrow(), peer), (Drain::Since(_), Peer::Tcp(_))) {
+                let ends = matches!((*draining.borrow(), side), (Drain::Close(_), Side::Outside));
+                let mut gate = shared.lock();
+                if ends || gate.continue_is_owed() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                shared.lock().enter(Phase::Answering, Instant::now());
-                Ok::<_, Infallible>(answer.map(|body| AnsweringBody { body, shared }))
+                gate.answering(is_last(version, &answer), Instant::now());
+                drop(gate);
+                Ok::<_, Infallible>(answer.map(|body| Answering { body, shared }))
             })
         }
     });
-    let stream = TokioIo::new(Watched { stream, shared: shared.clone() });
     let mut connection = http1::Builder::new()
         .max_buf_size(HEAD_MAX_BYTES)
         .max_headers(HEADERS_MAX)
         .header_read_timeout(None)
-        .serve_connection(stream, service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut drained = pin!(async move {
         let asked = drain.wait_for(|drain| *drain != Drain::No).await.map(|drain| *drain);
         match asked {
@@ -193,7 +184,8 @@ pub async fn serve<S>(
         }
     });
     let mut asked = Drain::No;
-    let mut finishing = None;
+    // A client in the middle of a head keeps the worker awake, as one in the middle of a call.
+    let mut asking = None;
     let mut alarm = pin!(tokio::time::sleep(SILENCE_MAX));
     // A request may have arrived that the runtime has not noticed yet: before an idle connection
     // is closed the runtime looks once more.
@@ -202,10 +194,11 @@ pub async fn serve<S>(
         loop {
             match connection.poll_without_shutdown(cx) {
                 // It can say so with bytes still to write, where a request's body was left.
-                Poll::Ready(Ok(())) if shared.lock().write_blocked => {
-                    finishing.get_or_insert_with(|| Instant::now() + FINISH_DEADLINE);
+                Poll::Ready(Ok(())) if shared.lock().write_is_blocked() => {
+                    shared.lock().finishing();
                 }
                 Poll::Ready(Ok(())) => return Poll::Ready(End::Done),
+                Poll::Ready(Err(error)) if error.is_parse() => return Poll::Ready(End::Refused),
                 // Why it broke is its client's business: there is no one to tell.
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Broken),
                 Poll::Pending => {}
@@ -215,56 +208,107 @@ pub async fn serve<S>(
             {
                 asked = now;
             }
-            let verdict = match finishing {
-                None => shared.lock().verdict(asked, Instant::now()),
-                Some(deadline) if Instant::now() < deadline => Verdict::Wait(Some(deadline)),
-                Some(_) => Verdict::Close,
+            let (verdict, in_head) = {
+                let gate = shared.lock();
+                (gate.verdict(asked, Instant::now()), gate.is_asking() && side == Side::Outside)
             };
+            if in_head != asking.is_some() {
+                asking = in_head.then(|| tenant.activity.begin());
+            }
             match verdict {
                 Verdict::Wait(deadline) => {
                     looked = None;
                     let Some(deadline) = deadline else { return Poll::Pending };
-                    if alarm.deadline() != deadline.into() {
+                    // One that rings too early is set again then, which is cheaper than setting
+                    // it with each request.
+                    if deadline < alarm.deadline().into() || alarm.is_elapsed() {
                         alarm.as_mut().reset(deadline.into());
                     }
                     if alarm.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
                     }
                 }
+                Verdict::HandOver => return Poll::Ready(End::Taken),
                 Verdict::Finish => {
-                    let look = looked.get_or_insert_with(|| Box::pin(tokio::task::yield_now()));
-                    if look.as_mut().poll(cx).is_pending() {
-                        return Poll::Pending;
+                    if asked != Drain::HandOver {
+                        let look = looked.get_or_insert_with(|| Box::pin(tokio::task::yield_now()));
+                        if look.as_mut().poll(cx).is_pending() {
+                            return Poll::Pending;
+                        }
                     }
                     Pin::new(&mut connection).graceful_shutdown();
-                    finishing = Some(Instant::now() + FINISH_DEADLINE);
+                    shared.lock().finishing();
                 }
                 Verdict::Close => return Poll::Ready(End::Broken),
             }
         }
     })
     .await;
-    if end == End::Done {
-        let body_left = shared.lock().body_left;
-        // Late clients get the time that a head gets; what is still open then is cut.
-        let close = close(connection.into_parts().io.into_inner().stream, body_left);
-        let _ = tokio::time::timeout(FINISH_DEADLINE, close).await;
+    let gate = *shared.lock();
+    let taken = match end {
+        End::Taken => true,
+        End::Done => asked == Drain::HandOver && gate.can_be_handed_over(),
+        End::Refused => false,
+        End::Broken => return None,
+    };
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner();
+    if taken {
+        let unread = join(parts.read_buf, stream.unread);
+        return Some(Departure { stream: stream.stream, peer, unread, since: gate.waits_since() });
     }
+    // Late clients get the time that a head gets; what is still open then is cut.
+    let close = close(stream.stream, end == End::Refused || gate.body_is_left());
+    let _ = tokio::time::timeout(FINISH_DEADLINE, close).await;
+    None
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
+    /// Between two requests, with nothing owed.
+    Taken,
     /// Every answer is written.
     Done,
+    /// What came is no HTTP, and that was said.
+    Refused,
     Broken,
 }
 
-/// Says that nothing more comes. Where the client is still sending a body that nobody wanted, it
-/// is read and forgotten first: closing on unread bytes resets the connection, and takes away
-/// the answer that says why.
-async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, body_left: bool) {
+fn join(first: Bytes, second: Bytes) -> Bytes {
+    if second.is_empty() {
+        return first;
+    }
+    let mut both = BytesMut::from(first);
+    both.extend_from_slice(&second);
+    both.freeze()
+}
+
+/// Whether a request is its connection's last by its own word.
+fn asks_to_close(version: Version, headers: &HeaderMap) -> bool {
+    let says = |word: &str| {
+        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        values
+            .flat_map(|value| value.split(','))
+            .any(|token| token.trim().eq_ignore_ascii_case(word))
+    };
+    says("close") || (version < Version::HTTP_11 && !says("keep-alive"))
+}
+
+/// Whether an answer is its connection's last: by its word, or because only the connection's end
+/// tells where it ends.
+fn is_last(version: Version, answer: &Answer) -> bool {
+    let endless = version < Version::HTTP_11
+        && answer.body().size_hint().exact().is_none()
+        && !answer.headers().contains_key(CONTENT_LENGTH);
+    endless || asks_to_close(Version::HTTP_11, answer.headers())
+}
+
+/// Says that nothing more comes. Where the client is still sending what nobody wanted, it is
+/// read and forgotten first: closing on unread bytes resets the connection, and takes away the
+/// answer that says why.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, sends: bool) {
     let shut = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
-    if shut.is_err() || !body_left {
+    if shut.is_err() || !sends {
         return;
     }
     let mut forgotten = 0;
@@ -279,202 +323,5 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, body_left: bool
     }
 }
 
-/// A request's body. The gate is told when it has come whole.
-pub struct Received {
-    incoming: Incoming,
-    shared: Shared,
-}
-
-impl Received {
-    fn new(incoming: Incoming, shared: Shared) -> Self {
-        shared.lock().body_left = !incoming.is_end_stream();
-        Self { incoming, shared }
-    }
-}
-
-impl Body for Received {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        if frame.is_none() || self.incoming.is_end_stream() {
-            self.shared.lock().body_left = false;
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
-    }
-}
-
-/// The stream of a connection, which tells the gate when bytes come and when none can go.
-struct Watched<S> {
-    stream: S,
-    shared: Shared,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, into);
-        if into.filled().len() > before {
-            self.shared.lock().bytes_read(Instant::now());
-        }
-        read
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.shared.lock().write_blocked = written.is_pending();
-        written
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
-        self.shared.lock().write_blocked = written.is_pending();
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
-/// An answer's body, which tells the gate when it is done.
-struct AnsweringBody {
-    body: AnswerBody,
-    shared: Shared,
-}
-
-impl Body for AnsweringBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for AnsweringBody {
-    fn drop(&mut self) {
-        self.shared.lock().enter(Phase::Responded, Instant::now());
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use hearth_wire::Origin;
-
-    const TCP: Peer = Peer::Tcp(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
-    const LINK: Peer = Peer::Link(Origin::Gateway);
-    const PHASES: [Phase; 4] = [Phase::Never, Phase::InService, Phase::Answering, Phase::Responded];
-
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn a_call_is_never_cut_and_a_link_never_closed() {
-        let now = Instant::now();
-        let late = now + seconds(100_000);
-        for drain in [Drain::No, Drain::Since(now)] {
-            for phase in [Phase::InService, Phase::Answering] {
-                for peer in [TCP, LINK] {
-                    let gate = Gate { phase, ..Gate::new(peer, now) };
-                    assert_eq!(gate.verdict(drain, late), Verdict::Wait(None), "{gate:?}");
-                }
-            }
-            for phase in PHASES {
-                for head_began in [None, Some(now)] {
-                    let gate = Gate { phase, head_began, ..Gate::new(LINK, now) };
-                    assert_eq!(gate.verdict(drain, late), Verdict::Wait(None), "{gate:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn when_a_connection_from_outside_is_closed() {
-        use Phase::{Never, Responded};
-        let start = Instant::now();
-        let at = |s: u64| start + seconds(s);
-        let wait = |s: u64| Verdict::Wait(Some(at(s)));
-        let (no, since_20) = (Drain::No, Drain::Since(at(20)));
-        for (phase, head_began, drain, now, verdict) in [
-            (Never, None, no, 5, wait(75)),
-            (Never, None, no, 75, Verdict::Finish),
-            (Never, Some(30), no, 35, wait(40)),
-            (Never, Some(30), no, 40, Verdict::Close),
-            (Never, None, since_20, 25, wait(30)),
-            (Never, None, since_20, 30, Verdict::Finish),
-            (Never, Some(21), since_20, 25, wait(31)),
-            (Never, Some(21), since_20, 31, Verdict::Close),
-            (Responded, None, no, 5, wait(75)),
-            (Responded, None, no, 75, Verdict::Finish),
-            (Responded, None, since_20, 20, Verdict::Finish),
-            (Responded, Some(19), since_20, 20, wait(29)),
-            (Responded, Some(19), since_20, 29, Verdict::Close),
-        ] {
-            let gate = Gate { phase, head_began: head_began.map(at), ..Gate::new(TCP, start) };
-            assert_eq!(gate.verdict(drain, at(now)), verdict, "{gate:?} {drain:?} at {now}");
-        }
-    }
-
-    #[test]
-    fn bytes_begin_a_head_only_between_exchanges() {
-        let now = Instant::now();
-        for phase in PHASES {
-            let mut gate = Gate { phase, ..Gate::new(TCP, now) };
-            gate.bytes_read(now);
-            let begins = matches!(phase, Phase::Never | Phase::Responded);
-            assert_eq!(gate.head_began, begins.then_some(now), "{phase:?}");
-            gate.bytes_read(now + seconds(1));
-            assert_eq!(gate.head_began, begins.then_some(now), "the first byte counts");
-            gate.enter(Phase::InService, now);
-            assert_eq!(gate.head_began, None);
-        }
-    }
-}
+mod tests;

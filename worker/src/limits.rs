@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hearth_wire::limits::{CALLS_RUNNING_MAX, CALLS_WAITING_MAX};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use wasmtime::{Engine, ResourceLimiter};
 
 /// A guest gives way this often.
@@ -21,10 +21,15 @@ const TICKS_LINGERING: u32 = 50;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Busy;
 
+/// With this many waiting, no connection is taken that speaks already: it waits where it is, so
+/// that a crowd which comes at once is served in turn and not refused.
+const CROWD: usize = CALLS_WAITING_MAX / 2;
+
 /// The turns of one tenant's calls.
 pub struct Permits {
     running: Arc<Semaphore>,
     waiting: AtomicUsize,
+    thinned: Notify,
 }
 
 pub struct Permit {
@@ -33,7 +38,20 @@ pub struct Permit {
 
 impl Permits {
     pub fn new() -> Self {
-        Self { running: Arc::new(Semaphore::new(CALLS_RUNNING_MAX)), waiting: AtomicUsize::new(0) }
+        Self {
+            running: Arc::new(Semaphore::new(CALLS_RUNNING_MAX)),
+            waiting: AtomicUsize::new(0),
+            thinned: Notify::new(),
+        }
+    }
+
+    pub fn are_crowded(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= CROWD
+    }
+
+    /// Resolves when they are crowded no more. Cancel-safe.
+    pub async fn thinned(&self) {
+        self.thinned.notified().await;
     }
 
     /// Waits for a turn, unless too many do.
@@ -46,17 +64,19 @@ impl Permits {
             return Err(Busy);
         }
         // Also counts down when the caller goes away and this future with it.
-        let _waiting = Waiting(&self.waiting);
+        let _waiting = Waiting(self);
         let turn = Arc::clone(&self.running).acquire_owned().await;
         Ok(Permit { _turn: turn.expect("the semaphore is never closed") })
     }
 }
 
-struct Waiting<'a>(&'a AtomicUsize);
+struct Waiting<'a>(&'a Permits);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if self.0.waiting.fetch_sub(1, Ordering::Relaxed) == CROWD {
+            self.0.thinned.notify_one();
+        }
     }
 }
 
@@ -275,11 +295,13 @@ mod tests {
             while permits.waiting.load(Ordering::Relaxed) < CALLS_WAITING_MAX {
                 tokio::task::yield_now().await;
             }
-            assert!(permits.turn().await.is_err());
+            assert!(permits.turn().await.is_err() && permits.are_crowded());
             drop(running.pop());
             assert!(waiting.join_next().await.unwrap().unwrap());
             waiting.abort_all();
             while waiting.join_next().await.is_some() {}
+            permits.thinned().await;
+            assert!(!permits.are_crowded());
             assert_eq!(permits.waiting.load(Ordering::Relaxed), 0);
         });
     }

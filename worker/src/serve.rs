@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hearth_wire::{
-    Auth, Code, ManifestFunction, Origin, Outcome, PROBLEM_JSON, Problem, RequestId, Scope,
+    Auth, Code, Entry, ManifestFunction, Origin, Outcome, PROBLEM_JSON, Problem, RequestId, Scope,
     TenantName, TokenDigest, TokenGrant, header as hearth,
 };
 use http::header::{
@@ -45,6 +45,8 @@ const RETRY_AFTER_BUSY: HeaderValue = HeaderValue::from_static("1");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const X_FORWARDED: &str = "x-forwarded-";
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REQUEST_ID: HeaderName = HeaderName::from_static(hearth::REQUEST_ID);
 const VERSION: HeaderName = HeaderName::from_static(hearth::VERSION);
 const CALLER: HeaderName = HeaderName::from_static(hearth::CALLER);
@@ -55,6 +57,8 @@ pub type Grants = HashMap<TokenDigest, TokenGrant>;
 pub struct Tenant {
     pub name: TenantName,
     pub trusted: Vec<IpNet>,
+    /// Below which it has a name at the front door, besides `localhost`.
+    pub domain: Option<String>,
     pub engine: Engine,
     pub generation: Generation,
     pub grants: watch::Receiver<Arc<Grants>>,
@@ -69,7 +73,7 @@ pub struct Tenant {
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    Tcp(IpAddr),
+    Tcp(IpAddr, Entry),
     Link(Origin),
 }
 
@@ -85,7 +89,9 @@ pub async fn answer(
     let id = request_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, header_value(id.as_str()));
     believe(request.headers_mut(), peer, &tenant.trusted);
-    let mut answer = match complete(&mut request, &tenant.name) {
+    let complete = complete(&mut request, &tenant.name)
+        .and_then(|()| is_for(&request, peer, &tenant.name, tenant.domain.as_deref()));
+    let mut answer = match complete {
         Ok(()) => dispatch(tenant, peer, read_at, cold, &id, request).await,
         Err(refusal) => refusal.into_answer(&id),
     };
@@ -107,7 +113,7 @@ fn believe(headers: &mut HeaderMap, peer: Peer, trusted: &[IpNet]) {
     let keeps_caller = peer == Peer::Link(Origin::Api);
     let forwarded_by = match peer {
         Peer::Link(_) => None,
-        Peer::Tcp(ip) => {
+        Peer::Tcp(ip, _) => {
             let ip = ip.to_canonical();
             (!trusted.iter().any(|network| network.contains(&ip))).then_some(ip)
         }
@@ -125,6 +131,13 @@ fn believe(headers: &mut HeaderMap, peer: Peer, trusted: &[IpNet]) {
     }
     if let Some(ip) = forwarded_by {
         headers.insert(X_FORWARDED_FOR, header_value(&ip.to_string()));
+    }
+    // As the front door says it of what it passes on itself.
+    if let Peer::Tcp(_, Entry::Front) = peer {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        if let Some(host) = headers.get(HOST).cloned() {
+            headers.insert(X_FORWARDED_HOST, host);
+        }
     }
 }
 
@@ -144,6 +157,26 @@ fn complete(request: &mut Request<Received>, tenant: &TenantName) -> Result<(), 
         }
         (None, _) => Err(bad("the Host header is missing")),
     }
+}
+
+/// A connection that came in at the front door is here because its first request named this
+/// tenant. One that names another is not for us to answer, nor to pass on.
+fn is_for(
+    request: &Request<Received>,
+    peer: Peer,
+    tenant: &TenantName,
+    domain: Option<&str>,
+) -> Result<(), Refusal> {
+    let Peer::Tcp(_, Entry::Front) = peer else { return Ok(()) };
+    let named = request.uri().authority().map(|authority| authority.as_str());
+    let named = named.or_else(|| request.headers().get(HOST)?.to_str().ok());
+    if named.and_then(|host| TenantName::of_host(host, domain)) == Some(Ok(tenant.clone())) {
+        return Ok(());
+    }
+    let detail = format!("this connection leads to {tenant} alone; open another one");
+    let mut refusal = Refusal::new(Code::Misdirected, detail);
+    refusal.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Err(refusal)
 }
 
 async fn dispatch(
@@ -463,7 +496,8 @@ mod tests {
             ("x-other", "kept"),
         ];
         let trusted = ["10.0.0.0/8".parse().unwrap()];
-        let tcp = |ip: &str| Peer::Tcp(ip.parse().unwrap());
+        let tcp = |ip: &str| Peer::Tcp(ip.parse().unwrap(), Entry::Port);
+        let front = Peer::Tcp("192.0.2.7".parse().unwrap(), Entry::Front);
         let kept = |headers: &[(&str, &str)]| -> Vec<(String, String)> {
             headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
         };
@@ -474,6 +508,14 @@ mod tests {
                 kept(&[("x-forwarded-for", "192.0.2.7"), ("x-other", "kept")]),
             ),
             (tcp("::ffff:10.1.1.1"), kept(&[sent[0], sent[1], sent[2], sent[5]])),
+            (
+                front,
+                kept(&[
+                    ("x-forwarded-for", "192.0.2.7"),
+                    ("x-forwarded-proto", "http"),
+                    ("x-other", "kept"),
+                ]),
+            ),
             (tcp("10.1.1.1"), kept(&[sent[0], sent[1], sent[2], sent[5]])),
             (Peer::Link(Origin::Gateway), kept(&[sent[0], sent[1], sent[2], sent[5]])),
             (Peer::Link(Origin::Api), kept(&[sent[0], sent[1], sent[2], sent[3], sent[5]])),

@@ -5,6 +5,7 @@
 //! test run consists of, in `suite.rs`. Owns no setting of the host: what stands after `--`
 //! goes to `hearth up` as it is.
 
+mod bench;
 mod build;
 mod chores;
 mod suite;
@@ -41,8 +42,11 @@ enum Chore {
     },
     /// Builds functions, host, worker and compiler
     Build,
-    /// Measures
-    Bench,
+    /// Builds for release and measures
+    Bench {
+        /// What to measure; everything where nothing is named
+        names: Vec<String>,
+    },
     /// Runs the long forms of the tests
     Soak,
 }
@@ -78,7 +82,12 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             chores.end("everything passed");
             Ok(())
         }
-        Chore::Bench => anyhow::bail!("this version of Hearth has no benchmark to run"),
+        Chore::Bench { names } => {
+            let mut chores = Chores::begin();
+            bench::run(&mut chores, &names)?;
+            chores.end("measured");
+            Ok(())
+        }
         Chore::Soak => {
             let mut chores = Chores::begin();
             suite::soak(&mut chores)?;

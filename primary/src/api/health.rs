@@ -78,9 +78,7 @@ pub async fn metrics(
     State(telemetry): State<Telemetry>,
     State(fleet): State<Fleet>,
 ) -> Response {
-    for (state, workers) in fleet.census() {
-        metrics::gauge!("hearth_workers", "state" => state.as_str()).set(workers as f64);
-    }
+    fleet.gauge();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry.render()).into_response()
 }
 

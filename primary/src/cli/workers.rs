@@ -65,6 +65,7 @@ fn table<'a>(workers: impl IntoIterator<Item = (&'a TenantName, &'a WorkerStatus
         "memory",
         "cpu",
         "draining",
+        "parked",
         "reason",
     ]);
     for (tenant, status) in workers {
@@ -78,6 +79,7 @@ fn table<'a>(workers: impl IntoIterator<Item = (&'a TenantName, &'a WorkerStatus
             memory,
             cpu_ms,
             draining,
+            parked,
         } = status;
         table.row([
             tenant,
@@ -88,6 +90,7 @@ fn table<'a>(workers: impl IntoIterator<Item = (&'a TenantName, &'a WorkerStatus
             &OrDash(memory.map(bytes)),
             &OrDash(cpu_ms.map(|ms| super::print::micros(ms * 1_000))),
             draining,
+            parked,
             &OrDash(reason.as_deref().map(escape)),
         ]);
     }

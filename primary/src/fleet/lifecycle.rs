@@ -163,9 +163,15 @@ pub enum Event {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    Fork { worker: WorkerId, generation: Generation },
+    Fork {
+        worker: WorkerId,
+        generation: Generation,
+    },
     Accept(WorkerId),
+    /// Take nothing new, and pass on what is between two requests.
     Quiesce(WorkerId),
+    /// Take nothing new, and close what is between two requests.
+    Close(WorkerId),
     Leave(WorkerId),
     Kill(WorkerId, String),
     Commit(Generation),
@@ -382,7 +388,15 @@ impl Life {
     fn drain(&mut self, worker: WorkerId, now: Instant, actions: &mut Vec<Action>) {
         let quiesce_by = Some(now + QUIESCE_DEADLINE);
         self.draining.push(Draining { worker, deadline: now + DRAIN_DEADLINE, quiesce_by });
-        actions.push(Action::Quiesce(worker));
+        actions.push(match self.current {
+            // Nobody comes after it.
+            Phase::Stopped => Action::Close(worker),
+            Phase::Asleep
+            | Phase::Starting { .. }
+            | Phase::Ready { .. }
+            | Phase::Backoff { .. }
+            | Phase::Barred { .. } => Action::Quiesce(worker),
+        });
         self.bound_draining(actions);
     }
 
@@ -745,6 +759,14 @@ mod tests {
     }
 
     #[test]
+    fn connections_are_closed_where_nobody_takes_them() {
+        let now = Instant::now();
+        let worker = WorkerId(1);
+        assert_eq!(ready(now).step(Event::Stop, now), [Action::Quiesce(worker)]);
+        assert_eq!(ready(now).step(Event::Shutdown, now), [Action::Close(worker)]);
+    }
+
+    #[test]
     fn a_third_swap_ends_the_oldest() {
         let now = Instant::now();
         let mut life = ready(now);
@@ -799,7 +821,7 @@ mod tests {
                     match action {
                         Action::Fork { worker, .. } => prop_assert!(forked.insert(worker)),
                         Action::Accept(worker) => { accepting.insert(worker); }
-                        Action::Quiesce(worker) | Action::Kill(worker, _) => { accepting.remove(&worker); }
+                        Action::Quiesce(worker) | Action::Close(worker) | Action::Kill(worker, _) => { accepting.remove(&worker); }
                         Action::Leave(_) | Action::Commit(_) | Action::Answer(_) => {}
                     }
                 }

@@ -21,8 +21,8 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
-/// A message for a worker and the descriptor that goes with it.
-pub type Outgoing = (ToWorker, Option<OwnedFd>);
+/// A message for a worker and the descriptors that go with it.
+pub type Outgoing = (ToWorker, Vec<Arc<OwnedFd>>);
 
 /// One more than a worker runs and queues has no use.
 const LINKS_MAX: usize = limits::CALLS_RUNNING_MAX + limits::CALLS_WAITING_MAX;
@@ -126,7 +126,7 @@ impl Links {
             if idle.is_none() {
                 return Ok(None);
             }
-            match self.outgoing.try_send((ToWorker::Link(origin), Some(far))) {
+            match self.outgoing.try_send((ToWorker::Link(origin), vec![Arc::new(far)])) {
                 Ok(()) => {}
                 Err(mpsc::error::TrySendError::Full(_)) => return Err(LinkError::Busy),
                 Err(mpsc::error::TrySendError::Closed(_)) => return Ok(None),

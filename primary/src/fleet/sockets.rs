@@ -1,17 +1,18 @@
-//! The tenants' listening sockets: binds them, and tells which of the watched ones has a
-//! connection waiting.
+//! The tenants' sockets: binds their listeners, and tells which of the watched ones has
+//! something waiting, be it a listener or a parked connection.
 //!
 //! One nested epoll stands behind one handle of the runtime, so that ten thousand sleeping
 //! tenants cost a registration in the kernel each and no time. A watch is one-shot: it fires
 //! once and must be armed again. Whether it should be is the supervisor's to know.
 //!
-//! A listener is one open file that its worker shares, so nothing here blocks on it or changes
+//! A socket is one open file that a worker can share, so nothing here blocks on it or changes
 //! its flags after binding.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
 use hearth_wire::watch;
@@ -49,52 +50,100 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<std::net::TcpStream
     }
 }
 
-/// Watches any number of listeners.
+/// What a watched socket is watched for: a connection, bytes, the other side's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// Nothing, for now.
+    Unarmed,
+    Readable,
+    /// Readable, or closed by the other side.
+    Spoken,
+}
+
+impl Watch {
+    fn flags(self) -> epoll::EventFlags {
+        let flags = match self {
+            Self::Unarmed => epoll::EventFlags::empty(),
+            Self::Readable => epoll::EventFlags::IN,
+            Self::Spoken => epoll::EventFlags::IN | epoll::EventFlags::RDHUP,
+        };
+        flags | epoll::EventFlags::ONESHOT
+    }
+}
+
+/// A watched socket; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(u64);
+
+/// Where the owner of some sockets hears of them.
+#[derive(Default)]
+pub struct Heard {
+    keys: Mutex<Vec<Key>>,
+    told: Notify,
+}
+
+impl Heard {
+    /// Those that something waits at; waits for the first. Cancel-safe.
+    pub async fn keys(&self) -> Vec<Key> {
+        loop {
+            let keys = std::mem::take(&mut *self.keys.lock().expect("no one panics with it"));
+            if !keys.is_empty() {
+                return keys;
+            }
+            self.told.notified().await;
+        }
+    }
+
+    fn tell(&self, key: Key) {
+        self.keys.lock().expect("no one panics with it").push(key);
+        self.told.notify_one();
+    }
+}
+
+/// Watches any number of sockets.
 pub struct Sockets {
     epoll: AsyncFd<OwnedFd>,
-    waiting: DashMap<u64, Arc<Notify>>,
+    owners: DashMap<Key, Arc<Heard>>,
+    last_key: AtomicU64,
 }
 
 impl Sockets {
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll: watch(epoll, Interest::READABLE)?, waiting: DashMap::new() })
+        let epoll = watch(epoll, Interest::READABLE)?;
+        Ok(Self { epoll, owners: DashMap::new(), last_key: AtomicU64::new(0) })
     }
 
-    /// Enters a listener under a key of its own, unarmed. `readable` is notified once for each time it is armed.
-    pub fn enter(&self, key: u64, listener: &OwnedFd, readable: Arc<Notify>) -> io::Result<()> {
-        self.waiting.insert(key, readable);
-        epoll::add(
-            self.epoll.get_ref(),
-            listener,
-            epoll::EventData::new_u64(key),
-            epoll::EventFlags::ONESHOT,
-        )?;
-        Ok(())
+    /// Enters a socket, whose owner hears of it once for each time it is armed.
+    pub fn enter(&self, socket: impl AsFd, watch: Watch, owner: Arc<Heard>) -> io::Result<Key> {
+        let key = Key(self.last_key.fetch_add(1, Ordering::Relaxed) + 1);
+        // First, since it can fire at once.
+        self.owners.insert(key, owner);
+        let data = epoll::EventData::new_u64(key.0);
+        match epoll::add(self.epoll.get_ref(), socket, data, watch.flags()) {
+            Ok(()) => Ok(key),
+            Err(errno) => {
+                self.owners.remove(&key);
+                Err(errno.into())
+            }
+        }
     }
 
-    /// Fires at once if a connection is waiting already.
-    pub fn arm(&self, key: u64, listener: &OwnedFd) -> io::Result<()> {
-        self.set(key, listener, epoll::EventFlags::IN | epoll::EventFlags::ONESHOT)
+    /// Fires at once if something is waiting already.
+    pub fn arm(&self, key: Key, socket: impl AsFd, watch: Watch) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(key.0);
+        Ok(epoll::modify(self.epoll.get_ref(), socket, data, watch.flags())?)
     }
 
-    pub fn disarm(&self, key: u64, listener: &OwnedFd) -> io::Result<()> {
-        self.set(key, listener, epoll::EventFlags::ONESHOT)
+    /// Must come before the socket is closed or given away: the kernel goes on reporting an open
+    /// file that somebody else holds.
+    pub fn leave(&self, key: Key, socket: impl AsFd) {
+        self.owners.remove(&key);
+        // It can only fail for a socket that was never entered.
+        let _ = epoll::delete(self.epoll.get_ref(), socket);
     }
 
-    fn set(&self, key: u64, listener: &OwnedFd, flags: epoll::EventFlags) -> io::Result<()> {
-        let data = epoll::EventData::new_u64(key);
-        Ok(epoll::modify(self.epoll.get_ref(), listener, data, flags)?)
-    }
-
-    /// Must come before the listener is closed: a worker may hold the same open file.
-    pub fn leave(&self, key: u64, listener: &OwnedFd) {
-        self.waiting.remove(&key);
-        // It can only fail for a listener that was never entered.
-        let _ = epoll::delete(self.epoll.get_ref(), listener);
-    }
-
-    /// Tells of readable listeners until it is dropped.
+    /// Tells the owners until it is dropped.
     pub async fn run(&self) -> io::Result<()> {
         loop {
             let mut ready = self.epoll.readable().await?;
@@ -114,8 +163,9 @@ impl Sockets {
             Err(errno) => return Err(errno.into()),
         }
         for event in &events {
-            if let Some(readable) = self.waiting.get(&event.data.u64()) {
-                readable.notify_one();
+            let key = Key(event.data.u64());
+            if let Some(owner) = self.owners.get(&key) {
+                owner.tell(key);
             }
         }
         Ok(events.len())
@@ -126,7 +176,6 @@ impl Sockets {
 mod tests {
     use super::*;
     use std::net::{Ipv4Addr, TcpStream};
-    use std::os::fd::AsFd;
     use std::time::Duration;
 
     const WHILE: Duration = Duration::from_millis(50);
@@ -136,28 +185,32 @@ mod tests {
         let sockets = Arc::new(Sockets::new().unwrap());
         let listener = bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
         let address = SocketAddr::try_from(rustix::net::getsockname(&listener).unwrap()).unwrap();
-        let readable = Arc::new(Notify::new());
-        sockets.enter(7, &listener, readable.clone()).unwrap();
+        let heard = Arc::new(Heard::default());
+        let key = sockets.enter(&listener, Watch::Unarmed, heard.clone()).unwrap();
         let driver = tokio::spawn({
             let sockets = sockets.clone();
             async move { sockets.run().await }
         });
+        let silent = async || tokio::time::timeout(WHILE, heard.keys()).await.is_err();
 
-        let _client = TcpStream::connect(address).unwrap();
-        assert!(
-            tokio::time::timeout(WHILE, readable.notified()).await.is_err(),
-            "it was not armed"
-        );
-        sockets.arm(7, &listener).unwrap();
-        readable.notified().await;
-        assert!(tokio::time::timeout(WHILE, readable.notified()).await.is_err(), "it fired twice");
-        sockets.arm(7, &listener).unwrap();
-        readable.notified().await;
+        let client = TcpStream::connect(address).unwrap();
+        assert!(silent().await, "it was not armed");
+        for _ in 0..2 {
+            sockets.arm(key, &listener, Watch::Readable).unwrap();
+            assert_eq!(heard.keys().await, [key]);
+            assert!(silent().await, "it fired twice");
+        }
 
-        assert!(accept(listener.as_fd()).unwrap().is_some());
+        let accepted = accept(listener.as_fd()).unwrap().unwrap();
         assert!(accept(listener.as_fd()).unwrap().is_none());
-        sockets.arm(7, &listener).unwrap();
-        assert!(tokio::time::timeout(WHILE, readable.notified()).await.is_err(), "nobody waits");
+        sockets.arm(key, &listener, Watch::Readable).unwrap();
+        assert!(silent().await, "nobody waits");
+
+        let parked = sockets.enter(&accepted, Watch::Spoken, heard.clone()).unwrap();
+        assert!(silent().await, "nothing was said");
+        drop(client);
+        assert_eq!(heard.keys().await, [parked], "the other side is gone");
+        sockets.leave(parked, &accepted);
         driver.abort();
     }
 }

@@ -57,6 +57,8 @@ pub struct WorkerStatus {
     pub cpu_ms: Option<u64>,
     /// Older workers that are finishing beside the current one.
     pub draining: u32,
+    /// Connections that wait without a worker until their clients say something.
+    pub parked: u32,
 }
 
 /// Reads a live process's resident memory (bytes) and processor time (milliseconds).

@@ -2,8 +2,8 @@
 //!
 //! The only writer of its tenant's state. Everything that happens arrives in its inbox, so that
 //! nothing is decided in two places. Others read a snapshot, and use the links of the current
-//! worker without asking. Owns the tenant's listener, the control sockets of its workers and the
-//! tasks that serve them.
+//! worker without asking. Owns the tenant's listener, its parked connections, the control sockets
+//! of its workers and the tasks that serve them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,17 +11,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use hearth_wire::{Channel, FromWorker, Generation, Start, ToWorker, TokenGrant, VERSION, pair};
+use hearth_wire::{
+    Channel, FromWorker, Generation, Moment, Passing, Start, ToWorker, TokenGrant, VERSION, pair,
+};
 use jiff::Timestamp;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::lifecycle::{Action, Door, Event, Life, Phase, Swapped, WorkerId};
 use super::links::{Links, Outgoing};
+use super::parking::{Connection, Entries, Parking};
+use super::sockets::{Heard, Key, Watch};
 use super::status::{WorkerState, WorkerStatus};
 use super::zygote::{self, Fork, Forked};
 use super::{FleetError, Shared, SwapError, Unavailable, Visit, sockets};
@@ -37,6 +40,9 @@ const WAITERS_MAX: usize = 1_024;
 const TURNED_MAX: usize = 64;
 /// How long a worker may take to apply new tokens before it is ended.
 const TOKENS_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a dead worker's last words may take to read, and how long one may live on that does
+/// not speak to us any more.
+const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(2);
 
 pub type Commit = BoxFuture<'static, Result<(), String>>;
 pub type Answer<T> = oneshot::Sender<T>;
@@ -54,7 +60,11 @@ pub enum Command {
     Shutdown,
     /// End at once: the tenant is being removed.
     Remove,
+    /// A connection from the front door that speaks. It comes back where no worker can have it.
+    Give(Connection, Answer<Result<(), Connection>>),
     FromWorker(WorkerId, FromWorker),
+    /// Connections that a worker is done with.
+    PassedOn(WorkerId, Vec<(OwnedFd, Passing)>),
     Forked(WorkerId, Result<Newborn, StartError>),
     Exited(WorkerId, String),
     Committed(Result<(), String>),
@@ -122,16 +132,17 @@ pub struct Supervisor {
     snapshot: watch::Sender<Snapshot>,
     life: Life,
     /// `None` while another program has the port.
-    listener: Option<Arc<OwnedFd>>,
-    readable: Arc<Notify>,
+    listener: Option<(Key, Arc<OwnedFd>)>,
+    heard: Arc<Heard>,
     armed: bool,
+    parking: Parking,
     live: HashMap<WorkerId, Live>,
     /// Being forked, with the tokens that they were given.
     forking: HashMap<WorkerId, u64>,
     doomed: HashSet<WorkerId>,
     waiters: Vec<Answer<Result<Arc<Links>, Unavailable>>>,
     /// When the call that is being woken for was noticed.
-    woken_at: Option<(Instant, u64)>,
+    woken_at: Option<Instant>,
     swap: Option<SwapAsked>,
     grants: Vec<TokenGrant>,
     tokens: u64,
@@ -157,6 +168,8 @@ impl Supervisor {
         let first = Snapshot { status: status_of(&life, &shared.isolation), links: None };
         let (snapshot, seen) = watch::channel(first);
         let handle = Handle { inbox: to_self.clone(), snapshot: seen };
+        let heard = Arc::new(Heard::default());
+        let parking = Parking::new(shared.sockets.clone(), heard.clone());
         let supervisor = Self {
             tenant,
             shared,
@@ -165,8 +178,9 @@ impl Supervisor {
             snapshot,
             life,
             listener: None,
-            readable: Arc::new(Notify::new()),
+            heard,
             armed: false,
+            parking,
             live: HashMap::new(),
             forking: HashMap::new(),
             doomed: HashSet::new(),
@@ -202,13 +216,9 @@ impl Supervisor {
     }
 
     fn enter(&mut self, listener: OwnedFd) -> std::io::Result<()> {
-        self.shared.sockets.enter(self.key(), &listener, self.readable.clone())?;
-        self.listener = Some(Arc::new(listener));
+        let key = self.shared.sockets.enter(&listener, Watch::Unarmed, self.heard.clone())?;
+        self.listener = Some((key, Arc::new(listener)));
         Ok(())
-    }
-
-    fn key(&self) -> u64 {
-        self.tenant.id.0 as u64
     }
 
     /// Until the host stops or the tenant is removed.
@@ -222,13 +232,13 @@ impl Supervisor {
                     None => std::future::pending().await,
                 }
             };
-            let readable = self.readable.clone();
+            let heard = self.heard.clone();
             let event = tokio::select! {
                 command = self.inbox.recv() => match command {
                     Some(command) => self.take(command),
                     None => unreachable!("the supervisor holds a sender of its own"),
                 },
-                () = readable.notified() => self.connection_waits(),
+                keys = heard.keys() => self.sockets_wait(keys),
                 () = tick => Some(Event::Tick),
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => None,
             };
@@ -240,9 +250,10 @@ impl Supervisor {
                 break;
             }
         }
-        if let Some(listener) = self.listener.take() {
-            self.shared.sockets.leave(self.key(), &listener);
+        if let Some((key, listener)) = self.listener.take() {
+            self.shared.sockets.leave(key, &listener);
         }
+        self.parking.close_silent();
         // What the last workers had to say is taken; nobody is answered any more.
         self.inbox.close();
         while self.tasks.join_next().await.is_some() {}
@@ -250,7 +261,7 @@ impl Supervisor {
 
     fn deadline(&self) -> Option<Instant> {
         let tokens = self.tokens_asked.iter().map(|asked| asked.deadline);
-        self.life.deadline().into_iter().chain(tokens).min()
+        self.life.deadline().into_iter().chain(tokens).chain(self.parking.deadline()).min()
     }
 
     /// Turns a command into an event, where it is one.
@@ -313,8 +324,28 @@ impl Supervisor {
                 self.doomed.extend(self.forking.keys());
                 Some(Event::Shutdown)
             }
+            Command::Give(connection, answer) => {
+                let has_worker = match self.life.door() {
+                    Door::Worker | Door::Watched => true,
+                    Door::Held => self.life.current != Phase::Stopped,
+                    Door::Refused(_) => false,
+                };
+                let given = if has_worker && !self.parking.is_full() {
+                    self.parking.take(connection, true);
+                    Ok(())
+                } else {
+                    Err(connection)
+                };
+                let _ = answer.send(given);
+                None
+            }
+            Command::PassedOn(worker, passed) => {
+                self.passed_on(worker, passed);
+                None
+            }
             Command::Forked(worker, newborn) => self.forked(worker, newborn),
             Command::Exited(worker, reason) => {
+                self.parking.returned(worker);
                 let live = self.live.remove(&worker)?;
                 live.links.close();
                 let reason = live.killed.unwrap_or(reason);
@@ -354,10 +385,39 @@ impl Supervisor {
                 live.tokens = live.tokens.max(serial);
                 None
             }
+            FromWorker::Passed => {
+                self.parking.passed(worker);
+                None
+            }
             FromWorker::Accepting => None,
             // Taken where it is read.
-            FromWorker::WantDoor | FromWorker::Report(_) => None,
+            FromWorker::WantDoor | FromWorker::Report(_) | FromWorker::Pass(_) => None,
         }
+    }
+
+    /// Takes connections that a worker is done with. It may be hostile: what it passes on is
+    /// checked, and it passes on nothing before it is told to.
+    fn passed_on(&mut self, worker: WorkerId, passed: Vec<(OwnedFd, Passing)>) {
+        let Some(live) = self.live.get(&worker) else { return };
+        let is_told = self.life.draining.iter().any(|draining| draining.worker == worker);
+        if !is_told && live.killed.is_none() {
+            self.kill(worker, "it passed connections on without being told to".to_owned());
+            return;
+        }
+        let port = (self.shared.tenant_bind, self.tenant.port).into();
+        let entries = Entries { port, front: self.shared.front };
+        let goes_on = self.life.door() == Door::Worker;
+        for (socket, passing) in passed {
+            match Connection::inspect(socket, passing, entries, &self.shared.parking_room) {
+                Ok(Some(connection)) => self.parking.take(connection, goes_on),
+                Ok(None) => {}
+                Err(nonsense) => {
+                    self.kill(worker, nonsense.to_string());
+                    return;
+                }
+            }
+        }
+        self.tell(worker, ToWorker::Passed, vec![]);
     }
 
     fn forked(&mut self, worker: WorkerId, newborn: Result<Newborn, StartError>) -> Option<Event> {
@@ -381,21 +441,15 @@ impl Supervisor {
             Err(error) => return Some(Event::NotForked(worker, error.to_string())),
         };
         let (outgoing, to_send) = mpsc::channel(OUTGOING);
-        self.tasks.spawn(converse(
+        self.tasks.spawn(accompany(
             newborn.channel,
             to_send,
             worker,
+            (pidfd.clone(), newborn.forked.status),
             self.tenant.clone(),
             self.to_self.clone(),
             self.shared.clone(),
         ));
-        self.tasks.spawn({
-            let (pidfd, inbox) = (pidfd.clone(), self.to_self.clone());
-            async move {
-                let reason = zygote::exit_of(&pidfd, newborn.forked.status).await;
-                let _ = inbox.send(Command::Exited(worker, reason)).await;
-            }
-        });
         let links = Links::new(outgoing.clone());
         let live = Live {
             pid: newborn.forked.pid,
@@ -416,6 +470,18 @@ impl Supervisor {
         Some(Event::Forked(worker))
     }
 
+    fn sockets_wait(&mut self, keys: Vec<Key>) -> Option<Event> {
+        let mut event = None;
+        for key in keys {
+            if self.listener.as_ref().is_some_and(|(listener, _)| *listener == key) {
+                event = self.connection_waits();
+            } else {
+                self.parking.look_at(key);
+            }
+        }
+        event
+    }
+
     fn connection_waits(&mut self) -> Option<Event> {
         self.armed = false;
         match self.life.door() {
@@ -434,27 +500,17 @@ impl Supervisor {
 
     fn queue_is_not_empty(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let Some(listener) = &self.listener else { return false };
+        let Some((_, listener)) = &self.listener else { return false };
         let mut fds = [PollFd::new(listener, PollFlags::IN)];
         matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
     }
 
     /// Takes the connections that wait for a worker that will not come, to be told so.
     fn turn_away(&mut self) {
-        let Some(listener) = &self.listener else { return };
-        let retry_after = match self.life.door() {
-            Door::Refused(Some(until)) => until.saturating_duration_since(Instant::now()),
-            Door::Refused(None) | Door::Held | Door::Watched | Door::Worker => Unavailable::BARRED,
-        };
+        let Some((_, listener)) = self.listener.clone() else { return };
         for _ in 0..TURNED_MAX {
             match sockets::accept(listener.as_fd()) {
-                Ok(Some(stream)) => {
-                    let visit = Visit::Turned { tenant: self.tenant.clone(), stream, retry_after };
-                    // Full: so many are being told already that this one is simply closed.
-                    if self.shared.visits.try_send(visit).is_err() {
-                        metrics::counter!("hearth_connections_dropped_total").increment(1);
-                    }
-                }
+                Ok(Some(stream)) => self.visit(stream, Vec::new()),
                 Ok(None) => break,
                 Err(error) => {
                     warn!(tenant = %self.tenant.name, error = &error as &dyn std::error::Error, "accept");
@@ -464,13 +520,26 @@ impl Supervisor {
         }
     }
 
+    fn visit(&self, stream: std::net::TcpStream, unread: Vec<u8>) {
+        let retry_after = match self.life.door() {
+            Door::Refused(Some(until)) => until.saturating_duration_since(Instant::now()),
+            Door::Refused(None) | Door::Held | Door::Watched | Door::Worker => Unavailable::BARRED,
+        };
+        let tenant = self.tenant.clone();
+        // Full: so many are being told already that this one is simply closed.
+        if self
+            .shared
+            .visits
+            .try_send(Visit::Turned { tenant, stream, unread, retry_after })
+            .is_err()
+        {
+            metrics::counter!("hearth_connections_dropped_total").increment(1);
+        }
+    }
+
     /// Notes when the first of those who wait was noticed.
     fn notice(&mut self) {
-        if self.woken_at.is_none() {
-            let now = clock_gettime(ClockId::Monotonic);
-            let nanoseconds = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-            self.woken_at = Some((Instant::now(), nanoseconds));
-        }
+        self.woken_at.get_or_insert_with(Instant::now);
     }
 
     fn step(&mut self, event: Event) {
@@ -492,25 +561,29 @@ impl Supervisor {
                     worker,
                     (self.tokens, self.grants.clone()),
                     self.tenant.clone(),
-                    self.listener.clone(),
+                    self.listener.as_ref().map(|(_, listener)| listener.clone()),
                     self.to_self.clone(),
                     self.shared.clone(),
                 ));
             }
             Action::Accept(worker) => {
-                if let Some((at, _)) = self.woken_at.take() {
+                if let Some(at) = self.woken_at.take() {
                     metrics::counter!("hearth_wakes_total").increment(1);
                     metrics::histogram!("hearth_wake_seconds").record(at.elapsed());
                 }
-                self.tell(worker, ToWorker::Accept);
+                self.tell(worker, ToWorker::Accept, vec![]);
             }
             Action::Quiesce(worker) => {
                 self.close_links(worker);
-                self.tell(worker, ToWorker::Quiesce);
+                self.tell(worker, ToWorker::Quiesce, vec![]);
+            }
+            Action::Close(worker) => {
+                self.close_links(worker);
+                self.tell(worker, ToWorker::Close, vec![]);
             }
             Action::Leave(worker) => {
                 self.close_links(worker);
-                self.tell(worker, ToWorker::Leave);
+                self.tell(worker, ToWorker::Leave, vec![]);
             }
             Action::Kill(worker, reason) => self.kill(worker, reason),
             Action::Commit(_) => match self.swap.as_mut().and_then(|swap| swap.commit.take()) {
@@ -543,14 +616,15 @@ impl Supervisor {
             tenant: self.tenant.name.clone(),
             generation,
             idle: self.shared.idle,
-            woken_at: self.woken_at.filter(|_| wakes).map(|(_, at)| at),
+            woken_at: self.woken_at.filter(|_| wakes).map(Moment::from),
             trusted_proxies: self.shared.trusted_proxies.clone(),
+            domain: self.shared.domain.clone(),
         }
     }
 
-    fn tell(&mut self, worker: WorkerId, message: ToWorker) {
+    fn tell(&mut self, worker: WorkerId, message: ToWorker, fds: Vec<Arc<OwnedFd>>) {
         if let Some(live) = self.live.get(&worker)
-            && let Err(mpsc::error::TrySendError::Full(_)) = live.outgoing.try_send((message, None))
+            && let Err(mpsc::error::TrySendError::Full(_)) = live.outgoing.try_send((message, fds))
         {
             self.kill(worker, "it does not listen to the primary".to_owned());
         }
@@ -558,7 +632,7 @@ impl Supervisor {
 
     fn tell_tokens(&mut self, worker: WorkerId) {
         let tokens = ToWorker::Tokens { serial: self.tokens, grants: self.grants.clone() };
-        self.tell(worker, tokens);
+        self.tell(worker, tokens, vec![]);
     }
 
     fn close_links(&self, worker: WorkerId) {
@@ -586,6 +660,7 @@ impl Supervisor {
     /// Brings the listener, the waiting callers and the snapshot in line with the state.
     fn settle(&mut self) {
         self.settle_tokens();
+        self.settle_parking();
         self.settle_door();
         self.settle_waiters();
         self.publish();
@@ -616,15 +691,48 @@ impl Supervisor {
         }
     }
 
+    /// Brings those that speak to a worker, or to the news that there is none.
+    fn settle_parking(&mut self) {
+        self.parking.expire(Instant::now());
+        if self.life.current == Phase::Stopped {
+            self.parking.close_silent();
+        }
+        if !self.parking.has_awake() {
+            return;
+        }
+        if self.life.current == Phase::Asleep {
+            self.notice();
+            self.step(Event::Wanted);
+        }
+        match (&self.life.current, self.life.door()) {
+            (&Phase::Ready { worker, .. }, _) => {
+                let batch = self.parking.pass_to(worker).unwrap_or_default();
+                let passing = batch.iter().map(Connection::passing).collect::<Vec<_>>();
+                let sockets = batch.iter().map(|connection| connection.socket.clone()).collect();
+                if !passing.is_empty() {
+                    self.tell(worker, ToWorker::Pass(passing), sockets);
+                }
+            }
+            (Phase::Stopped, _) | (_, Door::Refused(_)) => {
+                for connection in self.parking.turn_away() {
+                    if let Some((socket, unread)) = connection.into_socket() {
+                        self.visit(socket.into(), unread);
+                    }
+                }
+            }
+            (_, Door::Worker | Door::Watched | Door::Held) => {}
+        }
+    }
+
     fn settle_door(&mut self) {
-        let Some(listener) = self.listener.clone() else { return };
+        let Some((key, listener)) = self.listener.clone() else { return };
         let wanted = match self.life.door() {
             Door::Watched | Door::Refused(_) => true,
             Door::Worker | Door::Held => false,
         };
         let set = match (wanted, self.armed) {
-            (true, false) => self.shared.sockets.arm(self.key(), &listener),
-            (false, true) => self.shared.sockets.disarm(self.key(), &listener),
+            (true, false) => self.shared.sockets.arm(key, &listener, Watch::Readable),
+            (false, true) => self.shared.sockets.arm(key, &listener, Watch::Unarmed),
             (true, true) | (false, false) => return,
         };
         match set {
@@ -683,6 +791,7 @@ impl Supervisor {
         };
         let live = worker.and_then(|worker| self.live.get(&worker));
         status.pid = live.map(|live| live.pid);
+        status.parked = self.parking.len() as u32;
         if status.reason.is_none() {
             status.reason = self.last_end.clone().filter(|reason| reason != "ended");
         }
@@ -720,6 +829,7 @@ fn status_of(life: &Life, isolation: &str) -> WorkerStatus {
         memory: None,
         cpu_ms: None,
         draining: life.draining.len() as u32,
+        parked: 0,
     }
 }
 
@@ -762,19 +872,49 @@ async fn fork(
     let _ = inbox.send(Command::Forked(worker, newborn)).await;
 }
 
-/// Speaks with one worker until its end: tells what is to be told, and sorts what it says.
-async fn converse(
+/// Speaks with one worker until its end, and then tells of that: whatever it had to say is said
+/// by then.
+async fn accompany(
     channel: Channel,
-    mut to_send: mpsc::Receiver<Outgoing>,
+    to_send: mpsc::Receiver<Outgoing>,
     worker: WorkerId,
+    (pidfd, status): (Arc<AsyncFd<OwnedFd>>, zygote::Status),
     tenant: Tenant,
     inbox: mpsc::Sender<Command>,
     shared: Arc<Shared>,
 ) {
+    let mut ended = std::pin::pin!(zygote::exit_of(&pidfd, status));
+    let mut talk = std::pin::pin!(converse(channel, to_send, worker, &tenant, &inbox, &shared));
+    let reason = tokio::select! {
+        reason = &mut ended => {
+            let _ = tokio::time::timeout(LAST_WORDS_DEADLINE, talk).await;
+            reason
+        }
+        () = &mut talk => match tokio::time::timeout(LAST_WORDS_DEADLINE, &mut ended).await {
+            Ok(reason) => reason,
+            Err(_) => {
+                warn!(tenant = %tenant.name, worker = worker.0, "ending a worker that does not speak");
+                zygote::kill(&pidfd);
+                ended.await
+            }
+        },
+    };
+    let _ = inbox.send(Command::Exited(worker, reason)).await;
+}
+
+/// Tells a worker what is to be told, and sorts what it says, until it says no more.
+async fn converse(
+    channel: Channel,
+    mut to_send: mpsc::Receiver<Outgoing>,
+    worker: WorkerId,
+    tenant: &Tenant,
+    inbox: &mpsc::Sender<Command>,
+    shared: &Shared,
+) {
     let speaking = async {
-        while let Some((message, fd)) = to_send.recv().await {
-            let fds = fd.as_ref().map(|fd| fd.as_fd());
-            if channel.send(&message, fds.as_slice()).await.is_err() {
+        while let Some((message, fds)) = to_send.recv().await {
+            let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+            if channel.send(&message, &fds).await.is_err() {
                 break;
             }
         }
@@ -783,27 +923,35 @@ async fn converse(
     };
     let listening = async {
         loop {
-            match channel.recv::<FromWorker>().await {
+            let command = match channel.recv::<FromWorker>().await {
                 Ok(None) => break,
                 Ok(Some((FromWorker::Report(report), _))) => {
-                    count(&tenant, &report);
+                    count(tenant, &report);
                     shared.logs.take(&tenant.name, report);
+                    continue;
                 }
                 Ok(Some((FromWorker::WantDoor, _))) => {
-                    if let Err(error) = open_door(&channel, &tenant, &shared).await {
+                    if let Err(error) = open_door(&channel, tenant, shared).await {
                         warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "door");
                     }
+                    continue;
                 }
-                Ok(Some((message, _))) => {
-                    if inbox.send(Command::FromWorker(worker, message)).await.is_err() {
-                        break;
-                    }
+                Ok(Some((FromWorker::Pass(passing), fds))) if passing.len() == fds.len() => {
+                    Command::PassedOn(worker, fds.into_iter().zip(passing).collect())
                 }
+                Ok(Some((FromWorker::Pass(_), _))) => {
+                    warn!(tenant = %tenant.name, worker = worker.0, "a message without its descriptors");
+                    break;
+                }
+                Ok(Some((message, _))) => Command::FromWorker(worker, message),
                 Err(error) => {
                     // Broken or hostile: without its control socket it ends.
                     warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "control socket");
                     break;
                 }
+            };
+            if inbox.send(command).await.is_err() {
+                break;
             }
         }
     };

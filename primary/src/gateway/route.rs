@@ -17,8 +17,8 @@ pub enum Target<'a> {
 
 /// `host` is the request's `Host` or the authority of its target; `path` as it was sent.
 pub fn route<'a>(host: Option<&str>, path: &'a str, domain: Option<&str>) -> Target<'a> {
-    if let Some(label) = host.and_then(|host| tenant_label(host, domain)) {
-        return label.parse().map_or(Target::Nobody, Target::Host);
+    if let Some(tenant) = host.and_then(|host| TenantName::of_host(host, domain)) {
+        return tenant.map_or(Target::Nobody, Target::Host);
     }
     let Some(below) = path.strip_prefix("/t/") else { return Target::Platform };
     let name = below.split('/').next().expect("a split has a first part");
@@ -29,19 +29,6 @@ pub fn route<'a>(host: Option<&str>, path: &'a str, domain: Option<&str>) -> Tar
         }
         Err(_) => Target::Nobody,
     }
-}
-
-/// What stands before `.localhost` or the domain, in lower case.
-fn tenant_label(host: &str, domain: Option<&str>) -> Option<String> {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let name = name.to_ascii_lowercase();
-    [Some("localhost"), domain].into_iter().flatten().find_map(|domain| {
-        let label = name.strip_suffix(&domain.to_ascii_lowercase())?.strip_suffix('.')?;
-        Some(label.to_owned())
-    })
 }
 
 #[cfg(test)]

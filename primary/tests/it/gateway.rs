@@ -149,8 +149,8 @@ fn a_sleeping_tenant_is_woken_through_the_front_door() {
 }
 
 #[test]
-fn one_connection_serves_many_tenants() {
-    let host = Host::start();
+fn one_connection_serves_many_tenants_where_none_is_handed_over() {
+    let host = Host::with(&["--handover", "never"]);
     let (red, blue) = (host.tenant("red"), host.tenant("blue"));
     red.deploy("one", guests::version_one());
     blue.deploy("one", guests::version_two());

@@ -28,6 +28,8 @@ guests! {
     no_response
     prints
     reads_env
+    repeats_one
+    repeats_two
     slow
     streams
     traps

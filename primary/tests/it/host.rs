@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, PipeReader};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -21,6 +21,16 @@ pub const ADMIN_TOKEN: &str = "hearth_the-admin-token-of-the-tests-and-of-none-e
 /// that something else has is skipped by the host.
 const PORTS_EACH: u16 = 24;
 static NEXT_PORT: AtomicU16 = AtomicU16::new(20_000);
+
+/// A port that nobody has, and no host of these tests takes.
+pub fn spare_port() -> u16 {
+    loop {
+        let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 pub struct Host {
     directory: TempDir,
@@ -100,6 +110,33 @@ impl Host {
             token: made["token"].as_str().unwrap().to_owned(),
             front: self.front,
         }
+    }
+
+    /// Connections at the front door that went to a worker, rather than being proxied.
+    #[track_caller]
+    pub fn handed_over(&self) -> u64 {
+        self.figure(r#"hearth_front_connections_total{way="handed_over"}"#)
+    }
+
+    #[track_caller]
+    pub fn proxied(&self) -> u64 {
+        self.figure(r#"hearth_front_connections_total{way="proxied"}"#)
+    }
+
+    /// One figure for Prometheus; zero where nothing has been counted.
+    #[track_caller]
+    pub fn figure(&self, name: &str) -> u64 {
+        let said = self.send(&Request::new("GET", "/metrics")).expect(200).text();
+        let value = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until the tenant sleeps, and the kernel knows of no process that serves it.
+    #[track_caller]
+    pub fn sleeps(&self, tenant: &Tenant) {
+        eventually("sleep", || {
+            (tenant.state() == "asleep" && self.workers(tenant).is_empty()).then_some(())
+        });
     }
 
     /// The processes that serve this tenant, as the kernel sees them.
@@ -337,6 +374,18 @@ impl Tenant {
     #[track_caller]
     pub fn state(&self) -> String {
         self.ask("/worker")["state"].as_str().unwrap().to_owned()
+    }
+
+    /// Connections that the host keeps for it until they speak.
+    #[track_caller]
+    pub fn parked(&self) -> u64 {
+        self.ask("/worker")["parked"].as_u64().unwrap()
+    }
+
+    #[track_caller]
+    pub fn rollback(&self, path: &str, version: u64) -> Value {
+        let request = self.api("POST", &format!("/functions{path}/rollback"));
+        request.json(&json!({ "version": version })).send(self.front).expect(200).json()
     }
 }
 

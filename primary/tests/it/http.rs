@@ -24,6 +24,11 @@ impl Answer {
         find(&self.headers, name)
     }
 
+    /// Whether it says that the connection ends with it.
+    pub fn closes(&self) -> bool {
+        self.header("connection").is_some_and(|value| value.to_ascii_lowercase().contains("close"))
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -199,6 +204,7 @@ impl Connection {
         let line = self.line()?;
         let status = line
             .strip_prefix("HTTP/1.1 ")
+            .or(line.strip_prefix("HTTP/1.0 "))
             .and_then(|rest| rest.get(..3)?.parse().ok())
             .ok_or_else(|| malformed(&line))?;
         Ok(Answer { status, headers: self.fields()?, body: Vec::new(), trailers: Vec::new() })
@@ -248,6 +254,12 @@ impl Connection {
             Ok(bytes) => bytes.is_empty(),
             Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
         }
+    }
+
+    /// This end's address and the peer's.
+    pub fn ends(&self) -> (SocketAddr, SocketAddr) {
+        let stream = self.stream.get_ref();
+        (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
     }
 
     pub fn finish_sending(&self) -> io::Result<()> {

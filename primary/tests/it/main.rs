@@ -1,8 +1,9 @@
 //! The whole system as real processes, spoken to as its users do: HTTP, the command line,
 //! signals. Each test has a host of its own; none waits for time to pass where it can ask.
 //!
-//! The host's side is `host.rs`, the kernel's `processes.rs`, the wire's `http.rs`, and the
-//! functions that are uploaded `guests.rs`; every other file is one part of what Hearth promises.
+//! The host's side is `host.rs`, the kernel's `processes.rs`, the wire's `http.rs`, many clients'
+//! `traffic.rs`, a proxy's `nginx.rs`, and the functions that are uploaded `guests.rs`; every
+//! other file is one part of what Hearth promises.
 
 mod api;
 mod calls;
@@ -12,10 +13,12 @@ mod crashes;
 mod durability;
 mod gateway;
 mod guests;
+mod handover;
 mod host;
 mod http;
 mod limits;
 mod logs;
+mod nginx;
 mod processes;
 mod protocol;
 mod refused_uploads;
@@ -23,4 +26,5 @@ mod sleeping;
 mod stopping;
 mod swaps;
 mod tenants;
+mod traffic;
 mod versions;

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::ptrace::{self, Event};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -93,6 +95,37 @@ fn listener(port: u16) -> Option<u64> {
         (columns.get(1) == Some(&local.as_str()) && columns.get(3) == Some(&LISTEN))
             .then(|| columns[9].parse().ok())?
     })
+}
+
+/// The server's end of a connection over the IPv4 loopback.
+pub struct FarEnd {
+    /// Whether a process has it; else it waits in the listener's queue.
+    pub accepted: bool,
+    /// Bytes that have arrived and that nobody has read.
+    pub unread: u64,
+}
+
+/// Of the connection with these two ends; `None` once the kernel has forgotten it.
+pub fn far_end((client, server): (SocketAddr, SocketAddr)) -> Option<FarEnd> {
+    let name = |address: SocketAddr| match address {
+        SocketAddr::V4(at) => format!("{:08X}:{:04X}", at.ip().to_bits().to_be(), at.port()),
+        SocketAddr::V6(_) => unreachable!("the tests speak IPv4"),
+    };
+    let (local, remote) = (name(server), name(client));
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    table.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let its = columns.get(1) == Some(&&*local) && columns.get(2) == Some(&&*remote);
+        let (_, unread) = columns.get(4).filter(|_| its)?.split_once(':')?;
+        let unread = u64::from_str_radix(unread, 16).ok()?;
+        Some(FarEnd { accepted: columns[9] != "0", unread })
+    })
+}
+
+/// Lets this process, and those that it starts, have as many descriptors as the machine allows.
+pub fn allow_many_descriptors() {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
 }
 
 /// Something done over and over beside the test, until it is stopped or dropped.

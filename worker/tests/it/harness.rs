@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use hearth_wire::{
     CompileReply, CompileRequest, ExitStatus, FromWorker, FromZygote, Manifest, ManifestFunction,
-    ModuleDigest, OptionsPatch, Origin, Report, Start, ToWorker, ToZygote, TokenGrant, VERSION,
+    ModuleDigest, OptionsPatch, Origin, Passing, Report, Start, ToWorker, ToZygote, TokenGrant,
+    VERSION,
 };
 use sha2::{Digest, Sha256};
 
@@ -239,6 +240,7 @@ pub fn start(generation: u64) -> Start {
         idle: Duration::from_secs(600),
         woken_at: None,
         trusted_proxies: vec![],
+        domain: None,
     }
 }
 
@@ -249,6 +251,8 @@ pub struct Worker {
     pub pid: Option<i32>,
     child: Option<Child>,
     pub reports: Report,
+    /// What came with the message that was heard last.
+    came: Vec<OwnedFd>,
 }
 
 impl Worker {
@@ -260,7 +264,7 @@ impl Worker {
     ) -> Self {
         let listener = listener.try_clone().unwrap();
         let address = listener.local_addr().unwrap();
-        Self { control, listener, address, pid, child, reports: Report::default() }
+        Self { control, listener, address, pid, child, reports: Report::default(), came: vec![] }
     }
 
     /// Ready, accepting, and with its tokens.
@@ -297,9 +301,12 @@ impl Worker {
         let deadline = Instant::now() + PATIENCE;
         loop {
             wait_readable(&self.control, deadline.saturating_duration_since(Instant::now()));
-            match hearth_wire::recv::<FromWorker>(&self.control).unwrap()?.0 {
-                FromWorker::Report(report) => self.gather(report),
-                other => return Some(other),
+            match hearth_wire::recv::<FromWorker>(&self.control).unwrap()? {
+                (FromWorker::Report(report), _) => self.gather(report),
+                (other, came) => {
+                    self.came = came;
+                    return Some(other);
+                }
             }
         }
     }
@@ -322,6 +329,32 @@ impl Worker {
                 other => panic!("{other:?} instead of a report"),
             }
         }
+    }
+
+    /// Takes the connections that it passes on until there are so many, each batch confirmed.
+    pub fn passed(&mut self, connections: usize) -> Vec<(OwnedFd, Passing)> {
+        let mut passed = Vec::new();
+        while passed.len() < connections {
+            let FromWorker::Pass(batch) = self.hear() else { panic!("it passes nothing on") };
+            let came = std::mem::take(&mut self.came);
+            assert!(came.len() == batch.len() && batch.len() <= Passing::MOST);
+            passed.extend(came.into_iter().zip(batch));
+            self.say(&ToWorker::Passed);
+        }
+        assert_eq!(passed.len(), connections);
+        passed
+    }
+
+    /// Brings it connections, and waits until it has confirmed them.
+    pub fn take(&mut self, connections: Vec<(OwnedFd, Passing)>) {
+        self.bring(connections);
+        assert_eq!(self.hear(), FromWorker::Passed);
+    }
+
+    pub fn bring(&self, connections: Vec<(OwnedFd, Passing)>) {
+        let (fds, batch): (Vec<_>, Vec<_>) = connections.into_iter().unzip();
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        hearth_wire::send(&self.control, &ToWorker::Pass(batch), &fds).unwrap();
     }
 
     pub fn link(&self, origin: Origin) -> UnixStream {

@@ -3,5 +3,6 @@
 
 mod calls;
 mod compile;
+mod handover;
 mod harness;
 mod life;

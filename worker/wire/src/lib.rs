@@ -9,6 +9,7 @@ mod digest;
 pub mod limits;
 mod manifest;
 mod message;
+mod moment;
 mod name;
 mod options;
 mod problem;
@@ -19,9 +20,10 @@ mod token;
 pub use digest::{DigestError, ModuleDigest};
 pub use manifest::{Generation, HandlerKind, Manifest, ManifestFunction, Version};
 pub use message::{
-    CallRecord, CompileReply, CompileRequest, Diagnosis, ExitStatus, FromWorker, FromZygote,
-    LogLine, LogStream, Origin, Outcome, Report, Start, ToWorker, ToZygote, VERSION,
+    CallRecord, CompileReply, CompileRequest, Diagnosis, Entry, ExitStatus, FromWorker, FromZygote,
+    LogLine, LogStream, Origin, Outcome, Passing, Report, Start, ToWorker, ToZygote, VERSION,
 };
+pub use moment::Moment;
 pub use name::{FunctionPath, NameError, TenantName};
 pub use options::{Auth, Options, OptionsError, OptionsPatch, PathMatch};
 pub use problem::{Code, PROBLEM_JSON, Problem};

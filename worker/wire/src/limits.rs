@@ -1,5 +1,7 @@
 //! The platform's bounds that more than one process must agree on.
 
+use std::time::Duration;
+
 /// A tenant's functions in one generation.
 pub const FUNCTIONS_MAX: usize = 100;
 /// Tokens of one tenant; all of them are told to its worker in one message.
@@ -31,6 +33,16 @@ pub const CALLS_RUNNING_MAX: usize = 64;
 pub const CALLS_WAITING_MAX: usize = 256;
 /// Connections of one tenant that its worker serves at once.
 pub const CONNECTIONS_MAX: usize = 1_000;
+
+/// The bytes of a connection that were read and not parsed: a request's head, and what came
+/// with it in one read.
+pub const HEAD_MAX_BYTES: usize = 32 << 10;
+pub const READ_MAX_BYTES: usize = 16 << 10;
+pub const UNREAD_MAX_BYTES: usize = HEAD_MAX_BYTES + READ_MAX_BYTES;
+/// From a head's first byte to its last.
+pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// Of a connection, without a byte before the first request or between two.
+pub const SILENCE_MAX: Duration = Duration::from_secs(75);
 
 /// One log line; what is longer is cut.
 pub const LOG_LINE_MAX_BYTES: usize = 8 << 10;

@@ -3,8 +3,8 @@
 //! ```text
 //! primary ── ToZygote ──► zygote       Fork carries [control, listener, release]
 //!         ◄─ FromZygote ──             Forked carries [pidfd]
-//! primary ── ToWorker ──► worker       Link and Door carry one end of a stream socket
-//!         ◄─ FromWorker ──
+//! primary ── ToWorker ──► worker       Link and Door carry one end of a stream socket,
+//!         ◄─ FromWorker ──             Pass, either way, the connections that it names
 //! primary ── CompileRequest ──► compile    carries [module, artifact]
 //!         ◄─ CompileReply ──
 //! ```
@@ -18,11 +18,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::ModuleDigest;
 use crate::manifest::{Generation, HandlerKind, Version};
+use crate::moment::Moment;
 use crate::name::{FunctionPath, TenantName};
+use crate::socket::{FDS_MAX, FRAME_MAX};
 use crate::token::TokenGrant;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToZygote {
@@ -83,11 +85,19 @@ pub enum ToWorker {
         grants: Vec<TokenGrant>,
     },
     Accept,
-    /// Take no new connection, finish what runs, close what idles. Answered by `Quiesced` once
-    /// nothing new is taken; the worker exits when its last connection is done.
+    /// Take no new connection and no further request, finish what runs, and pass on every
+    /// connection that is between two. Answered by `Quiesced` once nothing new is taken; the
+    /// worker exits when its last connection is gone.
     Quiesce,
-    /// The answer to `Leaving`: the primary watches the listener again.
+    /// The same, with nobody left to pass connections on to: they are closed politely.
+    Close,
+    /// The answer to `Leaving`: the primary watches the listener again, and takes connections.
     Leave,
+    /// Connections from outside that have something to say. Answered by `Passed` before a byte
+    /// of them is read.
+    Pass(Vec<Passing>),
+    /// The last `Pass` has arrived; the next one may come.
+    Passed,
     /// With a stream socket that speaks HTTP/1.1 like a connection from outside.
     Link(Origin),
     /// With a stream socket that speaks HTTP/2 to the primary. The answer to `WantDoor`.
@@ -101,11 +111,51 @@ pub struct Start {
     pub generation: Generation,
     /// A worker without a call for this long says `Leaving`.
     pub idle: Duration,
-    /// When the connection or call that woke the tenant was seen: nanoseconds of
-    /// CLOCK_MONOTONIC, which all processes share. `None` where a swap started the worker.
-    pub woken_at: Option<u64>,
+    /// When the connection or call that woke the tenant was seen. `None` where a swap started
+    /// the worker.
+    pub woken_at: Option<Moment>,
     /// Networks of peers whose `Forwarded` and `X-Forwarded-*` are believed, as CIDR.
     pub trusted_proxies: Vec<String>,
+    /// Below which tenants have names of their own, besides `localhost`.
+    pub domain: Option<String>,
+}
+
+/// A connection from outside that is between two requests, on its way to another process. Its
+/// descriptor comes with the message, at the same place in the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passing {
+    /// What was read of it and not parsed, at most [`crate::limits::UNREAD_MAX_BYTES`].
+    pub unread: Vec<u8>,
+    /// Since when it waits: for the rest of a head that has begun, else for the next one.
+    pub since: Moment,
+    pub entry: Entry,
+}
+
+impl Passing {
+    /// Connections in one message.
+    pub const MOST: usize = FDS_MAX;
+    /// A moment, an entry and the length of what is unread.
+    const REST_BYTES: usize = 16;
+
+    /// How many of these go into one message, given what is unread of each: at least one.
+    pub fn batch(unread: impl IntoIterator<Item = usize>) -> usize {
+        let mut room = FRAME_MAX - Self::REST_BYTES;
+        let fits = unread.into_iter().take(Self::MOST).take_while(|unread| {
+            let left = room.checked_sub(unread + Self::REST_BYTES);
+            room = left.unwrap_or(room);
+            left.is_some()
+        });
+        fits.count()
+    }
+}
+
+/// Where a connection from outside came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// The tenant's own port.
+    Port,
+    /// The front door: each of its requests must name the tenant.
+    Front,
 }
 
 /// Where a linked connection's calls come from; proved by the descriptor it came on. The sender
@@ -137,6 +187,10 @@ pub enum FromWorker {
         serial: u64,
     },
     WantDoor,
+    /// Connections that are not this worker's any more. Answered by `Passed`.
+    Pass(Vec<Passing>),
+    /// The last `Pass` has arrived, and nothing of it has been read yet.
+    Passed,
     Report(Report),
 }
 
@@ -237,4 +291,28 @@ pub enum CompileReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnosis {
     pub detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::UNREAD_MAX_BYTES;
+
+    fn passing(unread: usize) -> Passing {
+        let since = Moment::now();
+        Passing { unread: vec![0xff; unread], since, entry: Entry::Front }
+    }
+
+    #[test]
+    fn a_batch_fits_one_message() {
+        for unread in [&[0; 100][..], &[UNREAD_MAX_BYTES; 3], &[0, 40_000, 20_000, 9_000, 1], &[]] {
+            let batch = Passing::batch(unread.iter().copied());
+            assert_eq!(batch == 0, unread.is_empty());
+            let batch: Vec<_> = unread[..batch].iter().copied().map(passing).collect();
+            let bytes = postcard::to_allocvec(&ToWorker::Pass(batch)).unwrap();
+            assert!(bytes.len() <= FRAME_MAX, "{}", bytes.len());
+        }
+        assert_eq!(Passing::batch([0; 100]), Passing::MOST);
+        assert_eq!(Passing::batch([40_000, 20_000, 9_000]), 2);
+    }
 }

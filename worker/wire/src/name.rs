@@ -28,6 +28,21 @@ impl TenantName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The tenant that a host name means: what stands before `.localhost` or the domain, with or
+    /// without a port, in any case. `None` where the name is no tenant's address; an error where
+    /// it is one that no tenant can have.
+    pub fn of_host(host: &str, domain: Option<&str>) -> Option<Result<Self, NameError>> {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let name = name.to_ascii_lowercase();
+        [Some("localhost"), domain].into_iter().flatten().find_map(|domain| {
+            let label = name.strip_suffix(&domain.to_ascii_lowercase())?.strip_suffix('.')?;
+            Some(label.parse())
+        })
+    }
 }
 
 impl FromStr for TenantName {

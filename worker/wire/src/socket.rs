@@ -5,6 +5,7 @@
 //! either broken or hostile. Blocking and asynchronous ends mix freely, because every call says
 //! for itself whether it waits, and the socket's own flags are never touched.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,8 +23,8 @@ use tokio::io::unix::AsyncFd;
 
 /// The largest message, bytes. Well below the kernel's own bound for one packet (about 208 KiB).
 pub const FRAME_MAX: usize = 64 << 10;
-/// The most descriptors with one message.
-pub const FDS_MAX: usize = 4;
+/// The most descriptors with one message. The kernel would take 253.
+pub const FDS_MAX: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -146,12 +147,24 @@ fn transmit(
     }
 }
 
+thread_local! {
+    /// Kept, since most messages are a few bytes and clearing room for the largest costs more.
+    static PACKET: RefCell<Vec<u8>> = RefCell::new(vec![0; FRAME_MAX]);
+}
+
 fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> Result<Result<Packet, SocketError>, Errno> {
-    let mut bytes = vec![0; FRAME_MAX];
+    PACKET.with_borrow_mut(|bytes| receive_into(bytes, socket, flags))
+}
+
+fn receive_into(
+    bytes: &mut [u8],
+    socket: BorrowedFd<'_>,
+    flags: RecvFlags,
+) -> Result<Result<Packet, SocketError>, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let got = loop {
-        let into = &mut [IoSliceMut::new(&mut bytes)];
+        let into = &mut [IoSliceMut::new(bytes)];
         match recvmsg(socket, into, &mut ancillary, flags | RecvFlags::CMSG_CLOEXEC) {
             Ok(got) => break got,
             Err(Errno::INTR) => {}
@@ -170,8 +183,7 @@ fn receive(socket: BorrowedFd<'_>, flags: RecvFlags) -> Result<Result<Packet, So
     if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Ok(Err(SocketError::Truncated));
     }
-    bytes.truncate(got.bytes);
-    Ok(Ok((bytes, fds)))
+    Ok(Ok((bytes[..got.bytes].to_vec(), fds)))
 }
 
 #[cfg(test)]
@@ -184,10 +196,11 @@ mod tests {
     /// The bytes on the wire: a change here is a new [`VERSION`].
     #[test]
     fn golden_bytes() {
-        assert_eq!(encode(&ToZygote::Hello { version: VERSION }).unwrap(), [0, 1]);
+        assert_eq!(encode(&ToZygote::Hello { version: VERSION }).unwrap(), [0, 2]);
         assert_eq!(encode(&ToZygote::Fork { ticket: 300 }).unwrap(), [2, 0xac, 2]);
-        assert_eq!(encode(&ToWorker::Link(Origin::Api)).unwrap(), [5, 1]);
+        assert_eq!(encode(&ToWorker::Link(Origin::Api)).unwrap(), [8, 1]);
         assert_eq!(encode(&FromWorker::Leaving).unwrap(), [4]);
+        assert_eq!(encode(&FromWorker::Passed).unwrap(), [8]);
     }
 
     #[test]

@@ -1,0 +1,39 @@
+//! What it costs that a worker can give its connections away: the worker beside the same one
+//! that leaves them to hyper alone, under the same load at the tenant's own port.
+
+use crate::Setup;
+use crate::cores::Cores;
+use crate::host::{HELLO_ANSWER, Host, Placed};
+use crate::rounds::{Measured, Subject, by_turns};
+use crate::table::{Goal, Row};
+
+use super::BUSY;
+
+const OF_PLAIN_HYPER: Goal = Goal::AtLeast(0.95);
+
+pub fn measure(setup: &Setup, cores: Cores) -> anyhow::Result<Vec<Row>> {
+    let hosts = [Host::start(&setup.plain_hyper, &[])?, Host::start(&setup.programs, &[])?];
+    let subjects = [subject(&hosts[0], cores)?, subject(&hosts[1], cores)?];
+    let [plain, worker] = by_turns(cores, setup.rounds, BUSY, &subjects)?;
+    let both = |of: fn(&Measured) -> f64| (of(&plain), of(&worker));
+    let (plain_rate, rate) = both(|it| it.rate.median());
+    let (plain_cost, cost) = both(|it| it.cost.median());
+    let (plain_p99, p99) = both(|it| it.p99.median());
+    Ok(vec![
+        Row::ratio("worker, of one on plain hyper", &worker.rate_ratio, OF_PLAIN_HYPER),
+        Row::stated("its time an answer, of that one's", worker.cost_ratio.with_spread()),
+        Row::stated("answers a second: plain, worker", format!("{plain_rate:.0}, {rate:.0}")),
+        Row::stated("time an answer, us", format!("{plain_cost:.1}, {cost:.1}")),
+        Row::stated("99 of 100 answers within, ms", format!("{plain_p99:.1}, {p99:.1}")),
+    ])
+}
+
+fn subject(host: &Host, cores: Cores) -> anyhow::Result<Subject<'static>> {
+    host.place(cores, Placed::WorkerAlone)?;
+    Ok(Subject {
+        to: host.own,
+        request: host.hello(&host.own.to_string(), ""),
+        answer: HELLO_ANSWER,
+        pids: vec![host.worker()?],
+    })
+}

@@ -1,0 +1,63 @@
+//! Numbers of one kind, and what is said of them.
+
+use std::time::Duration;
+
+#[derive(Debug, Clone, Default)]
+pub struct Samples(Vec<f64>);
+
+impl Samples {
+    pub fn push(&mut self, sample: f64) {
+        self.0.push(sample);
+    }
+
+    pub fn push_milliseconds(&mut self, took: Duration) {
+        self.push(took.as_secs_f64() * 1_000.0);
+    }
+
+    pub fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+
+    pub fn least(&self) -> f64 {
+        self.quantile(0.0)
+    }
+
+    pub fn most(&self) -> f64 {
+        self.quantile(1.0)
+    }
+
+    /// For ratios: the median, and between which two all of them are.
+    pub fn with_spread(&self) -> String {
+        format!("{:.3}  ({:.3} to {:.3})", self.median(), self.least(), self.most())
+    }
+
+    /// The smallest sample that at least this part of all do not exceed. Nothing is no number.
+    pub fn quantile(&self, part: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (part * sorted.len() as f64).ceil() as usize;
+        sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+    }
+}
+
+impl Extend<f64> for Samples {
+    fn extend<I: IntoIterator<Item = f64>>(&mut self, samples: I) {
+        self.0.extend(samples);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_samples() {
+        let mut samples = Samples::default();
+        assert!(samples.median().is_nan());
+        samples.extend((1..=100).rev().map(f64::from));
+        let said = [samples.least(), samples.median(), samples.quantile(0.99), samples.most()];
+        assert_eq!(said, [1.0, 50.0, 99.0, 100.0]);
+        samples.push(0.0);
+        assert_eq!(samples.median(), 50.0);
+    }
+}

@@ -1,0 +1,75 @@
+//! The first moments of a connection at the front door: reads its first head, and gives the
+//! connection to its tenant's worker where `peek` says that it may. From then on no byte of it
+//! passes through here. What has been read goes along, either way.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use hearth_wire::limits::{HEAD_DEADLINE, SILENCE_MAX};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::Gateway;
+use super::peek::{HEAD_MAX_BYTES, Peek, peek};
+use super::proxy::Peer;
+use crate::config::Handover;
+
+impl Gateway {
+    /// The connection, with what was read of it, if the front door is to serve it. `None` where a
+    /// worker has it now, or where it came to its end.
+    pub async fn keep(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        stop: &CancellationToken,
+    ) -> Option<(TcpStream, Vec<u8>)> {
+        let mut since = Instant::now();
+        let mut unread = Vec::new();
+        if self.handover == Handover::Never || matches!(self.peer(peer.ip()), Peer::Trusted(_)) {
+            count("proxied");
+            return Some((stream, unread));
+        }
+        let tenant = loop {
+            match peek(&unread, self.domain.as_deref()) {
+                Peek::Incomplete => {}
+                Peek::Unusual => break None,
+                Peek::Tenant(tenant) => break Some(tenant),
+            }
+            let deadline = if unread.is_empty() { SILENCE_MAX } else { HEAD_DEADLINE };
+            let first = unread.is_empty();
+            unread.reserve(HEAD_MAX_BYTES - unread.len());
+            let read = tokio::select! {
+                read = stream.read_buf(&mut unread) => read,
+                () = tokio::time::sleep_until((since + deadline).into()) => return None,
+                // Whoever has begun gets an answer.
+                () = stop.cancelled() => break None,
+            };
+            match read {
+                Ok(0) | Err(_) => return None,
+                Ok(_) if first => since = Instant::now(),
+                Ok(_) => {}
+            }
+        };
+        let Some(tenant) = tenant else {
+            count("proxied");
+            return Some((stream, unread));
+        };
+        let stream = stream.into_std().ok()?;
+        match self.fleet.give(&tenant, stream, unread, since).await {
+            Ok(()) => {
+                count("handed_over");
+                None
+            }
+            // Why it cannot go there is told like to any other request.
+            Err((stream, unread)) => {
+                count("proxied");
+                Some((TcpStream::from_std(stream).ok()?, unread))
+            }
+        }
+    }
+}
+
+fn count(way: &'static str) {
+    metrics::counter!("hearth_front_connections_total", "way" => way).increment(1);
+}

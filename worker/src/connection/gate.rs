@@ -1,0 +1,555 @@
+//! When a connection may be read, when it may be passed on and when it is closed. Pure: knows
+//! phases, bytes and times, and no socket.
+//!
+//! ```text
+//!  Never ── request ──► InService ── head out ──► Answering ── body out ──► Responded
+//!                           ▲                                                  │
+//!                           └──────────────────── next request ───────────────┘
+//! ```
+//!
+//! In a drain no further request's head is taken. What is between two requests is passed on as
+//! it is. What is not goes on to its answer, and hyper is told to stop as soon as that answer's
+//! head is out: told earlier, it would say `connection: close` in it, and told while it waits
+//! for a first request it would wait for that one.
+
+use std::time::{Duration, Instant};
+
+use hearth_wire::limits::{HEAD_DEADLINE, SILENCE_MAX};
+
+/// For the last bytes of a connection that is being closed.
+pub const FINISH_DEADLINE: Duration = Duration::from_secs(10);
+/// A client that closed its side and has no answer after this long is taken for gone: TCP does
+/// not tell one that waits from one that left.
+const HALF_CLOSED_MAX: Duration = Duration::from_secs(10);
+/// What a client may keep us waiting in the middle of a body, either way: this long, and longer
+/// by what it has moved at the least rate.
+const SLOW_GRACE: Duration = Duration::from_secs(20);
+const SLOW_BYTES_PER_SECOND: u64 = 500;
+
+/// Whether the worker is coming to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    No,
+    /// Somebody else takes the connections.
+    HandOver,
+    /// Nobody does, since then.
+    Close(Instant),
+}
+
+/// How far the exchange is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// No request so far.
+    Never,
+    /// A request is read and its answer's head is not made.
+    InService,
+    /// The head is made, the body is on its way.
+    Answering,
+    /// At least one answer is complete, and no request has come since.
+    Responded,
+}
+
+/// What to do with the connection while nothing happens on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Until that moment, or until something happens.
+    Wait(Option<Instant>),
+    /// Nothing of it is under way here: it can go as it is.
+    HandOver,
+    /// What is under way is the last; told to hyper once.
+    Finish,
+    /// Its time is up.
+    Close,
+}
+
+/// Whether the next bytes may be taken from the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    Yes,
+    /// Asked once more right after this, it may be so.
+    AskAgain,
+    /// Not before the service wants more of the body.
+    WhenWanted,
+    /// The client has closed its side, and hyper may know.
+    Ended,
+    No,
+}
+
+/// Who is at the other end, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// A client, whose connection can be passed on and must be bounded.
+    Outside,
+    /// The primary, which closes what it has opened.
+    Primary,
+}
+
+/// One direction of a body, and how long its client has kept us waiting.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Pace {
+    bytes: u64,
+    waited: Duration,
+    waits_since: Option<Instant>,
+}
+
+impl Pace {
+    fn moved(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        if let Some(since) = self.waits_since.take() {
+            self.waited += since.elapsed();
+        }
+    }
+
+    fn waits(&mut self, now: Instant) {
+        self.waits_since.get_or_insert(now);
+    }
+
+    /// When it has waited too long, if it waits.
+    fn deadline(&self) -> Option<Instant> {
+        let earned = Duration::from_secs(self.bytes / SLOW_BYTES_PER_SECOND);
+        let patience = SLOW_GRACE.saturating_add(earned).saturating_sub(self.waited);
+        self.waits_since.map(|since| since + patience)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gate {
+    side: Side,
+    phase: Phase,
+    /// When the phase began.
+    since: Instant,
+    /// When the first byte of a head came that is not complete yet.
+    head_began: Option<Instant>,
+    /// Whether the request's body has not come whole.
+    body_left: bool,
+    /// Whether the service waits for more of it.
+    body_wanted: bool,
+    /// Whether the client sends its body only when it is told to, and has not been.
+    continue_owed: bool,
+    asked_again: bool,
+    incoming: Pace,
+    outgoing: Pace,
+    /// When the client closed its side, which hyper is not told while an answer is owed.
+    ended: Option<Instant>,
+    /// Client or answer asked for the connection to be closed after this exchange.
+    closes: bool,
+    finishing: bool,
+}
+
+impl Gate {
+    /// A connection that has waited since then, with bytes of a head or without.
+    pub fn new(side: Side, since: Instant, head_began: bool) -> Self {
+        Self {
+            side,
+            phase: Phase::Never,
+            since,
+            head_began: head_began.then_some(since),
+            body_left: false,
+            body_wanted: false,
+            continue_owed: false,
+            asked_again: false,
+            incoming: Pace::default(),
+            outgoing: Pace::default(),
+            ended: None,
+            closes: false,
+            finishing: false,
+        }
+    }
+
+    /// A request's head is complete.
+    pub fn requested(&mut self, has_body: bool, expects: bool, closes: bool, now: Instant) {
+        self.enter(Phase::InService, now);
+        self.body_left = has_body;
+        self.body_wanted = false;
+        self.continue_owed = has_body && expects;
+        self.incoming = Pace::default();
+        self.outgoing = Pace { waits_since: self.outgoing.waits_since, ..Pace::default() };
+        self.closes |= closes;
+    }
+
+    /// Its answer's head is made.
+    pub fn answering(&mut self, closes: bool, now: Instant) {
+        self.enter(Phase::Answering, now);
+        self.closes |= closes;
+    }
+
+    pub fn responded(&mut self, now: Instant) {
+        self.enter(Phase::Responded, now);
+    }
+
+    fn enter(&mut self, phase: Phase, now: Instant) {
+        self.phase = phase;
+        self.since = now;
+        self.head_began = None;
+    }
+
+    /// The service waits for more of it; with the first time hyper says `100 Continue`.
+    pub fn body_wanted(&mut self) {
+        self.body_wanted = true;
+        self.continue_owed = false;
+    }
+
+    pub fn body_came(&mut self, whole: bool) {
+        self.body_wanted = false;
+        self.body_left &= !whole;
+    }
+
+    pub fn finishing(&mut self) {
+        self.finishing = true;
+    }
+
+    pub fn body_is_left(&self) -> bool {
+        self.body_left
+    }
+
+    pub fn continue_is_owed(&self) -> bool {
+        self.continue_owed
+    }
+
+    /// Whether a head has begun and is not complete.
+    pub fn is_asking(&self) -> bool {
+        self.head_began.is_some()
+    }
+
+    /// Since when it waits for its client.
+    pub fn waits_since(&self) -> Instant {
+        self.head_began.unwrap_or(self.since)
+    }
+
+    /// Until the answer is out and the request's body has come, which can be in either order.
+    fn in_exchange(&self) -> bool {
+        match self.phase {
+            Phase::InService | Phase::Answering => true,
+            Phase::Responded => self.body_left,
+            Phase::Never => false,
+        }
+    }
+
+    pub fn may_read(&mut self, drains: bool) -> Reading {
+        // A link ends when the primary closes it, which is also something to read.
+        let drains = drains && self.side == Side::Outside;
+        match (self.in_exchange(), self.ended, drains) {
+            (false, Some(_), _) => Reading::Ended,
+            (true, Some(_), _) => Reading::No,
+            (_, None, false) => Reading::Yes,
+            (false, None, true) => Reading::No,
+            (true, None, true) if !self.body_left => Reading::No,
+            (true, None, true) if !self.body_wanted => Reading::WhenWanted,
+            // hyper also reads on when the service has not taken the body's last bytes yet. By
+            // the next time it has, and then these bytes are the next request's.
+            (true, None, true) if !std::mem::replace(&mut self.asked_again, true) => {
+                Reading::AskAgain
+            }
+            (true, None, true) => {
+                self.asked_again = false;
+                Reading::Yes
+            }
+        }
+    }
+
+    pub fn read(&mut self, bytes: usize) {
+        if self.in_exchange() {
+            self.incoming.moved(bytes);
+        } else {
+            self.head_began.get_or_insert_with(Instant::now);
+        }
+    }
+
+    pub fn read_waits(&mut self, now: Instant) {
+        if self.in_exchange() && self.body_left && self.body_wanted {
+            self.incoming.waits(now);
+        }
+    }
+
+    /// Whether hyper may be told.
+    pub fn read_ended(&mut self, now: Instant) -> bool {
+        self.ended.get_or_insert(now);
+        !self.in_exchange()
+    }
+
+    pub fn wrote(&mut self, bytes: usize) {
+        self.outgoing.moved(bytes);
+    }
+
+    pub fn write_waits(&mut self, now: Instant) {
+        self.outgoing.waits(now);
+    }
+
+    pub fn write_is_blocked(&self) -> bool {
+        self.outgoing.waits_since.is_some()
+    }
+
+    /// Whether a connection that hyper is done with can be another process's: everything that
+    /// was owed is out, and whatever comes next is a request's first byte.
+    pub fn can_be_handed_over(&self) -> bool {
+        self.side == Side::Outside
+            && self.finishing
+            && self.ended.is_none()
+            && !self.closes
+            && !self.body_left
+            && !self.write_is_blocked()
+    }
+
+    pub fn verdict(&self, drain: Drain, now: Instant) -> Verdict {
+        let until = |deadline: Instant, then: Verdict| {
+            if now < deadline { Verdict::Wait(Some(deadline)) } else { then }
+        };
+        if self.side == Side::Primary {
+            return Verdict::Wait(None);
+        }
+        if self.in_exchange() {
+            let gone = self.ended.filter(|_| self.phase == Phase::InService);
+            let gone = gone.map(|ended| ended + HALF_CLOSED_MAX);
+            let slow = [self.incoming.deadline(), self.outgoing.deadline(), gone];
+            let slow = slow.into_iter().flatten().min();
+            return match (slow, drain) {
+                (Some(deadline), _) if deadline <= now => Verdict::Close,
+                (_, Drain::HandOver) if self.phase == Phase::Answering && !self.finishing => {
+                    Verdict::Finish
+                }
+                // A call has its own deadline, and the answer's end is a new phase.
+                (deadline, _) => Verdict::Wait(deadline),
+            };
+        }
+        if let Some(slow) = self.outgoing.deadline() {
+            return until(slow, Verdict::Close);
+        }
+        if self.finishing {
+            return until(self.since + FINISH_DEADLINE, Verdict::Close);
+        }
+        match (drain, self.head_began) {
+            _ if self.ended.is_some() => Verdict::Finish,
+            (Drain::HandOver, _) if self.phase == Phase::Never => Verdict::HandOver,
+            (Drain::HandOver, _) => Verdict::Finish,
+            // Somebody is asking: nobody who asks is turned away.
+            (Drain::No | Drain::Close(_), Some(began)) => {
+                until(began + HEAD_DEADLINE, Verdict::Close)
+            }
+            (Drain::No, None) => until(self.since + SILENCE_MAX, Verdict::Finish),
+            (Drain::Close(asked), None) if self.phase == Phase::Never => {
+                until(asked.max(self.since) + HEAD_DEADLINE, Verdict::Finish)
+            }
+            (Drain::Close(_), None) => Verdict::Finish,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Phase::{Answering, InService, Never, Responded};
+    use proptest::prelude::*;
+
+    const PHASES: [Phase; 4] = [Never, InService, Answering, Responded];
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn gate(phase: Phase, since: Instant) -> Gate {
+        Gate { phase, ..Gate::new(Side::Outside, since, false) }
+    }
+
+    fn drains(asked: Instant) -> [Drain; 3] {
+        [Drain::No, Drain::HandOver, Drain::Close(asked)]
+    }
+
+    #[test]
+    fn a_call_is_never_cut_and_a_link_never_closed() {
+        let now = Instant::now();
+        let late = now + seconds(100_000);
+        for drain in drains(now) {
+            for phase in PHASES {
+                for head_began in [None, Some(now)] {
+                    let link = Gate { side: Side::Primary, head_began, ..gate(phase, now) };
+                    assert_eq!(link.verdict(drain, late), Verdict::Wait(None), "{link:?}");
+                }
+            }
+            assert_eq!(gate(InService, now).verdict(drain, late), Verdict::Wait(None));
+            let answering = match drain {
+                Drain::HandOver => Verdict::Finish,
+                Drain::No | Drain::Close(_) => Verdict::Wait(None),
+            };
+            assert_eq!(gate(Answering, now).verdict(drain, late), answering);
+            let told = Gate { finishing: true, ..gate(Answering, now) };
+            assert_eq!(told.verdict(drain, late), Verdict::Wait(None));
+        }
+    }
+
+    /// Between two exchanges: every phase, with and without a head begun, by every drain.
+    #[test]
+    fn when_a_connection_from_outside_is_closed_or_passed_on() {
+        let start = Instant::now();
+        let at = |s: u64| start + seconds(s);
+        let wait = |s: u64| Verdict::Wait(Some(at(s)));
+        let (no, pass, close) = (Drain::No, Drain::HandOver, Drain::Close(at(20)));
+        for (phase, head_began, drain, now, verdict) in [
+            (Never, None, no, 5, wait(75)),
+            (Never, None, no, 75, Verdict::Finish),
+            (Never, Some(30), no, 35, wait(40)),
+            (Never, Some(30), no, 40, Verdict::Close),
+            (Never, None, pass, 20, Verdict::HandOver),
+            (Never, Some(19), pass, 20, Verdict::HandOver),
+            (Never, None, close, 25, wait(30)),
+            (Never, None, close, 30, Verdict::Finish),
+            (Never, Some(21), close, 25, wait(31)),
+            (Never, Some(21), close, 31, Verdict::Close),
+            (Responded, None, no, 5, wait(75)),
+            (Responded, None, no, 75, Verdict::Finish),
+            (Responded, Some(30), no, 40, Verdict::Close),
+            (Responded, None, pass, 20, Verdict::Finish),
+            (Responded, Some(19), pass, 20, Verdict::Finish),
+            (Responded, None, close, 20, Verdict::Finish),
+            (Responded, Some(19), close, 20, wait(29)),
+            (Responded, Some(19), close, 29, Verdict::Close),
+        ] {
+            let gate = Gate { head_began: head_began.map(at), ..gate(phase, start) };
+            assert_eq!(gate.verdict(drain, at(now)), verdict, "{gate:?} {drain:?} at {now}");
+            let told = Gate { finishing: true, ..gate };
+            let finish = if now < 10 { wait(10) } else { Verdict::Close };
+            assert_eq!(told.verdict(drain, at(now)), finish, "{told:?} {drain:?} at {now}");
+            let ended = Gate { ended: Some(start), ..gate };
+            assert_eq!(ended.verdict(drain, at(now)), Verdict::Finish, "{ended:?}");
+        }
+    }
+
+    #[test]
+    fn a_half_closed_client_waits_for_an_answer_but_not_for_ever() {
+        let start = Instant::now();
+        let deadline = start + HALF_CLOSED_MAX;
+        for drain in drains(start) {
+            let waits = Gate { ended: Some(start), ..gate(InService, start) };
+            assert_eq!(waits.verdict(drain, start), Verdict::Wait(Some(deadline)));
+            assert_eq!(waits.verdict(drain, deadline), Verdict::Close);
+            // What it does not take any more the kernel tells.
+            let answered = Gate { ended: Some(start), finishing: true, ..gate(Answering, start) };
+            assert_eq!(answered.verdict(drain, deadline), Verdict::Wait(None));
+        }
+    }
+
+    #[test]
+    fn a_slow_client_earns_its_time_by_what_it_moves() {
+        let start = Instant::now();
+        let waits = |bytes, waited| Pace { bytes, waited, waits_since: Some(start) };
+        for (pace, patience) in [
+            (waits(0, Duration::ZERO), 20),
+            (waits(10_000, Duration::ZERO), 40),
+            (waits(10_000, seconds(15)), 25),
+            (waits(0, seconds(30)), 0),
+        ] {
+            let deadline = start + seconds(patience);
+            assert_eq!(pace.deadline(), Some(deadline), "{pace:?}");
+            for (gate, applies) in [
+                (Gate { incoming: pace, ..gate(InService, start) }, true),
+                (Gate { incoming: pace, finishing: true, ..gate(Answering, start) }, true),
+                (Gate { outgoing: pace, finishing: true, ..gate(Answering, start) }, true),
+                (Gate { outgoing: pace, ..gate(Responded, start) }, true),
+                (Gate { incoming: pace, ..gate(Responded, start) }, false),
+                (Gate { incoming: pace, body_left: true, ..gate(Responded, start) }, true),
+            ] {
+                for drain in drains(start) {
+                    let closes = gate.verdict(drain, deadline) == Verdict::Close;
+                    assert_eq!(closes, applies, "{gate:?} {drain:?}");
+                }
+            }
+        }
+        assert_eq!(Pace::default().deadline(), None);
+        let mut pace = waits(0, Duration::ZERO);
+        pace.moved(7);
+        assert_eq!((pace.bytes, pace.waits_since), (7, None));
+    }
+
+    /// Whether it drains, the phase, body left, body wanted, side closed: what is read.
+    #[test]
+    fn what_is_read_when() {
+        use Reading::{AskAgain, Ended, No, WhenWanted, Yes};
+        let now = Instant::now();
+        for phase in PHASES {
+            for (body_left, body_wanted) in [(false, false), (true, false), (true, true)] {
+                let exchange = match phase {
+                    InService | Answering => true,
+                    Responded => body_left,
+                    Never if body_left => continue,
+                    Never => false,
+                };
+                let open = Gate { body_left, body_wanted, ..gate(phase, now) };
+                assert_eq!({ open }.may_read(false), Yes, "{open:?}");
+                let ended = Gate { ended: Some(now), ..open };
+                for drains in [false, true] {
+                    let expected = if exchange { No } else { Ended };
+                    assert_eq!({ ended }.may_read(drains), expected, "{ended:?}");
+                }
+                let expected = match (exchange, body_left, body_wanted) {
+                    (false, ..) | (true, false, _) => [No, No],
+                    (true, true, false) => [WhenWanted, WhenWanted],
+                    (true, true, true) => [AskAgain, Yes],
+                };
+                let mut link = Gate { side: Side::Primary, ..open };
+                assert_eq!(link.may_read(true), Yes);
+                let mut draining = open;
+                assert_eq!([draining.may_read(true), draining.may_read(true)], expected);
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_begin_a_head_only_between_exchanges() {
+        let now = Instant::now();
+        for phase in PHASES {
+            let mut gate = gate(phase, now);
+            gate.read(1);
+            let began = gate.head_began;
+            assert_eq!(began.is_some(), matches!(phase, Never | Responded), "{phase:?}");
+            gate.read(1);
+            assert_eq!(gate.head_began, began, "the first byte counts");
+            gate.requested(false, false, false, now);
+            assert_eq!(gate.head_began, None);
+        }
+        assert!(Gate::new(Side::Outside, now, true).is_asking());
+    }
+
+    proptest! {
+        /// Whatever happens: nothing is handed over in the middle of an exchange, or with
+        /// something owed, and no head is read in a drain.
+        #[test]
+        fn nothing_is_handed_over_in_the_middle(events in prop::collection::vec(0..14, 0..60)) {
+            let now = Instant::now();
+            let mut gate = Gate::new(Side::Outside, now, false);
+            let mut drain = Drain::No;
+            for event in events {
+                match event {
+                    0 => gate.requested(true, false, false, now),
+                    1 => gate.requested(true, true, false, now),
+                    2 => gate.requested(false, false, true, now),
+                    3 if gate.phase == InService => gate.answering(false, now),
+                    4 if gate.phase == InService => gate.answering(true, now),
+                    5 if gate.phase == Answering => gate.responded(now),
+                    6 => gate.body_wanted(),
+                    7 => gate.body_came(false),
+                    8 => gate.body_came(true),
+                    9 => gate.read_waits(now),
+                    10 => drop(gate.read_ended(now)),
+                    11 => gate.write_waits(now),
+                    12 => gate.wrote(1),
+                    13 => drain = Drain::HandOver,
+                    _ => {}
+                }
+                match gate.verdict(drain, now) {
+                    Verdict::HandOver => {
+                        prop_assert!(gate.phase == Never && drain == Drain::HandOver);
+                        prop_assert!(!gate.closes && gate.ended.is_none());
+                    }
+                    Verdict::Finish => prop_assert!(gate.phase != InService && !gate.finishing),
+                    Verdict::Wait(_) | Verdict::Close => {}
+                }
+                let reads = gate.may_read(drain != Drain::No);
+                if drain != Drain::No && !gate.in_exchange() {
+                    prop_assert!(matches!(reads, Reading::No | Reading::Ended), "{:?}", reads);
+                }
+                if gate.closes || gate.body_left || gate.write_is_blocked() {
+                    prop_assert!(!gate.can_be_handed_over());
+                }
+            }
+        }
+    }
+}

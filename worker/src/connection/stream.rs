@@ -1,0 +1,120 @@
+//! A connection's bytes on their way to and from hyper: what was read before, then what the gate
+//! lets through. Tells the gate of every byte and of every wait.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use hearth_wire::limits::READ_MAX_BYTES;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+
+use super::Shared;
+use super::gate::{Drain, Reading};
+
+pub struct Gated<S> {
+    pub stream: S,
+    /// Read by somebody before us.
+    pub unread: Bytes,
+    pub shared: Shared,
+    pub drain: watch::Receiver<Drain>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let drains = *self.drain.borrow() == Drain::HandOver;
+        let reading = self.shared.lock().may_read(drains);
+        match reading {
+            Reading::Yes => {}
+            Reading::AskAgain => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Reading::WhenWanted => {
+                self.shared.wake_when_wanted(cx.waker());
+                return Poll::Pending;
+            }
+            Reading::Ended => return Poll::Ready(Ok(())),
+            Reading::No => return Poll::Pending,
+        }
+        if !self.unread.is_empty() {
+            let bytes = self.unread.len().min(into.remaining());
+            into.put_slice(&self.unread[..bytes]);
+            self.unread.advance(bytes);
+            self.shared.lock().read(bytes);
+            return Poll::Ready(Ok(()));
+        }
+        // So that what hyper has read and not parsed is bounded and fits into one message.
+        let mut bytes = [MaybeUninit::uninit(); READ_MAX_BYTES];
+        let most = into.remaining().min(READ_MAX_BYTES);
+        let mut buffer = ReadBuf::uninit(&mut bytes[..most]);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+        let mut gate = self.shared.lock();
+        match read {
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                if gate.read_ended(Instant::now()) { Poll::Ready(Ok(())) } else { Poll::Pending }
+            }
+            Poll::Ready(Ok(())) => {
+                gate.read(buffer.filled().len());
+                into.put_slice(buffer.filled());
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                gate.read_waits(Instant::now());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<S> Gated<S> {
+    fn note(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(Ok(bytes)) => self.shared.lock().wrote(*bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.shared.lock().write_waits(Instant::now()),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(&written);
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.note(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
