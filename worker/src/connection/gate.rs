@@ -22,9 +22,10 @@ pub const FINISH_DEADLINE: Duration = Duration::from_secs(10);
 /// not tell one that waits from one that left.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(10);
 /// What a client may keep us waiting in the middle of a body, either way: this long, and longer
-/// by what it has moved at the least rate.
+/// by what it moves, at the least rate, up to a bound.
 const SLOW_GRACE: Duration = Duration::from_secs(20);
 const SLOW_BYTES_PER_SECOND: u64 = 500;
+const SLOW_MAX: Duration = Duration::from_secs(60);
 
 /// Whether the worker is coming to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,19 +85,24 @@ pub enum Side {
     Primary,
 }
 
-/// One direction of a body, and how long its client has kept us waiting.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// One direction of a body, and how long its client may keep us waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Pace {
-    bytes: u64,
-    waited: Duration,
+    patience: Duration,
     waits_since: Option<Instant>,
 }
 
 impl Pace {
-    fn moved(&mut self, bytes: usize) {
-        self.bytes += bytes as u64;
+    fn new() -> Self {
+        Self { patience: SLOW_GRACE, waits_since: None }
+    }
+
+    fn moved(&mut self, bytes: usize, now: impl FnOnce() -> Instant) {
+        // Nobody is waited for as long as everything moves.
         if let Some(since) = self.waits_since.take() {
-            self.waited += since.elapsed();
+            let left = self.patience.saturating_sub(now().saturating_duration_since(since));
+            let earned = Duration::from_millis(bytes as u64 * 1_000 / SLOW_BYTES_PER_SECOND);
+            self.patience = left.saturating_add(earned).min(SLOW_MAX);
         }
     }
 
@@ -106,9 +112,7 @@ impl Pace {
 
     /// When it has waited too long, if it waits.
     fn deadline(&self) -> Option<Instant> {
-        let earned = Duration::from_secs(self.bytes / SLOW_BYTES_PER_SECOND);
-        let patience = SLOW_GRACE.saturating_add(earned).saturating_sub(self.waited);
-        self.waits_since.map(|since| since + patience)
+        self.waits_since.map(|since| since + self.patience)
     }
 }
 
@@ -148,8 +152,8 @@ impl Gate {
             body_wanted: false,
             continue_owed: false,
             asked_again: false,
-            incoming: Pace::default(),
-            outgoing: Pace::default(),
+            incoming: Pace::new(),
+            outgoing: Pace::new(),
             ended: None,
             closes: false,
             finishing: false,
@@ -162,8 +166,8 @@ impl Gate {
         self.body_left = has_body;
         self.body_wanted = false;
         self.continue_owed = has_body && expects;
-        self.incoming = Pace::default();
-        self.outgoing = Pace { waits_since: self.outgoing.waits_since, ..Pace::default() };
+        self.incoming = Pace::new();
+        self.outgoing = Pace { waits_since: self.outgoing.waits_since, ..Pace::new() };
         self.closes |= closes;
     }
 
@@ -249,7 +253,7 @@ impl Gate {
 
     pub fn read(&mut self, bytes: usize) {
         if self.in_exchange() {
-            self.incoming.moved(bytes);
+            self.incoming.moved(bytes, Instant::now);
         } else {
             self.head_began.get_or_insert_with(Instant::now);
         }
@@ -268,7 +272,7 @@ impl Gate {
     }
 
     pub fn wrote(&mut self, bytes: usize) {
-        self.outgoing.moved(bytes);
+        self.outgoing.moved(bytes, Instant::now);
     }
 
     pub fn write_waits(&mut self, now: Instant) {
@@ -430,33 +434,42 @@ mod tests {
     #[test]
     fn a_slow_client_earns_its_time_by_what_it_moves() {
         let start = Instant::now();
-        let waits = |bytes, waited| Pace { bytes, waited, waits_since: Some(start) };
-        for (pace, patience) in [
-            (waits(0, Duration::ZERO), 20),
-            (waits(10_000, Duration::ZERO), 40),
-            (waits(10_000, seconds(15)), 25),
-            (waits(0, seconds(30)), 0),
+        let at = |s: u64| start + seconds(s);
+        let mut pace = Pace::new();
+        pace.moved(1 << 30, || start);
+        assert_eq!((pace.deadline(), pace.patience), (None, SLOW_GRACE));
+        for (from, to, bytes, left) in [
+            (0, 10, 500, 11),
+            (10, 20, 10_000, 21),
+            (20, 30, 1 << 30, 60),
+            (30, 89, 500, 2),
+            (89, 99, 0, 0),
         ] {
-            let deadline = start + seconds(patience);
-            assert_eq!(pace.deadline(), Some(deadline), "{pace:?}");
-            for (gate, applies) in [
-                (Gate { incoming: pace, ..gate(InService, start) }, true),
-                (Gate { incoming: pace, finishing: true, ..gate(Answering, start) }, true),
-                (Gate { outgoing: pace, finishing: true, ..gate(Answering, start) }, true),
-                (Gate { outgoing: pace, ..gate(Responded, start) }, true),
-                (Gate { incoming: pace, ..gate(Responded, start) }, false),
-                (Gate { incoming: pace, body_left: true, ..gate(Responded, start) }, true),
-            ] {
-                for drain in drains(start) {
-                    let closes = gate.verdict(drain, deadline) == Verdict::Close;
-                    assert_eq!(closes, applies, "{gate:?} {drain:?}");
-                }
+            pace.waits(at(from));
+            assert_eq!(pace.deadline(), Some(at(from) + pace.patience));
+            pace.moved(bytes, || at(to));
+            assert_eq!((pace.patience, pace.waits_since), (seconds(left), None), "at {to}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_is_too_slow_is_cut_off() {
+        let start = Instant::now();
+        let pace = Pace { waits_since: Some(start), ..Pace::new() };
+        let deadline = start + SLOW_GRACE;
+        for (gate, applies) in [
+            (Gate { incoming: pace, ..gate(InService, start) }, true),
+            (Gate { incoming: pace, finishing: true, ..gate(Answering, start) }, true),
+            (Gate { outgoing: pace, finishing: true, ..gate(Answering, start) }, true),
+            (Gate { outgoing: pace, ..gate(Responded, start) }, true),
+            (Gate { incoming: pace, ..gate(Responded, start) }, false),
+            (Gate { incoming: pace, body_left: true, ..gate(Responded, start) }, true),
+        ] {
+            for drain in drains(start) {
+                let closes = gate.verdict(drain, deadline) == Verdict::Close;
+                assert_eq!(closes, applies, "{gate:?} {drain:?}");
             }
         }
-        assert_eq!(Pace::default().deadline(), None);
-        let mut pace = waits(0, Duration::ZERO);
-        pace.moved(7);
-        assert_eq!((pace.bytes, pace.waits_since), (7, None));
     }
 
     /// Whether it drains, the phase, body left, body wanted, side closed: what is read.

@@ -4,7 +4,7 @@
 use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hearth_wire::{Entry, FromWorker, Moment, Passing, ToWorker};
 
@@ -265,10 +265,10 @@ fn a_connection_from_the_front_door_leads_to_one_tenant() {
 fn an_old_beginning_is_not_made_young() {
     let mut next = worker();
     let (mut client, server) = from_front();
-    let since = Moment::from(std::time::Instant::now() - Duration::from_secs(9));
+    let since = Moment::from(Instant::now() - Duration::from_secs(9));
     let unread = b"POST /one HTTP/1.1\r\nho".to_vec();
     next.take(vec![(server.into(), Passing { unread, since, entry: Entry::Port })]);
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     assert!(is_closed(&mut client));
     assert!(begun.elapsed() < Duration::from_secs(8), "a new term: {:?}", begun.elapsed());
 }
@@ -290,4 +290,25 @@ fn an_answer_that_leaves_a_body_unasked_for_says_that_it_is_the_last() {
     let answered = ask(&mut client, head);
     assert_eq!((answered.status, answered.header("connection")), (200, Some("close")));
     assert!(is_closed(&mut client));
+}
+
+/// As long as the gate's patience, which is what is tested: one connection for each way.
+#[test]
+fn a_client_that_stops_in_the_middle_of_a_body_is_cut_off() {
+    let functions = [("/echo", "echo", "{}"), ("/big", "big_response", "{}")];
+    let mut worker = exec(&Release::new(1, &functions), start(1)).accept();
+    let begun = Instant::now();
+    let mut sends = worker.connect();
+    sends.write_all(post("/echo", "half").replace(": 4", ": 8").as_bytes()).unwrap();
+    let mut takes = worker.connect();
+    takes.write_all(post("/big?bytes=33554432", "").as_bytes()).unwrap();
+    let mut said = Vec::new();
+    let _ = sends.read_to_end(&mut said);
+    let waited = begun.elapsed();
+    assert!(waited > Duration::from_secs(15), "{waited:?} and {}", String::from_utf8_lossy(&said));
+    worker.await_report(|report| report.calls.len() == 2);
+    // Its answer was far more than the sockets between us hold.
+    let answered = answer(&mut takes);
+    assert!(answered.broken, "{} bytes came", answered.body.len());
+    assert_eq!(worker.call(&get("/$health")).status, 200);
 }
