@@ -103,7 +103,7 @@ impl Links {
                 Ok(response) => {
                     return Ok(response.map(|body| {
                         let links = matches!(origin, Origin::Gateway).then(|| self.clone());
-                        Body::new(LinkBody { body, lease: Some((link, links)) })
+                        Body::new(LinkBody { body, ended: false, lease: Some((link, links)) })
                     }));
                 }
                 Err(mut error) => match error.take_message() {
@@ -152,7 +152,19 @@ impl Links {
 /// An answer's body, and the link that it comes on.
 struct LinkBody {
     body: Incoming,
+    ended: bool,
     lease: Option<(Link, Option<Arc<Links>>)>,
+}
+
+impl Drop for LinkBody {
+    /// Gives the link back, if nothing of this answer is left on it. Nobody polls a body of known
+    /// length to its end: it is dropped with its last byte.
+    fn drop(&mut self) {
+        let whole = self.ended || http_body::Body::is_end_stream(&self.body);
+        if let Some((link, Some(links))) = self.lease.take().filter(|_| whole) {
+            links.give_back(link);
+        }
+    }
 }
 
 impl http_body::Body for LinkBody {
@@ -164,17 +176,14 @@ impl http_body::Body for LinkBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if frame.is_none()
-            && let Some((link, Some(links))) = self.lease.take()
-        {
-            links.give_back(link);
+        if frame.is_none() {
+            self.ended = true;
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        // Not before `poll_frame` said so: that is where the link is given back.
-        self.lease.is_none() && self.body.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {

@@ -165,3 +165,28 @@ fn one_connection_serves_many_tenants_where_none_is_handed_over() {
         connection.call(&Request::new("GET", "/healthz")).expect(200);
     }
 }
+
+#[test]
+fn one_call_after_the_other_takes_one_link() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("one", guests::version_one());
+    let [_, _, path] = tenant.doors();
+    let mut connection = Connection::open(path.to).unwrap();
+    let mut call = || connection.call(&path.request("POST", "/one").body("{}")).expect(200);
+    call();
+    let worker = host.workers(&tenant)[0];
+    let sockets = || {
+        let open = std::fs::read_dir(format!("/proc/{worker}/fd")).unwrap().flatten();
+        let open = open.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        let mut sockets: Vec<_> =
+            open.filter(|to| to.to_string_lossy().starts_with("socket:")).collect();
+        sockets.sort();
+        sockets
+    };
+    let before = sockets();
+    for _ in 0..20 {
+        call();
+    }
+    assert_eq!(sockets(), before);
+}
