@@ -129,7 +129,7 @@ impl Shared {
 pub async fn serve<S>(
     arrival: Arrival<S>,
     tenant: Arc<Tenant>,
-    mut drain: watch::Receiver<Drain>,
+    drain: watch::Receiver<Drain>,
 ) -> Option<Departure<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -146,14 +146,13 @@ where
     let service = service_fn({
         let (shared, tenant) = (shared.clone(), Arc::clone(&tenant));
         move |request: Request<Incoming>| {
-            let now = Instant::now();
             let version = request.version();
             let has_body = !request.body().is_end_stream();
             let expects = request.headers().contains_key(EXPECT);
             let closes = asks_to_close(version, request.headers());
-            shared.lock().requested(has_body, expects, closes, now);
+            shared.lock().requested(has_body, expects, closes);
             let waited = woken_at.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let cold = waited.map(|since| now.saturating_duration_since(since));
+            let cold = waited.map(|since| since.elapsed());
             let (tenant, shared, draining) =
                 (Arc::clone(&tenant), shared.clone(), draining.clone());
             let request = request.map(|body| Received::new(body, shared.clone()));
@@ -164,7 +163,7 @@ where
                 if ends || gate.continue_is_owed() {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                gate.answering(is_last(version, &answer), Instant::now());
+                gate.answering(is_last(version, &answer));
                 drop(gate);
                 Ok::<_, Infallible>(answer.map(|body| Answering { body, shared }))
             })
@@ -175,15 +174,14 @@ where
         .max_headers(HEADERS_MAX)
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), service);
-    let mut drained = pin!(async move {
-        let asked = drain.wait_for(|drain| *drain != Drain::No).await.map(|drain| *drain);
-        match asked {
-            Ok(drain) => drain,
-            // Its sender goes with the worker, and this task with it.
-            Err(_) => std::future::pending().await,
-        }
+    let mut drain_seen = drain.clone();
+    let mut told = pin!(async move {
+        // Fails where its sender goes with the worker, and this task with it.
+        let _ = drain_seen.wait_for(|drain| *drain != Drain::No).await;
     });
-    let mut asked = Drain::No;
+    // Both wake this task, which is always the same one: once polled they need no other look.
+    let mut is_listening = false;
+    let mut alarm_is_set = false;
     // A client in the middle of a head keeps the worker awake, as one in the middle of a call.
     let mut asking = None;
     let mut alarm = pin!(tokio::time::sleep(SILENCE_MAX));
@@ -203,14 +201,13 @@ where
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Broken),
                 Poll::Pending => {}
             }
-            if asked == Drain::No
-                && let Poll::Ready(now) = drained.as_mut().poll(cx)
-            {
-                asked = now;
+            if !std::mem::replace(&mut is_listening, true) {
+                let _ = told.as_mut().poll(cx);
             }
+            let asked = *drain.borrow();
             let (verdict, in_head) = {
                 let gate = shared.lock();
-                (gate.verdict(asked, Instant::now()), gate.is_asking() && side == Side::Outside)
+                (gate.verdict(asked, Instant::now), gate.is_asking() && side == Side::Outside)
             };
             if in_head != asking.is_some() {
                 asking = in_head.then(|| tenant.activity.begin());
@@ -223,8 +220,10 @@ where
                     // it with each request.
                     if deadline < alarm.deadline().into() || alarm.is_elapsed() {
                         alarm.as_mut().reset(deadline.into());
+                        alarm_is_set = false;
                     }
-                    if alarm.as_mut().poll(cx).is_pending() {
+                    if alarm_is_set || alarm.as_mut().poll(cx).is_pending() {
+                        alarm_is_set = true;
                         return Poll::Pending;
                     }
                 }
@@ -247,7 +246,7 @@ where
     let gate = *shared.lock();
     let taken = match end {
         End::Taken => true,
-        End::Done => asked == Drain::HandOver && gate.can_be_handed_over(),
+        End::Done => *drain.borrow() == Drain::HandOver && gate.can_be_handed_over(),
         End::Refused => false,
         End::Broken => return None,
     };

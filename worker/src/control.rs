@@ -303,9 +303,9 @@ impl Driver<'_> {
     async fn drive(mut self, mut life: Life) -> Result<Farewell, WorkerError> {
         let mut activity = self.tenant.activity.watch();
         loop {
+            self.settle_connections().await?;
             let seen = *activity.borrow_and_update();
             let now = Instant::now();
-            self.settle_connections().await?;
             let empty = self.is_empty() && seen.calls == 0;
             let mut actions = life.step(Event::Clock(seen), now);
             if empty {

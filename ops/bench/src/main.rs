@@ -47,7 +47,7 @@ struct Setup {
     #[arg(long, default_value = "target/wasm32-wasip2/release")]
     guests: PathBuf,
     /// How often those who are compared take turns
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(5..))]
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(5..))]
     rounds: u32,
 }
 

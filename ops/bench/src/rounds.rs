@@ -11,8 +11,9 @@ use crate::load::Load;
 use crate::samples::Samples;
 
 /// What a round's first answers cost is no one's figure.
-const WARMING: Duration = Duration::from_millis(200);
-const WINDOW: Duration = Duration::from_secs(1);
+const WARMING: Duration = Duration::from_millis(100);
+/// Short, and rather more of them: what disturbs lasts longer than one and so meets all subjects.
+const WINDOW: Duration = Duration::from_millis(500);
 
 /// Who is asked, for what, and what must be answered.
 pub struct Subject<'a> {
@@ -38,17 +39,17 @@ pub struct Measured {
     pub p99: Samples,
 }
 
-/// Measures all of them `rounds` times, on as many connections as are asked for.
+/// Measures all of them `rounds` times more, on as many connections as are asked for.
 pub fn by_turns<const N: usize>(
     cores: Cores,
     rounds: u32,
     connections: usize,
     subjects: &[Subject<'_>; N],
-) -> anyhow::Result<[Measured; N]> {
-    let mut all = std::array::from_fn(|_| Measured::default());
+    all: &mut [Measured; N],
+) -> anyhow::Result<()> {
     for _ in 0..rounds {
         let mut first = None;
-        for (subject, measured) in subjects.iter().zip(&mut all) {
+        for (subject, measured) in subjects.iter().zip(&mut *all) {
             let turn = cores.on_the_loads(|| turn(subject, connections))?;
             let (rate, cost) = *first.get_or_insert((turn.rate, turn.cost));
             measured.rate.push(turn.rate);
@@ -58,7 +59,7 @@ pub fn by_turns<const N: usize>(
             measured.p99.push(turn.latencies.quantile(0.99));
         }
     }
-    Ok(all)
+    Ok(())
 }
 
 struct Turn {

@@ -120,7 +120,7 @@ impl Pace {
 pub struct Gate {
     side: Side,
     phase: Phase,
-    /// When the phase began.
+    /// When it began to wait for a request; of no meaning in an exchange.
     since: Instant,
     /// When the first byte of a head came that is not complete yet.
     head_began: Option<Instant>,
@@ -161,8 +161,8 @@ impl Gate {
     }
 
     /// A request's head is complete.
-    pub fn requested(&mut self, has_body: bool, expects: bool, closes: bool, now: Instant) {
-        self.enter(Phase::InService, now);
+    pub fn requested(&mut self, has_body: bool, expects: bool, closes: bool) {
+        self.enter(Phase::InService);
         self.body_left = has_body;
         self.body_wanted = false;
         self.continue_owed = has_body && expects;
@@ -172,18 +172,18 @@ impl Gate {
     }
 
     /// Its answer's head is made.
-    pub fn answering(&mut self, closes: bool, now: Instant) {
-        self.enter(Phase::Answering, now);
+    pub fn answering(&mut self, closes: bool) {
+        self.enter(Phase::Answering);
         self.closes |= closes;
     }
 
     pub fn responded(&mut self, now: Instant) {
-        self.enter(Phase::Responded, now);
+        self.enter(Phase::Responded);
+        self.since = now;
     }
 
-    fn enter(&mut self, phase: Phase, now: Instant) {
+    fn enter(&mut self, phase: Phase) {
         self.phase = phase;
-        self.since = now;
         self.head_began = None;
     }
 
@@ -259,9 +259,9 @@ impl Gate {
         }
     }
 
-    pub fn read_waits(&mut self, now: Instant) {
+    pub fn read_waits(&mut self) {
         if self.in_exchange() && self.body_left && self.body_wanted {
-            self.incoming.waits(now);
+            self.incoming.waits(Instant::now());
         }
     }
 
@@ -294,9 +294,10 @@ impl Gate {
             && !self.write_is_blocked()
     }
 
-    pub fn verdict(&self, drain: Drain, now: Instant) -> Verdict {
+    /// `now` is asked where something has a deadline.
+    pub fn verdict(&self, drain: Drain, now: impl Fn() -> Instant) -> Verdict {
         let until = |deadline: Instant, then: Verdict| {
-            if now < deadline { Verdict::Wait(Some(deadline)) } else { then }
+            if now() < deadline { Verdict::Wait(Some(deadline)) } else { then }
         };
         if self.side == Side::Primary {
             return Verdict::Wait(None);
@@ -307,7 +308,7 @@ impl Gate {
             let slow = [self.incoming.deadline(), self.outgoing.deadline(), gone];
             let slow = slow.into_iter().flatten().min();
             return match (slow, drain) {
-                (Some(deadline), _) if deadline <= now => Verdict::Close,
+                (Some(deadline), _) if deadline <= now() => Verdict::Close,
                 (_, Drain::HandOver) if self.phase == Phase::Answering && !self.finishing => {
                     Verdict::Finish
                 }
@@ -366,17 +367,17 @@ mod tests {
             for phase in PHASES {
                 for head_began in [None, Some(now)] {
                     let link = Gate { side: Side::Primary, head_began, ..gate(phase, now) };
-                    assert_eq!(link.verdict(drain, late), Verdict::Wait(None), "{link:?}");
+                    assert_eq!(link.verdict(drain, || late), Verdict::Wait(None), "{link:?}");
                 }
             }
-            assert_eq!(gate(InService, now).verdict(drain, late), Verdict::Wait(None));
+            assert_eq!(gate(InService, now).verdict(drain, || late), Verdict::Wait(None));
             let answering = match drain {
                 Drain::HandOver => Verdict::Finish,
                 Drain::No | Drain::Close(_) => Verdict::Wait(None),
             };
-            assert_eq!(gate(Answering, now).verdict(drain, late), answering);
+            assert_eq!(gate(Answering, now).verdict(drain, || late), answering);
             let told = Gate { finishing: true, ..gate(Answering, now) };
-            assert_eq!(told.verdict(drain, late), Verdict::Wait(None));
+            assert_eq!(told.verdict(drain, || late), Verdict::Wait(None));
         }
     }
 
@@ -408,12 +409,12 @@ mod tests {
             (Responded, Some(19), close, 29, Verdict::Close),
         ] {
             let gate = Gate { head_began: head_began.map(at), ..gate(phase, start) };
-            assert_eq!(gate.verdict(drain, at(now)), verdict, "{gate:?} {drain:?} at {now}");
+            assert_eq!(gate.verdict(drain, || at(now)), verdict, "{gate:?} {drain:?} at {now}");
             let told = Gate { finishing: true, ..gate };
             let finish = if now < 10 { wait(10) } else { Verdict::Close };
-            assert_eq!(told.verdict(drain, at(now)), finish, "{told:?} {drain:?} at {now}");
+            assert_eq!(told.verdict(drain, || at(now)), finish, "{told:?} {drain:?} at {now}");
             let ended = Gate { ended: Some(start), ..gate };
-            assert_eq!(ended.verdict(drain, at(now)), Verdict::Finish, "{ended:?}");
+            assert_eq!(ended.verdict(drain, || at(now)), Verdict::Finish, "{ended:?}");
         }
     }
 
@@ -423,11 +424,11 @@ mod tests {
         let deadline = start + HALF_CLOSED_MAX;
         for drain in drains(start) {
             let waits = Gate { ended: Some(start), ..gate(InService, start) };
-            assert_eq!(waits.verdict(drain, start), Verdict::Wait(Some(deadline)));
-            assert_eq!(waits.verdict(drain, deadline), Verdict::Close);
+            assert_eq!(waits.verdict(drain, || start), Verdict::Wait(Some(deadline)));
+            assert_eq!(waits.verdict(drain, || deadline), Verdict::Close);
             // What it does not take any more the kernel tells.
             let answered = Gate { ended: Some(start), finishing: true, ..gate(Answering, start) };
-            assert_eq!(answered.verdict(drain, deadline), Verdict::Wait(None));
+            assert_eq!(answered.verdict(drain, || deadline), Verdict::Wait(None));
         }
     }
 
@@ -466,7 +467,7 @@ mod tests {
             (Gate { incoming: pace, body_left: true, ..gate(Responded, start) }, true),
         ] {
             for drain in drains(start) {
-                let closes = gate.verdict(drain, deadline) == Verdict::Close;
+                let closes = gate.verdict(drain, || deadline) == Verdict::Close;
                 assert_eq!(closes, applies, "{gate:?} {drain:?}");
             }
         }
@@ -515,7 +516,7 @@ mod tests {
             assert_eq!(began.is_some(), matches!(phase, Never | Responded), "{phase:?}");
             gate.read(1);
             assert_eq!(gate.head_began, began, "the first byte counts");
-            gate.requested(false, false, false, now);
+            gate.requested(false, false, false);
             assert_eq!(gate.head_began, None);
         }
         assert!(Gate::new(Side::Outside, now, true).is_asking());
@@ -531,23 +532,23 @@ mod tests {
             let mut drain = Drain::No;
             for event in events {
                 match event {
-                    0 => gate.requested(true, false, false, now),
-                    1 => gate.requested(true, true, false, now),
-                    2 => gate.requested(false, false, true, now),
-                    3 if gate.phase == InService => gate.answering(false, now),
-                    4 if gate.phase == InService => gate.answering(true, now),
+                    0 => gate.requested(true, false, false),
+                    1 => gate.requested(true, true, false),
+                    2 => gate.requested(false, false, true),
+                    3 if gate.phase == InService => gate.answering(false),
+                    4 if gate.phase == InService => gate.answering(true),
                     5 if gate.phase == Answering => gate.responded(now),
                     6 => gate.body_wanted(),
                     7 => gate.body_came(false),
                     8 => gate.body_came(true),
-                    9 => gate.read_waits(now),
+                    9 => gate.read_waits(),
                     10 => drop(gate.read_ended(now)),
                     11 => gate.write_waits(now),
                     12 => gate.wrote(1),
                     13 => drain = Drain::HandOver,
                     _ => {}
                 }
-                match gate.verdict(drain, now) {
+                match gate.verdict(drain, || now) {
                     Verdict::HandOver => {
                         prop_assert!(gate.phase == Never && drain == Drain::HandOver);
                         prop_assert!(!gate.closes && gate.ended.is_none());

@@ -25,39 +25,38 @@ pub struct Gated<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let drains = *self.drain.borrow() == Drain::HandOver;
-        let reading = self.shared.lock().may_read(drains);
-        match reading {
+        let this = self.get_mut();
+        let drains = *this.drain.borrow() == Drain::HandOver;
+        let mut gate = this.shared.lock();
+        match gate.may_read(drains) {
             Reading::Yes => {}
             Reading::AskAgain => {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             Reading::WhenWanted => {
-                self.shared.wake_when_wanted(cx.waker());
+                this.shared.wake_when_wanted(cx.waker());
                 return Poll::Pending;
             }
             Reading::Ended => return Poll::Ready(Ok(())),
             Reading::No => return Poll::Pending,
         }
-        if !self.unread.is_empty() {
-            let bytes = self.unread.len().min(into.remaining());
-            into.put_slice(&self.unread[..bytes]);
-            self.unread.advance(bytes);
-            self.shared.lock().read(bytes);
+        if !this.unread.is_empty() {
+            let bytes = this.unread.len().min(into.remaining());
+            into.put_slice(&this.unread[..bytes]);
+            this.unread.advance(bytes);
+            gate.read(bytes);
             return Poll::Ready(Ok(()));
         }
         // So that what hyper has read and not parsed is bounded and fits into one message.
         let mut bytes = [MaybeUninit::uninit(); READ_MAX_BYTES];
         let most = into.remaining().min(READ_MAX_BYTES);
         let mut buffer = ReadBuf::uninit(&mut bytes[..most]);
-        let read = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
-        let mut gate = self.shared.lock();
-        match read {
+        match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
                 if gate.read_ended(Instant::now()) { Poll::Ready(Ok(())) } else { Poll::Pending }
             }
@@ -68,7 +67,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                gate.read_waits(Instant::now());
+                gate.read_waits();
                 Poll::Pending
             }
         }

@@ -5,7 +5,7 @@
 use crate::Setup;
 use crate::cores::Cores;
 use crate::host::{HELLO_ANSWER, Host, Placed};
-use crate::rounds::{Subject, by_turns};
+use crate::rounds::{Measured, Subject, by_turns};
 use crate::table::{Goal, Row};
 
 use super::BUSY;
@@ -30,7 +30,9 @@ pub fn measure(setup: &Setup, cores: Cores) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (placed, text) in PLACES {
         host.place(cores, placed)?;
-        let [own, by_name, by_path] = by_turns(cores, setup.rounds, BUSY, &subjects)?;
+        let mut three: [Measured; 3] = Default::default();
+        by_turns(cores, setup.rounds, BUSY, &subjects, &mut three)?;
+        let [_, by_name, by_path] = &three;
         rows.push(Row::ratio(
             format!("{text}: by name, of own port"),
             &by_name.rate_ratio,
@@ -41,7 +43,6 @@ pub fn measure(setup: &Setup, cores: Cores) -> anyhow::Result<Vec<Row>> {
             &by_path.rate_ratio,
             BY_PATH,
         ));
-        let three = [own, by_name, by_path];
         let rates = three.each_ref().map(|it| format!("{:.0}", it.rate.median())).join(", ");
         let costs = three.each_ref().map(|it| format!("{:.1}", it.cost.median())).join(", ");
         rows.push(Row::stated("  answers a second: port, name, path", rates));
