@@ -14,11 +14,12 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use dashmap::DashMap;
-use futures_util::{Stream, future};
+use futures_util::{Stream, StreamExt, future, stream};
 use hearth_wire::{
     Code, FunctionPath, Generation, ModuleDigest, NameError, OptionsError, OptionsPatch, Problem,
     Version, limits,
@@ -478,7 +479,7 @@ impl Uploads {
             .whole_stream(limit)
             .for_field(OPTIONS, limits::OPTIONS_MAX_BYTES as u64);
         let constraints = Constraints::new().size_limit(size);
-        let mut multipart = Multipart::with_constraints(chunks, boundary, constraints);
+        let mut multipart = Multipart::with_constraints(end_later(chunks), boundary, constraints);
         let mut incoming: Vec<Incoming> = Vec::new();
         let mut options = None;
         while let Some(field) = multipart.next_field().await? {
@@ -608,5 +609,45 @@ impl Read for Chunks {
         let taken = self.current.split_to(buffer.len().min(self.current.len()));
         buffer[..taken.len()].copy_from_slice(&taken);
         Ok(taken.len())
+    }
+}
+
+/// The same chunks, with their end told one poll after the last of them. multer looks twice for
+/// the first boundary, and a form that comes whole between the two looks has, to it, none.
+fn end_later<C, E>(
+    chunks: impl Stream<Item = Result<C, E>> + Send,
+) -> impl Stream<Item = Result<C, E>> + Send {
+    let mut chunks = Box::pin(chunks.fuse());
+    let mut has_ended = false;
+    stream::poll_fn(move |cx| match chunks.as_mut().poll_next(cx) {
+        Poll::Ready(None) if !std::mem::replace(&mut has_ended, true) => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+        polled => polled,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_form_that_comes_whole_at_the_second_look_is_read() {
+        let form = "--b\r\ncontent-disposition: form-data; name=\"file\"\r\n\r\nhello\r\n--b--\r\n";
+        let mut looks = 0;
+        let chunks = stream::poll_fn(move |cx| {
+            looks += 1;
+            cx.waker().wake_by_ref();
+            match looks {
+                1 => Poll::Pending,
+                2 => Poll::Ready(Some(Ok::<_, io::Error>(Bytes::from(form)))),
+                _ => Poll::Ready(None),
+            }
+        });
+        let mut form = Multipart::new(end_later(chunks), "b");
+        let field = form.next_field().await.unwrap().unwrap();
+        assert_eq!(field.text().await.unwrap(), "hello");
+        assert!(form.next_field().await.unwrap().is_none());
     }
 }
