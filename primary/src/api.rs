@@ -9,6 +9,7 @@ pub mod auth;
 pub mod error;
 pub mod functions;
 pub mod health;
+pub mod limits;
 pub mod logs;
 pub mod openapi;
 mod pages;
@@ -29,6 +30,7 @@ use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::logs::Logs;
 use crate::provision::Provision;
+use crate::release::Releases;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::upload::Uploads;
@@ -40,6 +42,7 @@ pub struct Api {
     pub fleet: Fleet,
     pub uploads: Uploads,
     pub gateway: Gateway,
+    pub releases: Releases,
     pub provision: Provision,
     pub logs: Logs,
     pub telemetry: Telemetry,
@@ -71,6 +74,7 @@ parts! {
     fleet: Fleet,
     uploads: Uploads,
     gateway: Gateway,
+    releases: Releases,
     provision: Provision,
     logs: Logs,
     telemetry: Telemetry,
@@ -118,11 +122,16 @@ fn described() -> OpenApiRouter<State> {
         .routes(routes!(tenants::create_tenant, tenants::list_tenants))
         .routes(routes!(tenants::get_tenant, tenants::delete_tenant))
         .routes(routes!(functions::list_functions, functions::upload))
-        .routes(routes!(functions::get_function, functions::remove_function))
+        .routes(routes!(
+            functions::get_function,
+            functions::set_options,
+            functions::remove_function
+        ))
         .routes(routes!(functions::list_versions))
         .routes(routes!(functions::rollback))
         .routes(routes!(functions::invoke))
         .routes(routes!(functions::list_generations))
+        .routes(routes!(limits::list_limits, limits::set_limits))
         .routes(routes!(worker::get_worker))
         .routes(routes!(worker::start_worker))
         .routes(routes!(worker::stop_worker))
@@ -157,11 +166,14 @@ GET    /api/v1/tenants/{tenant}/calls list_calls
 GET    /api/v1/tenants/{tenant}/functions list_functions
 POST   /api/v1/tenants/{tenant}/functions upload
 GET    /api/v1/tenants/{tenant}/functions/{path} get_function
+PATCH  /api/v1/tenants/{tenant}/functions/{path} set_options
 DELETE /api/v1/tenants/{tenant}/functions/{path} remove_function
 POST   /api/v1/tenants/{tenant}/functions/{path}/invoke invoke
 POST   /api/v1/tenants/{tenant}/functions/{path}/rollback rollback
 GET    /api/v1/tenants/{tenant}/functions/{path}/versions list_versions
 GET    /api/v1/tenants/{tenant}/generations list_generations
+GET    /api/v1/tenants/{tenant}/limits list_limits
+PATCH  /api/v1/tenants/{tenant}/limits set_limits
 GET    /api/v1/tenants/{tenant}/logs list_lines
 GET    /api/v1/tenants/{tenant}/tokens list_tokens
 POST   /api/v1/tenants/{tenant}/tokens create_token

@@ -209,6 +209,7 @@ async fn host(
         fleet: fleet.clone(),
         uploads: uploads.clone(),
         gateway: gateway.clone(),
+        releases: releases.clone(),
         provision: provision.clone(),
         logs: logs.clone(),
         telemetry: telemetry.clone(),

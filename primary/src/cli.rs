@@ -18,10 +18,12 @@ mod client;
 mod doctor;
 mod follow;
 mod functions;
+mod limits;
 mod login;
 mod logs;
 mod multipart;
 mod new;
+mod options;
 mod print;
 mod tenants;
 mod tokens;
@@ -79,6 +81,10 @@ enum Command {
     Rollback(functions::RollbackArgs),
     /// Remove a function
     Rm(functions::RmArgs),
+    /// Show a function's options, and set them
+    Options(options::OptionsArgs),
+    /// Show a tenant's limits and what it has of them, and set them
+    Limits(limits::LimitsArgs),
     /// Call a function
     Invoke(functions::InvokeArgs),
     /// Show what functions wrote
@@ -159,6 +165,8 @@ fn dispatch(command: Command, client: &ClientArgs, print: Print) -> Result<(), C
         Command::Versions(args) => functions::versions(&args, client, print),
         Command::Rollback(args) => functions::rollback(&args, client, print),
         Command::Rm(args) => functions::remove(&args, client, print),
+        Command::Options(args) => options::run(&args, client, print),
+        Command::Limits(args) => limits::run(&args, client, print),
         Command::Invoke(args) => functions::invoke(&args, client),
         Command::Logs(args) => logs::logs(&args, client, print),
         Command::Calls(args) => logs::calls(&args, client, print),
@@ -270,6 +278,10 @@ mod tests {
             "hearth invoke hello -d {}",
             "hearth invoke hello -d @f",
             "hearth invoke hello -d -",
+            "hearth options hello",
+            "hearth options hello --set {}",
+            "hearth limits",
+            "hearth limits functions=3 calls_running=default",
             "hearth logs -f",
             "hearth logs hello -n 5",
             "hearth calls -f hello",

@@ -1,19 +1,23 @@
-//! The client of `hearth-compile`: one process for each new module, bounded in number, time and
-//! (by itself) memory. It gets two descriptors and a request, and answers once.
+//! The client of `hearth-compile`: one process for each new module, and for options that must be
+//! tried before they are kept; bounded in number, time and (by itself) memory. It gets a request
+//! with its files, and answers once.
 //!
 //! What is compiled and where the artifact goes is `release`'s to say.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_wire::limits::OPTIONS_MAX_BYTES;
 use hearth_wire::{
-    Channel, CompileReply, CompileRequest, Diagnosis, HandlerKind, SocketError, VERSION, pair,
+    Channel, CompileJob, CompileReply, CompileRequest, Diagnosis, HandlerKind, Options,
+    SocketError, VERSION, pair,
 };
+use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 
@@ -23,7 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
-    /// The module's fault.
+    /// The module's fault, or that of its options.
     #[error("{}", .0.detail)]
     Refused(Diagnosis),
     #[error("the compiler failed: {0}")]
@@ -32,6 +36,10 @@ pub enum CompileError {
     Spawn(#[source] io::Error),
     #[error("the conversation with the compiler broke")]
     Socket(#[from] SocketError),
+    #[error("a file of the conversation")]
+    File(#[from] io::Error),
+    #[error("the compiler answered another question: {0:?}")]
+    Unexpected(CompileReply),
 }
 
 pub struct Compiled {
@@ -55,6 +63,33 @@ impl Compiler {
     }
 
     pub async fn compile(&self, module: &File, artifact: &File) -> Result<Compiled, CompileError> {
+        let declared = memory()?;
+        let reply = self.ask(CompileJob::Compile, &[module, artifact, &declared]).await?;
+        let CompileReply::Compiled { kind, imports, .. } = reply else {
+            return Err(CompileError::Unexpected(reply));
+        };
+        let mut options = String::new();
+        let mut written = declared.take(OPTIONS_MAX_BYTES as u64);
+        written.rewind()?;
+        written.read_to_string(&mut options)?;
+        Ok(Compiled { kind, imports, options: (!options.is_empty()).then_some(options) })
+    }
+
+    /// Whether a function can have these options. Asked only where a jail is needed to tell.
+    pub async fn check(&self, options: &Options, artifact: &File) -> Result<(), CompileError> {
+        if options.schema.is_empty() && options.reuse == 1 {
+            return Ok(());
+        }
+        let mut file = memory()?;
+        file.write_all(&serde_json::to_vec(options).expect("options are plain data"))?;
+        file.rewind()?;
+        match self.ask(CompileJob::Check, &[&file, artifact]).await? {
+            CompileReply::Checked => Ok(()),
+            other => Err(CompileError::Unexpected(other)),
+        }
+    }
+
+    async fn ask(&self, job: CompileJob, files: &[&File]) -> Result<CompileReply, CompileError> {
         let _permit = self.permits.acquire().await.expect("it is never closed");
         let (ours, theirs) = pair().map_err(CompileError::Spawn)?;
         let mut child = Command::new(&self.program)
@@ -66,8 +101,9 @@ impl Compiler {
             .map_err(CompileError::Spawn)?;
         let conversation = async {
             let channel = Channel::new(ours).map_err(SocketError::from)?;
-            let request = CompileRequest { version: VERSION, engine: self.engine.clone() };
-            channel.send(&request, &[module.as_fd(), artifact.as_fd()]).await?;
+            let request = CompileRequest { version: VERSION, engine: self.engine.clone(), job };
+            let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
+            channel.send(&request, &files).await?;
             channel.recv::<CompileReply>().await
         };
         let reply = match tokio::time::timeout(DEADLINE, conversation).await {
@@ -75,11 +111,9 @@ impl Compiler {
             Err(_) => return Err(CompileError::Refused(too_much())),
         };
         match reply {
-            Some((CompileReply::Compiled { kind, imports, options, .. }, _)) => {
-                Ok(Compiled { kind, imports, options })
-            }
             Some((CompileReply::Refused(diagnosis), _)) => Err(CompileError::Refused(diagnosis)),
             Some((CompileReply::Failed { reason }, _)) => Err(CompileError::Failed(reason)),
+            Some((reply, _)) => Ok(reply),
             None => {
                 let status = child.wait().await.map_err(CompileError::Spawn)?;
                 match status.code() {
@@ -92,8 +126,13 @@ impl Compiler {
     }
 }
 
+/// A file that is nowhere but in memory.
+fn memory() -> io::Result<File> {
+    Ok(memfd_create("options", MemfdFlags::CLOEXEC)?.into())
+}
+
 fn too_much() -> Diagnosis {
     let detail =
-        "compiling this module took more time or memory than a module may take; make it smaller";
+        "this module or its options took more time or memory than they may take; make them smaller";
     Diagnosis { detail: detail.to_owned() }
 }

@@ -230,6 +230,11 @@ impl Fleet {
         }
     }
 
+    /// The same where one serves already; nothing is woken for it.
+    pub fn links_awake(&self, name: &TenantName) -> Option<Arc<Links>> {
+        self.tenants.get(name)?.snapshot.borrow().links.clone()
+    }
+
     /// Starts this generation beside the current one and puts it in its place once it is ready
     /// and `commit` has made it durable. Tells how long that took.
     pub async fn swap(

@@ -17,7 +17,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use hearth_wire::{
-    Code, FunctionPath, Origin, PROBLEM_JSON, Problem, RequestId, TenantName, header,
+    Code, FunctionPath, Origin, PROBLEM_JSON, Problem, RequestId, TenantName, Usage, header,
 };
 use http::header::{
     ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, TE,
@@ -38,6 +38,9 @@ const WAKE_DEADLINE: Duration = Duration::from_secs(30);
 /// Between two offers of a request to workers that were just leaving.
 const AGAIN: Duration = Duration::from_millis(10);
 const OFFERS_MAX: u32 = 50;
+/// What a worker says of itself: three numbers.
+const USAGE_MAX_BYTES: usize = 1 << 10;
+const USAGE_DEADLINE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 enum ForwardError {
@@ -171,6 +174,21 @@ impl Gateway {
             }
             Err(error) => refusal(tenant, error, &id),
         }
+    }
+
+    /// What the tenant's worker has of its limits now: nothing where it is asleep, or too busy
+    /// to say.
+    pub async fn usage(&self, tenant: &TenantName) -> Usage {
+        let Some(links) = self.fleet.links_awake(tenant) else { return Usage::default() };
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = Uri::from_static(Usage::PATH);
+        request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
+        let asked = async {
+            let answer = links.call(Origin::Api, request).await.ok()?;
+            let answer = axum::body::to_bytes(answer.into_body(), USAGE_MAX_BYTES).await.ok()?;
+            serde_json::from_slice(&answer).ok()
+        };
+        tokio::time::timeout(USAGE_DEADLINE, asked).await.ok().flatten().unwrap_or_default()
     }
 
     async fn forward(

@@ -10,6 +10,7 @@
 //! An artifact is native code, so before a worker may map it its keyed digest is checked, once a
 //! boot. Which functions are in a generation is `upload`'s to decide.
 
+mod disk;
 pub mod modules;
 
 use std::collections::{BTreeSet, HashSet};
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use dashmap::{DashMap, DashSet};
 use hearth_wire::{
     FunctionPath, Generation, Manifest, ManifestFunction, ModuleDigest, OptionsError, OptionsPatch,
+    limits,
 };
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -49,6 +51,8 @@ pub enum ReleaseError {
     Disk(#[from] io::Error),
     #[error("the store")]
     Store(#[from] StoreError),
+    #[error("the tenant's {limit} bytes of disk would not do for it: {needed} are needed")]
+    Quota { needed: u64, limit: u64 },
     #[error("generation {0} is not the current one and was never written")]
     NoGeneration(Generation),
 }
@@ -61,6 +65,10 @@ impl ReleaseError {
             Self::Options(error) => {
                 format!("the module declares options that are refused: {error}")
             }
+            Self::Quota { needed, limit } => format!(
+                "the tenant may have {limit} bytes on disk and would have {needed}: remove \
+                 functions, or have the operator raise `disk_bytes`"
+            ),
             Self::Ingest(IngestError::Disk(_)) => "the host could not store the module".to_owned(),
             Self::Ingest(error) => error.to_string(),
             Self::Compile(_) => {
@@ -186,7 +194,7 @@ impl Releases {
     pub async fn bundle(&self) -> Result<Vec<(Bundled, OwnedFd)>, ReleaseError> {
         let mut functions = Vec::new();
         for (name, packed) in bundled::BUNDLED {
-            let arrived = self.ingest(Packing::Zstd, *packed).await?;
+            let arrived = self.ingest(Packing::Zstd, *packed, limits::MODULE_MAX_BYTES).await?;
             let module = self.admit_as(Owner::Bundled, arrived).await?;
             let path =
                 name.parse().expect("a bundled function's name is checked where it is built");
@@ -201,9 +209,35 @@ impl Releases {
         &self,
         packing: Packing,
         upload: impl Read + Send + 'static,
+        most: u64,
     ) -> Result<Arrived, IngestError> {
         let inner = self.inner.clone();
-        blocking(move || inner.modules.ingest(packing, upload)).await
+        blocking(move || inner.modules.ingest(packing, upload, most)).await
+    }
+
+    /// Refuses options that cannot be kept: a schema that is none, an instance that cannot be
+    /// used again.
+    pub async fn check_options(
+        &self,
+        tenant: &Tenant,
+        function: &VersionRow,
+    ) -> Result<(), ReleaseError> {
+        let owner = Owner::of(tenant, function.bundled);
+        let artifact = File::open(self.inner.artifact(&owner, function.sha256))?;
+        let options = function.options().resolve();
+        Ok(self.inner.compiler.check(&options, &artifact).await?)
+    }
+
+    /// Bytes on disk that are a tenant's: its tree, its artifacts, and the modules that it names,
+    /// though others may name them too.
+    pub async fn disk_use(&self, tenant: &Tenant) -> Result<u64, ReleaseError> {
+        let modules = self.inner.store.module_bytes(tenant.id).await?;
+        let tree = self.inner.data.join("tenants").join(tenant.name.as_str());
+        let artifacts = self.inner.data.join("artifacts").join(&self.inner.compiler.engine);
+        let artifacts = artifacts.join(tenant.name.as_str());
+        // Releases hold links to the artifacts, which count once.
+        let files = blocking(move || disk::allocated(&[&tree, &artifacts])).await?;
+        Ok(modules + files)
     }
 
     /// Compiles a module that arrived and keeps both it and its artifact.
@@ -257,12 +291,12 @@ impl Releases {
             let lock = self.inner.preparing.entry(tenant.id).or_default().clone();
             let _one = lock.lock().await;
             if !self.inner.prepared.contains(&(tenant.id, generation)) {
+                // Its limits may be others than when the caller read them.
                 let current = self.inner.store.tenant(&tenant.name).await?;
-                if current.is_none_or(|current| current.generation != generation) {
-                    return Err(ReleaseError::NoGeneration(generation));
-                }
+                let current = current.filter(|current| current.generation == generation);
+                let current = current.ok_or(ReleaseError::NoGeneration(generation))?;
                 let functions = self.inner.store.live_functions(tenant.id).await?;
-                self.write(tenant, generation, &functions).await?;
+                self.write(&current, generation, &functions).await?;
             }
         }
         match File::open(&dir) {
@@ -364,6 +398,7 @@ impl Inner {
         generation: Generation,
         functions: &[VersionRow],
     ) -> Manifest {
+        let limits = tenant.limits();
         let mut functions: Vec<_> = functions
             .iter()
             .map(|function| ManifestFunction {
@@ -371,12 +406,12 @@ impl Inner {
                 version: function.version,
                 sha256: function.sha256,
                 kind: function.kind,
-                options: function.options.clone().resolve(),
+                options: function.options().resolve().within(&limits),
             })
             .collect();
         functions.sort_by(|a, b| a.path.cmp(&b.path));
         let (tenant, engine) = (tenant.name.clone(), self.compiler.engine.clone());
-        Manifest { tenant, generation, engine, functions }
+        Manifest { tenant, generation, engine, limits, functions }
     }
 
     /// Makes sure that an artifact is there and is ours.

@@ -84,6 +84,11 @@ fn describe() {
         Unit::Seconds,
         "From a sleeping tenant's connection being seen to its worker accepting."
     );
+    describe_histogram!(
+        "hearth_spawn_seconds",
+        Unit::Seconds,
+        "From that connection being seen to the zygote being asked for a worker."
+    );
     describe_counter!("hearth_worker_deaths_total", "Workers that ended without being told to.");
     describe_gauge!("hearth_workers", "Tenants, by the state of their worker.");
     describe_gauge!(

@@ -1,5 +1,5 @@
 //! One change of what a tenant serves, from a request's body to a serving generation: upload,
-//! rollback, removal.
+//! rollback, removal, other options, other limits.
 //!
 //! ```text
 //! body ── parts ──► arrived (counted, hashed, packed) ──► admitted (compiled, kept)
@@ -21,14 +21,14 @@ use axum::body::{Body, Bytes};
 use dashmap::DashMap;
 use futures_util::{Stream, StreamExt, future, stream};
 use hearth_wire::{
-    Code, FunctionPath, Generation, ModuleDigest, NameError, OptionsError, OptionsPatch, Problem,
-    Version, limits,
+    Code, FunctionPath, Generation, LimitError, Limits, LimitsPatch, ModuleDigest, NameError,
+    OptionsError, OptionsPatch, Problem, Version, limits,
 };
 use http::HeaderMap;
 use jiff::Timestamp;
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
 use tracing::{error, info};
 use utoipa::ToSchema;
@@ -66,6 +66,12 @@ pub enum UploadError {
     OptionsTooLarge,
     #[error("{0}")]
     Options(#[from] OptionsError),
+    #[error("{path}: {source}")]
+    OptionsRefused { path: FunctionPath, source: ReleaseError },
+    #[error("{0}")]
+    Limits(#[from] LimitError),
+    #[error("an upload may have {0} bytes")]
+    TooLarge(u64),
     #[error(
         "with several files, `options` is an object from file name to options, and {0:?} is the name of none"
     )]
@@ -74,8 +80,8 @@ pub enum UploadError {
     Module { file: String, source: ReleaseError },
     #[error("{path} differs from {existing} only in case; remove that first")]
     Case { path: FunctionPath, existing: FunctionPath },
-    #[error("a tenant may have {} functions", limits::FUNCTIONS_MAX)]
-    TooManyFunctions,
+    #[error("this tenant may have {0} functions")]
+    TooManyFunctions(u64),
     #[error("there is no function at {0}")]
     NoFunction(FunctionPath),
     #[error("{path} has no version {version}")]
@@ -96,9 +102,8 @@ impl UploadError {
     /// What the uploader is told.
     pub fn problem(&self) -> Problem {
         let code = match self {
-            Self::Multipart(multer::Error::StreamSizeExceeded { .. }) => {
-                let mib = limits::UPLOAD_MAX_BYTES >> 20;
-                return Problem::new(Code::TooLarge, format!("an upload may have {mib} MiB"));
+            Self::Multipart(multer::Error::StreamSizeExceeded { limit }) => {
+                return Self::TooLarge(*limit).problem();
             }
             Self::Multipart(_)
             | Self::NoFile
@@ -106,11 +111,19 @@ impl UploadError {
             | Self::Twice(..)
             | Self::TwoOptions
             | Self::Options(_)
+            | Self::Limits(_)
             | Self::OptionsFor(_) => Code::BadRequest,
             Self::FileName(_) | Self::Path { .. } => Code::InvalidPath,
-            Self::OptionsTooLarge => Code::TooLarge,
+            Self::OptionsTooLarge | Self::TooLarge(_) => Code::TooLarge,
             Self::Module { file, source } => return module_problem(file, source),
-            Self::Case { .. } | Self::TooManyFunctions | Self::NoOlder { .. } => Code::Conflict,
+            Self::OptionsRefused { path, source } => {
+                let code = match source {
+                    ReleaseError::Compile(CompileError::Refused(_)) => Code::BadRequest,
+                    other => disk_code(other),
+                };
+                return Problem::new(code, format!("{path}: {}", source.for_owner()));
+            }
+            Self::Case { .. } | Self::TooManyFunctions(_) | Self::NoOlder { .. } => Code::Conflict,
             Self::NoFunction(_) | Self::NoVersion { .. } | Self::NoTenant => Code::NotFound,
             Self::Swap { source: SwapError::Busy, .. } => Code::Conflict,
             Self::Swap { source: SwapError::NoTenant, .. } => Code::NotFound,
@@ -127,7 +140,7 @@ impl UploadError {
 
 fn module_problem(file: &str, error: &ReleaseError) -> Problem {
     let code = match error {
-        ReleaseError::Ingest(IngestError::TooLarge) => Code::TooLarge,
+        ReleaseError::Ingest(IngestError::TooLarge(_)) => Code::TooLarge,
         ReleaseError::Ingest(IngestError::Body(_)) => Code::BadRequest,
         ReleaseError::Ingest(IngestError::NotZstd | IngestError::Empty)
         | ReleaseError::Compile(CompileError::Refused(_))
@@ -142,7 +155,7 @@ fn disk_code(error: &ReleaseError) -> Code {
         ReleaseError::Disk(error) | ReleaseError::Ingest(IngestError::Disk(error)) => {
             matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         }
-        ReleaseError::Store(StoreError::Full(_)) => true,
+        ReleaseError::Quota { .. } | ReleaseError::Store(StoreError::Full(_)) => true,
         _ => false,
     };
     if full { Code::StorageFull } else { Code::Internal }
@@ -240,6 +253,11 @@ impl Uploads {
             }
         };
         metrics::counter!("hearth_uploads_total", "outcome" => outcome).increment(1);
+        if let Err(UploadError::Module { source: ReleaseError::Quota { .. }, .. }) = &uploaded {
+            // What was compiled in vain takes the very room that there is not. Best effort: the
+            // sweep comes by itself, too.
+            let _ = self.sweep().await;
+        }
         uploaded
     }
 
@@ -253,17 +271,25 @@ impl Uploads {
     ) -> Result<Uploaded, UploadError> {
         let _arriving = self.releases.arriving().await;
         let chunks = body.into_data_stream();
-        let (incoming, options) = self.read_parts(dir.as_ref(), headers, chunks).await?;
+        let limits = tenant.limits();
+        let (incoming, options) = self.read_parts(dir.as_ref(), headers, chunks, &limits).await?;
         let mut patches = assign_options(&incoming, options)?;
 
         let begun = Instant::now();
         let mut admitted = Vec::new();
+        // Of modules that no metadata names yet.
+        let mut stored = 0;
         for Incoming { file, path, arrived } in incoming {
             let patch = patches.remove(&path).unwrap_or_default();
-            match self.releases.admit(tenant, arrived).await {
-                Ok(module) => admitted.push((path, patch.over(module.declared.clone()), module)),
-                Err(source) => return Err(UploadError::Module { file, source }),
-            }
+            patch.check(&limits)?;
+            let refused = |source| UploadError::Module { file: file.clone(), source };
+            stored += arrived.stored;
+            // Before time goes into it, and with what came of it.
+            self.fits(tenant, stored).await.map_err(refused)?;
+            let module = self.releases.admit(tenant, arrived).await.map_err(refused)?;
+            self.fits(tenant, stored).await.map_err(refused)?;
+            module.declared.check(&limits).map_err(ReleaseError::Options).map_err(refused)?;
+            admitted.push((path, patch, module));
         }
         let compile_ms = begun.elapsed().as_millis() as u64;
 
@@ -271,9 +297,12 @@ impl Uploads {
         let mut live = self.store.live_functions(tenant.id).await?;
         let mut changes = Vec::new();
         let mut functions = Vec::new();
-        for (path, options, module) in admitted {
+        for (path, uploaded, module) in admitted {
             let (row, unchanged) =
-                self.next_version(&tenant, &live, path, options, module, by).await?;
+                self.next_version(&tenant, &live, path, uploaded, module, by).await?;
+            if !unchanged {
+                self.check_options(&tenant, &row).await?;
+            }
             functions.push(UploadedFunction {
                 path: row.path.clone(),
                 version: row.version,
@@ -289,9 +318,7 @@ impl Uploads {
                 changes.push(Change::Add(row));
             }
         }
-        if live.len() > limits::FUNCTIONS_MAX {
-            return Err(UploadError::TooManyFunctions);
-        }
+        count_functions(&tenant, &live)?;
         let (generation, swap) = self.apply(&tenant, &live, changes, "upload", by).await?;
         let swap_ms = swap.as_millis() as u64;
         Ok(Uploaded { uploaded: true, generation, functions, compile_ms, swap_ms })
@@ -332,9 +359,7 @@ impl Uploads {
             live.push(target);
             changes.push(Change::Switch { path: path.clone(), version });
         }
-        if live.len() > limits::FUNCTIONS_MAX {
-            return Err(UploadError::TooManyFunctions);
-        }
+        count_functions(&tenant, &live)?;
         let (generation, swap) = self.apply(&tenant, &live, changes, "rollback", by).await?;
         let swap_ms = swap.as_millis() as u64;
         Ok(Switched { path, version: Some(version), generation, swap_ms })
@@ -358,6 +383,71 @@ impl Uploads {
         let (generation, swap) = self.apply(&tenant, &live, changes, "remove", by).await?;
         let swap_ms = swap.as_millis() as u64;
         Ok(Switched { path: path.clone(), version: None, generation, swap_ms })
+    }
+
+    /// Sets options of a function over those of its module and its upload; what is null goes by
+    /// these again.
+    pub async fn set_options(
+        &self,
+        tenant: &Tenant,
+        path: &FunctionPath,
+        changes: Map<String, Value>,
+        by: &str,
+    ) -> Result<Generation, UploadError> {
+        let (tenant, _changing) = self.lock(tenant).await?;
+        let mut live = self.store.live_functions(tenant.id).await?;
+        let function = live.iter_mut().find(|function| function.path.folded() == path.folded());
+        let function = function.ok_or_else(|| UploadError::NoFunction(path.clone()))?;
+        let before = function.set.clone();
+        function.set = before.clone().changed(changes)?;
+        function.options().check(&tenant.limits())?;
+        let mut change = Vec::new();
+        if function.set != before {
+            self.check_options(&tenant, function).await?;
+            let (path, options) = (function.path.clone(), function.set.clone());
+            change.push(Change::Set { path, options });
+        }
+        Ok(self.apply(&tenant, &live, change, "options", by).await?.0)
+    }
+
+    /// Sets limits of a tenant; what is `None` is as by default again.
+    pub async fn set_limits(
+        &self,
+        tenant: &Tenant,
+        changes: impl IntoIterator<Item = (String, Option<u64>)>,
+        by: &str,
+    ) -> Result<LimitsPatch, UploadError> {
+        let (tenant, _changing) = self.lock(tenant).await?;
+        let mut limits = tenant.limits.clone();
+        limits.change(changes)?;
+        let mut change = Vec::new();
+        if limits != tenant.limits {
+            change.push(Change::Limits(limits.clone()));
+        }
+        let live = self.store.live_functions(tenant.id).await?;
+        let tenant = Tenant { limits: limits.clone(), ..tenant };
+        self.apply(&tenant, &live, change, "limits", by).await?;
+        Ok(limits)
+    }
+
+    /// Whether there is room for so much more than what is named and compiled.
+    async fn fits(&self, tenant: &Tenant, more: u64) -> Result<(), ReleaseError> {
+        let limit = tenant.limits().disk_bytes;
+        match self.releases.disk_use(tenant).await? + more {
+            needed if needed > limit => Err(ReleaseError::Quota { needed, limit }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn check_options(
+        &self,
+        tenant: &Tenant,
+        function: &VersionRow,
+    ) -> Result<(), UploadError> {
+        function.options().check(&tenant.limits())?;
+        let checked = self.releases.check_options(tenant, function).await;
+        let path = function.path.clone();
+        checked.map_err(|source| UploadError::OptionsRefused { path, source })
     }
 
     /// Removes from disk what nothing names any more; nothing now if something is arriving.
@@ -386,7 +476,7 @@ impl Uploads {
         tenant: &Tenant,
         live: &[VersionRow],
         path: FunctionPath,
-        options: OptionsPatch,
+        uploaded: OptionsPatch,
         module: Admitted,
         by: &str,
     ) -> Result<(VersionRow, bool), UploadError> {
@@ -395,10 +485,11 @@ impl Uploads {
             if active.path != path {
                 return Err(UploadError::Case { path, existing: active.path.clone() });
             }
-            if active.sha256 == module.sha256 && active.options == options && !active.bundled {
+            if active.sha256 == module.sha256 && active.uploaded == uploaded && !active.bundled {
                 return Ok((active.clone(), true));
             }
         }
+        let set = self.store.function(tenant.id, &path).await?.map(|row| row.set);
         let version = self.store.latest_version(tenant.id, &path).await? + 1;
         let row = VersionRow {
             path,
@@ -408,7 +499,9 @@ impl Uploads {
             stored: module.stored,
             kind: module.kind,
             imports: module.imports,
-            options,
+            declared: module.declared,
+            uploaded,
+            set: set.unwrap_or_default(),
             bundled: false,
             created_at: Timestamp::now(),
             created_by: by.to_owned(),
@@ -466,14 +559,15 @@ impl Uploads {
         dir: Option<&FunctionPath>,
         headers: &HeaderMap,
         chunks: impl Stream<Item = Result<Bytes, axum::Error>> + Send,
+        limits: &Limits,
     ) -> Result<(Vec<Incoming>, Option<Value>), UploadError> {
         let content_type = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let boundary = multer::parse_boundary(content_type.unwrap_or_default())?;
         let announced =
             headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-        let limit = limits::UPLOAD_MAX_BYTES;
+        let limit = limits.upload_bytes;
         if announced.is_some_and(|announced: u64| announced > limit) {
-            return Err(multer::Error::StreamSizeExceeded { limit }.into());
+            return Err(UploadError::TooLarge(limit));
         }
         let size = SizeLimit::new()
             .whole_stream(limit)
@@ -510,7 +604,7 @@ impl Uploads {
             if incoming.len() == FILES_MAX {
                 return Err(UploadError::TooManyFiles);
             }
-            let arrived = self.take_file(packing, field).await?;
+            let arrived = self.take_file(packing, field, limits.module_bytes).await?;
             match arrived {
                 Ok(arrived) => incoming.push(Incoming { file, path, arrived }),
                 Err(error) => return Err(UploadError::Module { file, source: error.into() }),
@@ -527,6 +621,7 @@ impl Uploads {
         &self,
         packing: Packing,
         mut field: Field<'_>,
+        most: u64,
     ) -> Result<Result<Arrived, IngestError>, UploadError> {
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let reader = Chunks { receiver, current: Bytes::new() };
@@ -547,10 +642,15 @@ impl Uploads {
                 }
             }
         };
-        let (fed, arrived) = future::join(feed, self.releases.ingest(packing, reader)).await;
+        let (fed, arrived) = future::join(feed, self.releases.ingest(packing, reader, most)).await;
         fed?;
         Ok(arrived)
     }
+}
+
+fn count_functions(tenant: &Tenant, live: &[VersionRow]) -> Result<(), UploadError> {
+    let most = tenant.limits().functions;
+    if live.len() as u64 > most { Err(UploadError::TooManyFunctions(most)) } else { Ok(()) }
 }
 
 async fn read_options(field: Field<'_>) -> Result<Value, UploadError> {

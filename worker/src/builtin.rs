@@ -1,14 +1,20 @@
 //! What the platform answers by itself at a tenant's addresses: `$health`, `$functions`,
-//! `$openapi.json`, and `$upload`, which streams to the primary unread.
+//! `$openapi.json`, and `$upload`, which streams to the primary unread. To the management API
+//! alone it tells what is in use.
 //!
-//! None of them but `$upload` is a call. Where they are found is [`crate::route`]'s.
+//! None of them but `$upload` is a call. Where they are found is [`crate::route`]'s; the OpenAPI
+//! document is made in [`openapi`].
+
+mod openapi;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use hearth_wire::{Code, FunctionPath, Manifest, ManifestFunction, PathMatch};
+use hearth_wire::{Code, FunctionPath, Manifest, ManifestFunction, Usage};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::connection::Received;
 use crate::route::Builtin;
@@ -31,7 +37,16 @@ pub async fn answer(
         }
         Builtin::OpenApi => {
             reads(request.method())?;
-            Ok(json_answer(&openapi(manifest)))
+            Ok(json_answer(&openapi::document(manifest)))
+        }
+        Builtin::Usage => {
+            reads(request.method())?;
+            let (running, waiting) = tenant.permits.in_use();
+            Ok(json_answer(&Usage {
+                calls_running: running as u64,
+                calls_waiting: waiting as u64,
+                connections: tenant.connections.load(Ordering::Relaxed) as u64,
+            }))
         }
         Builtin::Upload { dir } => {
             if request.method() != Method::POST {
@@ -65,8 +80,9 @@ async fn upload(
     })
 }
 
-fn json_answer(value: &Value) -> Answer {
-    let mut answer = Response::new(full(value.to_string()));
+fn json_answer(value: &impl Serialize) -> Answer {
+    let json = serde_json::to_vec(value).expect("it is plain data");
+    let mut answer = Response::new(full(json));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }
@@ -93,62 +109,6 @@ fn functions(manifest: &Manifest) -> Value {
     })
 }
 
-fn openapi(manifest: &Manifest) -> Value {
-    let mut paths = Map::new();
-    for function in &manifest.functions {
-        let operations: Map<_, _> = function
-            .options
-            .methods
-            .iter()
-            .map(|method| (method.to_lowercase(), operation(function, method)))
-            .collect();
-        if function.options.path == PathMatch::Prefix {
-            let mut below = operations.clone();
-            for operation in below.values_mut() {
-                let id = operation["operationId"].as_str().map(|id| format!("{id}-below"));
-                operation["operationId"] = json!(id);
-            }
-            below.insert(
-                "parameters".to_owned(),
-                json!([{
-                    "name": "rest",
-                    "in": "path",
-                    "required": true,
-                    "description": "whatever is below the function's path, slashes included",
-                    "schema": {"type": "string"},
-                }]),
-            );
-            paths.insert(format!("{}/{{rest}}", function.path), Value::Object(below));
-        }
-        paths.insert(function.path.to_string(), Value::Object(operations));
-    }
-    json!({
-        "openapi": "3.1.0",
-        "info": {"title": manifest.tenant, "version": manifest.generation.to_string()},
-        "paths": paths,
-        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
-    })
-}
-
-fn operation(function: &ManifestFunction, method: &str) -> Value {
-    let mut operation = json!({
-        "operationId": format!("{}-{}", method.to_lowercase(), function.path.relative()),
-        "responses": {
-            "default": {"description": "the function's answer, or a problem of the platform"},
-        },
-    });
-    if !function.options.description.is_empty() {
-        operation["description"] = json!(function.options.description);
-    }
-    if ["POST", "PUT", "PATCH"].contains(&method) {
-        operation["requestBody"] = json!({"content": {"*/*": {}}});
-    }
-    if function.options.auth != hearth_wire::Auth::Public {
-        operation["security"] = json!([{"token": []}]);
-    }
-    operation
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +121,7 @@ mod tests {
             tenant: "demo".parse().unwrap(),
             generation: 3,
             engine: "e".to_owned(),
+            limits: hearth_wire::Limits::default(),
             functions: vec![ManifestFunction {
                 path: "/jobs/nightly".parse().unwrap(),
                 version: 2,
@@ -181,19 +142,5 @@ mod tests {
         assert_eq!(function["sha256"], "0".repeat(64));
         assert_eq!(function["methods"], json!(["GET", "POST"]));
         assert_eq!(function["options"]["auth"], "invoke");
-    }
-
-    #[test]
-    fn the_document_has_each_method_of_each_path() {
-        let document = openapi(&manifest());
-        assert_eq!(document["openapi"], "3.1.0");
-        let paths = document["paths"].as_object().unwrap();
-        assert_eq!(paths.keys().collect::<Vec<_>>(), ["/jobs/nightly", "/jobs/nightly/{rest}"]);
-        let post = &paths["/jobs/nightly"]["post"];
-        assert_eq!(post["description"], "d");
-        assert_eq!(post["security"], json!([{"token": []}]));
-        assert!(post["requestBody"].is_object());
-        assert!(paths["/jobs/nightly"]["get"]["requestBody"].is_null());
-        assert!(paths["/jobs/nightly/{rest}"]["parameters"].is_array());
     }
 }

@@ -41,6 +41,7 @@ pub enum Failure {
     /// With what the function said instead, if it said something.
     NoResponse(Option<String>),
     RequestTooLarge,
+    ResponseInvalid,
     /// Ours.
     Internal,
 }
@@ -126,6 +127,25 @@ impl Ledger {
 
     pub fn has_failed(&self) -> bool {
         !matches!(self.progress().outcome, None | Some(Outcome::Answered))
+    }
+
+    /// What was known of the end before is not what came of it.
+    pub fn fail(&self, outcome: Outcome) {
+        self.progress().outcome = Some(outcome);
+    }
+
+    /// Why a call that has failed did.
+    pub fn failure(&self) -> Failure {
+        match self.progress().outcome {
+            Some(Outcome::Trapped) => Failure::Trapped,
+            Some(Outcome::MemoryLimit) => Failure::MemoryLimit,
+            Some(Outcome::Timeout) => Failure::Timeout,
+            Some(Outcome::NoResponse) => Failure::NoResponse(None),
+            Some(Outcome::ResponseInvalid) => Failure::ResponseInvalid,
+            Some(Outcome::Answered | Outcome::Refused | Outcome::Abandoned) | None => {
+                Failure::Internal
+            }
+        }
     }
 
     /// What the caller is told.
@@ -265,15 +285,7 @@ pub async fn call(
         Err(_) => {
             // The head can be given up long before the guest ends.
             let _ = done.await;
-            return Err(match abandon.ledger.progress().outcome {
-                Some(Outcome::Trapped) => Failure::Trapped,
-                Some(Outcome::MemoryLimit) => Failure::MemoryLimit,
-                Some(Outcome::Timeout) => Failure::Timeout,
-                Some(Outcome::NoResponse) => Failure::NoResponse(None),
-                Some(Outcome::Answered | Outcome::Refused | Outcome::Abandoned) | None => {
-                    Failure::Internal
-                }
-            });
+            return Err(abandon.ledger.failure());
         }
     };
     let (head, mut body) = response.into_parts();

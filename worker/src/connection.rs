@@ -35,7 +35,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 
 use crate::serve::{self, Answer, Peer, Tenant};
@@ -47,6 +47,7 @@ use hearth_wire::limits::{HEAD_MAX_BYTES, SILENCE_MAX};
 #[cfg(feature = "plain-hyper")]
 pub use plain::serve;
 use stream::Gated;
+pub use stream::Refused;
 
 const HEADERS_MAX: usize = 128;
 /// Of a body that nobody wanted, on a connection that is being closed.
@@ -140,7 +141,8 @@ where
         Peer::Link(_) => Side::Primary,
     };
     let shared = Shared::new(Gate::new(side, since, !unread.is_empty()));
-    let stream = Gated { stream, unread, shared: shared.clone(), drain: drain.clone() };
+    let stream =
+        Gated { stream, refused: None, unread, shared: shared.clone(), drain: drain.clone() };
     let draining = drain.clone();
     let woken_at = Mutex::new(woken_at);
     let service = service_fn({
@@ -238,6 +240,7 @@ where
                     Pin::new(&mut connection).graceful_shutdown();
                     shared.lock().finishing();
                 }
+                Verdict::Close if in_head => return Poll::Ready(End::Late),
                 Verdict::Close => return Poll::Ready(End::Broken),
             }
         }
@@ -247,7 +250,7 @@ where
     let taken = match end {
         End::Taken => true,
         End::Done => *drain.borrow() == Drain::HandOver && gate.can_be_handed_over(),
-        End::Refused => false,
+        End::Refused | End::Late => false,
         End::Broken => return None,
     };
     let parts = connection.into_parts();
@@ -256,8 +259,16 @@ where
         let unread = join(parts.read_buf, stream.unread);
         return Some(Departure { stream: stream.stream, peer, unread, since: gate.waits_since() });
     }
+    let (refused, mut stream) = (stream.refused, stream.stream);
+    let refused = if end == End::Late { Some(Refused::Late) } else { refused };
     // Late clients get the time that a head gets; what is still open then is cut.
-    let close = close(stream.stream, end == End::Refused || gate.body_is_left());
+    let sends = matches!(end, End::Refused | End::Late) || gate.body_is_left();
+    let close = async move {
+        match refused {
+            Some(refused) if stream.write_all(&serve::no_request(refused)).await.is_err() => {}
+            _ => close(stream, sends).await,
+        }
+    };
     let _ = tokio::time::timeout(FINISH_DEADLINE, close).await;
     None
 }
@@ -268,8 +279,11 @@ enum End {
     Taken,
     /// Every answer is written.
     Done,
-    /// What came is no HTTP, and that was said.
+    /// What came is no request. That is still to be said, unless hyper did behind an answer's
+    /// last bytes.
     Refused,
+    /// A head was not complete in time.
+    Late,
     Broken,
 }
 

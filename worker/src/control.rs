@@ -17,10 +17,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hearth_jail::WallError;
-use hearth_wire::limits::CONNECTIONS_MAX;
 use hearth_wire::{
     Channel, Entry, FromWorker, Moment, Passing, SocketError, Start, ToWorker, TokenGrant, VERSION,
 };
@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::call::Calls;
+use crate::check;
 use crate::connection::{self, Arrival, Departure, Drain};
 use crate::door::Door;
 use crate::generation::{self, Generation};
@@ -106,6 +107,7 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
     drop(release);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(WorkerError::Runtime)?;
+    let limits = generation.manifest.limits;
     runtime.block_on(async {
         let (grants, seen) = watch::channel(Arc::new(Grants::new()));
         let tenant = Arc::new(Tenant {
@@ -116,7 +118,9 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
             engine: base.engine,
             generation,
             grants: seen,
-            permits: Permits::new(),
+            permits: Permits::new(&limits, began),
+            room: check::Room::new(),
+            connections: AtomicUsize::new(0),
             activity: ActivityCount::new(),
             calls: Calls::default(),
             reporter: Reporter::new(),
@@ -321,7 +325,8 @@ impl Driver<'_> {
                     None => std::future::pending().await,
                 }
             };
-            let room = self.connections.len() < CONNECTIONS_MAX;
+            let room = self.has_room();
+            self.tenant.connections.store(self.connections.len(), Ordering::Relaxed);
             tokio::select! {
                 message = self.channel.recv::<ToWorker>() => {
                     let Some((message, fds)) = message? else { return Ok(Farewell::Alone) };
@@ -432,7 +437,7 @@ impl Driver<'_> {
         else {
             return Ok(());
         };
-        while self.connections.len() < CONNECTIONS_MAX {
+        while self.has_room() {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             match rustix::net::accept_with(&listener, flags) {
                 Ok(stream) => {
@@ -484,9 +489,13 @@ impl Driver<'_> {
             && !self.passing
     }
 
+    fn has_room(&self) -> bool {
+        (self.connections.len() as u64) < self.tenant.generation.manifest.limits.connections
+    }
+
     /// Takes the connections that the primary brought, and passes on those that leave.
     async fn settle_connections(&mut self) -> Result<(), WorkerError> {
-        let room = self.connections.len() < CONNECTIONS_MAX && !self.tenant.permits.are_crowded();
+        let room = self.has_room() && !self.tenant.permits.are_crowded();
         if !self.arriving.is_empty() && room {
             // Before anything is read of them: until it hears this, the primary would bring them
             // to somebody else if this worker died.

@@ -6,8 +6,10 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 
 use hearth_engine::{Handler, LinkError};
+use hearth_schema::{Checks, SchemaError};
 use hearth_wire::limits::FUNCTIONS_MAX;
 use hearth_wire::{Manifest, ManifestFunction, Start};
 use rustix::fs::{Mode, OFlags, openat};
@@ -16,7 +18,7 @@ use crate::host::Guest;
 use crate::route::Routes;
 use crate::zygote::Base;
 
-/// A hundred functions with descriptions of a few kilobytes each.
+/// A hundred functions with the longest options.
 const MANIFEST_MAX_BYTES: u64 = 32 << 20;
 
 pub struct Generation {
@@ -24,6 +26,24 @@ pub struct Generation {
     pub routes: Routes,
     /// In the manifest's order, as the routes number them.
     pub handlers: Vec<Handler<Guest>>,
+    /// Compiled when they are needed first: a worker that starts has many, and uses few.
+    checks: Vec<OnceLock<Arc<Checks>>>,
+}
+
+impl Generation {
+    /// The schemas of a function by its number. `None` where it has none.
+    pub fn checks(&self, number: usize) -> Result<Option<&Arc<Checks>>, SchemaError> {
+        let schemas = &self.manifest.functions[number].options.schema;
+        if schemas.is_empty() {
+            return Ok(None);
+        }
+        let kept = &self.checks[number];
+        if kept.get().is_none() {
+            // Where another call was first, its checks are as good.
+            let _ = kept.set(Arc::new(Checks::compile(schemas)?));
+        }
+        Ok(kept.get())
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +81,8 @@ pub fn load(base: &Base, release: &OwnedFd, start: &Start) -> Result<Generation,
     let handlers = manifest.functions.iter().map(|function| handler(base, release, function));
     let handlers = handlers.collect::<Result<_, _>>()?;
     let routes = Routes::new(manifest.functions.iter().map(|f| (&f.path, f.options.path)));
-    Ok(Generation { manifest, routes, handlers })
+    let checks = manifest.functions.iter().map(|_| OnceLock::new()).collect();
+    Ok(Generation { manifest, routes, handlers, checks })
 }
 
 fn read_manifest(release: &OwnedFd) -> Result<Manifest, GenerationError> {

@@ -1,6 +1,6 @@
 //! What calls may take of the worker: a turn, memory, and the processor's time in slices.
 //!
-//! Owns the permits, the count of running calls, one instance's memory bound, and the ticker
+//! Owns the permits with their rate, the count of running calls, one instance's memory bound, and the ticker
 //! that makes a guest without end give way. What a refusal is answered with is decided in
 //! [`crate::serve`].
 
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hearth_wire::limits::{CALLS_RUNNING_MAX, CALLS_WAITING_MAX};
+use hearth_wire::Limits;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use wasmtime::{Engine, ResourceLimiter};
 
@@ -17,19 +17,23 @@ const TICK: Duration = Duration::from_millis(10);
 /// The ticker goes on this long without a call, so that steady calls do not wake it each time.
 const TICKS_LINGERING: u32 = 50;
 
-/// All permits are taken and too many calls wait already.
+/// Why a call gets no turn.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Busy;
-
-/// With this many waiting, no connection is taken that speaks already: it waits where it is, so
-/// that a crowd which comes at once is served in turn and not refused.
-const CROWD: usize = CALLS_WAITING_MAX / 2;
+pub enum NoTurn {
+    /// All turns are taken and too many calls wait already.
+    Crowded,
+    /// The tenant's rate is used up; it allows a call again after this.
+    TooFast(Duration),
+}
 
 /// The turns of one tenant's calls.
 pub struct Permits {
     running: Arc<Semaphore>,
+    most_running: usize,
     waiting: AtomicUsize,
+    most_waiting: usize,
     thinned: Notify,
+    rate: Option<Mutex<Rate>>,
 }
 
 pub struct Permit {
@@ -37,16 +41,35 @@ pub struct Permit {
 }
 
 impl Permits {
-    pub fn new() -> Self {
+    pub fn new(limits: &Limits, now: Instant) -> Self {
+        let most = |limit| usize::try_from(limit).unwrap_or(usize::MAX);
+        let most_running = most(limits.calls_running);
+        let per_second = u32::try_from(limits.rate_per_second).unwrap_or(u32::MAX);
+        let burst = u32::try_from(limits.rate_burst).unwrap_or(u32::MAX);
         Self {
-            running: Arc::new(Semaphore::new(CALLS_RUNNING_MAX)),
+            running: Arc::new(Semaphore::new(most_running)),
+            most_running,
             waiting: AtomicUsize::new(0),
+            most_waiting: most(limits.calls_waiting),
             thinned: Notify::new(),
+            rate: (per_second > 0).then(|| Mutex::new(Rate::new(per_second, burst, now))),
         }
     }
 
+    /// With so many waiting, no connection is taken that speaks already: it waits where it is,
+    /// so that a crowd which comes at once is served in turn and not refused.
+    fn crowd(&self) -> usize {
+        (self.most_waiting / 2).max(1)
+    }
+
     pub fn are_crowded(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) >= CROWD
+        self.waiting.load(Ordering::Relaxed) >= self.crowd()
+    }
+
+    /// Calls that run now, and that wait.
+    pub fn in_use(&self) -> (usize, usize) {
+        let running = self.most_running.saturating_sub(self.running.available_permits());
+        (running, self.waiting.load(Ordering::Relaxed))
     }
 
     /// Resolves when they are crowded no more. Cancel-safe.
@@ -54,14 +77,18 @@ impl Permits {
         self.thinned.notified().await;
     }
 
-    /// Waits for a turn, unless too many do.
-    pub async fn turn(&self) -> Result<Permit, Busy> {
+    /// Waits for a turn, unless too many do or the rate does not allow it.
+    pub async fn turn(&self, now: Instant) -> Result<Permit, NoTurn> {
+        if let Some(rate) = &self.rate {
+            let mut rate = rate.lock().unwrap_or_else(PoisonError::into_inner);
+            rate.take(now).map_err(NoTurn::TooFast)?;
+        }
         if let Ok(turn) = Arc::clone(&self.running).try_acquire_owned() {
             return Ok(Permit { _turn: turn });
         }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= CALLS_WAITING_MAX {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.most_waiting {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(Busy);
+            return Err(NoTurn::Crowded);
         }
         // Also counts down when the caller goes away and this future with it.
         let _waiting = Waiting(self);
@@ -70,11 +97,39 @@ impl Permits {
     }
 }
 
+/// So many calls a second in the long run, and after a pause so many at once. Pure.
+struct Rate {
+    /// From one call to the next, where they come evenly.
+    apart: Duration,
+    burst: u32,
+    /// When all that may be saved up is. Each call puts it off by one step.
+    full_at: Instant,
+}
+
+impl Rate {
+    fn new(per_second: u32, burst: u32, now: Instant) -> Self {
+        Self { apart: Duration::from_secs(1) / per_second, burst, full_at: now }
+    }
+
+    /// Counts a call, or says how long until there may be one.
+    fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        let after = self.full_at.max(now) + self.apart;
+        let most = self.apart.saturating_mul(self.burst);
+        match after.saturating_duration_since(now).checked_sub(most) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => {
+                self.full_at = after;
+                Ok(())
+            }
+        }
+    }
+}
+
 struct Waiting<'a>(&'a Permits);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if self.0.waiting.fetch_sub(1, Ordering::Relaxed) == CROWD {
+        if self.0.waiting.fetch_sub(1, Ordering::Relaxed) == self.0.crowd() {
             self.0.thinned.notify_one();
         }
     }
@@ -280,29 +335,63 @@ mod tests {
     }
 
     #[test]
-    fn sixty_four_run_and_the_next_ones_wait_up_to_a_bound() {
+    fn so_many_run_and_the_next_ones_wait_up_to_a_bound() {
         runtime().block_on(async {
-            let permits = Arc::new(Permits::new());
+            let now = Instant::now();
+            let limits = Limits::default();
+            let permits = Arc::new(Permits::new(&limits, now));
             let mut running = Vec::new();
-            for _ in 0..CALLS_RUNNING_MAX {
-                running.push(permits.turn().await.map_err(|_| ()).unwrap());
+            for _ in 0..limits.calls_running {
+                running.push(permits.turn(now).await.map_err(|_| ()).unwrap());
             }
             let mut waiting = tokio::task::JoinSet::new();
-            for _ in 0..CALLS_WAITING_MAX {
+            for _ in 0..limits.calls_waiting {
                 let permits = Arc::clone(&permits);
-                waiting.spawn(async move { permits.turn().await.is_ok() });
+                waiting.spawn(async move { permits.turn(now).await.is_ok() });
             }
-            while permits.waiting.load(Ordering::Relaxed) < CALLS_WAITING_MAX {
+            while permits.in_use() != (64, 256) {
                 tokio::task::yield_now().await;
             }
-            assert!(permits.turn().await.is_err() && permits.are_crowded());
+            assert_eq!(permits.turn(now).await.err(), Some(NoTurn::Crowded));
+            assert!(permits.are_crowded());
             drop(running.pop());
             assert!(waiting.join_next().await.unwrap().unwrap());
             waiting.abort_all();
             while waiting.join_next().await.is_some() {}
             permits.thinned().await;
             assert!(!permits.are_crowded());
-            assert_eq!(permits.waiting.load(Ordering::Relaxed), 0);
+            drop(running);
+            assert_eq!(permits.in_use(), (0, 0));
+        });
+    }
+
+    #[test]
+    fn a_rate_allows_its_burst_and_then_its_steps() {
+        let began = Instant::now();
+        let mut rate = Rate::new(100, 3, began);
+        let mut at = |ms| rate.take(began + Duration::from_millis(ms)).err().map(|w| w.as_millis());
+        assert_eq!([at(0), at(0), at(0)], [None, None, None]);
+        assert_eq!(at(0), Some(10));
+        assert_eq!(at(4), Some(6));
+        assert_eq!([at(10), at(10)], [None, Some(10)]);
+        // A refused call costs nothing, and a long pause saves up no more than the burst.
+        assert_eq!([at(5_000), at(5_000), at(5_000), at(5_000)], [None, None, None, Some(10)]);
+    }
+
+    #[test]
+    fn a_tenant_without_a_rate_has_none() {
+        runtime().block_on(async {
+            let now = Instant::now();
+            let limits = Limits { rate_burst: 1, ..Limits::default() };
+            let permits = Permits::new(&limits, now);
+            for _ in 0..10 {
+                assert!(permits.turn(now).await.is_ok());
+            }
+            let limits = Limits { rate_per_second: 1, ..limits };
+            let permits = Permits::new(&limits, now);
+            assert!(permits.turn(now).await.is_ok());
+            let refused = permits.turn(now).await.err();
+            assert_eq!(refused, Some(NoTurn::TooFast(Duration::from_secs(1))));
         });
     }
 

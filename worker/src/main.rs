@@ -7,8 +7,10 @@
 
 mod builtin;
 mod call;
+mod check;
 mod connection;
 mod control;
+mod cors;
 mod door;
 mod generation;
 mod host;

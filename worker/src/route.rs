@@ -25,7 +25,11 @@ pub enum Builtin {
     Health,
     Functions,
     OpenApi,
-    Upload { dir: Option<FunctionPath> },
+    /// For the management API alone.
+    Usage,
+    Upload {
+        dir: Option<FunctionPath>,
+    },
 }
 
 pub struct Routes {
@@ -88,6 +92,7 @@ fn builtin(dir: Option<&str>, name: &str) -> Route {
         ("health", None) => Route::Builtin(Builtin::Health),
         ("functions", None) => Route::Builtin(Builtin::Functions),
         ("openapi.json", None) => Route::Builtin(Builtin::OpenApi),
+        ("usage", None) => Route::Builtin(Builtin::Usage),
         _ => Route::NotFound,
     }
 }

@@ -1,25 +1,29 @@
 //! A request from its head to its answer, in order: request id, what the peer may say, route,
-//! method, token, size, a turn, the call. Every refusal is a problem and is made here.
+//! origin, method, token, size, schema of the head, a turn, schema of the body, the call, schema
+//! of the answer. Every refusal is a problem and is made here.
 //!
 //! Bytes and connections are [`crate::connection`]'s, the guest is [`crate::call`]'s.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use hearth_schema::Checks;
+use hearth_wire::limits::{CHECKED_BODY_MAX_BYTES, HEAD_DEADLINE, HEAD_MAX_BYTES};
 use hearth_wire::{
-    Auth, Code, Entry, ManifestFunction, Origin, Outcome, PROBLEM_JSON, Problem, RequestId, Scope,
-    TenantName, TokenDigest, TokenGrant, header as hearth,
+    Answers, Auth, Code, Entry, LogStream, ManifestFunction, Origin, Outcome, PROBLEM_JSON,
+    Problem, RequestId, Scope, TenantName, TokenDigest, TokenGrant, header as hearth,
 };
 use http::header::{
     self, ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
     HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use ipnet::IpNet;
@@ -28,13 +32,15 @@ use wasmtime::Engine;
 
 use crate::builtin;
 use crate::call::{self, Calls, Failure, Ledger};
-use crate::connection::Received;
+use crate::check::{self, HoldError};
+use crate::connection::{Received, Refused};
+use crate::cors::{self, Leave};
 use crate::door::Door;
 use crate::generation::Generation;
-use crate::host::http::RequestBody;
-use crate::limits::{ActivityCount, Permits, Ticker};
+use crate::host::http::{RequestBody, ResponseBody};
+use crate::limits::{ActivityCount, NoTurn, Permits, Ticker};
 use crate::report::{CallLog, Reporter};
-use crate::route::Route;
+use crate::route::{Builtin, Route};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -63,6 +69,9 @@ pub struct Tenant {
     pub generation: Generation,
     pub grants: watch::Receiver<Arc<Grants>>,
     pub permits: Permits,
+    pub room: check::Room,
+    /// Those from outside, as the control loop counted them last.
+    pub connections: AtomicUsize,
     pub activity: ActivityCount,
     pub ticker: Ticker,
     pub calls: Calls,
@@ -191,19 +200,24 @@ async fn dispatch(
         Route::Function(function) => {
             function_answer(tenant, peer, read_at, cold, id, function, request).await
         }
+        Route::Builtin(Builtin::Usage) if peer != Peer::Link(Origin::Api) => {
+            no_function(&request, id)
+        }
         Route::Builtin(builtin) => builtin::answer(tenant, builtin, request)
             .await
             .unwrap_or_else(|refusal| refusal.into_answer(id)),
-        Route::NotFound => {
-            let detail = format!("there is no function at {}", request.uri().path());
-            Refusal::new(Code::NotFound, detail).into_answer(id)
-        }
+        Route::NotFound => no_function(&request, id),
         Route::InvalidPath => {
             let detail = "a function's path is 1 to 8 segments of letters, digits, '_', '.' and \
                           '-', each beginning with a letter, digit or '_', and nothing encoded";
             Refusal::new(Code::InvalidPath, detail).into_answer(id)
         }
     }
+}
+
+fn no_function(request: &Request<Received>, id: &RequestId) -> Answer {
+    let detail = format!("there is no function at {}", request.uri().path());
+    Refusal::new(Code::NotFound, detail).into_answer(id)
 }
 
 async fn function_answer(
@@ -223,6 +237,18 @@ async fn function_answer(
         request_id: id.clone(),
     };
     let ledger = Arc::new(Ledger::new(log, request.method(), read_at, cold));
+    let leave = Leave::of(&function.options, request.headers());
+    if let Some(leave) = &leave
+        && cors::is_preflight(request.method(), request.headers())
+    {
+        let (status, headers) = cors::preflight(leave, &function.options, request.headers());
+        ledger.end(Outcome::Refused);
+        ledger.answered(status);
+        let mut answer = Response::new(full(Bytes::new()));
+        *answer.status_mut() = status;
+        *answer.headers_mut() = headers;
+        return answer;
+    }
     let now_seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let allowed = {
         let grants = tenant.grants.borrow();
@@ -241,6 +267,9 @@ async fn function_answer(
     let version = header_value(&format!("{}@{}", function.path, function.version));
     answer.headers_mut().insert(VERSION, version);
     answer.headers_mut().append(SERVER_TIMING, header_value(&ledger.server_timing()));
+    if let Some(leave) = leave {
+        leave.give(answer.headers_mut());
+    }
     answer
 }
 
@@ -322,7 +351,7 @@ fn token(authorization: &HeaderValue) -> Option<String> {
     pair.split_once(':').map(|(_, password)| password.to_owned())
 }
 
-/// A turn, and then the guest.
+/// What the schemas say, a turn, and then the guest.
 async fn called(
     tenant: &Arc<Tenant>,
     number: usize,
@@ -330,17 +359,75 @@ async fn called(
     ledger: &Arc<Ledger>,
 ) -> Result<Answer, Refusal> {
     let options = &tenant.generation.manifest.functions[number].options;
+    let checks = tenant.generation.checks(number).map_err(|error| {
+        eprintln!("hearth-worker: a schema that was tried before does not compile: {error}");
+        Refusal::new(Code::Internal, "the function's schemas cannot be used; upload it again")
+    })?;
+    if let Some(checks) = checks {
+        check::head(checks, request.uri().query(), request.headers())?;
+    }
     ledger.count(tenant.activity.begin());
-    let permit = tenant.permits.turn().await.map_err(|_| busy())?;
+    let permit = tenant.permits.turn(Instant::now()).await.map_err(no_turn)?;
     let (head, body) = request.into_parts();
     let (body, overflow) =
         RequestBody::new(body, options.max_body, Arc::clone(&ledger.request_bytes));
-    let request = Request::from_parts(head, body.boxed_unsync());
+    let body = match checks.filter(|_| options.schema.body.is_some()) {
+        None => body.boxed_unsync(),
+        Some(checks) => {
+            let held = check::hold(body, &head.headers, options.max_body, tenant.room.requests());
+            let held = held.await.map_err(|error| match error {
+                HoldError::TooLarge => too_large(options.max_body),
+                HoldError::Body(_) => {
+                    Refusal::new(Code::BadRequest, "the body ended before it was complete")
+                }
+            })?;
+            check::request(checks, &head.method, &held.bytes).await?;
+            held.into_body().boxed_unsync()
+        }
+    };
+    let method = head.method.clone();
+    let request = Request::from_parts(head, body);
     let answered = call::call(tenant, number, request, overflow, permit, Arc::clone(ledger)).await;
-    match answered {
-        Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
-        Err(failure) => Err(failed(failure, options)),
+    let response = answered.map_err(|failure| failed(failure, options))?;
+    let status = response.status().as_u16();
+    let empty = method == Method::HEAD || matches!(status, 204 | 304);
+    match (checks, options.schema.response(status)) {
+        (Some(checks), Some((answers, _))) if !empty => {
+            let checked = checked(tenant, checks, answers, response, ledger).await;
+            checked.map_err(|failure| failed(failure, options))
+        }
+        _ => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
     }
+}
+
+/// An answer that its schema allows. Its head goes out when all of it is known.
+async fn checked(
+    tenant: &Tenant,
+    checks: &Arc<Checks>,
+    answers: Answers,
+    response: Response<ResponseBody>,
+    ledger: &Ledger,
+) -> Result<Answer, Failure> {
+    let (mut head, body) = response.into_parts();
+    let most = CHECKED_BODY_MAX_BYTES;
+    let broken = match check::hold(body, &head.headers, most, tenant.room.answers()).await {
+        Ok(held) => match check::answer(checks, answers, &held.bytes).await {
+            Ok(()) => {
+                head.headers.insert(CONTENT_LENGTH, held.bytes.len().into());
+                let body = held.into_body::<BoxError>();
+                return Ok(Response::from_parts(head, body.boxed_unsync()));
+            }
+            Err(broken) => broken,
+        },
+        Err(HoldError::TooLarge) => format!(
+            "the answer is longer than the {} MiB that can be checked against its schema",
+            most >> 20
+        ),
+        Err(HoldError::Body(_)) => return Err(ledger.failure()),
+    };
+    ledger.fail(Outcome::ResponseInvalid);
+    ledger.log.line(LogStream::Host, broken);
+    Err(Failure::ResponseInvalid)
 }
 
 fn failed(failure: Failure, options: &hearth_wire::Options) -> Refusal {
@@ -364,6 +451,10 @@ fn failed(failure: Failure, options: &hearth_wire::Options) -> Refusal {
             Code::FunctionNoResponse,
             format!("the function gave an error instead of a response: {said}"),
         ),
+        Failure::ResponseInvalid => Refusal::new(
+            Code::ResponseInvalid,
+            "the function's answer is not what its schema promises; its log says where",
+        ),
         Failure::RequestTooLarge => too_large(options.max_body),
         Failure::Internal => {
             Refusal::new(Code::Internal, "the call could not be made; the host's log says why")
@@ -375,10 +466,18 @@ fn too_large(most: u64) -> Refusal {
     Refusal::new(Code::TooLarge, format!("this function takes a body of at most {most} bytes"))
 }
 
-fn busy() -> Refusal {
-    let detail = "too many calls of this tenant are running and waiting";
+fn no_turn(no: NoTurn) -> Refusal {
+    let (detail, retry_after) = match no {
+        NoTurn::Crowded => {
+            ("too many calls of this tenant are running and waiting", RETRY_AFTER_BUSY)
+        }
+        NoTurn::TooFast(wait) => {
+            let seconds = wait.as_secs_f64().ceil() as u64;
+            ("this tenant is called more often than its limit allows", seconds.max(1).into())
+        }
+    };
     let mut refusal = Refusal::new(Code::TooManyRequests, detail);
-    refusal.headers.insert(RETRY_AFTER, RETRY_AFTER_BUSY);
+    refusal.headers.insert(RETRY_AFTER, retry_after);
     refusal
 }
 
@@ -387,6 +486,36 @@ pub fn method_refused(allowed: &str) -> Refusal {
     let mut refusal = Refusal::new(Code::MethodNotAllowed, detail);
     refusal.headers.insert(ALLOW, header_value(allowed));
     refusal
+}
+
+/// What is answered to bytes that came to no request, whole and as it is sent.
+pub fn no_request(refused: Refused) -> Vec<u8> {
+    let (code, detail) = match refused {
+        Refused::TooLarge => (
+            Code::HeadersTooLarge,
+            format!("a request's head may have {} KiB and 128 fields", HEAD_MAX_BYTES >> 10),
+        ),
+        Refused::Malformed => (Code::BadRequest, "this is no HTTP/1.1 request".to_owned()),
+        Refused::Late => (
+            Code::RequestTimeout,
+            format!("the request's head was not complete within {} s", HEAD_DEADLINE.as_secs()),
+        ),
+    };
+    let id = request_id(&HeaderMap::new());
+    let status = code.status();
+    let json = Problem::new(code, detail).of_request(id.clone()).to_json();
+    let mut answer = format!(
+        "HTTP/1.1 {} {}\r\n{CONTENT_TYPE}: {PROBLEM_JSON}\r\n{CONTENT_LENGTH}: {}\r\n{}: {id}\r\n\
+         {}: close\r\n\r\n",
+        status.as_str(),
+        status.canonical_reason().unwrap_or_default(),
+        json.len(),
+        hearth::REQUEST_ID,
+        header::CONNECTION,
+    )
+    .into_bytes();
+    answer.extend(json);
+    answer
 }
 
 /// The platform's no.
@@ -401,6 +530,11 @@ impl Refusal {
         Self { problem: Box::new(Problem::new(code, detail)), headers: HeaderMap::new() }
     }
 
+    #[cfg(test)]
+    pub fn code(&self) -> Code {
+        self.problem.code
+    }
+
     pub fn into_answer(self, id: &RequestId) -> Answer {
         let Self { problem, headers } = self;
         let status = problem.code.status();
@@ -409,6 +543,12 @@ impl Refusal {
         *answer.headers_mut() = headers;
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         answer
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self { problem: Box::new(problem), headers: HeaderMap::new() }
     }
 }
 
@@ -452,7 +592,7 @@ mod tests {
         if let Some(sent) = sent {
             headers.insert(AUTHORIZATION, sent.parse().unwrap());
         }
-        authorize(&mut headers, needed, &grants(), now).map_err(|refusal| refusal.problem.code)?;
+        authorize(&mut headers, needed, &grants(), now).map_err(|refusal| refusal.code())?;
         let caller = headers.get(CALLER).map_or("", |name| name.to_str().unwrap());
         Ok((caller.to_owned(), headers.contains_key(AUTHORIZATION)))
     }

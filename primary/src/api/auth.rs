@@ -231,6 +231,7 @@ mod tests {
             name: format!("t{id}").parse().unwrap(),
             port: 4_000,
             generation: 1,
+            limits: Default::default(),
             created_at: Timestamp::UNIX_EPOCH,
         }
     }

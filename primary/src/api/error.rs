@@ -17,6 +17,7 @@ use crate::fleet::{FleetError, SwapError};
 use crate::gateway;
 use crate::logs::LogsError;
 use crate::provision::ProvisionError;
+use crate::release::ReleaseError;
 use crate::store::StoreError;
 use crate::upload::UploadError;
 
@@ -24,30 +25,30 @@ const REQUEST_ID: HeaderName = HeaderName::from_static(names::REQUEST_ID);
 
 /// A problem on its way out. Its body is written by [`identify`], which knows the request.
 #[derive(Debug)]
-pub struct Refusal(Problem);
+pub struct Refusal(Box<Problem>);
 
 impl Refusal {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self(Problem::new(code, detail))
+        Problem::new(code, detail).into()
     }
 
     /// For answers that are written elsewhere.
     pub fn into_problem(self) -> Problem {
-        self.0
+        *self.0
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
-        response.extensions_mut().insert(self.0);
+        response.extensions_mut().insert(*self.0);
         response
     }
 }
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        Self(problem)
+        Self(Box::new(problem))
     }
 }
 
@@ -101,13 +102,19 @@ impl From<LogsError> for Refusal {
 
 impl From<UploadError> for Refusal {
     fn from(error: UploadError) -> Self {
-        Self(error.problem())
+        error.problem().into()
+    }
+}
+
+impl From<ReleaseError> for Refusal {
+    fn from(error: ReleaseError) -> Self {
+        failed(Code::Internal, "the data directory could not be read", &error)
     }
 }
 
 impl From<ProvisionError> for Refusal {
     fn from(error: ProvisionError) -> Self {
-        Self(error.problem())
+        error.problem().into()
     }
 }
 
@@ -124,15 +131,19 @@ fn retry_after(code: Code) -> Option<Duration> {
         Code::BadRequest
         | Code::InvalidPath
         | Code::InvalidModule
+        | Code::SchemaViolation
         | Code::Unauthenticated
         | Code::Forbidden
         | Code::NotFound
         | Code::MethodNotAllowed
         | Code::Conflict
         | Code::TooLarge
+        | Code::HeadersTooLarge
+        | Code::RequestTimeout
         | Code::Misdirected
         | Code::FunctionTrapped
         | Code::FunctionNoResponse
+        | Code::ResponseInvalid
         | Code::MemoryLimit
         | Code::Timeout
         | Code::StorageFull

@@ -5,11 +5,13 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use hearth_wire::{
-    Code, FunctionPath, Generation, HandlerKind, ModuleDigest, Options, Scope, Version,
+    Code, FunctionPath, Generation, HandlerKind, Limits, ModuleDigest, Options, OptionsPatch,
+    Scope, Version,
 };
 use http::HeaderMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::auth::AtTenant;
@@ -17,9 +19,9 @@ use super::error::Refusal;
 use super::openapi::{
     FunctionParams, HandlerKindSchema, OptionsSchema, TenantParam, function_path, sha256,
 };
-use super::request::{Named, OptionalBody, Params};
+use super::request::{Named, OptionalBody, OptionsBody, Params};
 use crate::gateway::Gateway;
-use crate::store::{GenerationRow, Store, VersionRow};
+use crate::store::{GenerationRow, Store, Tenant, VersionRow};
 use crate::upload::{Switched, Uploaded, Uploads};
 
 /// A function, as its active version is.
@@ -41,9 +43,32 @@ pub struct FunctionInfo {
     pub imports: Vec<String>,
     #[schema(value_type = OptionsSchema)]
     pub options: Options,
+    pub layers: OptionLayers,
     /// Came with Hearth, and was not uploaded.
     pub bundled: bool,
     pub created_at: Timestamp,
+}
+
+/// Where a function's options come from; each goes over the one before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OptionLayers {
+    /// By the module.
+    #[schema(value_type = Object)]
+    pub declared: OptionsPatch,
+    /// With the upload of the active version.
+    #[schema(value_type = Object)]
+    pub uploaded: OptionsPatch,
+    /// Since then, whichever version is active.
+    #[schema(value_type = Object)]
+    pub set: OptionsPatch,
+}
+
+/// What is set goes over what module and upload say; null takes it away again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OptionChanges {
+    #[schema(value_type = Object, example = json!({"auth": "invoke", "timeout_ms": null}))]
+    pub options: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -93,7 +118,7 @@ pub struct Rollback {
 pub struct GenerationInfo {
     #[schema(value_type = u64)]
     pub generation: Generation,
-    /// What made it: `created`, `upload`, `rollback` or `remove`.
+    /// What made it: `created`, `upload`, `rollback`, `remove`, `options` or `limits`.
     pub cause: String,
     /// The name of the token that was used.
     pub by: String,
@@ -127,7 +152,8 @@ pub struct UploadParams {
     dir: Option<String>,
 }
 
-fn function(row: VersionRow) -> FunctionInfo {
+fn function(row: VersionRow, limits: &Limits) -> FunctionInfo {
+    let options = row.options().resolve().within(limits);
     let VersionRow {
         path,
         version,
@@ -136,12 +162,13 @@ fn function(row: VersionRow) -> FunctionInfo {
         stored,
         kind,
         imports,
-        options,
+        declared,
+        uploaded,
+        set,
         bundled,
         created_at,
         created_by: _,
     } = row;
-    let options = options.resolve();
     FunctionInfo {
         path,
         version,
@@ -151,12 +178,14 @@ fn function(row: VersionRow) -> FunctionInfo {
         kind,
         imports,
         options,
+        layers: OptionLayers { declared, uploaded, set },
         bundled,
         created_at,
     }
 }
 
-fn version(row: VersionRow, active: Option<Version>) -> VersionInfo {
+fn version(row: VersionRow, active: Option<Version>, limits: &Limits) -> VersionInfo {
+    let options = row.options().resolve().within(limits);
     let VersionRow {
         path: _,
         version,
@@ -165,7 +194,9 @@ fn version(row: VersionRow, active: Option<Version>) -> VersionInfo {
         stored,
         kind: _,
         imports: _,
-        options,
+        declared: _,
+        uploaded: _,
+        set: _,
         bundled,
         created_at,
         created_by,
@@ -177,7 +208,7 @@ fn version(row: VersionRow, active: Option<Version>) -> VersionInfo {
         stored,
         active: active == Some(version),
         bundled,
-        options: options.resolve(),
+        options,
         created_at,
         created_by,
     }
@@ -198,8 +229,9 @@ pub async fn list_functions(
     State(store): State<Store>,
 ) -> Result<Json<FunctionList>, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
-    let rows = store.live_functions(tenant.id).await?;
-    Ok(Json(FunctionList { functions: rows.into_iter().map(function).collect() }))
+    let (rows, limits) = (store.live_functions(tenant.id).await?, tenant.limits());
+    let functions = rows.into_iter().map(|row| function(row, &limits)).collect();
+    Ok(Json(FunctionList { functions }))
 }
 
 /// Upload functions
@@ -238,10 +270,39 @@ pub async fn get_function(
     State(store): State<Store>,
 ) -> Result<Json<FunctionInfo>, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
-    let active = store.function(tenant.id, &path).await?.and_then(|row| row.active);
-    let versions = store.versions(tenant.id, &path).await?;
+    active(&store, &tenant, &path).await.map(Json)
+}
+
+async fn active(
+    store: &Store,
+    tenant: &Tenant,
+    path: &FunctionPath,
+) -> Result<FunctionInfo, Refusal> {
+    let active = store.function(tenant.id, path).await?.and_then(|row| row.active);
+    let versions = store.versions(tenant.id, path).await?;
     let row = versions.into_iter().find(|row| Some(row.version) == active);
-    row.map(|row| Json(function(row))).ok_or_else(|| no_function(&path))
+    row.map(|row| function(row, &tenant.limits())).ok_or_else(|| no_function(path))
+}
+
+/// Set options of a function
+///
+/// They go over what its module and its upload say, and stay through uploads and rollbacks.
+/// Answered once they are in force.
+#[utoipa::path(
+    patch, path = "/api/v1/tenants/{tenant}/functions/{path}", operation_id = "set_options",
+    tag = "functions", params(FunctionParams), request_body = OptionChanges,
+    responses((status = 200, description = "The function", body = FunctionInfo)),
+)]
+pub async fn set_options(
+    at: AtTenant,
+    Named(path): Named,
+    State(store): State<Store>,
+    State(uploads): State<Uploads>,
+    OptionsBody(OptionChanges { options }): OptionsBody<OptionChanges>,
+) -> Result<Json<FunctionInfo>, Refusal> {
+    let (tenant, caller) = at.permit(Scope::Owner)?;
+    uploads.set_options(&tenant, &path, options, &caller.name).await?;
+    active(&store, &tenant, &path).await.map(Json)
 }
 
 /// Take a function away
@@ -277,7 +338,8 @@ pub async fn list_versions(
     let (tenant, _) = at.permit(Scope::Deploy)?;
     let row = store.function(tenant.id, &path).await?.ok_or_else(|| no_function(&path))?;
     let versions = store.versions(tenant.id, &path).await?;
-    let versions = versions.into_iter().map(|kept| version(kept, row.active)).collect();
+    let limits = tenant.limits();
+    let versions = versions.into_iter().map(|kept| version(kept, row.active, &limits)).collect();
     Ok(Json(VersionList { path: row.path, active: row.active, versions }))
 }
 

@@ -392,6 +392,7 @@ mod tests {
             name: "acme".parse().unwrap(),
             port: 4_000,
             generation: 1,
+            limits: Default::default(),
             created_at: Timestamp::UNIX_EPOCH,
         };
         (directory, logs, tenant)

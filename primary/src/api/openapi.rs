@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::response::IntoResponse;
-use hearth_wire::{Auth, Code, HandlerKind, LogStream, Outcome, PROBLEM_JSON, PathMatch, Scope};
+use hearth_wire::{
+    Auth, Code, HandlerKind, LogStream, Outcome, PROBLEM_JSON, PathMatch, Place, Scope,
+};
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use utoipa::OpenApi as _;
@@ -85,11 +87,12 @@ fn word(value: &impl Serialize) -> String {
 words!(ScopeSchema as "Scope": Scope::Admin, Scope::Owner, Scope::Deploy, Scope::Invoke, Scope::Report);
 words!(HandlerKindSchema as "HandlerKind": HandlerKind::IncomingHandler, HandlerKind::Handler);
 words!(LogStreamSchema as "LogStream": LogStream::Stdout, LogStream::Stderr, LogStream::Host);
+words!(PlaceSchema as "Place": Place::Body, Place::Querystring, Place::Headers);
 words!(PathMatchSchema as "PathMatch": PathMatch::Exact, PathMatch::Prefix);
 words!(
     OutcomeSchema as "Outcome":
     Outcome::Answered, Outcome::Trapped, Outcome::MemoryLimit, Outcome::Timeout,
-    Outcome::NoResponse, Outcome::Refused, Outcome::Abandoned,
+    Outcome::NoResponse, Outcome::ResponseInvalid, Outcome::Refused, Outcome::Abandoned,
 );
 words!(
     AuthSchema as "Auth":
@@ -98,10 +101,10 @@ words!(
 );
 words!(
     CodeSchema as "Code":
-    Code::BadRequest, Code::InvalidPath, Code::InvalidModule, Code::Unauthenticated,
+    Code::BadRequest, Code::InvalidPath, Code::InvalidModule, Code::SchemaViolation, Code::Unauthenticated,
     Code::Forbidden, Code::NotFound, Code::MethodNotAllowed, Code::Conflict, Code::TooLarge,
-    Code::Misdirected, Code::TooManyRequests, Code::FunctionTrapped, Code::FunctionNoResponse,
-    Code::MemoryLimit, Code::Timeout, Code::StorageFull, Code::Internal, Code::WorkerUnavailable,
+    Code::HeadersTooLarge, Code::RequestTimeout, Code::Misdirected, Code::TooManyRequests, Code::FunctionTrapped, Code::FunctionNoResponse,
+    Code::ResponseInvalid, Code::MemoryLimit, Code::Timeout, Code::StorageFull, Code::Internal, Code::WorkerUnavailable,
 );
 
 // Never made: how `hearth_wire::Options` look.
@@ -117,6 +120,13 @@ pub struct OptionsSchema {
     /// Who may call.
     #[schema(value_type = AuthSchema)]
     auth: (),
+    /// Origins whose pages may call from a browser; `*` for any.
+    #[schema(example = json!(["https://app.example"]))]
+    cors: Vec<String>,
+    /// JSON Schemas (draft 2020-12) at `body`, `querystring`, `headers` and `response`, the last
+    /// by status.
+    #[schema(value_type = Object, example = json!({"body": {"type": "object"}}))]
+    schema: (),
     #[schema(minimum = 1, maximum = 300_000)]
     timeout_ms: u32,
     #[schema(minimum = 1, maximum = 256)]
@@ -124,7 +134,23 @@ pub struct OptionsSchema {
     /// Bytes of a request's body.
     #[schema(minimum = 1, maximum = 104_857_600)]
     max_body: u64,
+    /// Calls that one instance may serve, one after the other.
+    #[schema(minimum = 1, maximum = 10_000)]
+    reuse: u32,
     description: String,
+}
+
+// Never made: how `hearth_wire::Violation` looks.
+/// Where a request breaks its schema.
+#[derive(utoipa::ToSchema)]
+#[schema(as = Violation)]
+#[expect(dead_code, reason = "read by the derive only")]
+pub struct ViolationSchema {
+    #[schema(value_type = PlaceSchema)]
+    r#in: (),
+    /// A JSON pointer into the body, or into the object that query or headers make.
+    pointer: String,
+    message: String,
 }
 
 // Never made: how `hearth_wire::Problem` looks.
@@ -140,6 +166,9 @@ pub struct ProblemSchema {
     detail: String,
     #[schema(value_type = CodeSchema)]
     code: (),
+    /// Of a `schema_violation`: where and why.
+    #[schema(required = false)]
+    errors: Vec<ViolationSchema>,
     /// The answer's `x-request-id`.
     #[schema(required = false)]
     request_id: String,
@@ -203,7 +232,8 @@ pub fn blank() -> OpenApi {
 /// Adds the problems that follow from an operation's shape, so that no handler repeats them.
 pub fn add_problems(document: &mut OpenApi) {
     for (address, item) in &mut document.paths.paths {
-        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+        let operations =
+            [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
             let mut add = |code: Code| {
                 let status = code.status().as_u16().to_string();
@@ -259,7 +289,7 @@ pub async fn openapi(Extension(document): Extension<Rendered>) -> impl IntoRespo
 
 #[cfg(test)]
 mod tests {
-    use hearth_wire::{OptionsPatch, Problem, RequestId};
+    use hearth_wire::{OptionsPatch, Problem, RequestId, Violation};
     use serde_json::Value;
     use utoipa::PartialSchema;
 
@@ -283,8 +313,19 @@ mod tests {
 
     #[test]
     fn problems_are_described_as_they_are_sent() {
-        let problem = Problem::new(Code::NotFound, "").of_request(RequestId::from_random([0; 16]));
+        let errors = vec![violation()];
+        let problem = Problem::new(Code::SchemaViolation, "");
+        let problem = Problem { errors, ..problem }.of_request(RequestId::from_random([0; 16]));
         assert_eq!(properties(ProblemSchema::schema()), keys(problem));
+    }
+
+    fn violation() -> Violation {
+        Violation { place: Place::Body, pointer: String::new(), message: String::new() }
+    }
+
+    #[test]
+    fn violations_are_described_as_they_are_sent() {
+        assert_eq!(properties(ViolationSchema::schema()), keys(violation()));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::{self, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use hearth_wire::{Code, FunctionPath};
+use hearth_wire::{Code, FunctionPath, limits};
 use http::request::Parts;
 use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
@@ -14,8 +14,9 @@ use tokio::time::timeout;
 
 use super::error::Refusal;
 
-/// A JSON body.
+/// A JSON body, and one that holds a function's options.
 const BODY_MAX: usize = 64 << 10;
+const OPTIONS_MAX: usize = limits::OPTIONS_MAX_BYTES + (1 << 10);
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A JSON body, whatever content type it says.
@@ -25,7 +26,18 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
-        parse(&read(request).await?).map(Self)
+        parse(&read(request, BODY_MAX).await?).map(Self)
+    }
+}
+
+/// The same, as long as options may be.
+pub struct OptionsBody<T>(pub(crate) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for OptionsBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        parse(&read(request, OPTIONS_MAX).await?).map(Self)
     }
 }
 
@@ -36,18 +48,18 @@ impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalBody<T> 
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
-        let body = read(request).await?;
+        let body = read(request, BODY_MAX).await?;
         let given: Option<T> = if body.is_empty() { None } else { parse(&body)? };
         Ok(Self(given.unwrap_or_default()))
     }
 }
 
-async fn read(request: Request) -> Result<Bytes, Refusal> {
-    let reading = body::to_bytes(request.into_body(), BODY_MAX);
+async fn read(request: Request, most: usize) -> Result<Bytes, Refusal> {
+    let reading = body::to_bytes(request.into_body(), most);
     match timeout(BODY_DEADLINE, reading).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) if error.source().is_some_and(|cause| cause.is::<LengthLimitError>()) => {
-            let detail = format!("a body may have {} KiB here", BODY_MAX >> 10);
+            let detail = format!("a body may have {} KiB here", most >> 10);
             Err(Refusal::new(Code::TooLarge, detail))
         }
         Ok(Err(_)) => Err(Refusal::new(Code::BadRequest, "the body broke off")),

@@ -129,18 +129,26 @@ impl Host {
     }
 
     pub fn post(&self, path: &str, body: Option<&impl Serialize>) -> Result<Answer, CliError> {
-        let Some(body) = body else {
-            return self
-                .call(Method::POST, path, SendBody::none(), &Call::default())
-                .and_then(answer);
-        };
+        match body {
+            Some(body) => self.send(Method::POST, path, body),
+            None => {
+                self.call(Method::POST, path, SendBody::none(), &Call::default()).and_then(answer)
+            }
+        }
+    }
+
+    pub fn patch(&self, path: &str, body: &impl Serialize) -> Result<Answer, CliError> {
+        self.send(Method::PATCH, path, body)
+    }
+
+    fn send(&self, method: Method, path: &str, body: &impl Serialize) -> Result<Answer, CliError> {
         let json = serde_json::to_vec(body).expect("the API's bodies are plain data");
         let mut json = json.as_slice();
         let length = json.len().to_string();
         let headers =
             [(header::CONTENT_TYPE, "application/json"), (header::CONTENT_LENGTH, &length)];
         let call = Call { headers: &headers, ..Call::default() };
-        self.call(Method::POST, path, SendBody::from_reader(&mut json), &call).and_then(answer)
+        self.call(method, path, SendBody::from_reader(&mut json), &call).and_then(answer)
     }
 
     /// Makes one call below `/api/v1`. An answer that reports no success is an error, except to

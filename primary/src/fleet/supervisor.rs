@@ -860,11 +860,12 @@ async fn fork(
         let permit = shared.starts.clone().acquire_owned().await.map_err(|error| host(&error))?;
         let (ours, theirs) = pair().map_err(|error| host(&error))?;
         let channel = Channel::new(ours).map_err(|error| host(&error))?;
+        let noticed = start.woken_at.map(Moment::instant);
         // Both fit the socket's buffer, so the worker finds them when it is born.
         channel.send(&ToWorker::Start(start), &[]).await.map_err(|error| host(&error))?;
         let tokens = ToWorker::Tokens { serial, grants };
         channel.send(&tokens, &[]).await.map_err(|error| host(&error))?;
-        let fork = Fork { control: theirs, listener, release };
+        let fork = Fork { control: theirs, listener, release, noticed };
         let forked = shared.zygote.fork(fork).await.map_err(|error| host(&error))?;
         Ok(Newborn { forked, channel, tokens: serial, permit })
     };

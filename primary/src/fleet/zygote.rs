@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hearth_wire::{
     Channel, ExitStatus, FromZygote, ModuleDigest, SocketError, ToZygote, VERSION, pair, watch,
@@ -92,6 +92,8 @@ pub struct Fork {
     pub control: OwnedFd,
     pub listener: Arc<OwnedFd>,
     pub release: OwnedFd,
+    /// When the connection or call was seen that it is for.
+    pub noticed: Option<Instant>,
 }
 
 enum Request {
@@ -245,6 +247,9 @@ impl Keeper {
                         last_ticket += 1;
                         let fds = [fork.control.as_fd(), fork.listener.as_fd(), fork.release.as_fd()];
                         channel.send(&ToZygote::Fork { ticket: last_ticket }, &fds).await?;
+                        if let Some(noticed) = fork.noticed {
+                            metrics::histogram!("hearth_spawn_seconds").record(noticed.elapsed());
+                        }
                         forks.insert(last_ticket, answer);
                     }
                 },

@@ -25,8 +25,8 @@ pub enum Packing {
 
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    #[error("a module may have {} MiB unpacked, and this one has more", limits::MODULE_MAX_BYTES >> 20)]
-    TooLarge,
+    #[error("a module may have {0} bytes unpacked, and this one has more")]
+    TooLarge(u64),
     #[error("the file is named .wasm.zst and is no zstd frame (or one with a window above 8 MiB)")]
     NotZstd,
     #[error("the file is empty")]
@@ -65,21 +65,26 @@ impl Modules {
         self.dir.join(format!("{sha256}{SUFFIX}"))
     }
 
-    /// Takes an upload's bytes in.
-    pub fn ingest(&self, packing: Packing, upload: impl Read) -> Result<Arrived, IngestError> {
+    /// Takes an upload's bytes in, at most so many of the module.
+    pub fn ingest(
+        &self,
+        packing: Packing,
+        upload: impl Read,
+        most: u64,
+    ) -> Result<Arrived, IngestError> {
         let mut upload = Marked { inner: upload, failed: false };
         let taken = match packing {
-            Packing::Plain => self.take(&mut upload),
+            Packing::Plain => self.take(&mut upload, most),
             Packing::Zstd => {
                 let decoder = zstd::Decoder::new(&mut upload).and_then(|mut decoder| {
                     decoder.window_log_max(limits::ZSTD_WINDOW_LOG_MAX)?;
                     Ok(decoder)
                 });
-                decoder.map_err(Taking::Source).and_then(|decoder| self.take(decoder))
+                decoder.map_err(Taking::Source).and_then(|decoder| self.take(decoder, most))
             }
         };
         taken.map_err(|taking| match taking {
-            Taking::TooLarge => IngestError::TooLarge,
+            Taking::TooLarge => IngestError::TooLarge(most),
             Taking::Empty => IngestError::Empty,
             Taking::Disk(error) => IngestError::Disk(error),
             Taking::Source(error) if upload.failed => IngestError::Body(error),
@@ -87,7 +92,7 @@ impl Modules {
         })
     }
 
-    fn take(&self, mut module: impl Read) -> Result<Arrived, Taking> {
+    fn take(&self, mut module: impl Read, most: u64) -> Result<Arrived, Taking> {
         let raw = tempfile::tempfile_in(&self.tmp).map_err(Taking::Disk)?;
         let packed = NamedTempFile::new_in(&self.tmp).map_err(Taking::Disk)?;
         let mut packer = zstd::Encoder::new(packed.as_file(), LEVEL).map_err(Taking::Disk)?;
@@ -101,7 +106,7 @@ impl Modules {
                 break;
             }
             size += got as u64;
-            if size > limits::MODULE_MAX_BYTES {
+            if size > most {
                 return Err(Taking::TooLarge);
             }
             hasher.update(&buffer[..got]);
@@ -133,7 +138,11 @@ impl Modules {
 
     /// Unpacks a kept module, and checks that it still is what its name says.
     pub fn unpack(&self, sha256: ModuleDigest) -> io::Result<File> {
-        let arrived = match self.ingest(Packing::Zstd, File::open(self.path(sha256))?) {
+        let arrived = match self.ingest(
+            Packing::Zstd,
+            File::open(self.path(sha256))?,
+            limits::MODULE_MAX_BYTES,
+        ) {
             Ok(arrived) => arrived,
             Err(IngestError::Body(error) | IngestError::Disk(error)) => return Err(error),
             Err(_) => return Err(damaged(sha256)),
@@ -193,6 +202,8 @@ impl<R: Read> Read for Marked<R> {
 mod tests {
     use super::*;
 
+    const MOST: u64 = limits::MODULE_MAX_BYTES;
+
     fn modules() -> (tempfile::TempDir, Modules) {
         let dir = tempfile::tempdir().unwrap();
         let (kept, tmp) = (dir.path().join("modules"), dir.path().join("tmp"));
@@ -210,9 +221,9 @@ mod tests {
     fn plain_and_packed_are_one_module() {
         let (_dir, modules) = modules();
         let bytes = b"some module".repeat(10_000);
-        let plain = modules.ingest(Packing::Plain, &bytes[..]).unwrap();
+        let plain = modules.ingest(Packing::Plain, &bytes[..], MOST).unwrap();
         let packed = zstd::encode_all(&bytes[..], 19).unwrap();
-        let packed = modules.ingest(Packing::Zstd, &packed[..]).unwrap();
+        let packed = modules.ingest(Packing::Zstd, &packed[..], MOST).unwrap();
         assert_eq!((plain.sha256, plain.size), (packed.sha256, packed.size));
         assert_eq!(plain.size, bytes.len() as u64);
         let sha256 = plain.sha256;
@@ -228,16 +239,25 @@ mod tests {
     fn what_is_refused_leaves_nothing() {
         let (_dir, modules) = modules();
         let bomb = zstd::encode_all(io::repeat(0).take(limits::MODULE_MAX_BYTES + 1), 1).unwrap();
-        assert!(matches!(modules.ingest(Packing::Zstd, &bomb[..]), Err(IngestError::TooLarge)));
-        assert!(matches!(modules.ingest(Packing::Zstd, &b"plain"[..]), Err(IngestError::NotZstd)));
-        assert!(matches!(modules.ingest(Packing::Plain, io::empty()), Err(IngestError::Empty)));
+        assert!(matches!(
+            modules.ingest(Packing::Zstd, &bomb[..], MOST),
+            Err(IngestError::TooLarge(MOST))
+        ));
+        assert!(matches!(
+            modules.ingest(Packing::Zstd, &b"plain"[..], MOST),
+            Err(IngestError::NotZstd)
+        ));
+        assert!(matches!(
+            modules.ingest(Packing::Plain, io::empty(), MOST),
+            Err(IngestError::Empty)
+        ));
         struct Broken;
         impl Read for Broken {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
                 Err(io::ErrorKind::ConnectionReset.into())
             }
         }
-        assert!(matches!(modules.ingest(Packing::Zstd, Broken), Err(IngestError::Body(_))));
+        assert!(matches!(modules.ingest(Packing::Zstd, Broken, MOST), Err(IngestError::Body(_))));
         assert_eq!(files(&modules), 0);
     }
 
@@ -248,13 +268,16 @@ mod tests {
         encoder.window_log(limits::ZSTD_WINDOW_LOG_MAX + 1).unwrap();
         encoder.write_all(&vec![7; 20 << 20]).unwrap();
         let frame = encoder.finish().unwrap();
-        assert!(matches!(modules.ingest(Packing::Zstd, &frame[..]), Err(IngestError::NotZstd)));
+        assert!(matches!(
+            modules.ingest(Packing::Zstd, &frame[..], MOST),
+            Err(IngestError::NotZstd)
+        ));
     }
 
     #[test]
     fn damage_is_noticed() {
         let (_dir, modules) = modules();
-        let kept = modules.ingest(Packing::Plain, &b"one"[..]).unwrap();
+        let kept = modules.ingest(Packing::Plain, &b"one"[..], MOST).unwrap();
         let other = zstd::encode_all(&b"two"[..], 1).unwrap();
         let (sha256, path) = (kept.sha256, modules.path(kept.sha256));
         modules.keep(kept).unwrap();
@@ -267,8 +290,8 @@ mod tests {
     #[test]
     fn a_sweep_takes_what_nothing_names() {
         let (_dir, modules) = modules();
-        let one = modules.ingest(Packing::Plain, &b"one"[..]).unwrap();
-        let two = modules.ingest(Packing::Plain, &b"two"[..]).unwrap();
+        let one = modules.ingest(Packing::Plain, &b"one"[..], MOST).unwrap();
+        let two = modules.ingest(Packing::Plain, &b"two"[..], MOST).unwrap();
         let named = HashSet::from([one.sha256]);
         modules.keep(one).unwrap();
         modules.keep(two).unwrap();

@@ -6,11 +6,12 @@
 use std::collections::HashSet;
 
 use hearth_wire::{
-    FunctionPath, Generation, HandlerKind, ModuleDigest, OptionsPatch, Version, limits,
+    FunctionPath, Generation, HandlerKind, LimitsPatch, ModuleDigest, OptionsPatch, Version,
 };
 use jiff::Timestamp;
 use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
+use serde::Serialize;
 
 use super::{
     Result, Store, StoreError, TenantId, column, instant, json, millis, optional, parsed, signed,
@@ -31,14 +32,23 @@ pub struct VersionRow {
     pub stored: u64,
     pub kind: HandlerKind,
     pub imports: Vec<String>,
-    /// Declared by the module, patched by the upload.
-    pub options: OptionsPatch,
+    /// What the module says of itself.
+    pub declared: OptionsPatch,
+    /// What came with the upload.
+    pub uploaded: OptionsPatch,
+    /// What was set for the function since, whichever version is active.
+    pub set: OptionsPatch,
     pub bundled: bool,
     pub created_at: Timestamp,
     pub created_by: String,
 }
 
 impl VersionRow {
+    /// All layers, the one set last on top.
+    pub fn options(&self) -> OptionsPatch {
+        self.set.clone().over(self.uploaded.clone().over(self.declared.clone()))
+    }
+
     /// Of a row of [`VERSIONS`].
     fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -49,7 +59,9 @@ impl VersionRow {
             stored: column(row, "stored", unsigned)?,
             kind: column(row, "kind", kind)?,
             imports: column(row, "imports", json)?,
-            options: column(row, "options", json)?,
+            declared: column(row, "declared", json)?,
+            uploaded: column(row, "uploaded", json)?,
+            set: column(row, "options", json)?,
             bundled: row.get("bundled")?,
             created_at: column(row, "created_at", instant)?,
             created_by: row.get("created_by")?,
@@ -63,6 +75,8 @@ pub struct FunctionRow {
     pub path: FunctionPath,
     /// `None`: removed, and its history kept for a while.
     pub active: Option<Version>,
+    /// What was set for it, whichever version is active.
+    pub set: OptionsPatch,
     pub removed_at: Option<Timestamp>,
 }
 
@@ -71,6 +85,7 @@ impl FunctionRow {
         Ok(Self {
             path: column(row, "path", parsed)?,
             active: row.get("active")?,
+            set: column(row, "options", json)?,
             removed_at: column(row, "removed_at", |at| optional(at, instant))?,
         })
     }
@@ -98,7 +113,8 @@ impl GenerationRow {
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a handful at a time, and most are the large one")]
 pub enum Change {
-    /// Keeps the version and makes it the active one. Its number is above all before it.
+    /// Keeps the version and makes it the active one. Its number is above all before it. What
+    /// was set for the function stays as it is.
     Add(VersionRow),
     /// Makes a version that is kept the active one, also of a function that was removed.
     Switch {
@@ -108,6 +124,13 @@ pub enum Change {
     Remove {
         path: FunctionPath,
     },
+    /// In the place of what was set for the function before.
+    Set {
+        path: FunctionPath,
+        options: OptionsPatch,
+    },
+    /// In the place of what was set for the tenant before.
+    Limits(LimitsPatch),
 }
 
 #[derive(Clone, Debug)]
@@ -115,15 +138,15 @@ pub struct NewGeneration {
     pub tenant: TenantId,
     /// Above the tenant's current one. Numbers may be skipped: one that failed is not used again.
     pub generation: Generation,
-    /// `created`, `upload`, `rollback` or `remove`.
+    /// `created`, `upload`, `rollback`, `remove`, `options` or `limits`.
     pub cause: String,
     pub by: String,
     pub changes: Vec<Change>,
 }
 
-const LIVE: &str = "SELECT path, versions.* FROM functions \
+const LIVE: &str = "SELECT path, functions.options, versions.* FROM functions \
     JOIN versions ON function = id AND version = active WHERE tenant = ? ORDER BY path";
-const VERSIONS: &str = "SELECT path, versions.* FROM functions \
+const VERSIONS: &str = "SELECT path, functions.options, versions.* FROM functions \
     JOIN versions ON function = id WHERE tenant = ? AND folded = ? ORDER BY version DESC";
 
 impl Store {
@@ -146,7 +169,8 @@ impl Store {
         let folded = path.folded();
         self.run(move |db| {
             let mut statement = db.prepare_cached(
-                "SELECT path, active, removed_at FROM functions WHERE tenant = ? AND folded = ?",
+                "SELECT path, active, options, removed_at FROM functions
+                 WHERE tenant = ? AND folded = ?",
             )?;
             Ok(statement.query_row((tenant.0, folded), FunctionRow::of).optional()?)
         })
@@ -194,6 +218,20 @@ impl Store {
             )?;
             let rows = statement.query_map([tenant.0], GenerationRow::of)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// Bytes that the modules take which a tenant uploaded, each once.
+    pub async fn module_bytes(&self, tenant: TenantId) -> Result<u64> {
+        self.run(move |db| {
+            let mut statement = db.prepare_cached(
+                "SELECT ifnull(sum(stored), 0) AS bytes FROM (
+                     SELECT DISTINCT sha256, stored FROM versions JOIN functions ON id = function
+                     WHERE tenant = ? AND NOT bundled
+                 )",
+            )?;
+            Ok(statement.query_row([tenant.0], |row| column(row, "bytes", unsigned))?)
         })
         .await
     }
@@ -256,18 +294,21 @@ fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Result<()> {
     )?;
     let mut changed = HashSet::new();
     for change in changes {
-        changed.insert(apply(transaction, tenant, change, now)?);
+        changed.extend(apply(transaction, tenant, change, now)?);
     }
+    let limits: LimitsPatch = transaction
+        .prepare_cached("SELECT limits FROM tenants WHERE id = ?")?
+        .query_row([tenant.0], |row| column(row, "limits", json))?;
     for function in changed {
-        prune(transaction, function)?;
+        prune(transaction, function, limits.resolve().versions)?;
     }
     Ok(())
 }
 
-/// The id of the function that was changed.
-fn apply(db: &Connection, tenant: TenantId, change: Change, now: i64) -> Result<i64> {
+/// The id of the function whose versions were changed.
+fn apply(db: &Connection, tenant: TenantId, change: Change, now: i64) -> Result<Option<i64>> {
     match change {
-        Change::Add(version) => add(db, tenant, version),
+        Change::Add(version) => add(db, tenant, version).map(Some),
         Change::Switch { path, version } => {
             let (id, _) = find(db, tenant, &path)?.ok_or(StoreError::Missing("function"))?;
             let kept = db
@@ -280,7 +321,7 @@ fn apply(db: &Connection, tenant: TenantId, change: Change, now: i64) -> Result<
                 "UPDATE functions SET active = ?, removed_at = NULL WHERE id = ?",
                 (version, id),
             )?;
-            Ok(id)
+            Ok(Some(id))
         }
         Change::Remove { path } => {
             let (id, _) = find(db, tenant, &path)?.ok_or(StoreError::Missing("function"))?;
@@ -288,9 +329,22 @@ fn apply(db: &Connection, tenant: TenantId, change: Change, now: i64) -> Result<
                 "UPDATE functions SET active = NULL, removed_at = ? WHERE id = ?",
                 (now, id),
             )?;
-            Ok(id)
+            Ok(Some(id))
+        }
+        Change::Set { path, options } => {
+            let (id, _) = find(db, tenant, &path)?.ok_or(StoreError::Missing("function"))?;
+            db.execute("UPDATE functions SET options = ? WHERE id = ?", (text(&options), id))?;
+            Ok(None)
+        }
+        Change::Limits(limits) => {
+            db.execute("UPDATE tenants SET limits = ? WHERE id = ?", (text(&limits), tenant.0))?;
+            Ok(None)
         }
     }
+}
+
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("it is plain data")
 }
 
 fn add(db: &Connection, tenant: TenantId, row: VersionRow) -> Result<i64> {
@@ -302,7 +356,9 @@ fn add(db: &Connection, tenant: TenantId, row: VersionRow) -> Result<i64> {
         stored,
         kind,
         imports,
-        options,
+        declared,
+        uploaded,
+        set: _,
         bundled,
         created_at,
         created_by,
@@ -324,11 +380,9 @@ fn add(db: &Connection, tenant: TenantId, row: VersionRow) -> Result<i64> {
             db.last_insert_rowid()
         }
     };
-    let imports = serde_json::to_string(&imports).expect("names are plain data");
-    let options = serde_json::to_string(&options).expect("options are plain data");
     db.execute(
-        "INSERT INTO versions (function, version, sha256, size, stored, kind, imports, options,
-             bundled, created_at, created_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO versions (function, version, sha256, size, stored, kind, imports, declared,
+             uploaded, bundled, created_at, created_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             id,
             version,
@@ -336,8 +390,9 @@ fn add(db: &Connection, tenant: TenantId, row: VersionRow) -> Result<i64> {
             signed(size),
             signed(stored),
             kind_text(kind),
-            imports,
-            options,
+            text(&imports),
+            text(&declared),
+            text(&uploaded),
             bundled,
             millis(created_at),
             created_by,
@@ -355,13 +410,13 @@ fn find(db: &Connection, tenant: TenantId, path: &FunctionPath) -> Result<Option
 }
 
 /// Keeps the active version and the newest others.
-fn prune(db: &Connection, function: i64) -> Result<()> {
+fn prune(db: &Connection, function: i64, most: u64) -> Result<()> {
     db.execute(
         "DELETE FROM versions WHERE function = ?1 AND version NOT IN (
              SELECT version FROM versions JOIN functions ON id = function WHERE function = ?1
              ORDER BY version IS active DESC, version DESC LIMIT ?2
          )",
-        (function, limits::VERSIONS_KEPT),
+        (function, signed(most)),
     )?;
     Ok(())
 }
@@ -395,7 +450,9 @@ mod tests {
             stored: 300,
             kind: HandlerKind::IncomingHandler,
             imports: vec!["wasi:io/poll@0.2.6".into()],
-            options: OptionsPatch::parse(r#"{"methods":["GET"],"auth":"invoke"}"#).unwrap(),
+            declared: OptionsPatch::parse(r#"{"methods":["GET"],"auth":"invoke"}"#).unwrap(),
+            uploaded: OptionsPatch::parse(r#"{"auth":"public"}"#).unwrap(),
+            set: OptionsPatch::default(),
             bundled: false,
             created_at: Timestamp::from_millisecond(1_700_000_000_123).unwrap(),
             created_by: "ci".into(),
@@ -522,10 +579,15 @@ mod tests {
         let (_directory, store) = scratch();
         let acme = tenant(&store, "acme", 4_001).await;
         let path: FunctionPath = "/a".parse().unwrap();
-        let kept = limits::VERSIONS_KEPT;
+        let kept = 5;
+        let mut limits = LimitsPatch::default();
+        limits.change([("versions".to_owned(), Some(kept.into()))]).unwrap();
+        let limits = vec![Change::Limits(limits)];
+        store.commit_generation(generation(acme.id, 1, limits)).await.unwrap();
         for version in 1..=kept {
             let changes = vec![Change::Add(row("/a", version))];
-            store.commit_generation(generation(acme.id, version.into(), changes)).await.unwrap();
+            let number = u64::from(version) + 1;
+            store.commit_generation(generation(acme.id, number, changes)).await.unwrap();
         }
         // Added and switched back at once, so that the oldest is active while there are too many.
         let changes = vec![
@@ -540,6 +602,45 @@ mod tests {
         assert_eq!(numbers, expected);
         assert_eq!(numbers.len(), kept as usize);
         assert_eq!(store.live_functions(acme.id).await.unwrap(), [row("/a", 1)]);
+    }
+
+    #[tokio::test]
+    async fn what_was_set_stays_through_uploads_and_rollbacks() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        let path: FunctionPath = "/a".parse().unwrap();
+        let set = OptionsPatch::parse(r#"{"auth":"owner"}"#).unwrap();
+        for (number, change) in (1..).zip([
+            Change::Add(row("/a", 1)),
+            Change::Set { path: path.clone(), options: set.clone() },
+            Change::Add(row("/a", 2)),
+            Change::Remove { path: path.clone() },
+            Change::Switch { path: path.clone(), version: 1 },
+        ]) {
+            store.commit_generation(generation(acme.id, number, vec![change])).await.unwrap();
+        }
+        let live = store.live_functions(acme.id).await.unwrap();
+        assert_eq!(live, [VersionRow { set, ..row("/a", 1) }]);
+        let options = live[0].options().resolve();
+        assert_eq!(
+            (options.methods, options.auth.to_string()),
+            (vec!["GET".into()], "owner".into())
+        );
+        let nix = Change::Set { path: "/nix".parse().unwrap(), options: OptionsPatch::default() };
+        let missing = store.commit_generation(generation(acme.id, 9, vec![nix])).await;
+        assert!(matches!(missing, Err(StoreError::Missing("function"))), "{missing:?}");
+    }
+
+    #[tokio::test]
+    async fn limits_are_kept_with_the_tenant() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        let mut limits = LimitsPatch::default();
+        limits.change([("functions".to_owned(), Some(3))]).unwrap();
+        let change = vec![Change::Limits(limits.clone())];
+        store.commit_generation(generation(acme.id, 1, change)).await.unwrap();
+        let acme = store.tenant(&acme.name).await.unwrap().unwrap();
+        assert_eq!((acme.limits().functions, acme.limits), (3, limits));
     }
 
     #[tokio::test]

@@ -5,7 +5,10 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::{Result, StoreError};
 
-const STEPS: [&str; 1] = [include_str!("migrations/0001_start.sql")];
+const STEPS: [&str; 2] = [
+    include_str!("migrations/0001_start.sql"),
+    include_str!("migrations/0002_options_and_limits.sql"),
+];
 
 pub(super) fn apply(connection: &mut Connection) -> Result<()> {
     let known = STEPS.len() as i64;

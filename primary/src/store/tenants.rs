@@ -1,10 +1,10 @@
 //! Rows of tenants. Their ports, listeners and directories are others'.
 
-use hearth_wire::{Generation, TenantName};
+use hearth_wire::{Generation, Limits, LimitsPatch, TenantName};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{Result, Store, StoreError, column, instant, millis, parsed, unsigned};
+use super::{Result, Store, StoreError, column, instant, json, millis, parsed, unsigned};
 
 /// Never given twice, not even after its tenant is gone. `TenantId(0)` is nobody's and stands
 /// for the bundled functions.
@@ -18,16 +18,23 @@ pub struct Tenant {
     pub port: u16,
     /// The one that is current; 0 before the first was committed.
     pub generation: Generation,
+    /// What of its limits was set.
+    pub limits: LimitsPatch,
     pub created_at: Timestamp,
 }
 
 impl Tenant {
+    pub fn limits(&self) -> Limits {
+        self.limits.resolve()
+    }
+
     fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: TenantId(row.get("id")?),
             name: column(row, "name", parsed)?,
             port: row.get("port")?,
             generation: column(row, "generation", unsigned)?,
+            limits: column(row, "limits", json)?,
             created_at: column(row, "created_at", instant)?,
         })
     }

@@ -1,9 +1,10 @@
 //! `hearth-compile`: compiles one module and ends. The only program that holds a compiler, and
 //! the only one that reads a stranger's module.
 //!
-//! Its standard input is its control socket: one request with the module and the file that takes
-//! the artifact, one reply. It bounds itself before it looks at the module; the time it may take
-//! is also its starter's to bound. What becomes of the artifact is the primary's business.
+//! Its standard input is its control socket: one request, one reply. It is asked for an artifact
+//! of a module, or whether a function's options can be kept: its schemas, and whether instances
+//! can be reused. It bounds itself before it looks at either; the time it may take is also its
+//! starter's to bound. What becomes of the artifact is the primary's business.
 
 mod inspect;
 mod options;
@@ -15,15 +16,16 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use hearth_engine::{Handler, Purpose};
+use hearth_schema::Checks;
 use hearth_wire::limits::{MODULE_MAX_BYTES, OPTIONS_MAX_BYTES};
 use hearth_wire::{
-    CompileReply, CompileRequest, Diagnosis, FRAME_MAX, HandlerKind, SocketError, VERSION,
+    CompileJob, CompileReply, CompileRequest, Diagnosis, HandlerKind, Options, SocketError, VERSION,
 };
 
 /// A diagnosis that quotes the module is cut at this.
 const DETAIL_MAX_BYTES: usize = 2_000;
-/// The options travel in the reply, with the imports.
-const REPLY_OPTIONS_MAX_BYTES: usize = FRAME_MAX - (16 << 10);
+/// What three layers of options come to, with room.
+const CHECKED_OPTIONS_MAX_BYTES: u64 = 4 * OPTIONS_MAX_BYTES as u64;
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).is_some_and(|argument| argument == "--version") {
@@ -45,14 +47,14 @@ fn run() -> anyhow::Result<()> {
     let Some((request, fds)) = hearth_wire::recv::<CompileRequest>(&control)? else {
         return Ok(());
     };
-    let reply = match compile(&request, fds) {
+    let reply = match reply(&request, fds) {
         Ok(reply) => reply,
         Err(Failure::Refused(detail)) => CompileReply::Refused(Diagnosis { detail: cut(detail) }),
         Err(Failure::Ours(error)) => CompileReply::Failed { reason: format!("{error:#}") },
     };
     match hearth_wire::send(&control, &reply, &[]) {
         Err(SocketError::TooLarge(_)) => {
-            let detail = "the module's imports and options together are too long".to_owned();
+            let detail = "the names of the module's imports are too long".to_owned();
             let refused = CompileReply::Refused(Diagnosis { detail });
             Ok(hearth_wire::send(&control, &refused, &[])?)
         }
@@ -73,8 +75,8 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-fn compile(request: &CompileRequest, fds: Vec<OwnedFd>) -> Result<CompileReply, Failure> {
-    let CompileRequest { version, engine } = request;
+fn reply(request: &CompileRequest, fds: Vec<OwnedFd>) -> Result<CompileReply, Failure> {
+    let CompileRequest { version, engine, job } = request;
     let own = hearth_engine::fingerprint();
     if (*version, engine.as_str()) != (VERSION, own.as_str()) {
         return Err(Failure::Ours(anyhow::anyhow!(
@@ -82,7 +84,19 @@ fn compile(request: &CompileRequest, fds: Vec<OwnedFd>) -> Result<CompileReply, 
              version {version} and the engine {engine}: install all programs from one build"
         )));
     }
-    let (module, artifact) = files(fds)?;
+    match job {
+        CompileJob::Compile => {
+            let [module, artifact, declared] = files(fds)?;
+            compile(module, &artifact, &declared)
+        }
+        CompileJob::Check => {
+            let [options, artifact] = files(fds)?;
+            check(options, &artifact)
+        }
+    }
+}
+
+fn compile(module: File, artifact: &File, declared: &File) -> Result<CompileReply, Failure> {
     let bytes = read(module)?;
     let imports =
         inspect::imports(&bytes).map_err(|refusal| Failure::Refused(refusal.to_string()))?;
@@ -91,13 +105,13 @@ fn compile(request: &CompileRequest, fds: Vec<OwnedFd>) -> Result<CompileReply, 
     let code = compiler.precompile_component(&bytes);
     let code = code.map_err(|error| Failure::Refused(inspect::refused_by_compiler(&error)))?;
     drop((bytes, compiler));
-    write(&artifact, &code).context("the artifact cannot be written")?;
+    write(artifact, &code).context("the artifact cannot be written")?;
     let artifact_bytes = code.len() as u64;
     drop(code);
 
     // From here on as a worker does it, so that what passes here loads and links there.
     let runner = hearth_engine::engine(Purpose::Run).map_err(anyhow::Error::from)?;
-    let component = hearth_engine::load(&runner, &artifact)
+    let component = hearth_engine::load(&runner, artifact)
         .map_err(|error| Failure::Refused(inspect::refused_by_pool(&error)))?;
     let linker = hearth_engine::linker(&runner).map_err(anyhow::Error::from)?;
     let handler = hearth_engine::prepare(&linker, &component)
@@ -108,20 +122,30 @@ fn compile(request: &CompileRequest, fds: Vec<OwnedFd>) -> Result<CompileReply, 
     };
     let options = options::declared(&runner, &linker, &component)
         .map_err(|refusal| Failure::Refused(refusal.to_string()))?;
-    let most = OPTIONS_MAX_BYTES.min(REPLY_OPTIONS_MAX_BYTES);
-    if options.as_ref().is_some_and(|options| options.len() > most) {
-        return Err(Failure::Refused(format!(
-            "the options that the module declares are longer than {} KiB",
-            most >> 10
-        )));
+    if let Some(options) = options {
+        if options.len() > OPTIONS_MAX_BYTES {
+            return Err(Failure::Refused(format!(
+                "the options that the module declares are longer than {} KiB",
+                OPTIONS_MAX_BYTES >> 10
+            )));
+        }
+        write(declared, options.as_bytes()).context("the options cannot be written")?;
     }
-    Ok(CompileReply::Compiled { kind, imports, options, artifact_bytes })
+    Ok(CompileReply::Compiled { kind, imports, artifact_bytes })
 }
 
-fn files(fds: Vec<OwnedFd>) -> anyhow::Result<(File, File)> {
-    match <[OwnedFd; 2]>::try_from(fds) {
-        Ok([module, artifact]) => Ok((File::from(module), File::from(artifact))),
-        Err(fds) => bail!("the request came with {} files instead of two", fds.len()),
+fn check(options: File, _artifact: &File) -> Result<CompileReply, Failure> {
+    let mut json = Vec::new();
+    options.take(CHECKED_OPTIONS_MAX_BYTES).read_to_end(&mut json)?;
+    let options: Options = serde_json::from_slice(&json).context("the options do not parse")?;
+    Checks::compile(&options.schema).map_err(|error| Failure::Refused(error.to_string()))?;
+    Ok(CompileReply::Checked)
+}
+
+fn files<const N: usize>(fds: Vec<OwnedFd>) -> anyhow::Result<[File; N]> {
+    match <[OwnedFd; N]>::try_from(fds) {
+        Ok(fds) => Ok(fds.map(File::from)),
+        Err(fds) => bail!("the request came with {} files instead of {N}", fds.len()),
     }
 }
 
@@ -137,9 +161,9 @@ fn read(module: File) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn write(mut artifact: &File, code: &[u8]) -> std::io::Result<()> {
-    artifact.write_all(code)?;
-    artifact.flush()
+fn write(mut file: &File, bytes: &[u8]) -> std::io::Result<()> {
+    file.write_all(bytes)?;
+    file.flush()
 }
 
 fn cut(mut detail: String) -> String {

@@ -138,6 +138,8 @@ pub struct Gate {
     /// Client or answer asked for the connection to be closed after this exchange.
     closes: bool,
     finishing: bool,
+    /// Since the last answer all bytes are out: what hyper writes now is nobody's answer.
+    flushed: bool,
 }
 
 impl Gate {
@@ -157,6 +159,7 @@ impl Gate {
             ended: None,
             closes: false,
             finishing: false,
+            flushed: false,
         }
     }
 
@@ -185,6 +188,16 @@ impl Gate {
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.head_began = None;
+        self.flushed = false;
+    }
+
+    pub fn flushed(&mut self) {
+        self.flushed = true;
+    }
+
+    /// Whether bytes that hyper writes now are its own: it refuses a head that is none.
+    pub fn is_refusing(&self) -> bool {
+        !self.in_exchange() && (self.phase == Phase::Never || self.flushed)
     }
 
     /// The service waits for more of it; with the first time hyper says `100 Continue`.

@@ -15,8 +15,29 @@ use tokio::sync::watch;
 use super::Shared;
 use super::gate::{Drain, Reading};
 
+/// Why a head was refused, as hyper says it in a bare answer that is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    TooLarge,
+    Malformed,
+    /// It was not complete in time. This is ours to say.
+    Late,
+}
+
+impl Refused {
+    fn of(answer: &[u8]) -> Self {
+        let status =
+            answer.strip_prefix(b"HTTP/1.1 ").or_else(|| answer.strip_prefix(b"HTTP/1.0 "));
+        match status.and_then(|status| status.get(..3)) {
+            Some(b"431" | b"414") => Self::TooLarge,
+            _ => Self::Malformed,
+        }
+    }
+}
+
 pub struct Gated<S> {
     pub stream: S,
+    pub refused: Option<Refused>,
     /// Read by somebody before us.
     pub unread: Bytes,
     pub shared: Shared,
@@ -90,13 +111,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.shared.lock().is_refusing() {
+            self.refused.get_or_insert(Refused::of(bytes));
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.note(&written);
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_ready() {
+            self.shared.lock().flushed();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -108,6 +137,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.shared.lock().is_refusing() {
+            let first = bytes.first().map_or(&[][..], |first| first);
+            self.refused.get_or_insert(Refused::of(first));
+            return Poll::Ready(Ok(bytes.iter().map(|bytes| bytes.len()).sum()));
+        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
         self.note(&written);
         written

@@ -2,11 +2,11 @@
 
 use hearth_wire::{CompileReply, Diagnosis, HandlerKind};
 
-use crate::harness::{compile, compile_as, engine, guest, module};
+use crate::harness::{check, compile, compile_as, engine, guest, module};
 
 #[track_caller]
 fn refused(bytes: &[u8]) -> String {
-    match compile(module(bytes).path()).0 {
+    match compile(module(bytes).path()).reply {
         CompileReply::Refused(Diagnosis { detail }) => detail,
         other => panic!("{other:?}"),
     }
@@ -19,9 +19,10 @@ fn both_generations_of_http_are_taken() {
         ("wstd_hello", HandlerKind::IncomingHandler),
         ("wasip3_hello", HandlerKind::Handler),
     ] {
-        match compile(&guest(name)).0 {
-            CompileReply::Compiled { kind, imports, options: None, artifact_bytes } => {
-                assert_eq!(kind, expected, "{name}");
+        let made = compile(&guest(name));
+        match made.reply {
+            CompileReply::Compiled { kind, imports, artifact_bytes } => {
+                assert_eq!((kind, made.declared.as_str()), (expected, ""), "{name}");
                 assert!(artifact_bytes > 0 && imports.is_sorted() && !imports.is_empty());
             }
             other => panic!("{name}: {other:?}"),
@@ -31,11 +32,9 @@ fn both_generations_of_http_are_taken() {
 
 #[test]
 fn declared_options_are_asked_for() {
-    let CompileReply::Compiled { options, .. } = compile(&guest("declares_options")).0 else {
-        panic!("it is a function");
-    };
-    let declared = r#"{"methods":["GET","PUT"],"description":"declares itself"}"#;
-    assert_eq!(options.as_deref(), Some(declared));
+    let made = compile(&guest("declares_options"));
+    assert!(matches!(made.reply, CompileReply::Compiled { .. }), "{:?}", made.reply);
+    assert_eq!(made.declared, r#"{"methods":["GET","PUT"],"description":"declares itself"}"#);
 }
 
 #[test]
@@ -68,8 +67,27 @@ fn what_is_no_function_is_told_why() {
 #[test]
 fn another_engine_is_refused_as_ours() {
     assert_ne!(engine(), "other");
-    match compile_as(&guest("version_one"), "other").0 {
+    match compile_as(&guest("version_one"), "other").reply {
         CompileReply::Failed { reason } => assert!(reason.contains("one build"), "{reason}"),
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn schemas_are_tried_before_they_are_kept() {
+    let of_body =
+        |schema: &str| check("version_one", &format!(r#"{{"schema":{{"body":{schema}}}}}"#));
+    assert_eq!(of_body(r#"{"type":"object"}"#), CompileReply::Checked);
+    for (schema, said) in [
+        (r#"{"type":"objekt"}"#, "at /type"),
+        (r#"{"pattern":"(?!a)"}"#, "at /pattern"),
+        (r#"{"$ref":"http://127.0.0.1/schema.json"}"#, "127.0.0.1"),
+        (r#"{"$schema":"http://json-schema.org/draft-04/schema#"}"#, "2020-12"),
+    ] {
+        let CompileReply::Refused(Diagnosis { detail }) = of_body(schema) else {
+            panic!("{schema} was taken");
+        };
+        assert!(detail.starts_with("the option `schema.body` cannot be used: "), "{detail}");
+        assert!(detail.contains(said), "{said}: {detail}");
     }
 }

@@ -13,9 +13,9 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use hearth_wire::{
-    CompileReply, CompileRequest, ExitStatus, FromWorker, FromZygote, Manifest, ManifestFunction,
-    ModuleDigest, OptionsPatch, Origin, Passing, Report, Start, ToWorker, ToZygote, TokenGrant,
-    VERSION,
+    CompileJob, CompileReply, CompileRequest, ExitStatus, FromWorker, FromZygote, Limits, Manifest,
+    ManifestFunction, ModuleDigest, OptionsPatch, Origin, Passing, Report, Start, ToWorker,
+    ToZygote, TokenGrant, VERSION,
 };
 use sha2::{Digest, Sha256};
 
@@ -37,12 +37,42 @@ pub fn engine() -> String {
     hearth_engine::fingerprint()
 }
 
-/// Has a module compiled, into a file that is deleted already.
-pub fn compile(module: &Path) -> (CompileReply, File) {
+/// What the compiler made of a module. Its files are deleted already.
+pub struct Made {
+    pub reply: CompileReply,
+    pub artifact: File,
+    /// What the module declares of itself; empty where it declares nothing.
+    pub declared: String,
+}
+
+pub fn compile(module: &Path) -> Made {
     compile_as(module, &engine())
 }
 
-pub fn compile_as(module: &Path, engine: &str) -> (CompileReply, File) {
+pub fn compile_as(module: &Path, engine: &str) -> Made {
+    let [artifact, mut declared] = [(); 2].map(|()| tempfile::tempfile().unwrap());
+    let module = File::open(module).unwrap();
+    let reply = ask_compiler(CompileJob::Compile, engine, &[&module, &artifact, &declared]);
+    let mut options = String::new();
+    declared.rewind().unwrap();
+    declared.read_to_string(&mut options).unwrap();
+    Made { reply, artifact, declared: options }
+}
+
+/// Whether a function can have these options.
+pub fn check(guest: &str, options: &str) -> CompileReply {
+    let (_, _, code) = artifact(guest);
+    let options = OptionsPatch::parse(options).unwrap().resolve();
+    let files = [serde_json::to_vec(&options).unwrap(), code].map(|bytes| {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        file.rewind().unwrap();
+        file
+    });
+    ask_compiler(CompileJob::Check, &engine(), &[&files[0], &files[1]])
+}
+
+fn ask_compiler(job: CompileJob, engine: &str, files: &[&File]) -> CompileReply {
     let program = programs().join("hearth-compile");
     assert!(program.exists(), "hearth-compile is not built: run `cargo xtask test`");
     let (ours, theirs) = hearth_wire::pair().unwrap();
@@ -52,13 +82,12 @@ pub fn compile_as(module: &Path, engine: &str) -> (CompileReply, File) {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let artifact = tempfile::tempfile().unwrap();
-    let module = File::open(module).unwrap();
-    let request = CompileRequest { version: VERSION, engine: engine.to_owned() };
-    hearth_wire::send(&ours, &request, &[module.as_fd(), artifact.as_fd()]).unwrap();
+    let request = CompileRequest { version: VERSION, engine: engine.to_owned(), job };
+    let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
+    hearth_wire::send(&ours, &request, &files).unwrap();
     let (reply, _) = hearth_wire::recv::<CompileReply>(&ours).unwrap().expect("one reply");
     assert!(child.wait().unwrap().success());
-    (reply, artifact)
+    reply
 }
 
 /// A guest's artifact, compiled once for all tests.
@@ -68,7 +97,7 @@ fn artifact(name: &str) -> (ModuleDigest, hearth_wire::HandlerKind, Vec<u8>) {
     let mut compiled = COMPILED.get_or_init(Mutex::default).lock().unwrap();
     let found = compiled.entry(name.to_owned()).or_insert_with(|| {
         let module = guest(name);
-        let (reply, mut artifact) = compile(&module);
+        let Made { reply, mut artifact, .. } = compile(&module);
         let CompileReply::Compiled { kind, .. } = reply else { panic!("{name}: {reply:?}") };
         let sha256 = Sha256::digest(std::fs::read(module).unwrap());
         let mut code = Vec::new();
@@ -98,8 +127,13 @@ impl Release {
                 function
             })
             .collect();
-        let manifest =
-            Manifest { tenant: "demo".parse().unwrap(), generation, engine: engine(), functions };
+        let manifest = Manifest {
+            tenant: "demo".parse().unwrap(),
+            generation,
+            engine: engine(),
+            limits: Limits::default(),
+            functions,
+        };
         let json = serde_json::to_vec(&manifest).unwrap();
         std::fs::write(dir.path().join(Manifest::FILE), json).unwrap();
         Self { dir }

@@ -5,6 +5,7 @@
 //! Owns no process, no file and no policy: who may deploy is the primary's to decide, how a
 //! call is answered is the worker's. Depends on nothing of ours.
 
+mod cors;
 mod digest;
 pub mod limits;
 mod manifest;
@@ -14,20 +15,25 @@ mod name;
 mod options;
 mod problem;
 mod request_id;
+mod schema;
 mod socket;
 mod token;
 
+pub use cors::Cors;
 pub use digest::{DigestError, ModuleDigest};
+pub use limits::{Limit, LimitError, Limits, LimitsPatch, Usage};
 pub use manifest::{Generation, HandlerKind, Manifest, ManifestFunction, Version};
 pub use message::{
-    CallRecord, CompileReply, CompileRequest, Diagnosis, Entry, ExitStatus, FromWorker, FromZygote,
-    LogLine, LogStream, Origin, Outcome, Passing, Report, Start, ToWorker, ToZygote, VERSION,
+    CallRecord, CompileJob, CompileReply, CompileRequest, Diagnosis, Entry, ExitStatus, FromWorker,
+    FromZygote, LogLine, LogStream, Origin, Outcome, Passing, Report, Start, ToWorker, ToZygote,
+    VERSION,
 };
 pub use moment::Moment;
 pub use name::{FunctionPath, NameError, TenantName};
 pub use options::{Auth, Options, OptionsError, OptionsPatch, PathMatch};
-pub use problem::{Code, PROBLEM_JSON, Problem};
+pub use problem::{Code, PROBLEM_JSON, Place, Problem, Violation};
 pub use request_id::RequestId;
+pub use schema::{Answers, Schema, Schemas};
 pub use socket::{Channel, FDS_MAX, FRAME_MAX, SocketError, pair, recv, send, watch};
 pub use token::{Scope, ScopeError, TokenDigest, TokenGrant};
 

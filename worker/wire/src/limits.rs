@@ -1,14 +1,20 @@
-//! The platform's bounds that more than one process must agree on.
+//! The platform's bounds that more than one process must agree on, and those of them that can
+//! be another for one tenant.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 /// A tenant's functions in one generation.
 pub const FUNCTIONS_MAX: usize = 100;
+/// Calls that one instance may serve.
+pub const REUSE_MAX: u32 = 10_000;
+/// A body that is checked against a schema, either way, and all that one worker checks at once:
+/// parsed, JSON takes many times its length.
+pub const CHECKED_BODY_MAX_BYTES: u64 = 16 << 20;
 /// Tokens of one tenant; all of them are told to its worker in one message.
 pub const TOKENS_MAX: usize = 200;
-/// Versions kept of one function.
-pub const VERSIONS_KEPT: u32 = 20;
-
 /// One upload's body, as sent.
 pub const UPLOAD_MAX_BYTES: u64 = 32 << 20;
 /// One module, unpacked.
@@ -46,3 +52,207 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(75);
 
 /// One log line; what is longer is cut.
 pub const LOG_LINE_MAX_BYTES: usize = 8 << 10;
+
+/// One thing that a tenant has a bound of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    pub name: &'static str,
+    pub unit: &'static str,
+    /// What is bounded, for people.
+    pub about: &'static str,
+    pub default: u64,
+    pub min: u64,
+    pub max: u64,
+}
+
+macro_rules! limits {
+    ($($(#[doc = $about:literal])+ $name:ident: $unit:literal = $default:expr, $min:expr => $max:expr;)+) => {
+        /// What one tenant may have.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Limits {
+            $($(#[doc = $about])+ pub $name: u64,)+
+        }
+
+        impl Limits {
+            /// All there are, in the order in which they are shown.
+            pub const TABLE: &[Limit] = &[$(Limit {
+                name: stringify!($name),
+                unit: $unit,
+                about: concat!($($about),+).trim_ascii_start(),
+                default: $default,
+                min: $min,
+                max: $max,
+            }),+];
+
+            pub fn get(&self, name: &str) -> Option<u64> {
+                match name {
+                    $(stringify!($name) => Some(self.$name),)+
+                    _ => None,
+                }
+            }
+
+            fn set(&mut self, name: &str, value: u64) {
+                match name {
+                    $(stringify!($name) => self.$name = value,)+
+                    _ => {}
+                }
+            }
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default),+ }
+            }
+        }
+    };
+}
+
+limits! {
+    /// the longest `timeout_ms` that a function may ask for
+    timeout_ms: "ms" = TIMEOUT_MS_MAX as u64, 1 => TIMEOUT_MS_MAX as u64;
+    /// the largest `memory_mb` that a function may ask for
+    memory_mb: "MiB" = MEMORY_MB_MAX as u64, 1 => MEMORY_MB_MAX as u64;
+    /// the largest `max_body` that a function may ask for
+    max_body: "bytes" = BODY_MAX_BYTES, 1 => BODY_MAX_BYTES;
+    /// calls that run at once
+    calls_running: "calls" = CALLS_RUNNING_MAX as u64, 1 => CALLS_RUNNING_MAX as u64;
+    /// calls that wait for their turn
+    calls_waiting: "calls" = CALLS_WAITING_MAX as u64, 0 => CALLS_WAITING_MAX as u64;
+    /// calls a second, in the long run; 0 is no such limit
+    rate_per_second: "calls/s" = 0, 0 => 1_000_000;
+    /// calls at once that the rate allows after a pause
+    rate_burst: "calls" = 200, 1 => 1_000_000;
+    /// connections that the worker serves at once
+    connections: "connections" = CONNECTIONS_MAX as u64, 1 => CONNECTIONS_MAX as u64;
+    /// functions, the bundled ones among them
+    functions: "functions" = FUNCTIONS_MAX as u64, 1 => FUNCTIONS_MAX as u64;
+    /// versions that are kept of one function
+    versions: "versions" = 20, 1 => 200;
+    /// one upload as it is sent
+    upload_bytes: "bytes" = UPLOAD_MAX_BYTES, 1 => UPLOAD_MAX_BYTES;
+    /// one module, unpacked
+    module_bytes: "bytes" = MODULE_MAX_BYTES, 1 => MODULE_MAX_BYTES;
+    /// what the tenant's modules, artifacts, releases, logs and state take on disk
+    disk_bytes: "bytes" = 1 << 30, 1 << 20 => 1 << 40;
+    /// what its functions may log
+    log_bytes_per_second: "bytes/s" = 1 << 20, 1 << 10 => 16 << 20;
+}
+
+/// What a tenant's worker has of its limits at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    pub calls_running: u64,
+    pub calls_waiting: u64,
+    pub connections: u64,
+}
+
+impl Usage {
+    /// Where a worker tells it, to the management API alone.
+    pub const PATH: &str = "/$usage";
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LimitError {
+    #[error("`{name}` is no limit; there are {known}", known = known())]
+    Unknown { name: String },
+    #[error("the limit `{name}` must be a whole number of {unit} from {min} to {max}, or null")]
+    Value { name: &'static str, unit: &'static str, min: u64, max: u64 },
+}
+
+fn known() -> String {
+    let names: Vec<_> = Limits::TABLE.iter().map(|limit| limit.name).collect();
+    names.join(", ")
+}
+
+/// What of a tenant's limits was set; the rest is as by default.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LimitsPatch(BTreeMap<String, u64>);
+
+impl LimitsPatch {
+    /// Sets these; what is `None` is as by default again. All or nothing.
+    pub fn change(
+        &mut self,
+        changes: impl IntoIterator<Item = (String, Option<u64>)>,
+    ) -> Result<(), LimitError> {
+        let mut changed = self.0.clone();
+        for (name, value) in changes {
+            let Some(limit) = Limits::TABLE.iter().find(|limit| limit.name == name) else {
+                return Err(LimitError::Unknown { name });
+            };
+            match value {
+                None => drop(changed.remove(&name)),
+                Some(value) if (limit.min..=limit.max).contains(&value) => {
+                    changed.insert(name, value);
+                }
+                Some(_) => {
+                    let Limit { name, unit, min, max, .. } = *limit;
+                    return Err(LimitError::Value { name, unit, min, max });
+                }
+            }
+        }
+        self.0 = changed;
+        Ok(())
+    }
+
+    pub fn is_set(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Within today's bounds, which may be narrower than when these were set.
+    pub fn resolve(&self) -> Limits {
+        let mut limits = Limits::default();
+        for limit in Limits::TABLE {
+            if let Some(value) = self.0.get(limit.name) {
+                limits.set(limit.name, *value.clamp(&limit.min, &limit.max));
+            }
+        }
+        limits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_within_its_bounds_and_found_by_name() {
+        let limits = Limits::default();
+        for limit in Limits::TABLE {
+            assert!((limit.min..=limit.max).contains(&limit.default), "{limit:?}");
+            assert_eq!(limits.get(limit.name), Some(limit.default), "{limit:?}");
+            assert!(limit.about.starts_with(|c: char| c.is_lowercase()), "{limit:?}");
+        }
+        assert_eq!(limits.get("nix"), None);
+    }
+
+    #[test]
+    fn a_change_is_whole_or_nothing() {
+        let mut patch = LimitsPatch::default();
+        let change = |name: &str, value| (name.to_owned(), value);
+        patch.change([change("functions", Some(3)), change("memory_mb", Some(16))]).unwrap();
+        assert_eq!(patch.resolve(), Limits { functions: 3, memory_mb: 16, ..Limits::default() });
+        let refused = [change("functions", None), change("memory_mb", Some(257))];
+        assert_eq!(
+            patch.change(refused).unwrap_err().to_string(),
+            "the limit `memory_mb` must be a whole number of MiB from 1 to 256, or null"
+        );
+        assert!(patch.is_set("functions"));
+        let unknown = patch.change([change("memory", Some(1))]).unwrap_err().to_string();
+        assert!(unknown.starts_with("`memory` is no limit; there are timeout_ms, "), "{unknown}");
+        patch.change([change("functions", None), change("memory_mb", None)]).unwrap();
+        assert_eq!(patch, LimitsPatch::default());
+    }
+
+    #[test]
+    fn the_documentation_lists_them() {
+        let documented = include_str!("../../../docs/limits.md");
+        let mut table = "| limit | default | from, to | unit | of what |\n|---|---|---|---|---|\n".to_owned();
+        for limit in Limits::TABLE {
+            let Limit { name, unit, about, default, min, max } = limit;
+            table += &format!("| `{name}` | {default} | {min} to {max} | {unit} | {about} |\n");
+        }
+        assert!(documented.contains(&table), "docs/limits.md should have\n{table}");
+    }
+}

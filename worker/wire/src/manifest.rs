@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::ModuleDigest;
+use crate::limits::Limits;
 use crate::name::{FunctionPath, TenantName};
 use crate::options::Options;
 
@@ -19,6 +20,7 @@ pub struct Manifest {
     pub generation: Generation,
     /// The fingerprint of the engine that made the artifacts; another engine's are not loaded.
     pub engine: String,
+    pub limits: Limits,
     /// In the order of their paths; no two that differ only in case.
     pub functions: Vec<ManifestFunction>,
 }

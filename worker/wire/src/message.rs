@@ -5,7 +5,8 @@
 //!         ◄─ FromZygote ──             Forked carries [pidfd]
 //! primary ── ToWorker ──► worker       Link and Door carry one end of a stream socket,
 //!         ◄─ FromWorker ──             Pass, either way, the connections that it names
-//! primary ── CompileRequest ──► compile    carries [module, artifact]
+//! primary ── CompileRequest ──► compile    Compile carries [module, artifact, declared],
+//!                                          Check [options, artifact]
 //!         ◄─ CompileReply ──
 //! ```
 //!
@@ -24,7 +25,7 @@ use crate::socket::{FDS_MAX, FRAME_MAX};
 use crate::token::TokenGrant;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToZygote {
@@ -255,19 +256,31 @@ pub enum Outcome {
     MemoryLimit,
     Timeout,
     NoResponse,
+    /// It answered what its own schema does not allow, and the caller was not given it.
+    ResponseInvalid,
     /// The platform refused the call before the function started.
     Refused,
     /// The caller went away first.
     Abandoned,
 }
 
-/// One module to compile. With the module (unpacked, read from its start) and the file that
-/// takes the artifact. The compiler answers once and exits.
+/// What the compiler is started for. It answers once and exits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompileRequest {
     pub version: u32,
     /// The engine that will load the artifact; the compiler refuses to be another.
     pub engine: String,
+    pub job: CompileJob,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CompileJob {
+    /// With the module (unpacked, read from its start) and two empty files: one takes the
+    /// artifact, the other the options that the module declares, if it declares any.
+    Compile,
+    /// With a function's complete options as JSON, and its artifact: whether the schemas are
+    /// schemas, and whether an instance can be reused if that is asked for.
+    Check,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -276,10 +289,9 @@ pub enum CompileReply {
         kind: HandlerKind,
         /// As the component names them, sorted.
         imports: Vec<String>,
-        /// What `hearth:function/options.get` returned, unparsed; `None` where it is not exported.
-        options: Option<String>,
         artifact_bytes: u64,
     },
+    Checked,
     Refused(Diagnosis),
     /// Ours: a mixed installation, a full disk.
     Failed {
@@ -287,7 +299,7 @@ pub enum CompileReply {
     },
 }
 
-/// Why a module cannot be a function. Fit for its author.
+/// Why a module cannot be a function, or not with these options. Fit for its author.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnosis {
     pub detail: String,

@@ -8,7 +8,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::limits;
+use crate::cors::Cors;
+use crate::limits::{self, Limits};
+use crate::schema::Schemas;
 use crate::token::Scope;
 
 /// Why options were refused. The text names the key and is fit for the caller.
@@ -24,13 +26,30 @@ pub enum OptionsError {
     NotSupported(&'static str),
     #[error("the option `{key}` must be {expected}")]
     Value { key: &'static str, expected: String },
+    #[error("the option `{key}` asks for {asked}, and this tenant's limit is {limit}")]
+    AboveLimit { key: &'static str, asked: u64, limit: u64 },
+    #[error(
+        "`max_body` is {0} bytes, and a body with a schema may have {most}: lower one or leave out the other",
+        most = limits::CHECKED_BODY_MAX_BYTES
+    )]
+    CheckedBody(u64),
 }
 
-const KEYS: [&str; 7] =
-    ["methods", "path", "auth", "timeout_ms", "memory_mb", "max_body", "description"];
+const KEYS: [&str; 10] = [
+    "methods",
+    "path",
+    "auth",
+    "cors",
+    "schema",
+    "timeout_ms",
+    "memory_mb",
+    "max_body",
+    "reuse",
+    "description",
+];
 /// Keys of the contract that this version does not serve yet: refused by name, so that nobody
-/// believes that a schema is checked or an origin allowed.
-const KEYS_TO_COME: [&str; 6] = ["schema", "cors", "reuse", "schedule", "websocket", "batch"];
+/// believes that a schedule is kept or a socket opened.
+const KEYS_TO_COME: [&str; 3] = ["schedule", "websocket", "batch"];
 
 /// Which requests below a function's path are its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -93,11 +112,17 @@ pub struct OptionsPatch {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
+    #[serde(default, skip_serializing_if = "Schemas::is_empty")]
+    pub schema: Schemas,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mb: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_body: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
 }
@@ -119,6 +144,16 @@ impl OptionsPatch {
                 "auth" => {
                     let expected = "one of public, owner, deploy, invoke, report";
                     patch.auth = Some(parsed("auth", expected, value)?);
+                }
+                "cors" => {
+                    let expected =
+                        "a list of origins, such as [\"https://app.example\"], or \"*\" for any";
+                    patch.cors = Some(parsed("cors", expected, value)?);
+                }
+                "schema" => patch.schema = Schemas::from_value(value)?,
+                "reuse" => {
+                    let max = limits::REUSE_MAX.into();
+                    patch.reuse = Some(whole("reuse", max, &value)? as u32);
                 }
                 "timeout_ms" => {
                     let max = limits::TIMEOUT_MS_MAX.into();
@@ -145,16 +180,48 @@ impl OptionsPatch {
         Ok(patch)
     }
 
-    /// These options, and those of `base` where these say nothing.
+    /// These options, and those of `base` where these say nothing. Each schema is an option.
     pub fn over(self, base: Self) -> Self {
         Self {
             methods: self.methods.or(base.methods),
             path: self.path.or(base.path),
             auth: self.auth.or(base.auth),
+            cors: self.cors.or(base.cors),
+            schema: self.schema.over(base.schema),
             timeout_ms: self.timeout_ms.or(base.timeout_ms),
             memory_mb: self.memory_mb.or(base.memory_mb),
             max_body: self.max_body.or(base.max_body),
+            reuse: self.reuse.or(base.reuse),
             description: self.description.or(base.description),
+        }
+    }
+
+    /// With these set as well, or taken away where they are null. Each schema is an option.
+    pub fn changed(self, changes: Map<String, Value>) -> Result<Self, OptionsError> {
+        let Value::Object(mut options) = serde_json::to_value(self).expect("it is plain data")
+        else {
+            return Err(OptionsError::NoObject);
+        };
+        merge(&mut options, changes, &[&["schema"], &["schema", "response"]], &[]);
+        Self::from_object(options)
+    }
+
+    /// Refuses what goes beyond the tenant's limits, or does not go together.
+    pub fn check(&self, limits: &Limits) -> Result<(), OptionsError> {
+        for (key, asked, limit) in [
+            ("timeout_ms", self.timeout_ms.map(u64::from), limits.timeout_ms),
+            ("memory_mb", self.memory_mb.map(u64::from), limits.memory_mb),
+            ("max_body", self.max_body, limits.max_body),
+        ] {
+            if let Some(asked) = asked.filter(|&asked| asked > limit) {
+                return Err(OptionsError::AboveLimit { key, asked, limit });
+            }
+        }
+        match self.max_body {
+            Some(most) if self.schema.body.is_some() && most > limits::CHECKED_BODY_MAX_BYTES => {
+                Err(OptionsError::CheckedBody(most))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -163,9 +230,12 @@ impl OptionsPatch {
             methods: self.methods.unwrap_or_else(|| vec!["POST".to_owned()]),
             path: self.path.unwrap_or_default(),
             auth: self.auth.unwrap_or_default(),
+            cors: self.cors.unwrap_or_default(),
+            schema: self.schema,
             timeout_ms: self.timeout_ms.unwrap_or(limits::TIMEOUT_MS_DEFAULT),
             memory_mb: self.memory_mb.unwrap_or(limits::MEMORY_MB_DEFAULT),
             max_body: self.max_body.unwrap_or(limits::BODY_DEFAULT_BYTES),
+            reuse: self.reuse.unwrap_or(1),
             description: self.description.unwrap_or_default(),
         }
     }
@@ -180,10 +250,48 @@ pub struct Options {
     pub methods: Vec<String>,
     pub path: PathMatch,
     pub auth: Auth,
+    pub cors: Cors,
+    pub schema: Schemas,
     pub timeout_ms: u32,
     pub memory_mb: u32,
     pub max_body: u64,
+    /// Calls that one instance may serve, one after the other.
+    pub reuse: u32,
     pub description: String,
+}
+
+impl Options {
+    /// No more than the tenant's limits, which may have been lowered since these were written.
+    pub fn within(mut self, limits: &Limits) -> Self {
+        let at_most = |asked: u32, limit: u64| u32::try_from(limit).map_or(asked, |l| asked.min(l));
+        self.timeout_ms = at_most(self.timeout_ms, limits.timeout_ms);
+        self.memory_mb = at_most(self.memory_mb, limits.memory_mb);
+        self.max_body = self.max_body.min(limits.max_body);
+        self
+    }
+}
+
+/// Lays one object over another (RFC 7396), but only these objects in it are gone into: all
+/// other values are whole.
+fn merge(
+    base: &mut Map<String, Value>,
+    changes: Map<String, Value>,
+    open: &[&[&str]],
+    at: &[&str],
+) {
+    for (key, value) in changes {
+        let place = [at, &[key.as_str()]].concat();
+        match value {
+            Value::Null => drop(base.remove(&key)),
+            Value::Object(changes) if open.contains(&place.as_slice()) => {
+                let below = base.entry(&key).or_insert_with(|| Value::Object(Map::new()));
+                if let Value::Object(below) = below {
+                    merge(below, changes, open, &place);
+                }
+            }
+            value => drop(base.insert(key.clone(), value)),
+        }
+    }
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(
@@ -229,9 +337,12 @@ mod tests {
                 methods: vec!["POST".into()],
                 path: PathMatch::Exact,
                 auth: Auth::Public,
+                cors: Cors::default(),
+                schema: Schemas::default(),
                 timeout_ms: 30_000,
                 memory_mb: 64,
                 max_body: 10 << 20,
+                reuse: 1,
                 description: String::new(),
             }
         );
@@ -254,7 +365,14 @@ mod tests {
             ("{", "options are no JSON: "),
             ("[]", "options must be a JSON object"),
             (r#"{"metods":[]}"#, "`metods` is no option; there are methods, path"),
-            (r#"{"schema":{}}"#, "the option `schema` is not supported"),
+            (r#"{"schema":[]}"#, "the option `schema` must be an object"),
+            (r#"{"schema":{"boddy":{}}}"#, "the option `schema` must be an object"),
+            (r#"{"schema":{"body":1}}"#, "the option `schema` must be an object"),
+            (r#"{"schema":{"response":{"20":{}}}}"#, "the option `schema` must be an object"),
+            (r#"{"schedule":"* * * * *"}"#, "the option `schedule` is not supported"),
+            (r#"{"cors":"app.example"}"#, "the option `cors` must be a list of origins"),
+            (r#"{"cors":["https://app.example/"]}"#, "the option `cors` must be a list"),
+            (r#"{"reuse":10001}"#, "the option `reuse` must be a whole number from 1 to 10000"),
             (r#"{"websocket":true}"#, "the option `websocket` is not supported"),
             (r#"{"methods":[]}"#, "the option `methods` must be a list"),
             (r#"{"methods":["TRACE"]}"#, "the option `methods` must be a list"),
@@ -276,9 +394,64 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let patch =
-            OptionsPatch::parse(r#"{"path":"prefix","auth":"owner","max_body":1}"#).unwrap();
+        let patch = OptionsPatch::parse(
+            r#"{"path":"prefix","auth":"owner","max_body":1,"cors":["https://a.example"],"reuse":7,
+                "schema":{"body":{"type":"object"},"response":{"200":true,"4xx":{"type":"null"}}}}"#,
+        )
+        .unwrap();
         let json = serde_json::to_string(&patch).unwrap();
         assert_eq!(OptionsPatch::parse(&json), Ok(patch));
+    }
+
+    #[test]
+    fn each_schema_is_laid_over_by_itself() {
+        let module = r#"{"schema":{"body":{"a":1},"response":{"200":true,"500":true}}}"#;
+        let upload = r#"{"schema":{"querystring":true,"response":{"200":false}}}"#;
+        let both = OptionsPatch::parse(upload).unwrap().over(OptionsPatch::parse(module).unwrap());
+        assert_eq!(
+            serde_json::to_string(&both).unwrap(),
+            r#"{"schema":{"body":{"a":1},"querystring":true,"response":{"200":false,"500":true}}}"#
+        );
+    }
+
+    #[test]
+    fn a_change_takes_away_what_is_null() {
+        let change = |options: &str, changes: &str| {
+            let changes = serde_json::from_str(changes).unwrap();
+            let changed = OptionsPatch::parse(options).unwrap().changed(changes);
+            changed.map(|options| serde_json::to_string(&options).unwrap())
+        };
+        for (options, changes, result) in [
+            (r#"{"auth":"owner"}"#, r#"{"reuse":2}"#, r#"{"auth":"owner","reuse":2}"#),
+            (r#"{"auth":"owner","reuse":2}"#, r#"{"auth":null}"#, r#"{"reuse":2}"#),
+            (
+                r#"{"schema":{"body":{"a":1},"response":{"200":true,"500":true}}}"#,
+                r#"{"schema":{"body":{"b":null},"response":{"200":null}}}"#,
+                r#"{"schema":{"body":{"b":null},"response":{"500":true}}}"#,
+            ),
+            (r#"{"schema":{"body":{"a":1}}}"#, r#"{"schema":{"body":null}}"#, "{}"),
+            (r#"{"schema":{"body":{"a":1}}}"#, r#"{"schema":null}"#, "{}"),
+        ] {
+            assert_eq!(change(options, changes).as_deref(), Ok(result), "{options} {changes}");
+        }
+        assert!(change("{}", r#"{"nix":1}"#).is_err());
+    }
+
+    #[test]
+    fn a_tenants_limits_bound_what_is_asked_for_and_what_was() {
+        let limits = Limits { memory_mb: 32, ..Limits::default() };
+        let asks = |json: &str| OptionsPatch::parse(json).unwrap().check(&limits);
+        assert_eq!(asks(r#"{"memory_mb":32}"#), Ok(()));
+        assert_eq!(
+            asks(r#"{"memory_mb":33}"#).unwrap_err().to_string(),
+            "the option `memory_mb` asks for 33, and this tenant's limit is 32"
+        );
+        let checked = |bytes: u64| {
+            asks(&format!(r#"{{"max_body":{bytes},"schema":{{"body":true}}}}"#)).is_ok()
+        };
+        assert!(checked(limits::CHECKED_BODY_MAX_BYTES));
+        assert!(!checked(limits::CHECKED_BODY_MAX_BYTES + 1));
+        let options = OptionsPatch::default().resolve().within(&limits);
+        assert_eq!((options.memory_mb, options.timeout_ms), (32, 30_000));
     }
 }

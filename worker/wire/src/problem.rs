@@ -16,17 +16,21 @@ pub enum Code {
     BadRequest,
     InvalidPath,
     InvalidModule,
+    SchemaViolation,
     Unauthenticated,
     Forbidden,
     NotFound,
     MethodNotAllowed,
     Conflict,
     TooLarge,
+    HeadersTooLarge,
+    RequestTimeout,
     Misdirected,
     TooManyRequests,
     // The function's.
     FunctionTrapped,
     FunctionNoResponse,
+    ResponseInvalid,
     // A limit's.
     MemoryLimit,
     Timeout,
@@ -39,16 +43,20 @@ pub enum Code {
 impl Code {
     pub fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest | Self::InvalidPath | Self::InvalidModule => StatusCode::BAD_REQUEST,
+            Self::BadRequest | Self::InvalidPath | Self::InvalidModule | Self::SchemaViolation => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
-            Self::FunctionTrapped | Self::MemoryLimit | Self::Internal => {
+            Self::FunctionTrapped | Self::ResponseInvalid | Self::MemoryLimit | Self::Internal => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             Self::FunctionNoResponse => StatusCode::BAD_GATEWAY,
@@ -63,16 +71,20 @@ impl Code {
             Self::BadRequest => "Bad request",
             Self::InvalidPath => "Invalid path",
             Self::InvalidModule => "Invalid module",
+            Self::SchemaViolation => "The request breaks the function's schema",
             Self::Unauthenticated => "Authentication needed",
             Self::Forbidden => "Not allowed",
             Self::NotFound => "Not found",
             Self::MethodNotAllowed => "Method not allowed",
             Self::Conflict => "Conflict",
             Self::TooLarge => "Too large",
+            Self::HeadersTooLarge => "Headers too large",
+            Self::RequestTimeout => "The request did not come in time",
             Self::Misdirected => "Misdirected request",
             Self::TooManyRequests => "Too many requests",
             Self::FunctionTrapped => "The function failed",
             Self::FunctionNoResponse => "The function gave no response",
+            Self::ResponseInvalid => "The function's answer breaks its schema",
             Self::MemoryLimit => "The function needs more memory than it may have",
             Self::Timeout => "Time is up",
             Self::StorageFull => "Storage is full",
@@ -80,6 +92,24 @@ impl Code {
             Self::WorkerUnavailable => "The worker is unavailable",
         }
     }
+}
+
+/// Where a request breaks its schema.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    #[serde(rename = "in")]
+    pub place: Place,
+    /// A JSON pointer (RFC 6901) into the body, or into the object that query or headers make.
+    pub pointer: String,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    Body,
+    Querystring,
+    Headers,
 }
 
 /// A problem's body. `detail` says what to do, and never names a path or an address of the host.
@@ -91,6 +121,9 @@ pub struct Problem {
     pub status: u16,
     pub detail: String,
     pub code: Code,
+    /// Of a `schema_violation`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Violation>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
 }
@@ -103,6 +136,7 @@ impl Problem {
             status: code.status().as_u16(),
             detail: detail.into(),
             code,
+            errors: Vec::new(),
             request_id: None,
         }
     }

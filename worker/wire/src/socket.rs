@@ -196,7 +196,7 @@ mod tests {
     /// The bytes on the wire: a change here is a new [`VERSION`].
     #[test]
     fn golden_bytes() {
-        assert_eq!(encode(&ToZygote::Hello { version: VERSION }).unwrap(), [0, 2]);
+        assert_eq!(encode(&ToZygote::Hello { version: VERSION }).unwrap(), [0, 3]);
         assert_eq!(encode(&ToZygote::Fork { ticket: 300 }).unwrap(), [2, 0xac, 2]);
         assert_eq!(encode(&ToWorker::Link(Origin::Api)).unwrap(), [8, 1]);
         assert_eq!(encode(&FromWorker::Leaving).unwrap(), [4]);

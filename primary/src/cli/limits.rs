@@ -1,0 +1,76 @@
+//! `hearth limits`: what a tenant may have, and what it has of that now.
+
+use std::collections::BTreeMap;
+
+use hearth_wire::Limits;
+
+use super::client::Host;
+use super::print::{OrDash, Print, Table};
+use super::{CliError, usage};
+use crate::api::limits::{LimitChanges, LimitList};
+use crate::config::ClientArgs;
+
+const DEFAULT: &str = "default";
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Setting them is for the host's admin; they hold at once, and no connection is lost for it.\n\nExample:\n  hearth limits --tenant demo\n  hearth limits --tenant demo calls_running=16 rate_per_second=100\n  hearth limits --tenant demo calls_running=default"
+)]
+pub struct LimitsArgs {
+    /// Limits to set, as NAME=NUMBER, or NAME=default
+    #[arg(value_name = "NAME=NUMBER")]
+    changes: Vec<String>,
+}
+
+pub fn run(args: &LimitsArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    let limits = args.changes.iter().map(|change| parse(change));
+    let limits: BTreeMap<_, _> = limits.collect::<Result<_, _>>()?;
+    let host = Host::connect(client)?;
+    let path = host.of_tenant("/limits")?;
+    let answer = match limits.is_empty() {
+        true => host.get(&path)?,
+        false => host.patch(&path, &LimitChanges { limits })?,
+    };
+    print.answer::<LimitList>(&answer, |list, out| {
+        let mut table = Table::new(["limit", "value", "", "used", "unit", "of what"]);
+        for limit in list.limits {
+            let set = if limit.set { "set" } else { "" };
+            table.row([
+                &limit.name,
+                &limit.value,
+                &set,
+                &OrDash(limit.used),
+                &limit.unit,
+                &limit.about,
+            ]);
+        }
+        table.write(out, "")
+    })
+}
+
+fn parse(change: &str) -> Result<(String, Option<u64>), CliError> {
+    let wrong = || usage(format!("{change:?} is no NAME=NUMBER, like functions=20"));
+    let (name, value) = change.split_once('=').ok_or_else(wrong)?;
+    if Limits::default().get(name).is_none() {
+        let known: Vec<_> = Limits::TABLE.iter().map(|limit| limit.name).collect();
+        return Err(usage(format!("{name:?} is no limit; there are {}", known.join(", "))));
+    }
+    match value {
+        DEFAULT => Ok((name.to_owned(), None)),
+        number => Ok((name.to_owned(), Some(number.parse().map_err(|_| wrong())?))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_set_by_name() {
+        assert_eq!(parse("functions=20").unwrap(), ("functions".to_owned(), Some(20)));
+        assert_eq!(parse("functions=default").unwrap(), ("functions".to_owned(), None));
+        for wrong in ["functions", "functions=", "functions=many", "functions=-1", "nix=1"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

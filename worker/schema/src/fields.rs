@@ -1,0 +1,228 @@
+//! Query strings and headers as objects that a schema can speak of. Both are text, so a value
+//! becomes a number, a truth value or a list where its property's schema asks for one and the
+//! text is one; what the function reads stays as it was sent.
+
+use std::collections::{BTreeMap, HashMap};
+
+use http::HeaderMap;
+use jsonschema::Validator;
+use percent_encoding::percent_decode_str;
+use serde_json::{Map, Number, Value};
+
+use crate::{Found, SchemaError, validator, violations};
+
+/// Steps from reference to reference before a type is taken for unknown.
+const REFERENCES_MAX: usize = 8;
+
+#[derive(Debug)]
+pub(crate) struct Fields {
+    validator: Validator,
+    properties: HashMap<String, Wanted>,
+}
+
+/// What a property's schema lets a text become.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Wanted {
+    /// Each value is an item, and these are said of the items.
+    list: bool,
+    number: bool,
+    boolean: bool,
+    null: bool,
+    string: bool,
+}
+
+impl Fields {
+    pub(crate) fn of_query(place: &str, schema: Value) -> Result<Self, SchemaError> {
+        let properties = schema.get("properties").and_then(Value::as_object);
+        let properties = properties.into_iter().flatten();
+        let properties =
+            properties.map(|(name, property)| (name.clone(), wanted(&schema, property))).collect();
+        Ok(Self { validator: validator(place, schema)?, properties })
+    }
+
+    /// Names of headers have no case; they are looked at in lower case.
+    pub(crate) fn of_headers(place: &str, mut schema: Value) -> Result<Self, SchemaError> {
+        if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+            *properties = std::mem::take(properties)
+                .into_iter()
+                .map(|(name, property)| (name.to_ascii_lowercase(), property))
+                .collect();
+        }
+        if let Some(Value::Array(required)) = schema.get_mut("required") {
+            for name in required {
+                if let Value::String(name) = name {
+                    name.make_ascii_lowercase();
+                }
+            }
+        }
+        Self::of_query(place, schema)
+    }
+
+    pub(crate) fn check_query(&self, query: &str) -> Vec<Found> {
+        let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            fields.entry(decoded(name)).or_default().push(decoded(value));
+        }
+        self.check(fields)
+    }
+
+    pub(crate) fn check_headers(&self, headers: &HeaderMap) -> Vec<Found> {
+        let fields = headers.keys().map(|name| {
+            let values = headers.get_all(name).iter();
+            let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+            (name.as_str().to_owned(), values.collect())
+        });
+        self.check(fields.collect())
+    }
+
+    fn check(&self, fields: BTreeMap<String, Vec<String>>) -> Vec<Found> {
+        let object: Map<_, _> = fields
+            .into_iter()
+            .map(|(name, values)| {
+                let wanted = self.properties.get(&name).copied().unwrap_or_default();
+                (name, value(wanted, values))
+            })
+            .collect();
+        let object = Value::Object(object);
+        match self.validator.is_valid(&object) {
+            true => Vec::new(),
+            false => violations(&self.validator, &object, true),
+        }
+    }
+}
+
+fn decoded(text: &str) -> String {
+    let text = text.replace('+', " ");
+    percent_decode_str(&text).decode_utf8_lossy().into_owned()
+}
+
+fn wanted(root: &Value, property: &Value) -> Wanted {
+    let property = follow(root, property);
+    let mut wanted = types(property);
+    if wanted.list
+        && let Some(items) = property.get("items")
+    {
+        wanted = Wanted { list: true, ..types(follow(root, items)) };
+    }
+    wanted
+}
+
+fn types(schema: &Value) -> Wanted {
+    let mut wanted = Wanted::default();
+    let mut add = |name: &Value| match name.as_str() {
+        Some("array") => wanted.list = true,
+        Some("number" | "integer") => wanted.number = true,
+        Some("boolean") => wanted.boolean = true,
+        Some("null") => wanted.null = true,
+        Some("string") => wanted.string = true,
+        _ => {}
+    };
+    match schema.get("type") {
+        Some(Value::Array(names)) => names.iter().for_each(add),
+        Some(name) => add(name),
+        None => {}
+    }
+    wanted
+}
+
+/// Where `$ref`s within the schema lead.
+fn follow<'a>(root: &'a Value, mut schema: &'a Value) -> &'a Value {
+    for _ in 0..REFERENCES_MAX {
+        let reference = schema.get("$ref").and_then(Value::as_str);
+        match reference.and_then(|r| root.pointer(r.strip_prefix('#')?)) {
+            Some(next) => schema = next,
+            None => break,
+        }
+    }
+    schema
+}
+
+fn value(wanted: Wanted, mut values: Vec<String>) -> Value {
+    if !wanted.list && values.len() == 1 {
+        return scalar(wanted, values.remove(0));
+    }
+    Value::Array(values.into_iter().map(|value| scalar(wanted, value)).collect())
+}
+
+fn scalar(wanted: Wanted, text: String) -> Value {
+    match text.as_str() {
+        "true" if wanted.boolean => Value::Bool(true),
+        "false" if wanted.boolean => Value::Bool(false),
+        "" if wanted.null && !wanted.string => Value::Null,
+        number if wanted.number => match number.parse::<Number>() {
+            Ok(number) => Value::Number(number),
+            Err(_) => Value::String(text),
+        },
+        _ => Value::String(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pointers(found: Vec<Found>) -> Vec<String> {
+        found.into_iter().map(|found| found.pointer).collect()
+    }
+
+    #[test]
+    fn text_becomes_what_the_schema_asks_for() {
+        let schema = json!({
+            "type": "object",
+            "properties": {
+                "limit": {"type": "integer", "minimum": 1},
+                "ratio": {"type": ["number", "null"]},
+                "all": {"type": "boolean"},
+                "tag": {"type": "array", "items": {"$ref": "#/$defs/tag"}},
+                "name": {"type": "string"},
+            },
+            "required": ["limit"],
+            "additionalProperties": false,
+            "$defs": {"tag": {"type": "integer"}},
+        });
+        let fields = Fields::of_query("querystring", schema).unwrap();
+        let check = |query| pointers(fields.check_query(query));
+        for fine in [
+            "limit=5",
+            "limit=5&ratio=0.5&all=true&name=1",
+            "limit=5&ratio=&tag=1&tag=2",
+            "&limit=5&&tag=1",
+            "l%69mit=5&name=a+b%20c",
+        ] {
+            assert_eq!(check(fine), Vec::<String>::new(), "{fine}");
+        }
+        for (query, pointer) in [
+            ("", ""),
+            ("limit=0", "/limit"),
+            ("limit=five", "/limit"),
+            ("limit=5&limit=6", "/limit"),
+            ("limit=5&all=yes", "/all"),
+            ("limit=5&tag=1&tag=b", "/tag/1"),
+            ("limit=5&other", ""),
+        ] {
+            assert_eq!(check(query), [pointer], "{query}");
+        }
+    }
+
+    #[test]
+    fn headers_have_no_case() {
+        let schema = json!({
+            "properties": {"X-Retries": {"type": "integer"}},
+            "required": ["X-Retries"],
+        });
+        let fields = Fields::of_headers("headers", schema).unwrap();
+        let check = |sent: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in sent {
+                headers.append(*name, value.parse().unwrap());
+            }
+            pointers(fields.check_headers(&headers))
+        };
+        assert_eq!(check(&[("x-retries", "3"), ("host", "demo")]), Vec::<String>::new());
+        assert_eq!(check(&[("x-retries", "many")]), ["/x-retries"]);
+        assert_eq!(check(&[("x-retries", "1"), ("x-retries", "2")]), ["/x-retries"]);
+        assert_eq!(check(&[]), [""]);
+    }
+}
