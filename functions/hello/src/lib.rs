@@ -1,22 +1,23 @@
-//! The function that every new tenant has: greets by name.
+//! The function that every new tenant has.
 
-use hearth_sdk::Error;
+use hearth_sdk::function;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-hearth_sdk::function!(hello);
-
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Input {
     name: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Output {
     greeting: String,
 }
 
-fn hello(input: Option<Input>) -> Result<Output, Error> {
+/// Greets by name, and the world where no name is given.
+#[function]
+fn hello(input: Option<Input>) -> Output {
     let name = input.and_then(|input| input.name).unwrap_or_else(|| "world".to_owned());
     println!("greeting {name}");
-    Ok(Output { greeting: format!("Hello, {name}!") })
+    Output { greeting: format!("Hello, {name}!") }
 }

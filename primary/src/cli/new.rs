@@ -16,9 +16,32 @@ const RUST: &[(&str, &str)] = &[
     ("README.md", include_str!("../../templates/rust/README.md.in")),
     (".gitignore", include_str!("../../templates/rust/gitignore")),
     ("src/lib.rs", include_str!("../../templates/rust/src/lib.rs")),
-    ("vendor/hearth-sdk/src/lib.rs", include_str!("../../../sdk/src/lib.rs")),
 ];
-const SDK_MANIFEST: &str = include_str!("../../../sdk/Cargo.toml");
+
+/// The files of the SDK, by their paths in its directory.
+macro_rules! sdk {
+    ($($file:literal)*) => {
+        &[$(($file, include_str!(concat!("../../../sdk/", $file)))),*]
+    };
+}
+
+const SDK_DIRECTORY: &str = "vendor/hearth-sdk";
+const SDK: &[(&str, &str)] = sdk! {
+    "Cargo.toml"
+    "macros/Cargo.toml"
+    "macros/src/expand.rs"
+    "macros/src/lib.rs"
+    "macros/src/options.rs"
+    "src/bindings.rs"
+    "src/error.rs"
+    "src/lib.rs"
+    "src/options.rs"
+    "src/query.rs"
+    "src/request.rs"
+    "src/response.rs"
+    "src/serve.rs"
+    "wit/function.wit"
+};
 const WORKSPACE_MANIFEST: &str = include_str!("../../../Cargo.toml");
 
 #[derive(Debug, clap::Args)]
@@ -70,28 +93,45 @@ fn is_name(name: &str) -> bool {
 
 fn create(directory: &Path, name: &str) -> io::Result<()> {
     std::fs::create_dir(directory)?;
-    let manifest = sdk_manifest();
-    let files = RUST.iter().copied().chain([("vendor/hearth-sdk/Cargo.toml", manifest.as_str())]);
-    for (file, text) in files {
+    let write = |file: &Path, text: &str| {
         let path = directory.join(file);
         std::fs::create_dir_all(path.parent().expect("a file within the directory"))?;
-        std::fs::write(path, text.replace("{{name}}", name))?;
+        std::fs::write(path, text)
+    };
+    for (file, text) in RUST {
+        write(Path::new(file), &text.replace("{{name}}", name))?;
+    }
+    for (file, text) in SDK {
+        let path = Path::new(SDK_DIRECTORY).join(file);
+        if file.ends_with("Cargo.toml") {
+            write(&path, &standing_alone(text))?;
+        } else {
+            write(&path, text)?;
+        }
     }
     Ok(())
 }
 
-/// The SDK's manifest with everything written out that it inherits from the workspace.
-fn sdk_manifest() -> String {
+/// A manifest of the SDK with everything written out that it inherits from the workspace, and
+/// without what only the SDK's own tests need.
+fn standing_alone(manifest: &str) -> String {
     let table = |text| toml::from_str::<Table>(text).expect("the manifests of this build");
     let workspace = table(WORKSPACE_MANIFEST);
     let workspace = workspace["workspace"].as_table().expect("the root manifest's workspace");
-    let mut manifest = table(SDK_MANIFEST);
-    manifest.remove("lints");
+    let mut manifest = table(manifest);
+    for section in ["lints", "dev-dependencies", "target", "example"] {
+        manifest.remove(section);
+    }
     for (section, inherited) in [("package", "package"), ("dependencies", "dependencies")] {
         let Some(Value::Table(entries)) = manifest.get_mut(section) else { continue };
         for (name, value) in entries {
             if value.get("workspace").is_some() {
                 *value = workspace[inherited][name.as_str()].clone();
+            }
+            // A path is from the workspace's root, of which the SDK is all that comes along.
+            if let Some(Value::String(path)) = value.get_mut("path") {
+                let within = path.strip_prefix("sdk/").expect("a part of the SDK");
+                *path = within.to_owned();
             }
         }
     }
@@ -113,15 +153,33 @@ mod tests {
     }
 
     #[test]
+    fn the_vendored_sdk_is_whole() {
+        let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk");
+        let mut there = vec!["Cargo.toml".to_owned(), "macros/Cargo.toml".to_owned()];
+        for directory in ["macros/src", "src", "wit"] {
+            for entry in std::fs::read_dir(sdk.join(directory)).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                there.push(format!("{directory}/{name}"));
+            }
+        }
+        there.sort();
+        let vendored: Vec<&str> = SDK.iter().map(|(file, _)| *file).collect();
+        assert_eq!(vendored, there);
+    }
+
+    #[test]
     fn the_vendored_sdk_inherits_nothing() {
-        let manifest: Table = toml::from_str(&sdk_manifest()).unwrap();
-        assert_eq!(manifest["package"]["name"].as_str(), Some("hearth-sdk"));
-        assert!(manifest["package"]["edition"].is_str());
-        assert!(manifest["dependencies"]["wasip2"].is_str());
-        assert!(manifest["dependencies"]["serde"]["features"].is_array());
-        assert!(!sdk_manifest().contains("workspace"), "{}", sdk_manifest());
-        // A part of the SDK that lies elsewhere must be vendored too.
-        assert!(!sdk_manifest().contains("path"), "{}", sdk_manifest());
+        for (file, text) in SDK.iter().filter(|(file, _)| file.ends_with("Cargo.toml")) {
+            let text = standing_alone(text);
+            let manifest: Table = toml::from_str(&text).unwrap();
+            assert!(manifest["package"]["edition"].is_str(), "{file}: {text}");
+            assert!(!text.contains("workspace"), "{file}: {text}");
+            assert!(manifest.get("example").is_none(), "{file}: {text}");
+        }
+        let manifest: Table = toml::from_str(&standing_alone(SDK[0].1)).unwrap();
+        let dependencies = &manifest["dependencies"];
+        assert!(dependencies["serde"]["features"].is_array());
+        assert_eq!(dependencies["hearth-sdk-macros"]["path"].as_str(), Some("macros"));
     }
 
     #[test]

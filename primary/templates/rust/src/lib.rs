@@ -1,18 +1,19 @@
-use hearth_sdk::Error;
+use hearth_sdk::{Error, function};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-hearth_sdk::function!(handle);
-
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Input {
     name: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Output {
     greeting: String,
 }
 
+/// Greets by name.
+#[function]
 fn handle(input: Input) -> Result<Output, Error> {
     if input.name.is_empty() {
         return Err(Error::new(422, "the name must not be empty"));

@@ -1,0 +1,269 @@
+//! The options that a function declares: what its attribute says, and the schemas of its types.
+//!
+//! Asked once, at upload; no call comes through here.
+
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use schemars::{JsonSchema, Schema};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::request::{Argument, Extracted, Json};
+use crate::response::{Bare, Fallible, Raw, RawFallible};
+use crate::{Error, Headers, Query, Request, Response};
+
+/// What the attribute says; a key that it does not name is not declared.
+#[derive(Serialize)]
+pub struct Declared {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub methods: Option<&'static [&'static str]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_body: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<&'static [&'static str]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<&'static str>,
+    #[serde(skip_serializing_if = "Schemas::is_empty")]
+    pub schema: Schemas,
+}
+
+impl Declared {
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("options are plain data")
+    }
+}
+
+/// JSON Schemas (2020-12), each complete in itself.
+#[derive(Default, Serialize)]
+pub struct Schemas {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<Schema>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    querystring: Option<Schema>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<Responses>,
+}
+
+#[derive(Serialize)]
+struct Responses {
+    #[serde(rename = "200")]
+    ok: Schema,
+}
+
+impl Schemas {
+    fn is_empty(&self) -> bool {
+        self.body.is_none() && self.querystring.is_none() && self.response.is_none()
+    }
+}
+
+fn generator(settings: SchemaSettings) -> SchemaGenerator {
+    settings.with(|settings| settings.meta_schema = None).into_generator()
+}
+
+fn read<T: JsonSchema>() -> Schema {
+    generator(SchemaSettings::draft2020_12().for_deserialize()).into_root_schema_for::<T>()
+}
+
+fn written<T: JsonSchema>() -> Schema {
+    generator(SchemaSettings::draft2020_12().for_serialize()).into_root_schema_for::<T>()
+}
+
+/// An argument's part of the schemas.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no JSON Schema",
+    note = "derive `schemars::JsonSchema` for it, or say `#[function(schema = false)]`"
+)]
+pub trait DescribedArgument<Kind>: Argument<Kind> {
+    fn describe(schemas: &mut Schemas);
+}
+
+impl<T: DeserializeOwned + JsonSchema> DescribedArgument<Json> for T {
+    fn describe(schemas: &mut Schemas) {
+        schemas.body = Some(read::<T>());
+    }
+}
+
+impl<T: DeserializeOwned + JsonSchema> DescribedArgument<Extracted> for Query<T> {
+    fn describe(schemas: &mut Schemas) {
+        schemas.querystring = Some(read::<T>());
+    }
+}
+
+impl DescribedArgument<Extracted> for Headers {
+    fn describe(_: &mut Schemas) {}
+}
+
+impl DescribedArgument<Extracted> for Request {
+    fn describe(_: &mut Schemas) {}
+}
+
+/// The answer's part of the schemas.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no JSON Schema",
+    note = "derive `schemars::JsonSchema` for the output, or say `#[function(schema = \"request\")]`"
+)]
+pub trait DescribedReturn<Shape> {
+    fn describe(schemas: &mut Schemas);
+}
+
+impl<T: Serialize + JsonSchema> DescribedReturn<Bare> for T {
+    fn describe(schemas: &mut Schemas) {
+        schemas.response = Some(Responses { ok: written::<T>() });
+    }
+}
+
+impl<T: Serialize + JsonSchema, E: Into<Error>> DescribedReturn<Fallible> for Result<T, E> {
+    fn describe(schemas: &mut Schemas) {
+        schemas.response = Some(Responses { ok: written::<T>() });
+    }
+}
+
+impl DescribedReturn<Raw> for Response {
+    fn describe(_: &mut Schemas) {}
+}
+
+impl<E: Into<Error>> DescribedReturn<RawFallible> for Result<Response, E> {
+    fn describe(_: &mut Schemas) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::__private::{describe_argument, describe_returned};
+
+    fn nothing() -> Declared {
+        Declared {
+            methods: None,
+            path: None,
+            auth: None,
+            timeout_ms: None,
+            memory_mb: None,
+            max_body: None,
+            reuse: None,
+            cors: None,
+            description: None,
+            schema: Schemas::default(),
+        }
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is asked for")]
+    struct Input {
+        name: String,
+        #[serde(default)]
+        parts: Vec<Part>,
+    }
+
+    #[derive(Deserialize, JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is asked for")]
+    struct Part {
+        size: u8,
+    }
+
+    #[derive(Serialize, JsonSchema)]
+    struct Output {
+        greeting: String,
+    }
+
+    fn json(mut declared: Declared, describe: impl FnOnce(&mut Schemas)) -> Value {
+        describe(&mut declared.schema);
+        serde_json::from_str(&declared.to_json()).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_written_is_not_declared() {
+        assert_eq!(json(nothing(), |_| {}), json!({}));
+        let some = Declared {
+            methods: Some(&["GET", "PUT"]),
+            path: Some("prefix"),
+            timeout_ms: Some(500),
+            max_body: Some(1 << 20),
+            cors: Some(&["https://app.example"]),
+            description: Some("says \"it\""),
+            ..nothing()
+        };
+        assert_eq!(
+            json(some, |_| {}),
+            json!({
+                "methods": ["GET", "PUT"],
+                "path": "prefix",
+                "timeout_ms": 500,
+                "max_body": 1 << 20,
+                "cors": ["https://app.example"],
+                "description": "says \"it\"",
+            })
+        );
+    }
+
+    #[test]
+    fn schemas_are_those_of_the_types_and_complete_in_themselves() {
+        let options = json(nothing(), |schemas| {
+            describe_argument::<Input, _>(schemas);
+            describe_returned::<Result<Output, Error>, _>(schemas);
+        });
+        assert_eq!(
+            options,
+            json!({ "schema": {
+                "body": {
+                    "title": "Input",
+                    "type": "object",
+                    "properties": {
+                        "name": { "type": "string" },
+                        "parts": {
+                            "type": "array",
+                            "items": { "$ref": "#/$defs/Part" },
+                            "default": [],
+                        },
+                    },
+                    "required": ["name"],
+                    "$defs": { "Part": {
+                        "type": "object",
+                        "properties": { "size": {
+                            "type": "integer", "format": "uint8", "minimum": 0, "maximum": 255,
+                        } },
+                        "required": ["size"],
+                    } },
+                },
+                "response": { "200": {
+                    "title": "Output",
+                    "type": "object",
+                    "properties": { "greeting": { "type": "string" } },
+                    "required": ["greeting"],
+                } },
+            } })
+        );
+    }
+
+    #[test]
+    fn an_optional_body_may_be_null() {
+        let options = json(nothing(), describe_argument::<Option<Part>, _>);
+        let body = &options["schema"]["body"];
+        assert_eq!(body["anyOf"], json!([{ "$ref": "#/$defs/Part" }, { "type": "null" }]));
+        assert!(body["$defs"]["Part"].is_object(), "{body}");
+    }
+
+    #[test]
+    fn a_raw_request_and_a_raw_response_declare_nothing() {
+        let options = json(nothing(), |schemas| {
+            describe_argument::<Request, _>(schemas);
+            describe_argument::<Headers, _>(schemas);
+            describe_returned::<Response, _>(schemas);
+            describe_returned::<Result<Response, Error>, _>(schemas);
+        });
+        assert_eq!(options, json!({}));
+        let options = json(nothing(), describe_argument::<Query<Part>, _>);
+        assert_eq!(options["schema"]["querystring"]["required"], json!(["size"]));
+    }
+}
