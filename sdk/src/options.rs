@@ -7,9 +7,10 @@ use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::request::{Argument, Extracted, Json};
-use crate::response::{Bare, Fallible, Raw, RawFallible};
-use crate::{Error, Headers, Query, Request, Response};
+use crate::kind::{Json, Raw};
+use crate::request::Argument;
+use crate::response::Returned;
+use crate::{Headers, Query, Request, Response};
 
 /// What the attribute says; a key that it does not name is not declared.
 #[derive(Serialize)]
@@ -92,17 +93,17 @@ impl<T: DeserializeOwned + JsonSchema> DescribedArgument<Json> for T {
     }
 }
 
-impl<T: DeserializeOwned + JsonSchema> DescribedArgument<Extracted> for Query<T> {
+impl<T: DeserializeOwned + JsonSchema> DescribedArgument<Raw> for Query<T> {
     fn describe(schemas: &mut Schemas) {
         schemas.querystring = Some(read::<T>());
     }
 }
 
-impl DescribedArgument<Extracted> for Headers {
+impl DescribedArgument<Raw> for Headers {
     fn describe(_: &mut Schemas) {}
 }
 
-impl DescribedArgument<Extracted> for Request {
+impl DescribedArgument<Raw> for Request {
     fn describe(_: &mut Schemas) {}
 }
 
@@ -111,27 +112,17 @@ impl DescribedArgument<Extracted> for Request {
     message = "`{Self}` has no JSON Schema",
     note = "derive `schemars::JsonSchema` for the output, or say `#[function(schema = \"request\")]`"
 )]
-pub trait DescribedReturn<Shape> {
+pub trait DescribedReturn<Kind>: Returned<Kind> {
     fn describe(schemas: &mut Schemas);
 }
 
-impl<T: Serialize + JsonSchema> DescribedReturn<Bare> for T {
-    fn describe(schemas: &mut Schemas) {
-        schemas.response = Some(Responses { ok: written::<T>() });
-    }
-}
-
-impl<T: Serialize + JsonSchema, E: Into<Error>> DescribedReturn<Fallible> for Result<T, E> {
+impl<T: Serialize + JsonSchema> DescribedReturn<Json> for T {
     fn describe(schemas: &mut Schemas) {
         schemas.response = Some(Responses { ok: written::<T>() });
     }
 }
 
 impl DescribedReturn<Raw> for Response {
-    fn describe(_: &mut Schemas) {}
-}
-
-impl<E: Into<Error>> DescribedReturn<RawFallible> for Result<Response, E> {
     fn describe(_: &mut Schemas) {}
 }
 
@@ -211,7 +202,7 @@ mod tests {
     fn schemas_are_those_of_the_types_and_complete_in_themselves() {
         let options = json(nothing(), |schemas| {
             describe_argument::<Input, _>(schemas);
-            describe_returned::<Result<Output, Error>, _>(schemas);
+            describe_returned::<Output, _>(schemas);
         });
         assert_eq!(
             options,
@@ -260,7 +251,6 @@ mod tests {
             describe_argument::<Request, _>(schemas);
             describe_argument::<Headers, _>(schemas);
             describe_returned::<Response, _>(schemas);
-            describe_returned::<Result<Response, Error>, _>(schemas);
         });
         assert_eq!(options, json!({}));
         let options = json(nothing(), describe_argument::<Query<Part>, _>);

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use wasip2::http::types::{Fields, IncomingBody, IncomingRequest, Method};
 use wasip2::io::streams::{InputStream, StreamError};
 
+use crate::kind::{Json, Raw};
 use crate::{Error, query};
 
 /// What may be an argument of a function. The parameter keeps JSON and the others apart, since
@@ -24,9 +25,6 @@ pub trait Argument<Kind>: Sized {
 
     fn take(request: &IncomingRequest) -> Result<Self, Error>;
 }
-
-pub enum Json {}
-pub enum Extracted {}
 
 impl<T: DeserializeOwned> Argument<Json> for T {
     const BODY: bool = true;
@@ -56,7 +54,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Query<T>(pub T);
 
-impl<T: DeserializeOwned> Argument<Extracted> for Query<T> {
+impl<T: DeserializeOwned> Argument<Raw> for Query<T> {
     const QUERY: bool = true;
 
     fn take(request: &IncomingRequest) -> Result<Self, Error> {
@@ -99,7 +97,7 @@ impl<N: Into<String>, V: Into<Vec<u8>>> FromIterator<(N, V)> for Headers {
     }
 }
 
-impl Argument<Extracted> for Headers {
+impl Argument<Raw> for Headers {
     fn take(request: &IncomingRequest) -> Result<Self, Error> {
         Ok(Self::of(request))
     }
@@ -152,7 +150,7 @@ impl Request {
     }
 }
 
-impl Argument<Extracted> for Request {
+impl Argument<Raw> for Request {
     const BODY: bool = true;
 
     fn take(request: &IncomingRequest) -> Result<Self, Error> {

@@ -10,6 +10,7 @@ use wasip2::io::streams::{OutputStream, StreamError};
 use wstd::runtime::AsyncPollable;
 
 use crate::Error;
+use crate::kind::{Json, Raw};
 
 /// An answer that is not, or not only, JSON with status 200.
 ///
@@ -30,7 +31,11 @@ pub struct Response {
 
 enum Body {
     Whole(Vec<u8>),
-    Stream(Write),
+    Stream {
+        write: Write,
+        /// The runtime, for a plain function: only who streams has it in the module.
+        block_on: fn(Writing<'_>) -> Result<(), Error>,
+    },
 }
 
 type Write = Box<dyn for<'a> FnOnce(&'a mut BodyWriter) -> Writing<'a>>;
@@ -76,7 +81,10 @@ impl Response {
     where
         W: AsyncFnOnce(&mut BodyWriter) -> Result<(), Error> + 'static,
     {
-        self.body = Body::Stream(Box::new(move |body| Box::pin(async move { write(body).await })));
+        self.body = Body::Stream {
+            write: Box::new(move |body| Box::pin(async move { write(body).await })),
+            block_on: |writing| wstd::runtime::block_on(writing),
+        };
         self
     }
 
@@ -89,7 +97,7 @@ impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = match &self.body {
             Body::Whole(content) => Some(content.len()),
-            Body::Stream(_) => None,
+            Body::Stream { .. } => None,
         };
         f.debug_struct("Response")
             .field("status", &self.status)
@@ -133,68 +141,49 @@ fn gone(_: StreamError) -> Error {
     Error::failed("the caller went away before the answer was complete".to_owned())
 }
 
-/// What a function may return. The parameter keeps the shapes apart, since serde could write a
-/// [`Result`] as JSON, too.
+/// A function's [`Result`].
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is nothing that a function can return",
-    label = "not an output, a `Response`, or a `Result` of one of them",
-    note = "an output is a type that implements `serde::Serialize`",
-    note = "the error of a `Result` is `hearth_sdk::Error` or a `std::error::Error`"
+    message = "the error of `{Self}` is nothing that a function can answer",
+    label = "neither `hearth_sdk::Error` nor a `std::error::Error`"
 )]
-pub trait Returned<Shape> {
-    /// Whether sending it may need to wait for other things than the caller.
-    const STREAMS: bool;
+pub trait Tried {
+    type Output;
 
-    fn send(self, out: ResponseOutparam) -> impl Future<Output = ()>;
+    fn tried(self) -> Result<Self::Output, Error>;
 }
 
-pub enum Bare {}
-pub enum Fallible {}
-pub enum Raw {}
-pub enum RawFallible {}
+impl<T, E: Into<Error>> Tried for Result<T, E> {
+    type Output = T;
 
-impl<T: Serialize> Returned<Bare> for T {
-    const STREAMS: bool = false;
-
-    async fn send(self, out: ResponseOutparam) {
-        send_json(out, &self);
+    fn tried(self) -> Result<T, Error> {
+        self.map_err(Into::into)
     }
 }
 
-impl<T: Serialize, E: Into<Error>> Returned<Fallible> for Result<T, E> {
-    const STREAMS: bool = false;
+/// What a function may return, or have in its [`Result`]. The parameter keeps a response and
+/// JSON apart, since a response could be JSON as well as far as the compiler knows.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is nothing that a function can return",
+    label = "not an output, a `Response`, or a `Result` of one of them",
+    note = "an output is a type that implements `serde::Serialize`"
+)]
+pub trait Returned<Kind> {
+    /// `WAITS` says that there is a runtime.
+    fn send<const WAITS: bool>(self, out: ResponseOutparam) -> impl Future<Output = ()>;
+}
 
-    async fn send(self, out: ResponseOutparam) {
-        match self {
-            Ok(output) => send_json(out, &output),
+impl<T: Serialize> Returned<Json> for T {
+    async fn send<const WAITS: bool>(self, out: ResponseOutparam) {
+        match serde_json::to_vec(&self) {
+            Ok(json) => send_text(out, 200, "application/json", &json),
             Err(error) => refuse(out, error.into()),
         }
     }
 }
 
 impl Returned<Raw> for Response {
-    const STREAMS: bool = true;
-
-    async fn send(self, out: ResponseOutparam) {
-        send_response(out, self).await;
-    }
-}
-
-impl<E: Into<Error>> Returned<RawFallible> for Result<Response, E> {
-    const STREAMS: bool = true;
-
-    async fn send(self, out: ResponseOutparam) {
-        match self {
-            Ok(response) => send_response(out, response).await,
-            Err(error) => refuse(out, error.into()),
-        }
-    }
-}
-
-fn send_json(out: ResponseOutparam, output: &impl Serialize) {
-    match serde_json::to_vec(output) {
-        Ok(json) => send_text(out, 200, "application/json", &json),
-        Err(error) => refuse(out, error.into()),
+    async fn send<const WAITS: bool>(self, out: ResponseOutparam) {
+        send_response::<WAITS>(out, self).await;
     }
 }
 
@@ -212,7 +201,7 @@ fn send_text(out: ResponseOutparam, status: u16, content_type: &str, content: &[
     send_whole(begin(out, status, headers), content);
 }
 
-async fn send_response(out: ResponseOutparam, mut response: Response) {
+async fn send_response<const WAITS: bool>(out: ResponseOutparam, mut response: Response) {
     if !(200..=599).contains(&response.status) {
         let cause = format!("{} is not the status of an answer", response.status);
         return refuse(out, Error::failed(cause));
@@ -234,9 +223,10 @@ async fn send_response(out: ResponseOutparam, mut response: Response) {
     let body = begin(out, response.status, headers);
     match response.body {
         Body::Whole(content) => send_whole(body, &content),
-        Body::Stream(write) => {
+        Body::Stream { write, block_on } => {
             let mut writer = BodyWriter(body.write().expect("the stream is taken once"));
-            let written = write(&mut writer).await;
+            let writing = write(&mut writer);
+            let written = if WAITS { writing.await } else { block_on(writing) };
             // The stream is a part of the body, and must go first.
             drop(writer);
             match written {

@@ -10,21 +10,21 @@ use crate::Error;
 use crate::response::{Returned, refuse};
 
 /// `WAITS` says that the function is asynchronous.
-pub fn serve<const WAITS: bool, R, Shape>(
+pub fn serve<const WAITS: bool, R, Kind>(
     request: IncomingRequest,
     out: ResponseOutparam,
     function: impl AsyncFnOnce(&IncomingRequest) -> Result<R, Error>,
 ) where
-    R: Returned<Shape>,
+    R: Returned<Kind>,
 {
     let call = async {
         match function(&request).await {
-            Ok(returned) => returned.send(out).await,
+            Ok(returned) => returned.send::<WAITS>(out).await,
             Err(error) => refuse(out, error),
         }
     };
-    // The runtime costs more than a small function does, so only who waits has it.
-    if WAITS || R::STREAMS { wstd::runtime::block_on(call) } else { at_once(call) }
+    // The runtime costs a fresh instance some of its first microsecond: only who waits has it.
+    if WAITS { wstd::runtime::block_on(call) } else { at_once(call) }
 }
 
 fn at_once<T>(future: impl Future<Output = T>) -> T {

@@ -18,6 +18,8 @@ const WASM: &str = "wasm32-wasip2";
 const ZSTD_LEVEL: i32 = 19;
 /// Guests of the tests, which no tenant gets.
 const TESTING: &str = "testing";
+/// Its examples are called by the tests, too.
+const SDK: &str = "hearth-sdk";
 
 /// What is built, checked and tested in one cargo call: another set of packages means other
 /// features, and so the same dependencies compiled once more.
@@ -81,6 +83,10 @@ fn guests(chores: &mut Chores) -> anyhow::Result<()> {
     chores.command(
         "building the tests' functions",
         &mut cargo(["build", "--release", "--target", WASM, "-p", TESTING]),
+    )?;
+    chores.command(
+        "building the SDK's examples",
+        &mut cargo(["build", "--release", "--target", WASM, "-p", SDK, "--examples"]),
     )
 }
 

@@ -34,6 +34,7 @@ const SDK: &[(&str, &str)] = sdk! {
     "macros/src/options.rs"
     "src/bindings.rs"
     "src/error.rs"
+    "src/kind.rs"
     "src/lib.rs"
     "src/options.rs"
     "src/query.rs"

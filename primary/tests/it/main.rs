@@ -11,6 +11,7 @@ mod commands;
 mod components;
 mod crashes;
 mod durability;
+mod examples;
 mod gateway;
 mod guests;
 mod handover;

@@ -4,7 +4,9 @@
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Attribute, Error, Expr, ExprLit, FnArg, ItemFn, Lit, LitStr, Meta, Result, Type};
+use syn::{
+    Attribute, Error, Expr, ExprLit, FnArg, ItemFn, Lit, LitStr, Meta, Result, ReturnType, Type,
+};
 
 use crate::options::{Options, Schema};
 
@@ -28,12 +30,21 @@ fn try_expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> 
     options.describe(documentation(&function.attrs));
 
     let name = &function.sig.ident;
-    let output = match &function.sig.output {
-        syn::ReturnType::Default => quote!(()),
-        syn::ReturnType::Type(_, output) => quote!(#output),
-    };
     let waits = function.sig.asyncness.is_some();
+    let returned = match &function.sig.output {
+        ReturnType::Default => quote!(()),
+        ReturnType::Type(_, returned) => quote!(#returned),
+    };
     let awaiting = waits.then(|| quote!(.await));
+    let (output, tried) = if is_result(&function.sig.output) {
+        let span = returned.span();
+        (
+            quote_spanned!(span => <#returned as ::hearth_sdk::__private::Tried>::Output),
+            quote_spanned!(span => ::hearth_sdk::__private::Tried::tried),
+        )
+    } else {
+        (returned, quote!(::core::result::Result::Ok))
+    };
     // Spans are those of the types, so that a type that does not fit is what the compiler shows.
     let taken = arguments.iter().map(|argument| match argument {
         Type::Tuple(tuple) if tuple.elems.is_empty() => quote!(()),
@@ -59,15 +70,18 @@ fn try_expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> 
     let declared = options.declared();
     let once = quote_spanned! { name.span() =>
         const _: () = {
-            let (bodies, queries) = (
-                0 #(+ ::hearth_sdk::__private::bodies::<#extracted, _>())*,
-                0 #(+ ::hearth_sdk::__private::queries::<#extracted, _>())*,
-            );
             ::core::assert!(
-                bodies <= 1,
+                ::hearth_sdk::__private::at_most_one(&[
+                    #(::hearth_sdk::__private::takes_body::<#extracted, _>()),*
+                ]),
                 "the body is read once: by one argument that is JSON, or by `Request`"
             );
-            ::core::assert!(queries <= 1, "the query string is described once: by one `Query`");
+            ::core::assert!(
+                ::hearth_sdk::__private::at_most_one(&[
+                    #(::hearth_sdk::__private::takes_query::<#extracted, _>()),*
+                ]),
+                "the query string is described once: by one `Query`"
+            );
         };
     };
     Ok(quote! {
@@ -86,7 +100,7 @@ fn try_expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> 
                     ::hearth_sdk::__private::serve::<#waits, #output, _>(
                         request,
                         response,
-                        async |request| ::core::result::Result::Ok(#name(#(#taken),*) #awaiting),
+                        async |request| #tried(#name(#(#taken),*) #awaiting),
                     )
                 }
             }
@@ -135,6 +149,14 @@ fn argument_types(function: &ItemFn) -> Result<Vec<&Type>> {
         .collect()
 }
 
+/// By its name, which an alias such as `std::io::Result` has, too. Some results could be written
+/// as JSON, which nobody means.
+fn is_result(output: &ReturnType) -> bool {
+    let ReturnType::Type(_, ty) = output else { return false };
+    let Type::Path(path) = &**ty else { return false };
+    path.path.segments.last().is_some_and(|segment| segment.ident == "Result")
+}
+
 /// What stands in the function's own `///` lines.
 fn documentation(attributes: &[Attribute]) -> Option<LitStr> {
     let mut span = None;
@@ -176,6 +198,17 @@ mod tests {
         let waits = expanded("", "async fn f() { g().await }").unwrap();
         assert!(waits.contains("serve :: < true , () , _ >"), "{waits}");
         assert!(waits.contains("Ok (f () . await)"), "{waits}");
+    }
+
+    #[test]
+    fn a_result_is_taken_apart() {
+        for output in ["Result<O, E>", "std::io::Result<O>", "Result"] {
+            let expanded = expanded("", &format!("fn f() -> {output} {{}}")).unwrap();
+            assert!(expanded.contains("Tried > :: Output"), "{output}: {expanded}");
+            assert!(expanded.contains("Tried :: tried (f ())"), "{output}: {expanded}");
+        }
+        let plain = expanded("", "fn f() -> Vec<Result<O, E>> {}").unwrap();
+        assert!(!plain.contains("Tried"), "{plain}");
     }
 
     #[test]

@@ -1,0 +1,265 @@
+//! The SDK's examples, as an author would upload them: each does what its head says, and answers
+//! what does not fit as the SDK promises.
+
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::json;
+use sha2::Sha256;
+
+use crate::host::{Host, Tenant};
+use crate::http::{Answer, Request};
+use crate::processes::eventually;
+
+macro_rules! examples {
+    ($($name:ident)*) => {
+        const ALL: &[&str] = &[$(stringify!($name)),*];
+
+        $(fn $name() -> &'static [u8] {
+            include_bytes!(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../target/wasm32-wasip2/release/examples/",
+                stringify!($name),
+                ".wasm"
+            ))
+        })*
+    };
+}
+
+examples! {
+    async_wait
+    auth
+    cors
+    errors
+    hello
+    query
+    raw
+    reuse
+    stream
+    webhook
+}
+
+#[test]
+fn every_example_is_called_here() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../sdk/examples");
+    let mut there: Vec<String> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    there.sort();
+    assert_eq!(ALL, there);
+}
+
+/// A caller's mistake: a sentence that names it, whoever noticed it first.
+#[track_caller]
+fn refused(answer: Answer, status: u16, part: &str) {
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{answer:?}");
+    let answer = answer.expect(status);
+    assert!(answer.text().contains(part), "{part:?} is not in {}", answer.text());
+}
+
+/// Waits until the tenant's log has this line.
+#[track_caller]
+fn logged(tenant: &Tenant, part: &str) {
+    eventually("a log line", || tenant.ask("/logs").to_string().contains(part).then_some(()));
+}
+
+#[test]
+fn hello_is_typed_json_on_both_sides() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("hi", hello());
+    let functions = tenant.get("/$functions").expect(200).text();
+    assert!(functions.contains("Greets by name."), "{functions}");
+    for door in tenant.doors() {
+        let answer = door.post("/hi", r#"{"name":"Ada","more":1}"#).expect(200);
+        assert_eq!(answer.text(), r#"{"greeting":"Hello, Ada!"}"#, "{}", door.name);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(answer.header("content-length"), Some("26"));
+        refused(door.post("/hi", r#"{"nam":"Ada"}"#), 400, "name");
+        refused(door.post("/hi", r#"{"name":7}"#), 400, "string");
+        refused(door.post("/hi", "{"), 400, "JSON");
+        refused(door.post("/hi", ""), 400, "body");
+        assert_eq!(door.get("/hi").status, 405);
+    }
+    // More than one piece on its way in, and more than the host takes at once on its way out.
+    let name = "a".repeat(3 << 20);
+    let answer = tenant.post("/hi", &json!({ "name": name }).to_string()).expect(200);
+    assert_eq!(answer.json()["greeting"], format!("Hello, {name}!"));
+}
+
+#[test]
+fn the_bundled_hello_needs_no_body() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    for (body, greeting) in [
+        ("", "Hello, world!"),
+        ("null", "Hello, world!"),
+        ("{}", "Hello, world!"),
+        (r#"{"name":"Ada"}"#, "Hello, Ada!"),
+    ] {
+        let answer = tenant.post("/hello", body).expect(200);
+        assert_eq!(answer.json(), json!({ "greeting": greeting }), "{body}");
+    }
+    logged(&tenant, "greeting Ada");
+}
+
+#[test]
+fn query_reads_its_parameters() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("words", query());
+    for (path, words) in [
+        ("/words?q=fl", json!(["flame", "flare", "flint"])),
+        ("/words?q=fl&limit=2&order=down", json!(["flint", "flare"])),
+        ("/words?q=%65m", json!(["ember"])),
+        ("/words?q=", json!(["ash", "ember", "flame", "flare", "flint"])),
+    ] {
+        assert_eq!(tenant.get(path).expect(200).json(), json!({ "words": words }), "{path}");
+    }
+    refused(tenant.get("/words"), 400, "q");
+    refused(tenant.get("/words?q=a&limit=300"), 400, "limit");
+    refused(tenant.get("/words?q=a&limit=two"), 400, "limit");
+    refused(tenant.get("/words?q=a&order=left"), 400, "order");
+    assert_eq!(tenant.post("/words?q=a", "").status, 405);
+}
+
+#[test]
+fn errors_say_to_each_what_is_for_them() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("divide", errors());
+    let post = |body: serde_json::Value| tenant.post("/divide", &body.to_string());
+    let answer = post(json!({ "dividend": 7, "divisor": 2 })).expect(200);
+    assert_eq!(answer.json(), "3.50");
+    let answer = post(json!({ "dividend": 7, "divisor": 0 })).expect(422);
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    assert_eq!(
+        answer.json(),
+        json!({ "type": "about:blank", "status": 422, "detail": "the divisor must not be 0" })
+    );
+    refused(post(json!({ "dividend": 7 })), 400, "divisor");
+    let answer = post(json!({ "dividend": 7, "divisor": 2, "digits": "lots" })).expect(500);
+    assert_eq!(answer.json()["detail"], "the function failed");
+    logged(&tenant, "invalid digit found in string");
+}
+
+#[test]
+fn raw_sees_the_request_and_streams_it_back() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("back", raw());
+    let body = "0123456789".repeat(100_000);
+    for door in tenant.doors() {
+        let request = door.request("PUT", "/back/a%20b?c=d").header("content-type", "text/plain");
+        let answer = door.send(&request.body(&body)).expect(201);
+        assert!(answer.body == body.as_bytes(), "{} bytes came back", answer.body.len());
+        assert_eq!(answer.header("content-type"), Some("text/plain"), "{}", door.name);
+        assert_eq!(answer.header("x-path"), Some("/back/a%20b"), "{}", door.name);
+        assert_eq!(answer.header("x-query"), Some("c=d"), "{}", door.name);
+        let answer = door.post("/back", "").expect(200);
+        assert_eq!((answer.text(), answer.header("x-query")), (String::new(), Some("")));
+    }
+    // A piece comes back while the next is not sent yet.
+    let mut connection = tenant.open();
+    connection
+        .send(b"POST /back HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
+        .unwrap();
+    assert_eq!(connection.head().unwrap().status, 200);
+    assert_eq!(connection.chunk().unwrap().unwrap(), b"one");
+    connection.send(b"3\r\ntwo\r\n0\r\n\r\n").unwrap();
+    assert_eq!(connection.chunk().unwrap().unwrap(), b"two");
+    assert_eq!(connection.chunk().unwrap(), None);
+}
+
+#[test]
+fn auth_knows_its_caller() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("who", auth());
+    tenant.post("/who", "").expect_problem(401, "unauthenticated");
+    let report = Request::new("GET", "/who").bearer(&tenant.token("report"));
+    tenant.door().send(&report).expect_problem(403, "forbidden");
+    let invoke = Request::new("GET", "/who").bearer(&tenant.token("invoke"));
+    let answer = tenant.door().send(&invoke).expect(200);
+    assert_eq!(answer.json(), json!({ "caller": "invoke" }));
+}
+
+#[test]
+fn cors_answers_a_page_of_its_origin() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("shop", cors());
+    assert_eq!(tenant.get("/shop").expect(200).json(), json!({ "open": true }));
+}
+
+#[test]
+fn reuse_serves_and_checks_its_input() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("prime", reuse());
+    for (number, prime) in [(0, false), (2, true), (999_983, true), (1_000_000, false)] {
+        let answer = tenant.post("/prime", &json!({ "number": number }).to_string()).expect(200);
+        assert_eq!(answer.json()["prime"], prime, "{number}");
+        assert!(answer.json()["served"].as_u64().unwrap() >= 1);
+    }
+    let answer = tenant.post("/prime", r#"{"number":1000001}"#);
+    assert!(matches!(answer.status, 400 | 422), "{answer:?}");
+    refused(tenant.post("/prime", r#"{"number":-1}"#), 400, "-1");
+}
+
+#[test]
+fn stream_sends_each_event_when_it_happens() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("ticks", stream());
+    let mut connection = tenant.open();
+    connection.send(b"GET /ticks?count=3&every_ms=20 HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let head = connection.head().unwrap();
+    assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
+    for tick in 1..=3 {
+        let event = connection.chunk().unwrap().unwrap();
+        assert_eq!(String::from_utf8(event).unwrap(), format!("event: tick\ndata: {tick}\n\n"));
+    }
+    assert_eq!(connection.chunk().unwrap(), None);
+    refused(tenant.get("/ticks?count=many"), 400, "count");
+}
+
+#[test]
+fn async_wait_waits_and_gives_up() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("wait", async_wait());
+    let begun = std::time::Instant::now();
+    let answer = tenant.post("/wait", r#"{"ms":30}"#).expect(200);
+    assert_eq!(answer.json(), json!({ "waited_ms": 30 }));
+    assert!(begun.elapsed().as_millis() >= 30);
+    refused(tenant.post("/wait", r#"{"ms":60000}"#), 504, "that takes too long");
+}
+
+#[test]
+fn webhook_believes_what_is_signed() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("hook", webhook());
+    let door = tenant.door();
+    let signed = |body: &str, signature: &str| {
+        let request = door.request("POST", "/hook").header("x-signature-256", signature);
+        door.send(&request.header("x-request-id", "delivery-7").body(body))
+    };
+    let signature = |body: &str| {
+        let mut mac = Hmac::<Sha256>::new_from_slice(b"known to everybody").unwrap();
+        mac.update(body.as_bytes());
+        let bytes = mac.finalize().into_bytes();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sha256={hex}")
+    };
+    let body = r#"{"kind":"order"}"#;
+    let answer = signed(body, &signature(body)).expect(204);
+    assert_eq!((answer.body.len(), answer.header("content-length")), (0, None));
+    logged(&tenant, "took order in delivery-7");
+    for wrong in ["", "sha256=", "sha256=0", "sha256=zz", &signature("another body")] {
+        refused(signed(body, wrong), 401, "the signature is not that of the body");
+    }
+    refused(tenant.post("/hook", body), 401, "the signature is not that of the body");
+    refused(signed("{}", &signature("{}")), 400, "kind");
+    tenant.post("/hook", &"a".repeat(65_537)).expect_problem(413, "too_large");
+}
