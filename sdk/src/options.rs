@@ -212,11 +212,7 @@ mod tests {
                     "type": "object",
                     "properties": {
                         "name": { "type": "string" },
-                        "parts": {
-                            "type": "array",
-                            "items": { "$ref": "#/$defs/Part" },
-                            "default": [],
-                        },
+                        "parts": { "type": "array", "items": { "$ref": "#/$defs/Part" } },
                     },
                     "required": ["name"],
                     "$defs": { "Part": {

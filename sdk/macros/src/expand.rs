@@ -119,6 +119,15 @@ fn try_expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> 
             ::hearth_sdk::__private::export_handler!(Component);
             #[cfg(target_family = "wasm")]
             ::hearth_sdk::__private::export_options!(Component);
+            // A native build has nobody to call them, and must not take the function for unused.
+            #[cfg(not(target_family = "wasm"))]
+            const _: (
+                fn(::hearth_sdk::__private::IncomingRequest, ::hearth_sdk::__private::ResponseOutparam),
+                fn() -> ::std::string::String,
+            ) = (
+                <Component as ::hearth_sdk::__private::Handler>::handle,
+                <Component as ::hearth_sdk::__private::Options>::get,
+            );
         };
     })
 }
