@@ -67,14 +67,21 @@ pub fn used_seconds(pid: i32) -> anyhow::Result<f64> {
     Ok(ticks / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// What it was measured on.
-pub fn machine() -> String {
+/// What it is measured on.
+pub fn machine() -> anyhow::Result<String> {
+    let processors = fs::read_to_string("/proc/cpuinfo")?;
+    let model =
+        processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("an unknown processor", |(_, model)| model.trim());
+    let cores = std::thread::available_parallelism()?;
     let kernel = rustix::system::uname();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    format!(
-        "Linux {}, {cores} cores, load before it {}",
-        kernel.release().to_string_lossy(),
-        load.split(' ').next().unwrap_or("unknown"),
-    )
+    let release = kernel.release().to_string_lossy();
+    let version: Vec<_> = release.split('.').take(2).collect();
+    Ok(format!("{cores} cores of {model}, Linux {}", version.join(".")))
+}
+
+/// How many wanted to run, over the last minute.
+pub fn load_average() -> anyhow::Result<String> {
+    let load = fs::read_to_string("/proc/loadavg")?;
+    Ok(load.split(' ').next().unwrap_or_default().to_owned())
 }

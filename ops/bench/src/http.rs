@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
@@ -30,15 +30,24 @@ pub fn request(
     [head.as_bytes(), body].concat()
 }
 
-/// The content type and the body of a form with one file.
-pub fn form(file: &str, bytes: &[u8]) -> (String, Vec<u8>) {
+/// The content type and the body of a form of modules, each with its name, and perhaps options.
+pub fn form(modules: &[(&str, &[u8])], options: Option<&str>) -> (String, Vec<u8>) {
     let boundary = "----the-boundary-of-the-bench";
-    let head = format!(
-        "--{boundary}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{file}\"\r\n\
-         content-type: application/wasm\r\n\r\n"
-    );
-    let end = format!("\r\n--{boundary}--\r\n");
-    let body = [head.as_bytes(), bytes, end.as_bytes()].concat();
+    let mut body = Vec::new();
+    let mut part = |name: &str, content_type: &str, bytes: &[u8]| {
+        let head = format!(
+            "--{boundary}\r\ncontent-disposition: form-data; name={name}\r\n\
+             content-type: {content_type}\r\n\r\n"
+        );
+        body.extend([head.as_bytes(), bytes, b"\r\n"].concat());
+    };
+    for (name, module) in modules {
+        part(&format!("\"file\"; filename=\"{name}.wasm\""), "application/wasm", module);
+    }
+    if let Some(options) = options {
+        part("\"options\"", "application/json", options.as_bytes());
+    }
+    body.extend(format!("--{boundary}--\r\n").into_bytes());
     (format!("multipart/form-data; boundary={boundary}"), body)
 }
 
@@ -109,6 +118,14 @@ pub struct Client {
     stream: Option<TcpStream>,
 }
 
+/// A whole answer, and how long it took from before a connection was opened for it, if none was
+/// there, until its first byte came.
+pub struct Timed {
+    pub status: u16,
+    pub body: Vec<u8>,
+    pub first_byte: Duration,
+}
+
 impl Client {
     pub fn new(to: SocketAddr) -> Self {
         Self { to, stream: None }
@@ -116,6 +133,15 @@ impl Client {
 
     /// Sends a request and takes its answer, whose status must be one of success.
     pub fn call(&mut self, request: &[u8]) -> anyhow::Result<Vec<u8>> {
+        let Timed { status, body, .. } = self.time(request)?;
+        let said = String::from_utf8_lossy(&body);
+        ensure!((200..300).contains(&status), "answered {status}: {said}");
+        Ok(body)
+    }
+
+    /// The same, whatever the status.
+    pub fn time(&mut self, request: &[u8]) -> anyhow::Result<Timed> {
+        let begun = Instant::now();
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => self.connect()?,
@@ -123,19 +149,19 @@ impl Client {
         stream.write_all(request)?;
         let mut bytes = Vec::new();
         let mut part = [0; 16 << 10];
+        let mut first_byte = None;
         loop {
             let got = stream.read(&mut part)?;
+            let first_byte = *first_byte.get_or_insert_with(|| begun.elapsed());
             ensure!(got > 0, "the connection ended before the answer did");
             bytes.extend_from_slice(&part[..got]);
             ensure!(bytes.len() <= ANSWER_MAX_BYTES, "an answer without end");
             let Some((answer, length)) = Answer::parse(&bytes)? else { continue };
             ensure!(length == bytes.len(), "more came than one answer");
-            let said = String::from_utf8_lossy(&answer.body);
-            ensure!((200..300).contains(&answer.status), "answered {}: {said}", answer.status);
             if !answer.closes {
                 self.stream = Some(stream);
             }
-            return Ok(answer.body.into_owned());
+            return Ok(Timed { status: answer.status, body: answer.body.into_owned(), first_byte });
         }
     }
 
@@ -179,6 +205,22 @@ mod tests {
         ] {
             assert!(Answer::parse(bytes.as_bytes()).is_err(), "{bytes}");
         }
+    }
+
+    #[test]
+    fn a_form_has_its_modules_and_its_options() {
+        let (content_type, body) = form(&[("f", b"module")], Some("{}"));
+        let boundary = content_type.strip_prefix("multipart/form-data; boundary=").unwrap();
+        let expected = format!(
+            "--{boundary}\r\n\
+             content-disposition: form-data; name=\"file\"; filename=\"f.wasm\"\r\n\
+             content-type: application/wasm\r\n\r\nmodule\r\n\
+             --{boundary}\r\n\
+             content-disposition: form-data; name=\"options\"\r\n\
+             content-type: application/json\r\n\r\n{{}}\r\n\
+             --{boundary}--\r\n"
+        );
+        assert_eq!(String::from_utf8(body).unwrap(), expected);
     }
 
     #[test]

@@ -7,16 +7,22 @@
 mod cores;
 mod host;
 mod http;
+mod lines;
 mod load;
 mod measure;
+mod module;
+mod others;
+mod readme;
 mod rounds;
 mod samples;
 mod table;
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 
 use crate::cores::Cores;
@@ -30,9 +36,15 @@ struct Arguments {
     /// Only say whether these names are known
     #[arg(long)]
     check: bool,
+    /// The README whose table is to be written
+    #[arg(long)]
+    readme: Option<PathBuf>,
     /// What to measure; everything where nothing is named
     names: Vec<String>,
 }
+
+/// Fewer are for trying, and are no figures for a README.
+const ROUNDS: u32 = 40;
 
 /// What is measured, and how often.
 #[derive(clap::Args)]
@@ -40,22 +52,32 @@ struct Setup {
     /// The directory of hearth, hearth-worker and hearth-compile
     #[arg(long, default_value = "target/dist")]
     programs: PathBuf,
-    /// The same, with a worker that leaves its connections to hyper alone
-    #[arg(long, default_value = "target/bench/plain-hyper")]
-    plain_hyper: PathBuf,
+    /// The same, with a worker that can measure itself and leaves its connections to hyper alone
+    #[arg(long, default_value = "target/bench/measuring")]
+    measuring: PathBuf,
     /// The directory of the tests' functions
     #[arg(long, default_value = "target/wasm32-wasip2/release")]
     guests: PathBuf,
+    /// The directory where Fastify was installed, beside its server
+    #[arg(long, default_value = "target/bench/fastify")]
+    fastify: PathBuf,
+    /// The program `wasmtime`
+    #[arg(long, env = "WASMTIME", default_value = "wasmtime")]
+    wasmtime: PathBuf,
     /// How often those who are compared take turns
-    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(5..))]
+    #[arg(long, default_value_t = ROUNDS, value_parser = clap::value_parser!(u32).range(5..))]
     rounds: u32,
 }
 
 impl Setup {
     /// One of the tests' functions.
     fn guest(&self, name: &str) -> anyhow::Result<Vec<u8>> {
-        let file = self.guests.join(name).with_extension("wasm");
-        std::fs::read(&file).with_context(|| file.display().to_string())
+        let file = self.guest_file(name);
+        fs::read(&file).with_context(|| file.display().to_string())
+    }
+
+    fn guest_file(&self, name: &str) -> PathBuf {
+        self.guests.join(name).with_extension("wasm")
     }
 }
 
@@ -75,15 +97,27 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let cores = Cores::find()?;
-    println!("{}", cores::machine());
+    let machine = cores::machine()?;
+    println!("{machine}; load before it {}", cores::load_average()?);
+    let run: Vec<&str> = chosen.iter().map(|it| it.name).collect();
     let mut rows = Vec::new();
     for Measurement { name, measure } in chosen {
         eprintln!("hearth-bench: {name} ...");
+        let begun = Instant::now();
         let measured = measure(&arguments.setup, cores);
         let measured = measured.with_context(|| format!("{name} could not be measured"))?;
         rows.extend(measured.into_iter().map(|row| (name, row)));
+        eprintln!("hearth-bench: {name}: {:.0} s", begun.elapsed().as_secs_f64());
     }
     print!("{}", table::render(&rows));
+    if let Some(file) = &arguments.readme {
+        ensure!(arguments.setup.rounds >= ROUNDS, "a README has figures of {ROUNDS} rounds only");
+        let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        match readme::update(&text, &machine, (&measure::ALL.map(|it| it.name), &run), &rows)? {
+            Some(updated) => fs::write(file, updated)?,
+            None => eprintln!("hearth-bench: a part of it does not go beside another machine's"),
+        }
+    }
     Ok(())
 }
 

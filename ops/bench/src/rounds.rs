@@ -1,5 +1,5 @@
 //! Rounds: those who are compared take turns under the same load, and each is compared with the
-//! first of its own round. So what disturbs the machine for a while disturbs all of them.
+//! others of its own round. So what disturbs the machine for a while disturbs all of them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -29,34 +29,29 @@ pub struct Subject<'a> {
 pub struct Measured {
     /// Answers a second.
     pub rate: Samples,
-    /// The same, of the first subject's.
-    pub rate_ratio: Samples,
     /// The processes' time on the processor, microseconds an answer.
     pub cost: Samples,
-    /// The same, of the first subject's.
-    pub cost_ratio: Samples,
     /// Milliseconds that all but a hundredth of the answers took at most.
     pub p99: Samples,
+    /// The load's own time, microseconds an answer. Where that keeps its core busy, the load is
+    /// what was measured.
+    pub load: Samples,
 }
 
 /// Measures all of them `rounds` times more, on as many connections as are asked for.
-pub fn by_turns<const N: usize>(
+pub fn by_turns(
     cores: Cores,
     rounds: u32,
     connections: usize,
-    subjects: &[Subject<'_>; N],
-    all: &mut [Measured; N],
+    subjects: &mut [(Subject<'_>, &mut Measured)],
 ) -> anyhow::Result<()> {
     for _ in 0..rounds {
-        let mut first = None;
-        for (subject, measured) in subjects.iter().zip(&mut *all) {
+        for (subject, measured) in &mut *subjects {
             let turn = cores.on_the_loads(|| turn(subject, connections))?;
-            let (rate, cost) = *first.get_or_insert((turn.rate, turn.cost));
             measured.rate.push(turn.rate);
-            measured.rate_ratio.push(turn.rate / rate);
             measured.cost.push(turn.cost);
-            measured.cost_ratio.push(turn.cost / cost);
             measured.p99.push(turn.latencies.quantile(0.99));
+            measured.load.push(turn.load);
         }
     }
     Ok(())
@@ -65,6 +60,7 @@ pub fn by_turns<const N: usize>(
 struct Turn {
     rate: f64,
     cost: f64,
+    load: f64,
     latencies: Samples,
 }
 
@@ -73,16 +69,19 @@ fn turn(subject: &Subject<'_>, connections: usize) -> anyhow::Result<Turn> {
     let warm = Instant::now() + WARMING;
     drive(&mut load, subject, warm, &mut Samples::default())?;
 
-    let used = used_seconds(&subject.pids)?;
+    let ours = [std::process::id().try_into()?];
+    let [used, used_by_load] = [used_seconds(&subject.pids)?, used_seconds(&ours)?];
     let mut latencies = Samples::default();
     let begun = Instant::now();
     let answers = drive(&mut load, subject, begun + WINDOW, &mut latencies)?;
     let took = begun.elapsed();
     let used = used_seconds(&subject.pids)? - used;
+    let used_by_load = used_seconds(&ours)? - used_by_load;
     ensure!(load.ended == 0, "{} connections were not kept", load.ended);
     Ok(Turn {
         rate: answers as f64 / took.as_secs_f64(),
         cost: used * 1e6 / answers as f64,
+        load: used_by_load * 1e6 / answers as f64,
         latencies,
     })
 }

@@ -14,6 +14,23 @@ impl Samples {
         self.push(took.as_secs_f64() * 1_000.0);
     }
 
+    /// Each of the other's samples that was taken beside it.
+    pub fn of(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(one, other)| one / other).collect())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = f64> {
+        self.0.iter().copied()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn mean(&self) -> f64 {
+        self.0.iter().sum::<f64>() / self.0.len() as f64
+    }
+
     pub fn median(&self) -> f64 {
         self.quantile(0.5)
     }
@@ -56,5 +73,15 @@ mod tests {
             [samples.quantile(0.0), samples.median(), samples.quantile(0.99), samples.most()];
         assert_eq!(said, [1.0, 50.0, 99.0, 100.0]);
         assert_eq!(samples.with_spread(), "50.000  (25.000 to 75.000)");
+        assert_eq!(samples.mean(), 50.5);
+    }
+
+    #[test]
+    fn what_was_taken_side_by_side_is_compared() {
+        let (mut ones, mut others) = (Samples::default(), Samples::default());
+        ones.extend([1.0, 6.0, 3.0]);
+        others.extend([2.0, 3.0, 1.0]);
+        let ratios = ones.of(&others);
+        assert_eq!([ratios.quantile(0.0), ratios.median(), ratios.most()], [0.5, 2.0, 3.0]);
     }
 }

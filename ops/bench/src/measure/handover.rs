@@ -24,16 +24,17 @@ const CALM: Duration = Duration::from_millis(300);
 pub fn measure(setup: &Setup, cores: Cores) -> anyhow::Result<Vec<Row>> {
     let host = Host::start(&setup.programs, &[])?;
     host.place(cores, Placed::Together)?;
+    let home = &host.home;
     let mut uploads = Vec::new();
     for (guest, _) in VERSIONS {
-        uploads.push(host.upload("swapped", &setup.guest(guest)?));
+        uploads.push(home.upload(&[("swapped", &setup.guest(guest)?)], None));
     }
-    let mut client = Client::new(host.own);
+    let mut client = Client::new(home.own);
     for upload in &uploads {
         client.call(upload)?;
     }
-    let ask = request("POST", "/swapped", &host.own.to_string(), &[], b"");
-    let mut load = Load::open(host.own, &ask, BUSY)?;
+    let ask = request("POST", "/swapped", &home.own.to_string(), &[], b"");
+    let mut load = Load::open(home.own, &ask, BUSY)?;
     let (mut everywhere, mut gaps, mut calm_gaps) =
         (Samples::default(), Samples::default(), Samples::default());
     let versions = uploads.iter().zip(VERSIONS).cycle();
@@ -48,7 +49,7 @@ pub fn measure(setup: &Setup, cores: Cores) -> anyhow::Result<Vec<Row>> {
         Row::stated("upload to the last of 32 connections: median, worst", said(&everywhere)),
         Row::stated("longest wait of a client in it", said(&gaps)),
         Row::stated("longest wait before it", said(&calm_gaps)),
-        Row::stated("connections not kept", format!("{} in {SWAPS} swaps", load.ended)),
+        Row::aside("connections not kept", format!("{} in {SWAPS} swaps", load.ended)),
     ])
 }
 

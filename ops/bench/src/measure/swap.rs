@@ -17,14 +17,15 @@ use crate::table::{Goal, Row};
 
 const MODULES: [&str; 2] = ["answers", "echo"];
 const UPLOADS: usize = 50;
-const SERVED: Goal = Goal::AtMost(20.0);
+const SERVED: Goal = Goal::at_most(20.0);
 
 /// Nothing is kept on one core: caller and host take turns.
 pub fn measure(setup: &Setup, _: Cores) -> anyhow::Result<Vec<Row>> {
     let host = Host::start(&setup.programs, &[])?;
+    let home = &host.home;
     let modules = [setup.guest(MODULES[0])?, setup.guest(MODULES[1])?];
-    let uploads = modules.each_ref().map(|module| host.upload("swapped", module));
-    let mut client = Client::new(host.own);
+    let uploads = modules.each_ref().map(|module| home.upload(&[("swapped", module)], None));
+    let mut client = Client::new(home.own);
     for upload in &uploads {
         client.call(upload)?;
     }
@@ -48,9 +49,9 @@ pub fn measure(setup: &Setup, _: Cores) -> anyhow::Result<Vec<Row>> {
     Ok(vec![
         Row::milliseconds("upload to serving, median", served.median(), SERVED),
         Row::milliseconds("upload to serving, 99 of 100", served.quantile(0.99), SERVED),
-        Row::stated("swap_ms: median, worst", format!("{swap} ms, {swap_most} ms")),
-        Row::stated("modules", format!("{} {}, {} {}", MODULES[0], sizes[0], MODULES[1], sizes[1])),
-        Row::stated("one such file written and synced", format!("{:.1} ms", synced.median())),
+        Row::aside("swap_ms: median, worst", format!("{swap} ms, {swap_most} ms")),
+        Row::aside("modules", format!("{} {}, {} {}", MODULES[0], sizes[0], MODULES[1], sizes[1])),
+        Row::aside("one such file written and synced", format!("{:.1} ms", synced.median())),
     ])
 }
 
