@@ -22,6 +22,8 @@ use super::memory::{megabytes, proportional_mb};
 /// The one of the host's first start is among them.
 const TENANTS: u16 = 10_000;
 const STARTS: usize = 3;
+/// Those that were woken are asleep when it is their turn again.
+const IDLE: [&str; 2] = ["--idle", "2s"];
 /// Of tenants far from each other, one after another.
 const WAKES: usize = 300;
 /// Tenants whose making is timed, the first and the last of them.
@@ -37,7 +39,7 @@ const SPAWNS: &str = "hearth_spawn_seconds_count";
 const NO_SPAWNS: &str = "this host does not tell";
 
 pub fn measure(setup: &Setup, _: Cores) -> anyhow::Result<Vec<Row>> {
-    let mut host = Host::start_with_room(&setup.programs, &[], TENANTS)?;
+    let mut host = Host::start_with_room(&setup.programs, &IDLE, TENANTS)?;
     let alone = start_again(&mut host)?;
     let disk_alone = stored(&host.data())?;
 
@@ -55,28 +57,27 @@ pub fn measure(setup: &Setup, _: Cores) -> anyhow::Result<Vec<Row>> {
     let disk = stored(&host.data())? - disk_alone;
     let each = |mb: f64| mb * 1_000.0 / tenants.len() as f64;
 
-    let mut wakes = Samples::default();
-    for tenant in tenants.iter().step_by(tenants.len() / WAKES).take(WAKES) {
-        calm();
-        let Timed { status, body, first_byte } = Client::new(tenant.own).time(&tenant.hello())?;
-        let right = status == 200 && body == HELLO_ANSWER;
-        ensure!(right, "answered {status}: {}", String::from_utf8_lossy(&body));
-        wakes.push_milliseconds(first_byte);
-    }
-    let woken = [wakes.median(), wakes.quantile(0.99)].map(rounded);
+    let some = || tenants.iter().step_by(tenants.len() / WAKES).take(WAKES);
+    // The host looks after a tenant's files at its first wake.
+    let first = wake(&host, some())?;
+    let before = spawns(&host)?;
+    let again = wake(&host, some())?;
+    let since = before.zip(spawns(&host)?).map(|(before, after)| after.since(before));
     let heard = "a socket's readiness to the fork's request within 100 us";
+    let said = |wakes: &Samples| {
+        let said = [wakes.median(), wakes.quantile(0.99)].map(rounded);
+        format!("{} ms; {} ms", said[0], said[1])
+    };
     Ok(vec![
         Row::figure(format!("{TENANTS} asleep: the primary"), resident, " MB", RESIDENT),
         Row::figure(format!("its start, median of {STARTS}"), starts.median(), " s", START),
         Row::figure("memory a tenant, the kernel's too", each(own + kernel), " KB", A_TENANT),
-        match host.metric(SPAWN_SOON)?.zip(host.metric(SPAWNS)?) {
-            Some((soon, all)) => Row::figure(heard, soon / all * 100.0, " %", HEARD),
+        match since {
+            Some(Spawns { soon, all }) => Row::figure(heard, soon / all * 100.0, " %", HEARD),
             None => Row::unmeasured(heard, NO_SPAWNS),
         },
-        Row::stated(
-            "wake of one of them: median; 99 of 100",
-            format!("{} ms; {} ms", woken[0], woken[1]),
-        ),
+        Row::stated("a wake among them: median; 99 of 100", said(&again)),
+        Row::stated("the first since the host's start", said(&first)),
         Row::aside(
             "memory a tenant: primary, kernel",
             format!("{} KB, {} KB", rounded(each(own)), rounded(each(kernel))),
@@ -115,6 +116,38 @@ fn create(host: &Host) -> anyhow::Result<(Vec<Tenant>, Vec<f64>)> {
 /// What the kernel has for sockets, files and its other small things, on the whole machine.
 fn slab_mb() -> anyhow::Result<f64> {
     megabytes("/proc/meminfo", "Slab:")
+}
+
+/// Wakes one after another, each in calm.
+fn wake<'a>(host: &Host, tenants: impl Iterator<Item = &'a Tenant>) -> anyhow::Result<Samples> {
+    let mut wakes = Samples::default();
+    for tenant in tenants {
+        host.wait_asleep(tenant)?;
+        calm();
+        let Timed { status, body, first_byte } = Client::new(tenant.own).time(&tenant.hello())?;
+        let right = status == 200 && body == HELLO_ANSWER;
+        ensure!(right, "answered {status}: {}", String::from_utf8_lossy(&body));
+        wakes.push_milliseconds(first_byte);
+    }
+    Ok(wakes)
+}
+
+/// Forks that were asked for, and those of them within 100 us.
+#[derive(Clone, Copy)]
+struct Spawns {
+    soon: f64,
+    all: f64,
+}
+
+impl Spawns {
+    fn since(self, before: Self) -> Self {
+        Self { soon: self.soon - before.soon, all: self.all - before.all }
+    }
+}
+
+fn spawns(host: &Host) -> anyhow::Result<Option<Spawns>> {
+    let said = host.metric(SPAWN_SOON)?.zip(host.metric(SPAWNS)?);
+    Ok(said.map(|(soon, all)| Spawns { soon, all }))
 }
 
 /// What a tree takes on disk, of 10^6 bytes. A file with several names is there once.
