@@ -115,7 +115,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
         match readme::update(&text, &machine, (&measure::ALL.map(|it| it.name), &run), &rows)? {
             Some(updated) => fs::write(file, updated)?,
-            None => eprintln!("hearth-bench: a part of it does not go beside another machine's"),
+            None => eprintln!(
+                "hearth-bench: the README is left as it is: its table is not of this machine, \
+                 and only a run of everything begins another"
+            ),
         }
     }
     Ok(())

@@ -57,6 +57,21 @@ pub fn by_turns(
     Ok(())
 }
 
+/// Rounds that do not count.
+pub fn warm(
+    cores: Cores,
+    rounds: u32,
+    connections: usize,
+    subjects: &[(Subject<'_>, &mut Measured)],
+) -> anyhow::Result<()> {
+    for _ in 0..rounds {
+        for (subject, _) in subjects {
+            cores.on_the_loads(|| turn(subject, connections))?;
+        }
+    }
+    Ok(())
+}
+
 struct Turn {
     rate: f64,
     cost: f64,

@@ -9,12 +9,14 @@ use crate::cores::Cores;
 use crate::host::{Host, Placed, Tenant};
 use crate::http::{Client, Timed};
 use crate::others::{ANSWER, BODY, Cluster, FUNCTION, NO_FASTIFY, NO_WASMTIME, Other};
-use crate::rounds::{Measured, Subject, by_turns};
+use crate::rounds::{Measured, Subject, by_turns, warm};
 use crate::table::{Goal, Row};
 
 const CONNECTIONS: usize = 64;
 /// As `gate` has them, and for the same reason.
-const STARTS: u32 = 5;
+const STARTS: u32 = 3;
+/// Rounds that do not count: JavaScript becomes machine code only when it has run for a while.
+const WARMING: u32 = 3;
 
 const OF_WASMTIME: Goal = Goal::at_least(5.5).better(7.0);
 const OF_AXUM: Goal = Goal::at_least(0.40).better(0.50);
@@ -74,6 +76,7 @@ fn start(setup: &Setup, cores: Cores, all: &mut All) -> anyhow::Result<()> {
         cluster.place(worker, cores)?;
         subjects.push((worker.subject(), &mut all.fastify));
     }
+    warm(cores, WARMING, CONNECTIONS, &subjects)?;
     by_turns(cores, setup.rounds.div_ceil(STARTS), CONNECTIONS, &mut subjects)
 }
 
