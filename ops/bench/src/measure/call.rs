@@ -16,6 +16,7 @@ use crate::table::{Goal, Row, rounded};
 
 const FRESH: Goal = Goal::at_most(18.0).better(14.0);
 const FRESH_ROW: &str = "a call in process, in a fresh instance";
+const NO_REUSE: &str = "this build of the worker uses no instance again";
 const NO_MEASURE: &str = "this build of the worker has no `measure-call`";
 /// How the worker ends where it does not know what it is told.
 const EXIT_USAGE: i32 = 2;
@@ -41,14 +42,20 @@ pub fn measure(setup: &Setup, cores: Cores) -> anyhow::Result<Vec<Row>> {
     let said = String::from_utf8_lossy(&ended.stderr);
     ensure!(ended.status.success(), "measure-call ended with {}: {said}", ended.status);
     let figures: Value = serde_json::from_slice(&ended.stdout)?;
-    let figure = |name: &str| {
-        figures[name].as_f64().with_context(|| format!("measure-call says no {name}: {figures}"))
+    let figure = |name: &str| figures[name].as_f64();
+    let aside = |what: &str, name: &str| {
+        let said = figure(name).map_or("not said".to_owned(), |it| format!("{} us", rounded(it)));
+        Row::aside(what, said)
     };
-    let microseconds = |name: &str| figure(name).map(|it| format!("{} us", rounded(it)));
+    let fresh = figure("fresh_us").with_context(|| format!("no call was measured: {figures}"))?;
+    let reused = "the same in an instance that is used again";
     Ok(vec![
-        Row::figure(FRESH_ROW, figure("fresh_us")?, " us", FRESH),
-        Row::stated("the same in an instance that is used again", microseconds("reused_us")?),
-        Row::aside("an instance's making and end alone", microseconds("instance_us")?),
-        Row::aside("with HTTP over a pipe in memory", microseconds("answer_us")?),
+        Row::figure(FRESH_ROW, fresh, " us", FRESH),
+        match figure("reused_us") {
+            Some(took) => Row::stated(reused, format!("{} us", rounded(took))),
+            None => Row::unmeasured(reused, NO_REUSE),
+        },
+        aside("an instance's making and end alone", "instance_us"),
+        aside("with HTTP over a pipe in memory", "answer_us"),
     ])
 }
