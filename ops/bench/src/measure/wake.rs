@@ -63,22 +63,24 @@ fn with_one(setup: &Setup) -> anyhow::Result<Vec<Row>> {
             ratios.push(took / block.median());
         }
     }
-    let of_it = host.mean_milliseconds("hearth_wake_seconds")?.map_or("?".to_owned(), rounded);
-    let quicker = "times quicker than Node's cluster.fork with Fastify";
-    Ok(vec![
+    let mut rows = vec![
         Row::milliseconds("connection to first byte, median", wakes.median(), MEDIAN),
         Row::milliseconds("99 of 100", wakes.quantile(0.99), P99),
-        if forks.is_empty() {
-            Row::unmeasured(quicker, NO_FASTIFY)
-        } else {
-            Row::ratio(quicker, &ratios, QUICKER)
-        },
-        Row::aside("quickest, slowest", {
-            format!("{} ms, {} ms", rounded(wakes.quantile(0.0)), rounded(wakes.most()))
-        }),
-        Row::aside("of it until the worker accepts, mean", format!("{of_it} ms")),
-        Row::aside("Node's, median", format!("{} ms", rounded(forks.median()))),
-    ])
+    ];
+    let quicker = "times quicker than Node's cluster.fork with Fastify";
+    if forks.is_empty() {
+        rows.push(Row::unmeasured(quicker, NO_FASTIFY));
+    } else {
+        rows.push(Row::ratio(quicker, &ratios, QUICKER));
+        rows.push(Row::aside("Node's, median", format!("{} ms", rounded(forks.median()))));
+    }
+    let ends = [wakes.quantile(0.0), wakes.most()].map(rounded);
+    rows.push(Row::aside("quickest; slowest", format!("{} ms; {} ms", ends[0], ends[1])));
+    if let Some(mean) = host.mean_milliseconds("hearth_wake_seconds")? {
+        let what = "of it until the worker accepts, mean";
+        rows.push(Row::aside(what, format!("{} ms", rounded(mean))));
+    }
+    Ok(rows)
 }
 
 /// A host whose tenant has so many functions, all its own, and no other.
