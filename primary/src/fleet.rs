@@ -140,7 +140,7 @@ impl Fleet {
         if let Place::Vacant(place) = self.tenants.entry(tenant.name.clone()) {
             let (supervisor, handle) = Supervisor::new(tenant, grants, self.shared.clone());
             place.insert(handle);
-            self.supervisors.spawn(supervisor.with_listener(listener).run());
+            self.supervisors.spawn(Box::new(supervisor.with_listener(listener)).run());
         }
     }
 
@@ -209,12 +209,12 @@ impl Fleet {
         let connection = Connection::new(stream.into(), unread, since, Entry::Front, room)
             .map_err(|(socket, unread)| (socket.into(), unread))?;
         let (answer, answered) = oneshot::channel();
-        let back = match handle.inbox.send(Command::Give(connection, answer)).await {
+        let back = match handle.inbox.send(Command::Give(Box::new(connection), answer)).await {
             Ok(()) => answered.await.unwrap_or(Ok(())).err(),
             Err(mpsc::error::SendError(Command::Give(connection, _))) => Some(connection),
             Err(_) => unreachable!("what is not sent is what was to be sent"),
         };
-        match back.and_then(Connection::into_socket) {
+        match back.and_then(|connection| connection.into_socket()) {
             Some((socket, unread)) => Err((socket.into(), unread)),
             None => Ok(()),
         }

@@ -91,11 +91,10 @@ impl Provision {
         by: &str,
     ) -> Result<(Tenant, String), ProvisionError> {
         let _creating = self.creating.lock().await;
-        let tenants = self.store.tenants().await?;
-        if tenants.iter().any(|tenant| tenant.name == name) {
+        if self.store.tenant(&name).await?.is_some() {
             return Err(ProvisionError::Exists(name));
         }
-        let taken = tenants.iter().map(|tenant| tenant.port).collect();
+        let taken = self.store.ports().await?;
         let (listener, port) =
             self.bind_free(&taken).ok_or_else(|| ProvisionError::NoPort(self.ports.clone()))?;
         let tenant = match self.store.create_tenant(name.clone(), port).await {

@@ -17,6 +17,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,6 +39,9 @@ use modules::{Arrived, IngestError, Modules, Packing, sync_dir};
 mod bundled {
     include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
 }
+
+/// Files, and the modules that they were made of.
+type Artifacts = BTreeSet<(PathBuf, ModuleDigest)>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
@@ -266,17 +270,44 @@ impl Releases {
         generation: Generation,
         functions: &[VersionRow],
     ) -> Result<(), ReleaseError> {
-        let mut artifacts = BTreeSet::new();
-        for function in functions {
-            let owner = Owner::of(tenant, function.bundled);
-            self.inner.clone().check(&owner, function.sha256).await?;
-            artifacts.insert((self.inner.artifact(&owner, function.sha256), function.sha256));
-        }
+        let artifacts = self.checked(tenant, functions).await?;
         let manifest = self.inner.manifest(tenant, generation, functions);
         let (inner, releases) = (self.inner.clone(), self.inner.releases(tenant));
         blocking(move || inner.link(&releases, &manifest, &artifacts)).await?;
         self.inner.prepared.insert((tenant.id, generation));
         Ok(())
+    }
+
+    /// The same where it is not there already, as an earlier process of this host left it.
+    async fn make_sure(
+        &self,
+        tenant: &Tenant,
+        generation: Generation,
+        functions: &[VersionRow],
+    ) -> Result<(), ReleaseError> {
+        let artifacts = self.checked(tenant, functions).await?;
+        let manifest = self.inner.manifest(tenant, generation, functions);
+        let dir = self.inner.releases(tenant).join(generation.to_string());
+        if blocking(move || is_release(&dir, &manifest, &artifacts)).await {
+            self.inner.prepared.insert((tenant.id, generation));
+            return Ok(());
+        }
+        self.write(tenant, generation, functions).await
+    }
+
+    /// The functions' artifacts, which are there and ours.
+    async fn checked(
+        &self,
+        tenant: &Tenant,
+        functions: &[VersionRow],
+    ) -> Result<Artifacts, ReleaseError> {
+        let mut artifacts = Artifacts::new();
+        for function in functions {
+            let owner = Owner::of(tenant, function.bundled);
+            self.inner.clone().check(&owner, function.sha256).await?;
+            artifacts.insert((self.inner.artifact(&owner, function.sha256), function.sha256));
+        }
+        Ok(artifacts)
     }
 
     /// The directory of a generation for a worker to start from; made again from the store where
@@ -296,7 +327,7 @@ impl Releases {
                 let current = current.filter(|current| current.generation == generation);
                 let current = current.ok_or(ReleaseError::NoGeneration(generation))?;
                 let functions = self.inner.store.live_functions(tenant.id).await?;
-                self.write(&current, generation, &functions).await?;
+                self.make_sure(&current, generation, &functions).await?;
             }
         }
         match File::open(&dir) {
@@ -482,12 +513,7 @@ impl Inner {
     }
 
     /// Builds a generation beside its place and moves it there whole.
-    fn link(
-        &self,
-        releases: &Path,
-        manifest: &Manifest,
-        artifacts: &BTreeSet<(PathBuf, ModuleDigest)>,
-    ) -> io::Result<()> {
+    fn link(&self, releases: &Path, manifest: &Manifest, artifacts: &Artifacts) -> io::Result<()> {
         fs::create_dir_all(releases)?;
         let dir = releases.join(manifest.generation.to_string());
         let half = releases.join(format!("{}.half", manifest.generation));
@@ -497,7 +523,7 @@ impl Inner {
             fs::hard_link(artifact, half.join(format!("{sha256}.cwasm")))?;
         }
         let mut file = File::create(half.join(Manifest::FILE))?;
-        file.write_all(&serde_json::to_vec_pretty(manifest).expect("a manifest is plain data"))?;
+        file.write_all(&written(manifest))?;
         file.sync_all()?;
         sync_dir(&half)?;
         remove_dir(&dir)?;
@@ -528,6 +554,23 @@ impl Inner {
         }
         Ok(removed)
     }
+}
+
+fn written(manifest: &Manifest) -> Vec<u8> {
+    serde_json::to_vec_pretty(manifest).expect("a manifest is plain data")
+}
+
+/// Whether a directory is that generation, whole: the manifest byte by byte, and its artifacts
+/// the very files that were checked.
+fn is_release(dir: &Path, manifest: &Manifest, artifacts: &Artifacts) -> bool {
+    let file =
+        |path: &Path| fs::symlink_metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    let same = |(artifact, sha256): &(PathBuf, ModuleDigest)| {
+        let linked = file(&dir.join(format!("{sha256}.cwasm")));
+        linked.is_some() && linked == file(artifact)
+    };
+    let found = fs::read(dir.join(Manifest::FILE));
+    found.is_ok_and(|found| found == written(manifest)) && artifacts.iter().all(same)
 }
 
 fn remove_dir(dir: &Path) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! Rows of tenants. Their ports, listeners and directories are others'.
 
+use std::collections::HashSet;
+
 use hearth_wire::{Generation, Limits, LimitsPatch, TenantName};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -47,6 +49,15 @@ impl Store {
             let mut statement = db.prepare_cached("SELECT * FROM tenants ORDER BY name")?;
             let tenants = statement.query_map([], Tenant::of)?.collect::<rusqlite::Result<_>>()?;
             Ok(tenants)
+        })
+        .await
+    }
+
+    pub async fn ports(&self) -> Result<HashSet<u16>> {
+        self.run(|db| {
+            let mut statement = db.prepare_cached("SELECT port FROM tenants")?;
+            let ports = statement.query_map([], |row| row.get(0))?;
+            Ok(ports.collect::<rusqlite::Result<_>>()?)
         })
         .await
     }

@@ -248,7 +248,8 @@ mod tests {
     #[test]
     fn the_documentation_lists_them() {
         let documented = include_str!("../../../docs/limits.md");
-        let mut table = "| limit | default | from, to | unit | of what |\n|---|---|---|---|---|\n".to_owned();
+        let mut table =
+            "| limit | default | from, to | unit | of what |\n|---|---|---|---|---|\n".to_owned();
         for limit in Limits::TABLE {
             let Limit { name, unit, about, default, min, max } = limit;
             table += &format!("| `{name}` | {default} | {min} to {max} | {unit} | {about} |\n");
