@@ -65,9 +65,9 @@
 //! | `auth = "invoke"` | the scope that a caller's token needs: `"invoke"`, `"report"`, `"deploy"`, `"owner"`; else `"public"` |
 //! | `timeout_ms = 500` | milliseconds a call may take, 1 to 300000 |
 //! | `memory_mb = 16` | MiB that an instance may have, 1 to 256 |
-//! | `max_body = 65536` | bytes that a body may have, 1 to 104857600 |
+//! | `max_body = 65536` | bytes that a body may have, 1 to 104857600; with a schema at most 16777216 |
 //! | `reuse = 100` | calls that an instance may serve, 1 to 10000; without it each has a fresh one |
-//! | `cors = ["https://app.example"]` | the origins whose pages may call, or `["*"]` |
+//! | `cors = ["https://app.example"]` | the origins whose pages may call, or `"*"` for any |
 //! | `description = "…"` | for people; without it, what the function's `///` lines say |
 //! | `schema = false` | derives no schemas; `"request"`: none of the answer |
 //!

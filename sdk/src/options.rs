@@ -2,7 +2,7 @@
 //!
 //! Asked once, at upload; no call comes through here.
 
-use schemars::generate::{SchemaGenerator, SchemaSettings};
+use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -66,16 +66,26 @@ impl Schemas {
     }
 }
 
-fn generator(settings: SchemaSettings) -> SchemaGenerator {
-    settings.with(|settings| settings.meta_schema = None).into_generator()
+fn schema<T: JsonSchema>(settings: SchemaSettings) -> Schema {
+    settings
+        .with(|settings| settings.meta_schema = None)
+        .into_generator()
+        .into_root_schema_for::<T>()
 }
 
-fn read<T: JsonSchema>() -> Schema {
-    generator(SchemaSettings::draft2020_12().for_deserialize()).into_root_schema_for::<T>()
+fn body<T: JsonSchema>() -> Schema {
+    schema::<T>(SchemaSettings::draft2020_12().for_deserialize())
 }
 
-fn written<T: JsonSchema>() -> Schema {
-    generator(SchemaSettings::draft2020_12().for_serialize()).into_root_schema_for::<T>()
+/// Without references: whoever turns the texts of a query into what their properties ask for
+/// then finds it at the property itself.
+fn querystring<T: JsonSchema>() -> Schema {
+    let settings = SchemaSettings::draft2020_12().for_deserialize();
+    schema::<T>(settings.with(|settings| settings.inline_subschemas = true))
+}
+
+fn output<T: JsonSchema>() -> Schema {
+    schema::<T>(SchemaSettings::draft2020_12().for_serialize())
 }
 
 /// An argument's part of the schemas.
@@ -89,13 +99,13 @@ pub trait DescribedArgument<Kind>: Argument<Kind> {
 
 impl<T: DeserializeOwned + JsonSchema> DescribedArgument<Json> for T {
     fn describe(schemas: &mut Schemas) {
-        schemas.body = Some(read::<T>());
+        schemas.body = Some(body::<T>());
     }
 }
 
 impl<T: DeserializeOwned + JsonSchema> DescribedArgument<Raw> for Query<T> {
     fn describe(schemas: &mut Schemas) {
-        schemas.querystring = Some(read::<T>());
+        schemas.querystring = Some(querystring::<T>());
     }
 }
 
@@ -118,7 +128,7 @@ pub trait DescribedReturn<Kind>: Returned<Kind> {
 
 impl<T: Serialize + JsonSchema> DescribedReturn<Json> for T {
     fn describe(schemas: &mut Schemas) {
-        schemas.response = Some(Responses { ok: written::<T>() });
+        schemas.response = Some(Responses { ok: output::<T>() });
     }
 }
 
@@ -249,7 +259,42 @@ mod tests {
             describe_returned::<Response, _>(schemas);
         });
         assert_eq!(options, json!({}));
-        let options = json(nothing(), describe_argument::<Query<Part>, _>);
-        assert_eq!(options["schema"]["querystring"]["required"], json!(["size"]));
+    }
+
+    #[test]
+    fn a_query_says_at_each_parameter_what_it_is() {
+        #[derive(Deserialize, JsonSchema)]
+        struct Limit(#[expect(dead_code, reason = "only its schema is asked for")] u8);
+
+        #[derive(Deserialize, JsonSchema)]
+        #[serde(rename_all = "lowercase")]
+        enum Order {
+            Up,
+            Down,
+        }
+
+        #[derive(Deserialize, JsonSchema)]
+        #[expect(dead_code, reason = "only its schema is asked for")]
+        struct Page {
+            limit: Option<Limit>,
+            order: Option<Order>,
+        }
+
+        assert_eq!(
+            json(nothing(), describe_argument::<Query<Page>, _>),
+            json!({ "schema": { "querystring": {
+                "title": "Page",
+                "type": "object",
+                "properties": {
+                    "limit": {
+                        "type": ["integer", "null"],
+                        "format": "uint8",
+                        "minimum": 0,
+                        "maximum": 255,
+                    },
+                    "order": { "type": ["string", "null"], "enum": ["up", "down", null] },
+                },
+            } } })
+        );
     }
 }

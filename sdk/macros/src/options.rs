@@ -223,23 +223,31 @@ fn methods(value: Expr) -> Result<Vec<LitStr>> {
 }
 
 fn cors(value: Expr) -> Result<Vec<LitStr>> {
-    let expected = "a list of origins such as \"https://app.example\", or [\"*\"]";
-    let list = texts("cors", expected, value)?;
-    let any = |origin: &LitStr| origin.value() == "*";
-    if list.iter().any(any) && list.len() > 1 {
-        return refused("cors", expected, &list[0]);
-    }
-    match list.iter().find(|origin| !any(origin) && !is_origin(&origin.value())) {
-        Some(wrong) => refused("cors", expected, wrong),
-        None => Ok(list),
+    let expected = "a list of origins such as [\"https://app.example\"], or \"*\" for any";
+    let list = match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(one), .. }) => vec![one],
+        list => texts("cors", expected, list)?,
+    };
+    match &list[..] {
+        [any] if any.value() == "*" => Ok(list),
+        _ => match list.iter().find(|origin| !is_origin(&origin.value())) {
+            Some(wrong) => refused("cors", expected, wrong),
+            None => Ok(list),
+        },
     }
 }
 
-/// A scheme, a host and perhaps a port, as a browser writes them: in lower case, no path.
+/// A scheme, a host and, unless it is the scheme's own, a port, as a browser writes them: in
+/// lower case, no path.
 fn is_origin(text: &str) -> bool {
     let Some((scheme, authority)) = text.split_once("://") else { return false };
-    matches!(scheme, "http" | "https")
-        && !authority.is_empty()
+    let port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return false,
+    };
+    !authority.is_empty()
+        && !authority.ends_with(port)
         && authority.bytes().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase())
         && !authority.contains(['/', '?', '#', '@', ',', '*'])
 }
@@ -270,7 +278,7 @@ mod tests {
         let none = declared("");
         assert_eq!(none.matches("Option :: None").count(), 9, "{none}");
         let some = declared(
-            r#"methods = ["GET", "PUT"], timeout_ms = 5_00, cors = ["*"], description = "it \"says\"","#,
+            r#"methods = ["GET", "PUT"], timeout_ms = 5_00, cors = "*", description = "it \"says\"","#,
         );
         for part in [
             r#"methods : :: core :: option :: Option :: Some (& ["GET" , "PUT"])"#,
@@ -328,7 +336,7 @@ mod tests {
             ("path = \"regex\"", "the option `path` must be one of exact, prefix"),
             ("auth = \"admin\"", "the option `auth` must be one of public, owner"),
             ("auth = true", "the option `auth` must be one of public, owner"),
-            ("cors = \"*\"", "the option `cors` must be a list of origins"),
+            ("cors = 1", "the option `cors` must be a list of origins"),
             ("cors = [\"app.example\"]", "the option `cors` must be a list of origins"),
             ("cors = [\"https://app.example/\"]", "the option `cors` must be a list of origins"),
             ("cors = [\"*\", \"https://a.example\"]", "the option `cors` must be a list"),
@@ -343,7 +351,7 @@ mod tests {
 
     #[test]
     fn origins() {
-        for good in ["https://app.example", "http://localhost:5173", "http://[::1]:80"] {
+        for good in ["https://app.example", "http://localhost:5173", "http://[::1]:8080"] {
             assert!(is_origin(good), "{good}");
         }
         for bad in ["", "https://", "https://App.example", "https://a/b", "ftp://a", "https://*.a"]
