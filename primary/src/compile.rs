@@ -63,15 +63,14 @@ impl Compiler {
     }
 
     pub async fn compile(&self, module: &File, artifact: &File) -> Result<Compiled, CompileError> {
-        let declared = memory()?;
+        let mut declared = memory()?;
         let reply = self.ask(CompileJob::Compile, &[module, artifact, &declared]).await?;
         let CompileReply::Compiled { kind, imports, .. } = reply else {
             return Err(CompileError::Unexpected(reply));
         };
         let mut options = String::new();
-        let mut written = declared.take(OPTIONS_MAX_BYTES as u64);
-        written.rewind()?;
-        written.read_to_string(&mut options)?;
+        declared.rewind()?;
+        declared.take(OPTIONS_MAX_BYTES as u64).read_to_string(&mut options)?;
         Ok(Compiled { kind, imports, options: (!options.is_empty()).then_some(options) })
     }
 

@@ -55,7 +55,7 @@ pub enum ReleaseError {
     Disk(#[from] io::Error),
     #[error("the store")]
     Store(#[from] StoreError),
-    #[error("the tenant's {limit} bytes of disk would not do for it: {needed} are needed")]
+    #[error("the tenant may have {} on disk and would have {needed} bytes", limits::size(*limit))]
     Quota { needed: u64, limit: u64 },
     #[error("generation {0} is not the current one and was never written")]
     NoGeneration(Generation),
@@ -69,10 +69,9 @@ impl ReleaseError {
             Self::Options(error) => {
                 format!("the module declares options that are refused: {error}")
             }
-            Self::Quota { needed, limit } => format!(
-                "the tenant may have {limit} bytes on disk and would have {needed}: remove \
-                 functions, or have the operator raise `disk_bytes`"
-            ),
+            Self::Quota { .. } => {
+                format!("{self}: remove functions, or have the host's admin raise `disk_bytes`")
+            }
             Self::Ingest(IngestError::Disk(_)) => "the host could not store the module".to_owned(),
             Self::Ingest(error) => error.to_string(),
             Self::Compile(_) => {

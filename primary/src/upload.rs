@@ -70,7 +70,7 @@ pub enum UploadError {
     OptionsRefused { path: FunctionPath, source: ReleaseError },
     #[error("{0}")]
     Limits(#[from] LimitError),
-    #[error("an upload may have {0} bytes")]
+    #[error("an upload may have {}", limits::size(*.0))]
     TooLarge(u64),
     #[error(
         "with several files, `options` is an object from file name to options, and {0:?} is the name of none"

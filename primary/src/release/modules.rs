@@ -25,7 +25,7 @@ pub enum Packing {
 
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    #[error("a module may have {0} bytes unpacked, and this one has more")]
+    #[error("a module may have {} unpacked, and this one has more", limits::size(*.0))]
     TooLarge(u64),
     #[error("the file is named .wasm.zst and is no zstd frame (or one with a window above 8 MiB)")]
     NotZstd,

@@ -240,7 +240,7 @@ fn options_that_are_none() {
         ("{", "JSON"),
         ("[]", "object"),
         (r#"{"metods":["GET"]}"#, "metods"),
-        (r#"{"schema":{}}"#, "schema"),
+        (r#"{"schema":[]}"#, "schema"),
         (r#"{"timeout_ms":0}"#, "timeout_ms"),
         (r#"{"auth":"admin"}"#, "auth"),
     ] {

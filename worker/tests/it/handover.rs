@@ -269,6 +269,7 @@ fn an_old_beginning_is_not_made_young() {
     let unread = b"POST /one HTTP/1.1\r\nho".to_vec();
     next.take(vec![(server.into(), Passing { unread, since, entry: Entry::Port })]);
     let begun = Instant::now();
+    read_answer(&mut BufReader::new(&client), false).is_problem(408, "request_timeout");
     assert!(is_closed(&mut client));
     assert!(begun.elapsed() < Duration::from_secs(8), "a new term: {:?}", begun.elapsed());
 }

@@ -53,6 +53,14 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(75);
 /// One log line; what is longer is cut.
 pub const LOG_LINE_MAX_BYTES: usize = 8 << 10;
 
+/// Bytes for people: whole MiB as such.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        1.. if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
+        _ => format!("{bytes} bytes"),
+    }
+}
+
 /// One thing that a tenant has a bound of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
