@@ -1,33 +1,34 @@
-//! One call: a fresh instance in a task of its own, the guest's head handed out as soon as it is
-//! made, and the one place that says how a call ended.
+//! One call: a guest in a task of its own, its head handed out as soon as it is made, and the
+//! one place that says how a call ended.
 //!
 //! ```text
-//! call() ── spawn ──► run(): store, instance, guest ── head ──► call() ──► ResponseBody
+//! call() ── spawn ──► run(): instance, guest ── head ──► call() ──► ResponseBody
 //!    │                  │ ends by itself, its deadline, or because its caller went
 //!    └── Ledger ◄───────┘ the call's record, told when nothing of the call is left
 //! ```
 //!
 //! Who may call what is decided before this, and what a failure is answered with after it, in
-//! [`crate::serve`].
+//! [`crate::serve`]. Instances are made and kept in [`crate::instance`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use hearth_engine::Handler;
 use hearth_wire::{CallRecord, LogStream, Outcome};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
-use wasmtime::{Store, Trap, UpdateDeadline};
+use tokio::sync::Notify;
+use wasmtime::Trap;
 use wasmtime_wasi::I32Exit;
+use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
 
+use crate::host::Guest;
 use crate::host::http::ResponseBody;
-use crate::host::log::GuestLog;
-use crate::host::{Guest, HOSTCALL_BYTES};
+use crate::instance::Instance;
 use crate::limits::{Counted, Permit};
 use crate::report::CallLog;
 use crate::serve::Tenant;
@@ -49,34 +50,32 @@ pub enum Failure {
 /// The guests' tasks. They outlive their connections where a guest works on after its answer.
 #[derive(Default)]
 pub struct Calls {
-    tasks: Mutex<JoinSet<()>>,
+    running: AtomicUsize,
+    ended: Notify,
 }
 
 impl Calls {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
-    }
-
     /// Waits for those that are left; no new one comes any more.
     pub async fn finish(&self) {
-        let mut tasks = {
-            let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *tasks)
-        };
-        while tasks.join_next().await.is_some() {}
+        loop {
+            let ended = self.ended.notified();
+            if self.running.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            ended.await;
+        }
     }
 }
 
-/// What is known of one call. Its record is told when the last holder lets go of it.
+/// What is known of one call, and where its caller and its guest meet: the guest leaves its head
+/// here, the caller that it went. The call's record is told when the last holder lets go of it.
 pub struct Ledger {
-    pub log: CallLog,
-    method: String,
+    pub log: Arc<CallLog>,
+    method: Method,
     time_ms: i64,
     read_at: Instant,
     cold: Option<Duration>,
-    pub request_bytes: Arc<AtomicU64>,
+    request_bytes: AtomicU64,
     response_bytes: AtomicU64,
     progress: Mutex<Progress>,
 }
@@ -89,17 +88,25 @@ struct Progress {
     answer_ended: Option<Instant>,
     /// From its admission on it is a call that keeps the worker alive.
     counted: Option<Counted>,
+    head: Option<Head>,
+    overflown: bool,
+    abandoned: bool,
+    guest_ended: bool,
+    /// Who waits for the head.
+    caller: Option<Waker>,
+    /// Who must hear that the caller went.
+    guest: Option<Waker>,
 }
 
 impl Ledger {
     pub fn new(log: CallLog, method: &Method, read_at: Instant, cold: Option<Duration>) -> Self {
         Self {
-            log,
-            method: method.to_string(),
+            log: Arc::new(log),
+            method: method.clone(),
             time_ms: crate::report::now_ms(),
             read_at,
             cold,
-            request_bytes: Arc::default(),
+            request_bytes: AtomicU64::new(0),
             response_bytes: AtomicU64::new(0),
             progress: Mutex::new(Progress {
                 status: caller_went(),
@@ -108,6 +115,12 @@ impl Ledger {
                 head_made: None,
                 answer_ended: None,
                 counted: None,
+                head: None,
+                overflown: false,
+                abandoned: false,
+                guest_ended: false,
+                caller: None,
+                guest: None,
             }),
         }
     }
@@ -153,6 +166,11 @@ impl Ledger {
         self.progress().status = status;
     }
 
+    /// All that have come so far.
+    pub fn requested_bytes(&self, bytes: u64) -> u64 {
+        self.request_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes
+    }
+
     pub fn answered_bytes(&self, bytes: u64) {
         self.response_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -165,8 +183,75 @@ impl Ledger {
         self.progress().guest_began = Some(Instant::now());
     }
 
-    fn head_made(&self) {
-        self.progress().head_made = Some(Instant::now());
+    /// The request's body is larger than it may be.
+    pub fn overflow(&self) {
+        self.tell_caller(|progress| progress.overflown = true);
+    }
+
+    fn give(&self, head: Head) {
+        let is_response = matches!(head, Head::Response(_));
+        self.tell_caller(|progress| {
+            if is_response {
+                progress.head_made = Some(Instant::now());
+            }
+            // Nobody waits for it where the caller went, which ends the guest by itself.
+            progress.head = (!progress.abandoned).then_some(head);
+        });
+    }
+
+    fn guest_ended(&self) {
+        self.tell_caller(|progress| progress.guest_ended = true);
+    }
+
+    fn tell_caller(&self, tell: impl FnOnce(&mut Progress)) {
+        let caller = {
+            let mut progress = self.progress();
+            tell(&mut progress);
+            progress.caller.take()
+        };
+        if let Some(caller) = caller {
+            caller.wake();
+        }
+    }
+
+    /// The head, or why there is none.
+    fn poll_made(&self, cx: &Context<'_>) -> Poll<Result<Head, Failure>> {
+        let mut progress = self.progress();
+        if progress.overflown {
+            progress.outcome.get_or_insert(Outcome::Refused);
+            return Poll::Ready(Err(Failure::RequestTooLarge));
+        }
+        // Even if the guest has failed since: once a head is made, it is the answer's.
+        if let Some(head) = progress.head.take() {
+            return Poll::Ready(Ok(head));
+        }
+        // The head can be given up long before the guest ends.
+        if progress.guest_ended {
+            drop(progress);
+            return Poll::Ready(Err(self.failure()));
+        }
+        keep(&mut progress.caller, cx);
+        Poll::Pending
+    }
+
+    fn abandon(&self) {
+        let (guest, _head) = {
+            let mut progress = self.progress();
+            progress.abandoned = true;
+            (progress.guest.take(), progress.head.take())
+        };
+        if let Some(guest) = guest {
+            guest.wake();
+        }
+    }
+
+    fn poll_abandoned(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut progress = self.progress();
+        if progress.abandoned {
+            return Poll::Ready(());
+        }
+        keep(&mut progress.guest, cx);
+        Poll::Pending
     }
 
     /// Milliseconds outside the guest until now, and what of them was waking up.
@@ -180,6 +265,13 @@ impl Ledger {
         let host = self.read_at.elapsed().saturating_sub(guest);
         let cold = self.cold.map(|cold| format!(", cold;dur={}", milliseconds(cold)));
         format!("host;dur={}{}", milliseconds(host), cold.unwrap_or_default())
+    }
+}
+
+fn keep(waker: &mut Option<Waker>, cx: &Context<'_>) {
+    match waker {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *waker = Some(cx.waker().clone()),
     }
 }
 
@@ -202,11 +294,11 @@ impl Drop for Ledger {
             function: self.log.function.clone(),
             version: self.log.version,
             request_id: self.log.request_id.to_string(),
-            method: std::mem::take(&mut self.method),
+            method: self.method.to_string(),
             status: progress.status.as_u16(),
             outcome: progress.outcome.unwrap_or(Outcome::Abandoned),
             duration_us: micros(ended.saturating_duration_since(self.read_at)),
-            request_bytes: self.request_bytes.load(Ordering::Relaxed),
+            request_bytes: *self.request_bytes.get_mut(),
             response_bytes: *self.response_bytes.get_mut(),
             cold_us: self.cold.map(micros),
         });
@@ -215,7 +307,7 @@ impl Drop for Ledger {
 
 /// Held by whoever waits for the call. Dropped while armed, it ends the call.
 pub struct Abandon {
-    guest: Option<oneshot::Sender<()>>,
+    is_armed: bool,
     ledger: Arc<Ledger>,
 }
 
@@ -226,17 +318,16 @@ impl Abandon {
 
     /// The caller has all that it waited for; the guest may finish what it does.
     pub fn disarm(&mut self) {
-        self.guest = None;
+        self.is_armed = false;
         self.ledger.answer_ended();
     }
 }
 
 impl Drop for Abandon {
     fn drop(&mut self) {
-        if let Some(guest) = self.guest.take() {
+        if self.is_armed {
             self.ledger.answer_ended();
-            // Fails where the guest has ended already.
-            let _ = guest.send(());
+            self.ledger.abandon();
         }
     }
 }
@@ -247,45 +338,26 @@ enum Head {
     Refused(String),
 }
 
-/// Calls a function. `overflow` resolves if the request's body turns out too large.
+/// Calls a function.
 pub async fn call(
     tenant: &Arc<Tenant>,
     function: usize,
     request: Request<WasiBody>,
-    overflow: oneshot::Receiver<()>,
     permit: Permit,
     ledger: Arc<Ledger>,
 ) -> Result<Response<ResponseBody>, Failure> {
     let method = request.method().clone();
-    let (head, made) = oneshot::channel();
-    let (abandon, abandoned) = oneshot::channel();
-    let (_done, done) = oneshot::channel::<()>();
-    let mut abandon = Abandon { guest: Some(abandon), ledger: Arc::clone(&ledger) };
-    let guest = run(Arc::clone(tenant), function, request, head, abandoned, ledger, permit);
-    tenant.calls.spawn(async move {
-        let _done = _done;
-        guest.await;
-    });
+    let mut abandon = Abandon { is_armed: true, ledger: Arc::clone(&ledger) };
+    tenant.calls.running.fetch_add(1, Ordering::Relaxed);
+    let ending = Ending { tenant: Arc::clone(tenant), ledger };
+    // In a box, since a task is moved several times before it is where it stays.
+    tokio::spawn(Box::pin(run(ending, function, request, permit)));
 
-    let made = tokio::select! {
-        biased;
-        Ok(()) = overflow => {
-            abandon.ledger.end(Outcome::Refused);
-            return Err(Failure::RequestTooLarge);
-        }
-        made = made => made,
-    };
-    let response = match made {
-        // Even if the guest has failed since: once a head is made, it is the answer's.
-        Ok(Head::Response(response)) => response,
-        Ok(Head::Refused(said)) => {
+    let response = match poll_fn(|cx| abandon.ledger.poll_made(cx)).await? {
+        Head::Response(response) => response,
+        Head::Refused(said) => {
             abandon.ledger.end(Outcome::NoResponse);
             return Err(Failure::NoResponse(Some(said)));
-        }
-        Err(_) => {
-            // The head can be given up long before the guest ends.
-            let _ = done.await;
-            return Err(abandon.ledger.failure());
         }
     };
     let (head, mut body) = response.into_parts();
@@ -306,6 +378,21 @@ pub async fn call(
     Ok(Response::from_parts(head, ResponseBody::new(body, length, abandon)))
 }
 
+/// Held by the guest's task to its very end.
+struct Ending {
+    tenant: Arc<Tenant>,
+    ledger: Arc<Ledger>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.ledger.guest_ended();
+        if self.tenant.calls.running.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.tenant.calls.ended.notify_waiters();
+        }
+    }
+}
+
 /// How the guest's task came to its end.
 enum End {
     Returned,
@@ -314,52 +401,32 @@ enum End {
     Abandoned,
 }
 
-async fn run(
-    tenant: Arc<Tenant>,
-    function: usize,
-    request: Request<WasiBody>,
-    head: oneshot::Sender<Head>,
-    abandoned: oneshot::Receiver<()>,
-    ledger: Arc<Ledger>,
-    permit: Permit,
-) {
+async fn run(ending: Ending, function: usize, request: Request<WasiBody>, permit: Permit) {
+    let Ending { tenant, ledger } = &ending;
     let options = &tenant.generation.manifest.functions[function].options;
-    let handler = &tenant.generation.handlers[function];
     let deadline = Duration::from_millis(options.timeout_ms.into());
-    let memory_bytes = options.memory_mb as usize * (1 << 20);
 
     let _ticking = tenant.ticker.run();
-    let log = |stream| GuestLog::new(ledger.log.clone(), stream);
-    let guest = Guest::new(log(LogStream::Stdout), log(LogStream::Stderr), memory_bytes);
-    let mut store = Store::new(&tenant.engine, guest);
-    store.limiter(|guest| &mut guest.memory);
-    store.set_hostcall_fuel(HOSTCALL_BYTES);
-    store.set_epoch_deadline(1);
-    // Tokio's own yield, since only that lets the runtime look at its sockets and clocks first.
-    store.epoch_deadline_callback(|_| {
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
-    });
-
-    let caller_went = async {
-        if abandoned.await.is_err() {
-            std::future::pending().await
-        }
-    };
+    let mut instance = Instance::take(tenant, function, &ledger.log);
     let end = tokio::select! {
         biased;
-        () = caller_went => End::Abandoned,
-        () = tokio::time::sleep(deadline) => End::Late,
-        ended = drive(&mut store, handler, request, head, &ledger) => match ended {
+        ended = drive(&mut instance, tenant, request, ledger) => match ended {
             Ok(()) => End::Returned,
             Err(error) => End::Failed(error),
         },
+        () = poll_fn(|cx| ledger.poll_abandoned(cx)) => End::Abandoned,
+        () = tokio::time::sleep(deadline) => End::Late,
     };
+    let has_returned = matches!(end, End::Returned);
     let head_made = ledger.progress().head_made.is_some();
-    let (outcome, reason) = judge(end, head_made, store.data().memory.was_reached());
-    // Before the store, whose end ends the answer's body as well.
+    let (outcome, reason) = judge(end, head_made, instance.memory_was_reached());
+    // Before the instance, whose end ends the answer's body as well.
     ledger.end(outcome);
-    // And the store before the reason, since the guest's last words may be in it.
-    drop(store);
+    // And the instance before the reason, since the guest's last words may be in it.
+    match outcome {
+        Outcome::Answered if has_returned => instance.give_back(tenant),
+        _ => instance.end(tenant),
+    }
     if let Some(reason) = reason {
         ledger.log.line(LogStream::Host, reason);
     }
@@ -401,48 +468,39 @@ fn reason(error: &wasmtime::Error) -> String {
 }
 
 async fn drive(
-    store: &mut Store<Guest>,
-    handler: &Handler<Guest>,
+    instance: &mut Instance,
+    tenant: &Tenant,
     request: Request<WasiBody>,
-    head: oneshot::Sender<Head>,
     ledger: &Arc<Ledger>,
 ) -> wasmtime::Result<()> {
-    match handler {
-        Handler::P2(handler) => {
-            let proxy = handler.instantiate_async(&mut *store).await?;
+    let (store, proxy) = instance.ready(tenant, &ledger.log).await?;
+    match proxy {
+        Proxy::P2(proxy) => {
             let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
             let noted = Arc::clone(ledger);
             let out = store.data_mut().http().new_response_outparam_from_callback(move |said| {
-                let said = match said {
-                    Ok(response) => {
-                        noted.head_made();
-                        Head::Response(response)
-                    }
+                noted.give(match said {
+                    Ok(response) => Head::Response(response),
                     Err(code) => Head::Refused(code.to_string()),
-                };
-                // Fails where the caller went away, which ends the guest by itself.
-                let _ = head.send(said);
+                });
             })?;
             ledger.guest_began();
             proxy.wasi_http_incoming_handler().call_handle(store, request, out).await
         }
-        Handler::P3(handler) => {
-            let service = handler.instantiate_async(&mut *store).await?;
+        Proxy::P3(service) => {
             let view = store.data_mut().http();
             let (request, sent) = p3::Request::from_http(view.hooks, request);
             ledger.guest_began();
             let answered = async |accessor: &wasmtime::component::Accessor<Guest>| {
                 let said = match service.handle(accessor, request).await? {
                     Ok(response) => {
-                        let response = accessor.with(|store| response.into_http(store, sent))?;
-                        ledger.head_made();
-                        Head::Response(response)
+                        Head::Response(accessor.with(|store| response.into_http(store, sent))?)
                     }
                     Err(code) => Head::Refused(code.to_string()),
                 };
-                let _ = head.send(said);
+                ledger.give(said);
                 // The guest goes on writing its body, in tasks of its own.
-                std::future::poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+                poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
                 wasmtime::Result::Ok(())
             };
             store.run_concurrent(answered).await?

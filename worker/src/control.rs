@@ -35,6 +35,7 @@ use crate::check;
 use crate::connection::{self, Arrival, Departure, Drain};
 use crate::door::Door;
 use crate::generation::{self, Generation};
+use crate::instance::Instances;
 use crate::limits::{Activity, ActivityCount, Permits, Ticker};
 use crate::report::Reporter;
 use crate::serve::{Grants, Peer, Tenant};
@@ -123,6 +124,7 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
             connections: AtomicUsize::new(0),
             activity: ActivityCount::new(),
             calls: Calls::default(),
+            instances: Instances::default(),
             reporter: Reporter::new(),
             door: Door::new(),
         });
@@ -224,13 +226,15 @@ struct Life {
 }
 
 impl Life {
-    /// When the clock is to be asked again.
-    fn alarm(&self, activity: Activity) -> Option<Instant> {
+    /// When the clock is to be asked again: at the end of the idle time, or when that could be
+    /// at the earliest.
+    fn alarm(&self, activity: Activity, now: Instant) -> Option<Instant> {
         match self.state {
             State::Accepting { since } if activity.calls == 0 => {
                 Some(activity.quiet_since.max(since) + self.idle)
             }
-            State::Accepting { .. } | State::Standby | State::Leaving | State::Draining => None,
+            State::Accepting { .. } => Some(now + self.idle),
+            State::Standby | State::Leaving | State::Draining => None,
         }
     }
 
@@ -248,7 +252,8 @@ impl Life {
             }
             (State::Draining, Event::Close) => (State::Draining, vec![CloseConnections]),
             (State::Accepting { .. }, Event::Clock(activity))
-                if self.alarm(activity).is_some_and(|alarm| alarm <= now) =>
+                if activity.calls == 0
+                    && self.alarm(activity, now).is_some_and(|alarm| alarm <= now) =>
             {
                 (State::Leaving, vec![StopAccepting, SayLeaving])
             }
@@ -305,10 +310,9 @@ struct Driver<'a> {
 
 impl Driver<'_> {
     async fn drive(mut self, mut life: Life) -> Result<Farewell, WorkerError> {
-        let mut activity = self.tenant.activity.watch();
         loop {
             self.settle_connections().await?;
-            let seen = *activity.borrow_and_update();
+            let seen = self.tenant.activity.now();
             let now = Instant::now();
             let empty = self.is_empty() && seen.calls == 0;
             let mut actions = life.step(Event::Clock(seen), now);
@@ -318,7 +322,8 @@ impl Driver<'_> {
             if let Some(end) = self.perform(actions).await? {
                 return Ok(end);
             }
-            let alarm = life.alarm(seen);
+            let alarm = life.alarm(seen, now);
+            let waits_for_calls = self.is_empty() && seen.calls > 0;
             let idle = async {
                 match alarm {
                     Some(alarm) => tokio::time::sleep_until(alarm.into()).await,
@@ -349,7 +354,7 @@ impl Driver<'_> {
                 () = self.tenant.door.wanted() => {
                     self.channel.send(&FromWorker::WantDoor, &[]).await?;
                 }
-                changed = activity.changed() => changed.expect("the tenant counts its calls"),
+                () = self.tenant.activity.quiet(), if waits_for_calls => {}
                 () = idle => {}
             }
         }
@@ -655,12 +660,13 @@ mod tests {
         let life = |state| Life { state, idle: IDLE };
         let quiet = |quiet_since| Activity { calls: 0, quiet_since };
         let accepting = life(State::Accepting { since: start });
-        assert_eq!(accepting.alarm(quiet(later)), Some(later + IDLE));
+        assert_eq!(accepting.alarm(quiet(later), later), Some(later + IDLE));
+        let busy = Activity { calls: 2, quiet_since: start };
+        assert_eq!(accepting.alarm(busy, later), Some(later + IDLE));
         let accepting = life(State::Accepting { since: later });
-        assert_eq!(accepting.alarm(quiet(start)), Some(later + IDLE));
-        assert_eq!(accepting.alarm(Activity { calls: 2, quiet_since: start }), None);
+        assert_eq!(accepting.alarm(quiet(start), later), Some(later + IDLE));
         for state in [State::Standby, State::Leaving, State::Draining] {
-            assert_eq!(life(state).alarm(quiet(start)), None, "{state:?}");
+            assert_eq!(life(state).alarm(quiet(start), later), None, "{state:?}");
         }
     }
 }

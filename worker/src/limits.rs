@@ -4,12 +4,13 @@
 //! that makes a guest without end give way. What a refusal is answered with is decided in
 //! [`crate::serve`].
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hearth_wire::Limits;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use wasmtime::{Engine, ResourceLimiter};
 
 /// A guest gives way this often.
@@ -142,10 +143,16 @@ pub struct Activity {
     pub quiet_since: Instant,
 }
 
-/// Counts calls. Whoever watches is told when the last one ended.
+/// Counts calls. Costs nobody a wake-up but who waits for the last one's end.
 #[derive(Clone)]
 pub struct ActivityCount {
-    count: Arc<watch::Sender<Activity>>,
+    counted: Arc<Counts>,
+}
+
+struct Counts {
+    calls: AtomicUsize,
+    quiet_since: Mutex<Instant>,
+    quiet: Notify,
 }
 
 /// One call, from being let in until nothing of it is left.
@@ -155,30 +162,45 @@ pub struct Counted {
 
 impl ActivityCount {
     pub fn new() -> Self {
-        let none = Activity { calls: 0, quiet_since: Instant::now() };
-        Self { count: Arc::new(watch::Sender::new(none)) }
+        let quiet_since = Mutex::new(Instant::now());
+        let calls = AtomicUsize::new(0);
+        Self { counted: Arc::new(Counts { calls, quiet_since, quiet: Notify::new() }) }
     }
 
-    pub fn watch(&self) -> watch::Receiver<Activity> {
-        self.count.subscribe()
+    pub fn now(&self) -> Activity {
+        Activity {
+            calls: self.counted.calls.load(Ordering::Relaxed),
+            quiet_since: *self.quiet_since(),
+        }
+    }
+
+    /// Resolves when the last call has ended. Cancel-safe.
+    pub async fn quiet(&self) {
+        loop {
+            let quiet = self.counted.quiet.notified();
+            if self.counted.calls.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            quiet.await;
+        }
     }
 
     pub fn begin(&self) -> Counted {
-        self.count.send_if_modified(|activity| {
-            activity.calls += 1;
-            false
-        });
+        self.counted.calls.fetch_add(1, Ordering::Relaxed);
         Counted { count: self.clone() }
+    }
+
+    fn quiet_since(&self) -> MutexGuard<'_, Instant> {
+        self.counted.quiet_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.count.count.send_if_modified(|activity| {
-            activity.calls -= 1;
-            activity.quiet_since = Instant::now();
-            activity.calls == 0
-        });
+        if self.count.counted.calls.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *self.count.quiet_since() = Instant::now();
+            self.count.counted.quiet.notify_waiters();
+        }
     }
 }
 
@@ -192,6 +214,11 @@ pub struct MemoryLimit {
 impl MemoryLimit {
     pub fn new(most: usize) -> Self {
         Self { most, held: 0, refused: false }
+    }
+
+    /// Another call begins.
+    pub fn begin(&mut self) {
+        self.refused = false;
     }
 
     /// Whether the guest asked for more than it may have: a trap after that is for want of it.
@@ -235,20 +262,18 @@ impl ResourceLimiter for MemoryLimit {
 pub struct Ticker {
     engine: Engine,
     beat: Arc<Beat>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// `None` where it could not be started: calls then still end at their deadline, unless they
+    /// never wait.
+    thread: OnceLock<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
 struct Beat {
-    state: Mutex<BeatState>,
+    running: AtomicUsize,
+    /// Set by the ticker, under the lock, before it looks at `running` for the last time.
+    parked: AtomicBool,
+    stop: Mutex<bool>,
     wanted: Condvar,
-}
-
-#[derive(Default)]
-struct BeatState {
-    running: usize,
-    parked: bool,
-    stop: bool,
 }
 
 pub struct Running {
@@ -257,24 +282,24 @@ pub struct Running {
 
 impl Ticker {
     pub fn new(engine: Engine) -> Self {
-        Self { engine, beat: Arc::default(), thread: Mutex::new(None) }
+        Self { engine, beat: Arc::default(), thread: OnceLock::new() }
     }
 
     /// Ticks until the answer is dropped.
     pub fn run(&self) -> Running {
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if thread.is_none() {
+        self.thread.get_or_init(|| {
             let (engine, beat) = (self.engine.clone(), Arc::clone(&self.beat));
-            let started = std::thread::Builder::new()
+            std::thread::Builder::new()
                 .name("ticker".to_owned())
                 .stack_size(64 << 10)
-                .spawn(move || beat.keep_ticking(&engine));
-            // Without it calls still end at their deadline, unless they never wait.
-            *thread = started.ok();
-        }
-        let mut state = self.beat.lock();
-        state.running += 1;
-        if std::mem::take(&mut state.parked) {
+                .spawn(move || beat.keep_ticking(&engine))
+                .ok()
+        });
+        // Either the ticker sees that something runs, or this sees that it is parked.
+        self.beat.running.fetch_add(1, Ordering::SeqCst);
+        if self.beat.parked.load(Ordering::SeqCst) {
+            let _stop = self.beat.lock();
+            self.beat.parked.store(false, Ordering::SeqCst);
             self.beat.wanted.notify_one();
         }
         Running { beat: Arc::clone(&self.beat) }
@@ -283,36 +308,39 @@ impl Ticker {
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        self.beat.lock().stop = true;
+        *self.beat.lock() = true;
         self.beat.wanted.notify_one();
-        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        if let Some(Some(thread)) = self.thread.take() {
             thread.join().expect("the ticker only ticks");
         }
     }
 }
 
 impl Beat {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BeatState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keep_ticking(&self, engine: &Engine) {
         let mut quiet = 0;
-        let mut state = self.lock();
-        while !state.stop {
-            quiet = if state.running > 0 { 0 } else { quiet + 1 };
+        let mut stop = self.lock();
+        while !*stop {
+            let runs = self.running.load(Ordering::SeqCst) > 0;
+            quiet = if runs { 0 } else { quiet + 1 };
             if quiet > TICKS_LINGERING {
-                state.parked = true;
-                state = self
-                    .wanted
-                    .wait_while(state, |state| state.parked && !state.stop)
-                    .unwrap_or_else(PoisonError::into_inner);
                 quiet = 0;
+                self.parked.store(true, Ordering::SeqCst);
+                if self.running.load(Ordering::SeqCst) == 0 {
+                    stop = self
+                        .wanted
+                        .wait_while(stop, |stop| !*stop && self.parked.load(Ordering::SeqCst))
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+                self.parked.store(false, Ordering::SeqCst);
             } else {
-                (state, _) = self
+                (stop, _) = self
                     .wanted
-                    .wait_timeout_while(state, TICK, |state| !state.stop)
+                    .wait_timeout_while(stop, TICK, |stop| !*stop)
                     .unwrap_or_else(PoisonError::into_inner);
                 engine.increment_epoch();
             }
@@ -322,13 +350,14 @@ impl Beat {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.beat.lock().running -= 1;
+        self.beat.running.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::task::Poll;
 
     fn runtime() -> tokio::runtime::Runtime {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
@@ -396,15 +425,23 @@ mod tests {
     }
 
     #[test]
-    fn activity_tells_of_the_last_one_only() {
-        let count = ActivityCount::new();
-        let mut seen = count.watch();
-        let (first, second) = (count.begin(), count.begin());
-        drop(first);
-        assert!(!seen.has_changed().unwrap());
-        drop(second);
-        assert!(seen.has_changed().unwrap());
-        assert_eq!(seen.borrow_and_update().calls, 0);
+    fn activity_tells_of_the_last_ones_end() {
+        runtime().block_on(async {
+            let count = ActivityCount::new();
+            let began = count.now().quiet_since;
+            count.quiet().await;
+            let (first, second) = (count.begin(), count.begin());
+            let mut quiet = std::pin::pin!(count.quiet());
+            let mut is_quiet = async || {
+                std::future::poll_fn(|cx| Poll::Ready(quiet.as_mut().poll(cx).is_ready())).await
+            };
+            assert!(!is_quiet().await);
+            drop(first);
+            assert!(!is_quiet().await && count.now().calls == 1);
+            drop(second);
+            assert!(is_quiet().await && count.now().calls == 0);
+            assert!(count.now().quiet_since > began);
+        });
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod cors;
 mod door;
 mod generation;
 mod host;
+mod instance;
 mod limits;
 mod report;
 mod route;

@@ -40,13 +40,23 @@ impl Reporter {
     }
 
     pub fn line(&self, line: LogLine) {
-        self.queue().line(line, Instant::now());
-        self.shared.filled.notify_one();
+        self.put(|queue| queue.line(line, Instant::now()));
     }
 
     pub fn call(&self, record: CallRecord) {
-        self.queue().call(record);
-        self.shared.filled.notify_one();
+        self.put(|queue| queue.call(record));
+    }
+
+    /// Whoever sends is woken when a batch begins and when it is full, and not in between.
+    fn put(&self, item: impl FnOnce(&mut Queue)) {
+        let mut queue = self.queue();
+        let before = queue.bytes;
+        item(&mut queue);
+        let (begins, fills) = (before == 0, before < BATCH_BYTES && queue.bytes >= BATCH_BYTES);
+        drop(queue);
+        if begins || fills {
+            self.shared.filled.notify_one();
+        }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

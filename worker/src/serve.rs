@@ -38,6 +38,7 @@ use crate::cors::{self, Leave};
 use crate::door::Door;
 use crate::generation::Generation;
 use crate::host::http::{RequestBody, ResponseBody};
+use crate::instance::Instances;
 use crate::limits::{ActivityCount, NoTurn, Permits, Ticker};
 use crate::report::{CallLog, Reporter};
 use crate::route::{Builtin, Route};
@@ -75,6 +76,7 @@ pub struct Tenant {
     pub activity: ActivityCount,
     pub ticker: Ticker,
     pub calls: Calls,
+    pub instances: Instances,
     pub reporter: Reporter,
     pub door: Door,
 }
@@ -369,8 +371,7 @@ async fn called(
     ledger.count(tenant.activity.begin());
     let permit = tenant.permits.turn(Instant::now()).await.map_err(no_turn)?;
     let (head, body) = request.into_parts();
-    let (body, overflow) =
-        RequestBody::new(body, options.max_body, Arc::clone(&ledger.request_bytes));
+    let body = RequestBody::new(body, options.max_body, Arc::clone(ledger));
     let body = match checks.filter(|_| options.schema.body.is_some()) {
         None => body.boxed_unsync(),
         Some(checks) => {
@@ -387,7 +388,7 @@ async fn called(
     };
     let method = head.method.clone();
     let request = Request::from_parts(head, body);
-    let answered = call::call(tenant, number, request, overflow, permit, Arc::clone(ledger)).await;
+    let answered = call::call(tenant, number, request, permit, Arc::clone(ledger)).await;
     let response = answered.map_err(|failure| failed(failure, options))?;
     let status = response.status().as_u16();
     let empty = method == Method::HEAD || matches!(status, 204 | 304);

@@ -5,12 +5,10 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::oneshot;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use crate::call::{Abandon, Ledger};
@@ -20,21 +18,13 @@ use crate::connection::Received;
 pub struct RequestBody {
     received: Received,
     most: u64,
-    taken: Arc<AtomicU64>,
-    /// Told once, when there is more than may be.
-    overflow: Option<oneshot::Sender<()>>,
+    ledger: Arc<Ledger>,
 }
 
 impl RequestBody {
-    /// The answer's second half resolves if the body turns out too large, and never otherwise
-    /// before the body is dropped.
-    pub fn new(
-        received: Received,
-        most: u64,
-        taken: Arc<AtomicU64>,
-    ) -> (Self, oneshot::Receiver<()>) {
-        let (overflow, overflown) = oneshot::channel();
-        (Self { received, most, taken, overflow: Some(overflow) }, overflown)
+    /// The ledger is told what comes, and if it turns out to be more than `most` bytes.
+    pub fn new(received: Received, most: u64, ledger: Arc<Ledger>) -> Self {
+        Self { received, most, ledger }
     }
 }
 
@@ -53,14 +43,11 @@ impl Body for RequestBody {
             Ok(frame) => frame,
             Err(error) => return Poll::Ready(Some(Err(Error::Hyper(error)))),
         };
-        if let Some(data) = frame.data_ref() {
-            let more = data.len() as u64;
-            if self.taken.fetch_add(more, Ordering::Relaxed) + more > self.most {
-                if let Some(overflow) = self.overflow.take() {
-                    let _ = overflow.send(());
-                }
-                return Poll::Ready(Some(Err(Error::HttpRequestBodySize(Some(self.most)))));
-            }
+        if let Some(data) = frame.data_ref()
+            && self.ledger.requested_bytes(data.len() as u64) > self.most
+        {
+            self.ledger.overflow();
+            return Poll::Ready(Some(Err(Error::HttpRequestBodySize(Some(self.most)))));
         }
         Poll::Ready(Some(Ok(frame)))
     }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -20,36 +20,56 @@ use crate::report::CallLog;
 /// Taken from a guest at once.
 const WRITE_MAX_BYTES: usize = 64 << 10;
 
-/// One stream of one call. Clones write to the same lines.
-#[derive(Clone)]
+/// Where an instance's lines go: to the log of the call that it serves, if it serves one. Clones
+/// are the same log.
+#[derive(Clone, Default)]
 pub struct GuestLog {
     writing: Arc<Mutex<Writing>>,
 }
 
+#[derive(Default)]
 struct Writing {
-    log: CallLog,
-    stream: LogStream,
-    lines: Lines,
+    log: Option<Arc<CallLog>>,
+    stdout: Lines,
+    stderr: Lines,
 }
 
 impl GuestLog {
-    pub fn new(log: CallLog, stream: LogStream) -> Self {
-        let writing = Writing { log, stream, lines: Lines::default() };
-        Self { writing: Arc::new(Mutex::new(writing)) }
+    pub fn begin(&self, log: Arc<CallLog>) {
+        self.lock().log = Some(log);
     }
 
-    fn take(&self, bytes: &[u8]) {
-        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Writing { log, stream, lines } = &mut *writing;
-        lines.take(bytes, |line| log.line(*stream, line));
+    /// Says the lines that are not ended, and nothing after that.
+    pub fn end(&self) {
+        let mut writing = self.lock();
+        let Writing { log, stdout, stderr } = &mut *writing;
+        if let Some(log) = log.take() {
+            stdout.end(|line| log.line(LogStream::Stdout, line));
+            stderr.end(|line| log.line(LogStream::Stderr, line));
+        }
+    }
+
+    pub fn stream(&self, stream: LogStream) -> GuestStream {
+        GuestStream { log: self.clone(), stream }
+    }
+
+    fn take(&self, stream: LogStream, bytes: &[u8]) {
+        let mut writing = self.lock();
+        let Writing { log: Some(log), stdout, stderr } = &mut *writing else { return };
+        let lines = if stream == LogStream::Stderr { stderr } else { stdout };
+        lines.take(bytes, |line| log.line(stream, line));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Writing {
-    fn drop(&mut self) {
-        let Self { log, stream, lines } = self;
-        lines.end(|line| log.line(*stream, line));
-    }
+/// Standard output or standard error. Clones write to the same lines.
+#[derive(Clone)]
+pub struct GuestStream {
+    log: GuestLog,
+    stream: LogStream,
 }
 
 #[derive(Default)]
@@ -90,13 +110,13 @@ fn text(line: &[u8]) -> String {
     text
 }
 
-impl IsTerminal for GuestLog {
+impl IsTerminal for GuestStream {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for GuestLog {
+impl StdoutStream for GuestStream {
     fn p2_stream(&self) -> Box<dyn OutputStream> {
         Box::new(self.clone())
     }
@@ -106,9 +126,9 @@ impl StdoutStream for GuestLog {
     }
 }
 
-impl OutputStream for GuestLog {
+impl OutputStream for GuestStream {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.take(&bytes);
+        self.log.take(self.stream, &bytes);
         Ok(())
     }
 
@@ -122,18 +142,18 @@ impl OutputStream for GuestLog {
 }
 
 #[wasmtime_wasi::async_trait]
-impl Pollable for GuestLog {
+impl Pollable for GuestStream {
     async fn ready(&mut self) {}
 }
 
-impl AsyncWrite for GuestLog {
+impl AsyncWrite for GuestStream {
     fn poll_write(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let taken = &bytes[..bytes.len().min(WRITE_MAX_BYTES)];
-        self.take(taken);
+        self.log.take(self.stream, taken);
         Poll::Ready(Ok(taken.len()))
     }
 
