@@ -16,6 +16,8 @@ mod generation;
 mod host;
 mod instance;
 mod limits;
+#[cfg(feature = "bench")]
+mod measure;
 mod report;
 mod route;
 mod serve;
@@ -30,6 +32,13 @@ const EXIT_REFUSED: u8 = 3;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
+    #[cfg(feature = "bench")]
+    if std::env::args().nth(1).as_deref() == Some("measure-call") {
+        return match measure::run(arguments.skip(1)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        };
+    }
     let started = match (arguments.next().as_deref(), arguments.next()) {
         (Some("zygote"), None) => zygote::run(),
         (Some("exec"), None) => zygote::exec(),

@@ -63,6 +63,12 @@ impl Reporter {
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes what there is and sends it nowhere.
+    #[cfg(feature = "bench")]
+    pub fn forget(&self) {
+        while self.queue().take().is_some() {}
+    }
+
     /// Sends batches for as long as it is polled.
     pub async fn keep_sending(&self, channel: &Channel) -> Result<(), SocketError> {
         loop {

@@ -61,7 +61,7 @@ impl From<SocketError> for ZygoteError {
 }
 
 impl Base {
-    fn new() -> Result<Self, ZygoteError> {
+    pub fn new() -> Result<Self, ZygoteError> {
         let engine = hearth_engine::engine(Purpose::Run).map_err(ZygoteError::Engine)?;
         let linker = hearth_engine::linker(&engine).map_err(ZygoteError::Engine)?;
         Ok(Self { engine, linker, preloaded: HashMap::new() })
