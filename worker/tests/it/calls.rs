@@ -45,20 +45,41 @@ fn every_toolchain_is_answered_and_preloaded_ones_too() {
     assert_eq!(worker.post("/three", "").text(), "hello /three from wasip3");
 }
 
-/// In a child of the zygote, with memory reset by what the kernel says is dirty: a wrong pagemap
-/// would let the second call see what the first one wrote.
+/// Memory is reset by what the kernel says is dirty, in a process that was forked: a wrong pagemap
+/// would let one call see what another wrote. Every fifth call ends itself deep in its stack.
 #[test]
 fn no_call_finds_what_another_wrote() {
     let release = Release::new(1, &[("/dirties", "dirties_memory", "{}")]);
     let mut zygote = Zygote::start();
     zygote.preload("dirties_memory");
-    for _ in 0..2 {
-        let worker = zygote.fork(&release, start(1)).accept();
-        let mut connection = worker.connect();
-        for _ in 0..200 {
-            assert_eq!(ask(&mut connection, &post("/dirties", "")).text(), "clean");
-        }
+    let forked = zygote.fork(&release, start(1)).accept();
+    let execed = exec(&release, start(1)).accept();
+    for worker in [forked, execed] {
+        let begins_at = worker.post("/dirties", "").header("x-begins-at").unwrap().to_owned();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut connection = worker.connect();
+                    for number in 0..2_500 {
+                        let exits = if number % 5 == 0 { "?exit=1" } else { "" };
+                        let request = post(&format!("/dirties{exits}"), "");
+                        let answer = ask(&mut connection, &request);
+                        assert_eq!(answer.text(), "clean");
+                        assert_eq!(answer.header("x-begins-at"), Some(&*begins_at));
+                    }
+                });
+            }
+        });
     }
+}
+
+#[test]
+fn workers_of_one_zygote_draw_different_numbers() {
+    let release = Release::new(1, &[("/one", "version_one", "{}")]);
+    let mut zygote = Zygote::start();
+    let id = |worker: Worker| worker.post("/one", "").header("x-request-id").unwrap().to_owned();
+    let ids = [(); 3].map(|()| id(zygote.fork(&release, start(1)).accept()));
+    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "{ids:?}");
 }
 
 #[test]

@@ -6,3 +6,4 @@ mod compile;
 mod handover;
 mod harness;
 mod life;
+mod reuse;
