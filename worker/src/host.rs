@@ -36,7 +36,8 @@ const RANDOM_MAX_BYTES: u64 = 64 << 10;
 pub const HOSTCALL_BYTES: usize = 16 << 20;
 
 /// What stands around an instance and knows nothing of it: clocks, random numbers, and where its
-/// log goes. Dear to make, so the next instance gets it.
+/// log goes. Dear to make, so the next instance gets it, and with it the seed of its insecure
+/// random numbers, which says nothing of the call before.
 pub struct Outside {
     wasi: WasiCtx,
     log: GuestLog,

@@ -86,6 +86,10 @@ impl Instances {
         }
     }
 
+    fn take_oldest(&self) -> Option<Instance> {
+        self.idle().instances.pop_front().map(|(_, instance)| instance)
+    }
+
     /// Those that are idle since then or longer.
     fn take_idle(&self, since: Instant) -> Vec<Instance> {
         let instances = &mut self.idle().instances;
@@ -164,19 +168,17 @@ impl Instance {
         log: &Arc<CallLog>,
     ) -> wasmtime::Result<Proxy> {
         let handler = &tenant.generation.handlers[self.function];
-        let made = handler.instantiate_async(&mut self.store).await;
-        let Err(error) = &made else { return made };
-        let idle = tenant.instances.take_idle(Instant::now());
-        if idle.is_empty() || !error.is::<PoolConcurrencyLimitError>() {
-            return made;
+        loop {
+            let made = handler.instantiate_async(&mut self.store).await;
+            let lacks_room =
+                made.as_ref().is_err_and(wasmtime::Error::is::<PoolConcurrencyLimitError>);
+            let idle = if lacks_room { tenant.instances.take_oldest() } else { None };
+            let Some(idle) = idle else { return made };
+            // A call goes before an instance that only could be called.
+            idle.end(tenant);
+            self.store = store(tenant, self.function);
+            self.begin(log);
         }
-        // A call goes before instances that only could be called.
-        for instance in idle {
-            instance.end(tenant);
-        }
-        self.store = store(tenant, self.function);
-        self.begin(log);
-        handler.instantiate_async(&mut self.store).await
     }
 
     /// Whether the guest asked for more memory in this call than it may have.
