@@ -17,7 +17,7 @@ use crate::build::{self, With, cargo, root, target};
 use crate::chores::Chores;
 
 const PROGRAMS: [&str; 3] = ["hearth", "hearth-worker", "hearth-compile"];
-const MEASURING: &str = "hearth-worker/plain-hyper";
+const MEASURING: &str = "hearth-worker/plain-hyper,hearth-worker/bench";
 /// Those that need it.
 const WITH_MEASURING: [&str; 2] = ["call", "gate"];
 /// Those that need Fastify, and its files.
