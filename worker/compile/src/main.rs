@@ -8,6 +8,8 @@
 
 mod inspect;
 mod options;
+#[cfg(test)]
+mod reuse;
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -33,11 +33,11 @@ pub struct Probe {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     requests: DeniedRequests,
-    limits: StoreLimits,
+    pub limits: StoreLimits,
 }
 
 impl Probe {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             table: ResourceTable::new(),
             wasi: WasiCtx::builder().allow_tcp(false).allow_udp(false).build(),

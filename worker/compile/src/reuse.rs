@@ -1,0 +1,177 @@
+//! Whether a component's instance can serve more than one call, which its author asked for and
+//! not every toolchain's can: two calls to one instance, in a throw-away store without rights.
+//!
+//! Only a head is asked of each call, whatever it says: without its rights a function may well
+//! answer that it failed.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hearth_engine::Handler;
+use http_body_util::{BodyExt, Full};
+use tokio::sync::oneshot;
+use wasmtime::{Engine, Store, Trap};
+use wasmtime_wasi_http::handler::Proxy;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
+
+use crate::options::Probe;
+
+const CALLS: [&str; 2] = ["first", "second"];
+/// For both together.
+const TIME: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "an instance of this component cannot serve more than one call, so the option `reuse` must be \
+     left out: of two calls to one instance, the {call} {problem}"
+)]
+pub struct Refusal {
+    call: &'static str,
+    problem: String,
+}
+
+type Called = wasmtime::Result<Result<(), String>>;
+
+/// Calls one instance twice, with `POST /` and an empty JSON object.
+pub fn probe(engine: &Engine, handler: &Handler<Probe>) -> Result<(), Refusal> {
+    let refused = |call, problem: String| Refusal { call, problem };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.map_err(|error| refused(CALLS[0], format!("failed: {error}")))?;
+
+    // A loop is stopped by the epoch, a wait by the timeout around it.
+    let (finished, wait) = mpsc::channel::<()>();
+    let ticking = engine.clone();
+    let watchdog = std::thread::spawn(move || {
+        let _ = wait.recv_timeout(TIME);
+        ticking.increment_epoch();
+    });
+    let mut store = Store::new(engine, Probe::new());
+    store.limiter(|probe| &mut probe.limits);
+    store.set_epoch_deadline(1);
+    let mut current = CALLS[0];
+    let calling = async {
+        let proxy = handler.instantiate_async(&mut store).await?;
+        for name in CALLS {
+            current = name;
+            if !answers(&mut store, &proxy).await? {
+                return Called::Ok(Err("gave no response".to_owned()));
+            }
+        }
+        Ok(Ok(()))
+    };
+    let called = runtime.block_on(async { tokio::time::timeout(TIME, calling).await });
+    drop(finished);
+    watchdog.join().expect("the watchdog only waits");
+    let late = "did not end within a second";
+    match called {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(problem))) => Err(refused(current, problem)),
+        Ok(Err(error)) if matches!(error.downcast_ref(), Some(Trap::Interrupt)) => {
+            Err(refused(current, late.to_owned()))
+        }
+        Ok(Err(error)) => Err(refused(current, format!("failed: {}", reason(&error)))),
+        Err(_) => Err(refused(current, late.to_owned())),
+    }
+}
+
+/// Whether one call makes a head and comes to its end.
+async fn answers(store: &mut Store<Probe>, proxy: &Proxy) -> wasmtime::Result<bool> {
+    match proxy {
+        Proxy::P2(proxy) => {
+            let (head, made) = oneshot::channel();
+            let request = store.data_mut().http().new_incoming_request(Scheme::Http, request()?)?;
+            let out = store.data_mut().http().new_response_outparam(head)?;
+            let answering = async {
+                let Ok(Ok(response)) = made.await else { return false };
+                forget(response.into_body()).await;
+                true
+            };
+            let handler = proxy.wasi_http_incoming_handler();
+            let (called, answered) =
+                tokio::join!(handler.call_handle(store, request, out), answering);
+            called.map(|()| answered)
+        }
+        Proxy::P3(service) => {
+            let view = store.data_mut().http();
+            let (request, sent) = p3::Request::from_http(view.hooks, request()?);
+            let answering = async |accessor: &wasmtime::component::Accessor<Probe>| {
+                let Ok(response) = service.handle(accessor, request).await? else {
+                    return wasmtime::Result::Ok(false);
+                };
+                let response = accessor.with(|store| response.into_http(store, sent))?;
+                forget(response.into_body()).await;
+                Ok(true)
+            };
+            store.run_concurrent(answering).await?
+        }
+    }
+}
+
+fn request() -> wasmtime::Result<http::Request<WasiBody>> {
+    let body = Full::new(Bytes::from_static(b"{}")).map_err(|never| match never {});
+    let request = http::Request::post("/")
+        .header(http::header::HOST, "localhost")
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .header(http::header::CONTENT_LENGTH, 2)
+        .body(body.boxed_unsync())?;
+    Ok(request)
+}
+
+/// Reads a body to its end, so that its guest gets to its own.
+async fn forget(mut body: WasiBody) {
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
+fn reason(error: &wasmtime::Error) -> String {
+    match error.downcast_ref::<Trap>() {
+        Some(trap) => trap.to_string(),
+        None => error.root_cause().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_engine::Purpose;
+    use std::fs::File;
+    use std::io::Write;
+    use std::path::Path;
+
+    /// What is said of a guest of `functions/testing`; `cargo xtask test` builds them first.
+    fn probed(guest: &str) -> Result<(), String> {
+        let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/wasm32-wasip2");
+        let module = guests.join(format!("release/{guest}.wasm"));
+        let module = std::fs::read(&module).unwrap_or_else(|_| panic!("{guest} is not built"));
+        let compiler = hearth_engine::engine(Purpose::Compile).unwrap();
+        let mut artifact = tempfile::NamedTempFile::new().unwrap();
+        artifact.write_all(&compiler.precompile_component(&module).unwrap()).unwrap();
+        let engine = hearth_engine::engine(Purpose::Run).unwrap();
+        let component =
+            hearth_engine::load(&engine, &File::open(artifact.path()).unwrap()).unwrap();
+        let linker = hearth_engine::linker(&engine).unwrap();
+        let handler = hearth_engine::prepare(&linker, &component).unwrap();
+        probe(&engine, &handler).map_err(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn what_answers_twice_can_be_reused() {
+        for guest in ["version_one", "wstd_hello", "wasip3_hello", "prints"] {
+            assert_eq!(probed(guest), Ok(()), "{guest}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_is_refused_with_what_went_wrong() {
+        for (guest, said) in [
+            ("traps", "the first failed: wasm"),
+            ("no_response", "the first gave no response"),
+            ("loops", "the first did not end within a second"),
+        ] {
+            let refused = probed(guest).unwrap_err();
+            assert!(refused.contains("the option `reuse` must be left out"), "{refused}");
+            assert!(refused.contains(said), "{refused}");
+        }
+    }
+}
