@@ -125,7 +125,7 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
             activity: ActivityCount::new(),
             calls: Calls::default(),
             instances: Instances::default(),
-            reporter: Reporter::new(),
+            reporter: Reporter::new(limits.log_bytes_per_second),
             door: Door::new(),
         });
         let channel = Channel::new(control).map_err(SocketError::from)?;

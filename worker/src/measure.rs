@@ -26,6 +26,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -39,6 +40,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 
 use crate::call::{self, Calls, Ledger};
+use crate::check;
 use crate::connection::{self, Arrival, Drain};
 use crate::door::Door;
 use crate::generation;
@@ -154,6 +156,7 @@ fn tenant(base: &Base, release: &OwnedFd, reuse: u32) -> anyhow::Result<Arc<Tena
     for function in &mut generation.manifest.functions {
         function.options.reuse = reuse;
     }
+    let limits = generation.manifest.limits;
     Ok(Arc::new(Tenant {
         name: start.tenant,
         trusted: vec![],
@@ -162,11 +165,13 @@ fn tenant(base: &Base, release: &OwnedFd, reuse: u32) -> anyhow::Result<Arc<Tena
         engine: base.engine.clone(),
         generation,
         grants: watch::Sender::new(Arc::new(Grants::new())).subscribe(),
-        permits: Permits::new(),
+        permits: Permits::new(&limits, Instant::now()),
+        room: check::Room::new(),
+        connections: AtomicUsize::new(0),
         activity: ActivityCount::new(),
         calls: Calls::default(),
         instances: Instances::default(),
-        reporter: Reporter::new(),
+        reporter: Reporter::new(limits.log_bytes_per_second),
         door: Door::new(),
     }))
 }
@@ -186,7 +191,7 @@ async fn whole(tenant: &Arc<Tenant>, number: usize, body: &str) -> anyhow::Resul
     let ledger = Ledger::new(log(tenant, number), &Method::POST, Instant::now(), None);
     let ledger = Arc::new(ledger);
     ledger.count(tenant.activity.begin());
-    let Ok(permit) = tenant.permits.turn().await else { bail!("there is no turn") };
+    let Ok(permit) = tenant.permits.turn(Instant::now()).await else { bail!("there is no turn") };
     let sent = Full::new(Bytes::copy_from_slice(body.as_bytes()));
     let request = Request::post(path)
         .header("host", "demo")

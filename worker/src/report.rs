@@ -15,8 +15,7 @@ use tokio::sync::Notify;
 /// A batch is sent when it is this old or this large.
 const AGE_MAX: Duration = Duration::from_millis(100);
 const BATCH_BYTES: usize = 32 << 10;
-/// Lines of all guests together, and what may come at once.
-const LINES_BYTES_PER_SECOND: u64 = 1 << 20;
+/// What of it waits at once.
 const QUEUE_BYTES: usize = 1 << 20;
 const CALLS_MAX: usize = 2_048;
 /// What a line or a record takes besides its texts.
@@ -34,8 +33,9 @@ struct Shared {
 }
 
 impl Reporter {
-    pub fn new() -> Self {
-        let queue = Mutex::new(Queue::new(Instant::now()));
+    /// Lines are taken at so many bytes a second, of all guests together.
+    pub fn new(bytes_per_second: u64) -> Self {
+        let queue = Mutex::new(Queue::new(bytes_per_second, Instant::now()));
         Self { shared: Arc::new(Shared { queue, filled: Notify::new() }) }
     }
 
@@ -129,19 +129,21 @@ struct Queue {
     bytes: usize,
     lines_dropped: u64,
     calls_dropped: u64,
+    bytes_per_second: u64,
     allowance: u64,
     refilled: Instant,
 }
 
 impl Queue {
-    fn new(now: Instant) -> Self {
+    fn new(bytes_per_second: u64, now: Instant) -> Self {
         Self {
             lines: Vec::new(),
             calls: Vec::new(),
             bytes: 0,
             lines_dropped: 0,
             calls_dropped: 0,
-            allowance: LINES_BYTES_PER_SECOND,
+            bytes_per_second,
+            allowance: bytes_per_second,
             refilled: now,
         }
     }
@@ -149,8 +151,8 @@ impl Queue {
     fn line(&mut self, line: LogLine, now: Instant) {
         let micros = now.saturating_duration_since(self.refilled).as_micros();
         let earned =
-            u64::try_from(micros).unwrap_or(u64::MAX).saturating_mul(LINES_BYTES_PER_SECOND);
-        self.allowance = (self.allowance + earned / 1_000_000).min(LINES_BYTES_PER_SECOND);
+            u64::try_from(micros).unwrap_or(u64::MAX).saturating_mul(self.bytes_per_second);
+        self.allowance = (self.allowance + earned / 1_000_000).min(self.bytes_per_second);
         self.refilled = now;
         let size = line_bytes(&line);
         if self.bytes + size > QUEUE_BYTES || self.allowance < size as u64 {
@@ -207,6 +209,8 @@ mod tests {
     use hearth_wire::limits::LOG_LINE_MAX_BYTES;
     use hearth_wire::{FRAME_MAX, Outcome};
 
+    const RATE: u64 = 1 << 20;
+
     fn line(text: String) -> LogLine {
         LogLine {
             time_ms: 0,
@@ -237,7 +241,7 @@ mod tests {
     #[test]
     fn a_batch_fits_its_frame_and_nothing_is_lost_within_the_bounds() {
         let now = Instant::now();
-        let mut queue = Queue::new(now);
+        let mut queue = Queue::new(RATE, now);
         for _ in 0..100 {
             queue.line(line("x".repeat(LOG_LINE_MAX_BYTES)), now);
             queue.call(call());
@@ -257,7 +261,7 @@ mod tests {
     #[test]
     fn a_flood_is_dropped_counted_and_over_after_a_while() {
         let now = Instant::now();
-        let mut queue = Queue::new(now);
+        let mut queue = Queue::new(RATE, now);
         for _ in 0..1_000 {
             queue.line(line("x".repeat(4 << 10)), now);
         }
@@ -268,7 +272,7 @@ mod tests {
             dropped += report.lines_dropped;
         }
         assert_eq!(taken as u64 + dropped, 1_000);
-        assert!(taken as u64 * (4 << 10) <= LINES_BYTES_PER_SECOND, "{taken}");
+        assert!(taken as u64 * (4 << 10) <= RATE, "{taken}");
         queue.line(line("again".to_owned()), now + Duration::from_millis(10));
         assert_eq!(queue.take().map(|report| report.lines.len()), Some(1));
         assert_eq!(queue.take(), None);
@@ -276,7 +280,7 @@ mod tests {
 
     #[test]
     fn records_have_a_bound_of_their_own() {
-        let mut queue = Queue::new(Instant::now());
+        let mut queue = Queue::new(RATE, Instant::now());
         for _ in 0..CALLS_MAX + 3 {
             queue.call(call());
         }

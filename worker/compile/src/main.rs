@@ -8,7 +8,6 @@
 
 mod inspect;
 mod options;
-#[cfg(test)]
 mod reuse;
 
 use std::fs::File;
@@ -136,11 +135,18 @@ fn compile(module: File, artifact: &File, declared: &File) -> Result<CompileRepl
     Ok(CompileReply::Compiled { kind, imports, artifact_bytes })
 }
 
-fn check(options: File, _artifact: &File) -> Result<CompileReply, Failure> {
+fn check(options: File, artifact: &File) -> Result<CompileReply, Failure> {
     let mut json = Vec::new();
     options.take(CHECKED_OPTIONS_MAX_BYTES).read_to_end(&mut json)?;
     let options: Options = serde_json::from_slice(&json).context("the options do not parse")?;
     Checks::compile(&options.schema).map_err(|error| Failure::Refused(error.to_string()))?;
+    if options.reuse > 1 {
+        let runner = hearth_engine::engine(Purpose::Run).map_err(anyhow::Error::from)?;
+        let component = hearth_engine::load(&runner, artifact)?;
+        let linker = hearth_engine::linker(&runner).map_err(anyhow::Error::from)?;
+        let handler = hearth_engine::prepare(&linker, &component)?;
+        reuse::probe(&runner, &handler).map_err(|refusal| Failure::Refused(refusal.to_string()))?;
+    }
     Ok(CompileReply::Checked)
 }
 
