@@ -27,9 +27,6 @@ use std::process::ExitCode;
 
 use control::End;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// This generation cannot be served; the reason has been told.
 const EXIT_REFUSED: u8 = 3;
 
