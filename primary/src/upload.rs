@@ -269,6 +269,8 @@ impl Uploads {
         body: Body,
         by: &str,
     ) -> Result<Uploaded, UploadError> {
+        // Its limits may be others than when the caller last saw it.
+        let tenant = &self.store.tenant_by_id(tenant.id).await?.ok_or(UploadError::NoTenant)?;
         let _arriving = self.releases.arriving().await;
         let chunks = body.into_data_stream();
         let limits = tenant.limits();

@@ -33,6 +33,9 @@ use crate::limits::{Counted, Permit};
 use crate::report::CallLog;
 use crate::serve::Tenant;
 
+/// Of an answer's head. With what the platform adds it is what the gateway takes.
+const FIELDS_MAX: usize = 90;
+
 /// Why there is no answer of the function's.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -145,6 +148,13 @@ impl Ledger {
     /// What was known of the end before is not what came of it.
     pub fn fail(&self, outcome: Outcome) {
         self.progress().outcome = Some(outcome);
+    }
+
+    /// The guest's body ended before the length that its head told.
+    pub fn falls_short(&self, missing: u64) {
+        self.fail(Outcome::Trapped);
+        let reason = format!("the answer ended {missing} bytes before its content-length");
+        self.log.line(LogStream::Host, reason);
     }
 
     /// Why a call that has failed did.
@@ -372,6 +382,11 @@ pub async fn call(
         // Nobody reads this body, and a guest must not fail for that.
         while let Some(Ok(_)) = body.frame().await {}
         abandon.disarm();
+    }
+    if head.headers.len() > FIELDS_MAX {
+        abandon.ledger.end(Outcome::NoResponse);
+        let said = format!("an answer with more than {FIELDS_MAX} header fields");
+        return Err(Failure::NoResponse(Some(said)));
     }
     let length = head.headers.get(http::header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse().ok());

@@ -5,16 +5,17 @@
 //! ones are free; the rest take turns.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use hearth_schema::Checks;
+use hearth_schema::{Checks, Extent};
 use hearth_wire::limits::CHECKED_BODY_MAX_BYTES;
 use hearth_wire::{Answers, Code, Problem, Violation};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::serve::Refusal;
 
@@ -22,17 +23,28 @@ use crate::serve::Refusal;
 const SMALL_BYTES: u64 = 64 << 10;
 /// Checked beside the other calls' work and not before it.
 const LONG_BYTES: usize = 256 << 10;
+/// Of a check beside the others. Nothing can stop it but the worker's end.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Of them at once.
+pub const THREADS: usize = 4;
 
 /// The room for bodies that are being checked, each way.
 pub struct Room {
     requests: Arc<Semaphore>,
     answers: Arc<Semaphore>,
+    stuck: Notify,
 }
 
 impl Room {
     pub fn new() -> Self {
         let room = || Arc::new(Semaphore::new(kib(CHECKED_BODY_MAX_BYTES) as usize));
-        Self { requests: room(), answers: room() }
+        Self { requests: room(), answers: room(), stuck: Notify::new() }
+    }
+
+    /// Resolves when a check has not come to its end in time: a schema that leads back to itself
+    /// and a value that was made for it can take for ever.
+    pub async fn stuck(&self) {
+        self.stuck.notified().await;
     }
 
     pub fn requests(&self) -> &Arc<Semaphore> {
@@ -122,13 +134,26 @@ where
 }
 
 /// A request's body. Where a method has none as a rule, none is fine.
-pub async fn request(checks: &Arc<Checks>, method: &Method, body: &Bytes) -> Result<(), Refusal> {
+pub async fn request(
+    room: &Room,
+    checks: &Arc<Checks>,
+    method: &Method,
+    body: &Bytes,
+) -> Result<(), Refusal> {
     let rare = !matches!(*method, Method::POST | Method::PUT | Method::PATCH);
     if rare && body.is_empty() {
         return Ok(());
     }
-    let found = beside(checks, body, |checks, body| checks.body(body)).await;
-    found.map_err(|errors| violation("body", errors))
+    match beside(room, checks, body, |checks, body| checks.body(body)).await {
+        Ok(found) => found.map_err(|errors| violation("body", errors)),
+        Err(Stuck) => {
+            let detail = format!(
+                "the body could not be checked against its schema within {} s",
+                DEADLINE.as_secs()
+            );
+            Err(Refusal::new(Code::Timeout, detail))
+        }
+    }
 }
 
 pub fn head(checks: &Checks, query: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -143,25 +168,46 @@ fn violation(of: &str, errors: Vec<Violation>) -> Refusal {
 }
 
 /// An answer's body. What is wrong is for the function's log.
-pub async fn answer(checks: &Arc<Checks>, answers: Answers, body: &Bytes) -> Result<(), String> {
-    let found = beside(checks, body, move |checks, body| checks.response(answers, body)).await;
-    found.map_err(|(pointer, message)| {
-        let schema = String::from(answers);
-        format!("the answer breaks `schema.response.{schema}` at {pointer:?}: {message}")
-    })
+pub async fn answer(
+    room: &Room,
+    checks: &Arc<Checks>,
+    answers: Answers,
+    body: &Bytes,
+) -> Result<(), String> {
+    let schema = String::from(answers);
+    match beside(room, checks, body, move |checks, body| checks.response(answers, body)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err((pointer, message))) => {
+            Err(format!("the answer breaks `schema.response.{schema}` at {pointer:?}: {message}"))
+        }
+        Err(Stuck) => Err(format!(
+            "the answer could not be checked against `schema.response.{schema}` within {} s",
+            DEADLINE.as_secs()
+        )),
+    }
 }
 
+struct Stuck;
+
+/// A check that may be long is not done on the thread that serves everybody.
 async fn beside<T: Send + 'static>(
+    room: &Room,
     checks: &Arc<Checks>,
     body: &Bytes,
     check: impl FnOnce(&Checks, &[u8]) -> T + Send + 'static,
-) -> T {
-    if body.len() < LONG_BYTES {
-        return check(checks, body);
+) -> Result<T, Stuck> {
+    if body.len() < LONG_BYTES && checks.extent() == Extent::Plain {
+        return Ok(check(checks, body));
     }
     let (checks, body) = (Arc::clone(checks), body.clone());
-    let checked = tokio::task::spawn_blocking(move || check(&checks, &body)).await;
-    checked.expect("a check does not panic, and the runtime outlives it")
+    let checking = tokio::task::spawn_blocking(move || check(&checks, &body));
+    match tokio::time::timeout(DEADLINE, checking).await {
+        Ok(checked) => Ok(checked.expect("a check does not panic, and the runtime outlives it")),
+        Err(_) => {
+            room.stuck.notify_one();
+            Err(Stuck)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -210,7 +256,11 @@ mod tests {
     }
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+            .block_on(future)
     }
 
     #[test]
@@ -259,6 +309,7 @@ mod tests {
             let schemas = serde_json::json!({"body": {"type": "object"}});
             let schemas = hearth_wire::Schemas::from_value(schemas).unwrap();
             let checks = Arc::new(Checks::compile(&schemas).unwrap());
+            let room = Room::new();
             let code = |checked: Result<(), Refusal>| checked.err().map(|refusal| refusal.code());
             let violation = Some(Code::SchemaViolation);
             for (method, body, expected) in [
@@ -267,11 +318,11 @@ mod tests {
                 (Method::GET, "1", violation),
                 (Method::POST, "{}", None),
             ] {
-                let checked = request(&checks, &method, &Bytes::from(body)).await;
+                let checked = request(&room, &checks, &method, &Bytes::from(body)).await;
                 assert_eq!(code(checked), expected, "{method} {body:?}");
             }
             let large = Bytes::from(vec![b' '; LONG_BYTES]);
-            assert_eq!(code(request(&checks, &Method::POST, &large).await), violation);
+            assert_eq!(code(request(&room, &checks, &Method::POST, &large).await), violation);
         });
     }
 }

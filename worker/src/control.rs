@@ -68,6 +68,8 @@ pub enum WorkerError {
     Runtime(#[source] io::Error),
     #[error("a socket cannot be taken")]
     Sockets(#[source] io::Error),
+    #[error("a check against a schema did not come to its end")]
+    Stuck,
 }
 
 impl From<SocketError> for WorkerError {
@@ -78,6 +80,9 @@ impl From<SocketError> for WorkerError {
         }
     }
 }
+
+/// From a check that is stuck to the end of its worker.
+const STUCK_GRACE: Duration = Duration::from_millis(200);
 
 /// Serves one generation of one tenant, to the end.
 pub fn run(inherited: Inherited) -> Result<End, WorkerError> {
@@ -106,10 +111,13 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
         }
     };
     drop(release);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(check::THREADS)
+        .build();
     let runtime = runtime.map_err(WorkerError::Runtime)?;
     let limits = generation.manifest.limits;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let (grants, seen) = watch::channel(Arc::new(Grants::new()));
         let tenant = Arc::new(Tenant {
             name: start.tenant.clone(),
@@ -158,7 +166,10 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
             let _ = tokio::time::timeout(FAREWELL, tenant.reporter.send_all(&channel)).await;
         }
         Ok(End::Done)
-    })
+    });
+    // A check that is stuck is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 /// What can fail because of the generation, with its reason for the primary.
@@ -351,6 +362,11 @@ impl Driver<'_> {
                 () = self.tenant.permits.thinned(), if !self.arriving.is_empty() => {}
                 Some(_) = self.links.join_next() => {}
                 Some(_) = self.doors.join_next() => {}
+                () = self.tenant.room.stuck() => {
+                    // Whoever waited for it is told first.
+                    tokio::time::sleep(STUCK_GRACE).await;
+                    return Err(WorkerError::Stuck);
+                }
                 () = self.tenant.door.wanted() => {
                     self.channel.send(&FromWorker::WantDoor, &[]).await?;
                 }

@@ -29,6 +29,7 @@ use http_body_util::{BodyExt, Full};
 use ipnet::IpNet;
 use tokio::sync::watch;
 use wasmtime::Engine;
+use wasmtime_wasi_http::Error as BodyError;
 
 use crate::builtin;
 use crate::call::{self, Calls, Failure, Ledger};
@@ -377,12 +378,14 @@ async fn called(
         Some(checks) => {
             let held = check::hold(body, &head.headers, options.max_body, tenant.room.requests());
             let held = held.await.map_err(|error| match error {
-                HoldError::TooLarge => too_large(options.max_body),
+                HoldError::TooLarge | HoldError::Body(BodyError::HttpRequestBodySize(_)) => {
+                    too_large(options.max_body)
+                }
                 HoldError::Body(_) => {
                     Refusal::new(Code::BadRequest, "the body ended before it was complete")
                 }
             })?;
-            check::request(checks, &head.method, &held.bytes).await?;
+            check::request(&tenant.room, checks, &head.method, &held.bytes).await?;
             held.into_body().boxed_unsync()
         }
     };
@@ -412,7 +415,7 @@ async fn checked(
     let (mut head, body) = response.into_parts();
     let most = CHECKED_BODY_MAX_BYTES;
     let broken = match check::hold(body, &head.headers, most, tenant.room.answers()).await {
-        Ok(held) => match check::answer(checks, answers, &held.bytes).await {
+        Ok(held) => match check::answer(&tenant.room, checks, answers, &held.bytes).await {
             Ok(()) => {
                 head.headers.insert(CONTENT_LENGTH, held.bytes.len().into());
                 let body = held.into_body::<BoxError>();

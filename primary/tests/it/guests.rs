@@ -17,20 +17,33 @@ macro_rules! guests {
 
 guests! {
     answers
+    answers_twice
+    answers_with
+    asks_random
     big_response
     calls_out
+    counts
     declares_options
+    declares_schemas
     dirties_memory
     eats_memory
     echo
+    ends_early
+    fills_memory
+    hoards
     imports_blobs
     loops
+    misstates_length
     no_response
     prints
+    prints_on
     reads_env
+    recurses
     repeats_one
     repeats_two
+    sends_on
     slow
+    spins
     streams
     traps
     version_one

@@ -13,6 +13,8 @@ use crate::{Found, SchemaError, validator, violations};
 
 /// Steps from reference to reference before a type is taken for unknown.
 const REFERENCES_MAX: usize = 8;
+/// And from a schema to what it is made of.
+const NESTED_MAX: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct Fields {
@@ -33,7 +35,7 @@ struct Wanted {
 
 impl Fields {
     pub(crate) fn of_query(place: &str, schema: Value) -> Result<Self, SchemaError> {
-        let properties = schema.get("properties").and_then(Value::as_object);
+        let properties = follow(&schema, &schema).get("properties").and_then(Value::as_object);
         let properties = properties.into_iter().flatten();
         let properties =
             properties.map(|(name, property)| (name.clone(), wanted(&schema, property))).collect();
@@ -98,18 +100,33 @@ fn decoded(text: &str) -> String {
 }
 
 fn wanted(root: &Value, property: &Value) -> Wanted {
-    let property = follow(root, property);
-    let mut wanted = types(property);
+    let mut wanted = Wanted::default();
+    types(root, property, &mut wanted, NESTED_MAX);
     if wanted.list
-        && let Some(items) = property.get("items")
+        && let Some(items) = follow(root, property).get("items")
     {
-        wanted = Wanted { list: true, ..types(follow(root, items)) };
+        wanted = Wanted { list: true, ..Wanted::default() };
+        types(root, items, &mut wanted, NESTED_MAX);
     }
     wanted
 }
 
-fn types(schema: &Value) -> Wanted {
-    let mut wanted = Wanted::default();
+/// What a schema says of types: by name, by the values that it lists, and by what it is made of.
+fn types(root: &Value, schema: &Value, wanted: &mut Wanted, nested: usize) {
+    let schema = follow(root, schema);
+    for value in schema.get("enum").and_then(Value::as_array).into_iter().flatten() {
+        of_value(value, wanted);
+    }
+    if let Some(value) = schema.get("const") {
+        of_value(value, wanted);
+    }
+    if nested > 0 {
+        for parts in ["allOf", "anyOf", "oneOf"] {
+            for part in schema.get(parts).and_then(Value::as_array).into_iter().flatten() {
+                types(root, part, wanted, nested - 1);
+            }
+        }
+    }
     let mut add = |name: &Value| match name.as_str() {
         Some("array") => wanted.list = true,
         Some("number" | "integer") => wanted.number = true,
@@ -123,7 +140,17 @@ fn types(schema: &Value) -> Wanted {
         Some(name) => add(name),
         None => {}
     }
-    wanted
+}
+
+fn of_value(value: &Value, wanted: &mut Wanted) {
+    match value {
+        Value::Null => wanted.null = true,
+        Value::Bool(_) => wanted.boolean = true,
+        Value::Number(_) => wanted.number = true,
+        Value::String(_) => wanted.string = true,
+        Value::Array(_) => wanted.list = true,
+        Value::Object(_) => {}
+    }
 }
 
 /// Where `$ref`s within the schema lead.
@@ -204,6 +231,30 @@ mod tests {
         ] {
             assert_eq!(check(query), [pointer], "{query}");
         }
+    }
+
+    #[test]
+    fn a_type_is_found_where_the_schema_says_it() {
+        let property = |property: Value| {
+            let schema = json!({"$ref": "#/$defs/all", "$defs": {
+                "all": {"properties": {"a": property}},
+                "five": {"const": 5},
+            }});
+            pointers(Fields::of_query("querystring", schema).unwrap().check_query("a=5"))
+        };
+        for fine in [
+            json!({"enum": [5, 10]}),
+            json!({"const": 5}),
+            json!({"$ref": "#/$defs/five"}),
+            json!({"anyOf": [{"type": "integer"}, {"const": "all"}]}),
+            json!({"allOf": [{"type": "integer"}, {"maximum": 5}]}),
+            json!({"type": "array", "items": {"enum": [5]}}),
+            json!({"type": "string"}),
+            json!(true),
+        ] {
+            assert_eq!(property(fine.clone()), Vec::<String>::new(), "{fine}");
+        }
+        assert_eq!(property(json!({"enum": [6]})), ["/a"]);
     }
 
     #[test]

@@ -5,8 +5,10 @@
 //! that look around or back are refused. Nothing is fetched: a schema refers to itself or to
 //! the drafts' own. `format` is an annotation, as the draft has it.
 //!
-//! Owns no body and no answer: how much is read, and what a violation comes to, is its caller's.
+//! Owns no body and no answer: how much is read, how long a check may take, and what a violation
+//! comes to, is its caller's.
 
+mod extent;
 mod fields;
 
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use http::HeaderMap;
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 
+pub use extent::Extent;
 use fields::Fields;
 
 /// Told of one request.
@@ -51,24 +54,44 @@ pub struct Checks {
     querystring: Option<Fields>,
     headers: Option<Fields>,
     response: BTreeMap<Answers, Validator>,
+    /// The largest of all of them.
+    extent: Extent,
 }
 
 impl Checks {
     pub fn compile(schemas: &Schemas) -> Result<Self, SchemaError> {
         let Schemas { body, querystring, headers, response } = schemas;
-        let validator = |place: &str, schema: &Schema| validator(place, parse(place, schema)?);
-        let query = |schema| Fields::of_query("querystring", parse("querystring", schema)?);
-        let fields = |schema| Fields::of_headers("headers", parse("headers", schema)?);
-        let response = response.iter().map(|(answers, schema)| {
+        let mut checks = Self::default();
+        let mut parsed = |place: &str, schema: &Schema| {
+            let schema = parse(place, schema)?;
+            let extent = Extent::of(&schema).map_err(|refused| SchemaError {
+                place: place.to_owned(),
+                reason: refused.to_string(),
+            })?;
+            checks.extent = checks.extent.max(extent);
+            Ok(schema)
+        };
+        if let Some(schema) = body {
+            checks.body = Some(validator("body", parsed("body", schema)?)?);
+        }
+        if let Some(schema) = querystring {
+            let schema = parsed("querystring", schema)?;
+            checks.querystring = Some(Fields::of_query("querystring", schema)?);
+        }
+        if let Some(schema) = headers {
+            let schema = parsed("headers", schema)?;
+            checks.headers = Some(Fields::of_headers("headers", schema)?);
+        }
+        for (answers, schema) in response {
             let place = format!("response.{}", String::from(*answers));
-            Ok((*answers, validator(&place, schema)?))
-        });
-        Ok(Self {
-            body: body.as_ref().map(|schema| validator("body", schema)).transpose()?,
-            querystring: querystring.as_ref().map(query).transpose()?,
-            headers: headers.as_ref().map(fields).transpose()?,
-            response: response.collect::<Result<_, _>>()?,
-        })
+            let schema = parsed(&place, schema)?;
+            checks.response.insert(*answers, validator(&place, schema)?);
+        }
+        Ok(checks)
+    }
+
+    pub fn extent(&self) -> Extent {
+        self.extent
     }
 
     /// A body of no bytes is `null`.

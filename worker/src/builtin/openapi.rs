@@ -10,6 +10,9 @@ use serde_json::{Map, Value, json};
 
 /// Values, not schemas: a `$ref` in them is the author's own.
 const LITERAL: [&str; 4] = ["const", "enum", "default", "examples"];
+/// Objects of schemas by names that are the author's own.
+const NAMED: [&str; 5] =
+    ["$defs", "definitions", "properties", "patternProperties", "dependentSchemas"];
 
 pub fn document(manifest: &Manifest) -> Value {
     let mut document = Document { paths: Map::new(), schemas: Map::new() };
@@ -220,6 +223,9 @@ fn relocate(value: &mut Value, root: &str) {
                             *to = format!("{root}{rest}");
                         }
                     }
+                    Value::Object(named) if NAMED.contains(&key.as_str()) => {
+                        named.values_mut().for_each(|schema| relocate(schema, root));
+                    }
                     _ if LITERAL.contains(&key.as_str()) => {}
                     value => relocate(value, root),
                 }
@@ -292,6 +298,12 @@ mod tests {
         );
         let answer = lead(&post["responses"]["2XX"]["content"]["application/json"]["schema"]);
         assert_eq!(answer["$ref"], "#/$defs/out");
+        let mut named =
+            json!({"properties": {"default": {"$ref": "#/$defs/a"}}, "default": {"$ref": "#"}});
+        relocate(&mut named, "#/x");
+        let moved =
+            json!({"properties": {"default": {"$ref": "#/x/$defs/a"}}, "default": {"$ref": "#"}});
+        assert_eq!(named, moved);
         lead(&post["responses"]["400"]["content"][PROBLEM_JSON]["schema"]);
     }
 }

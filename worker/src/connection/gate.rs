@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use hearth_wire::limits::{HEAD_DEADLINE, SILENCE_MAX};
+use hearth_wire::limits::{HEAD_DEADLINE, HEAD_MAX_BYTES, READ_MAX_BYTES, SILENCE_MAX};
 
 /// For the last bytes of a connection that is being closed.
 pub const FINISH_DEADLINE: Duration = Duration::from_secs(10);
@@ -124,6 +124,8 @@ pub struct Gate {
     since: Instant,
     /// When the first byte of a head came that is not complete yet.
     head_began: Option<Instant>,
+    /// Bytes that were read since the last exchange: of a head, and what came with it.
+    head_bytes: usize,
     /// Whether the request's body has not come whole.
     body_left: bool,
     /// Whether the service waits for more of it.
@@ -150,6 +152,7 @@ impl Gate {
             phase: Phase::Never,
             since,
             head_began: head_began.then_some(since),
+            head_bytes: 0,
             body_left: false,
             body_wanted: false,
             continue_owed: false,
@@ -188,7 +191,17 @@ impl Gate {
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.head_began = None;
+        self.head_bytes = 0;
         self.flushed = false;
+    }
+
+    /// How much may be read at once: of a head no more than it may have, so that hyper has at
+    /// most that before it refuses it.
+    pub fn room(&self) -> usize {
+        match self.in_exchange() {
+            true => READ_MAX_BYTES,
+            false => HEAD_MAX_BYTES.saturating_sub(self.head_bytes).clamp(1, READ_MAX_BYTES),
+        }
     }
 
     pub fn flushed(&mut self) {
@@ -269,6 +282,7 @@ impl Gate {
             self.incoming.moved(bytes, Instant::now);
         } else {
             self.head_began.get_or_insert_with(Instant::now);
+            self.head_bytes += bytes;
         }
     }
 

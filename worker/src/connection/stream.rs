@@ -67,7 +67,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
             Reading::No => return Poll::Pending,
         }
         if !this.unread.is_empty() {
-            let bytes = this.unread.len().min(into.remaining());
+            let bytes = this.unread.len().min(into.remaining()).min(gate.room());
             into.put_slice(&this.unread[..bytes]);
             this.unread.advance(bytes);
             gate.read(bytes);
@@ -75,7 +75,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
         }
         // So that what hyper has read and not parsed is bounded and fits into one message.
         let mut bytes = [MaybeUninit::uninit(); READ_MAX_BYTES];
-        let most = into.remaining().min(READ_MAX_BYTES);
+        let most = into.remaining().min(gate.room());
         let mut buffer = ReadBuf::uninit(&mut bytes[..most]);
         match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => {

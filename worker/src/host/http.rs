@@ -75,7 +75,9 @@ pub struct ResponseBody {
     inner: WasiBody,
     /// What is left of a body whose length was told: its end is not asked for then.
     left: Option<u64>,
-    let_out: bool,
+    /// It is broken; what came before is let out first, so that the caller sees how far the
+    /// function came.
+    broken: bool,
     abandon: Abandon,
 }
 
@@ -84,7 +86,7 @@ impl ResponseBody {
         if length == Some(0) {
             abandon.disarm();
         }
-        Self { inner, left: length, let_out: false, abandon }
+        Self { inner, left: length, broken: false, abandon }
     }
 
     fn ledger(&self) -> &Ledger {
@@ -100,6 +102,9 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenAnswer>>> {
+        if self.broken {
+            return Poll::Ready(Some(Err(BrokenAnswer::Failed)));
+        }
         match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -117,16 +122,17 @@ impl Body for ResponseBody {
                 self.abandon.disarm();
                 Poll::Ready(Some(Err(BrokenAnswer::Guest(error))))
             }
-            // A store that is dropped ends its bodies as if they were complete. What came before
-            // is let out first, so that the caller sees how far the function came.
-            None if self.ledger().has_failed() => {
-                if std::mem::replace(&mut self.let_out, true) {
-                    return Poll::Ready(Some(Err(BrokenAnswer::Failed)));
-                }
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
             None => {
+                let missing = self.left.filter(|&left| left > 0);
+                // A store that is dropped ends its bodies as if they were complete.
+                if self.ledger().has_failed() || missing.is_some() {
+                    if let Some(missing) = missing.filter(|_| !self.ledger().has_failed()) {
+                        self.ledger().falls_short(missing);
+                    }
+                    self.broken = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 self.abandon.disarm();
                 Poll::Ready(None)
             }

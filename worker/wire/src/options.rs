@@ -169,12 +169,7 @@ impl OptionsPatch {
                 "description" => {
                     patch.description = Some(parsed("description", "a text", value)?);
                 }
-                other => {
-                    return Err(match KEYS_TO_COME.into_iter().find(|known| *known == other) {
-                        Some(known) => OptionsError::NotSupported(known),
-                        None => OptionsError::UnknownKey(other.to_owned()),
-                    });
-                }
+                other => return Err(unknown(other)),
             }
         }
         Ok(patch)
@@ -198,6 +193,13 @@ impl OptionsPatch {
 
     /// With these set as well, or taken away where they are null. Each schema is an option.
     pub fn changed(self, changes: Map<String, Value>) -> Result<Self, OptionsError> {
+        for (key, value) in &changes {
+            match (key.as_str(), value) {
+                ("schema", Value::Object(schemas)) => Schemas::check_places(schemas)?,
+                (key, _) if KEYS.contains(&key) => {}
+                (key, _) => return Err(unknown(key)),
+            }
+        }
         let Value::Object(mut options) = serde_json::to_value(self).expect("it is plain data")
         else {
             return Err(OptionsError::NoObject);
@@ -268,6 +270,13 @@ impl Options {
         self.memory_mb = at_most(self.memory_mb, limits.memory_mb);
         self.max_body = self.max_body.min(limits.max_body);
         self
+    }
+}
+
+fn unknown(key: &str) -> OptionsError {
+    match KEYS_TO_COME.into_iter().find(|known| *known == key) {
+        Some(known) => OptionsError::NotSupported(known),
+        None => OptionsError::UnknownKey(key.to_owned()),
     }
 }
 
@@ -434,7 +443,15 @@ mod tests {
         ] {
             assert_eq!(change(options, changes).as_deref(), Ok(result), "{options} {changes}");
         }
-        assert!(change("{}", r#"{"nix":1}"#).is_err());
+        for wrong in [
+            r#"{"nix":1}"#,
+            r#"{"nix":null}"#,
+            r#"{"batch":null}"#,
+            r#"{"schema":{"boddy":null}}"#,
+            r#"{"schema":{"response":{"20":null}}}"#,
+        ] {
+            assert!(change("{}", wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::options::OptionsError;
 
@@ -91,13 +91,17 @@ impl Schemas {
             .find_map(|answers| Some((answers, self.response.get(&answers)?)))
     }
 
+    /// Whether schemas, or nulls in the place of some, are where schemas can be.
+    pub(crate) fn check_places(places: &Map<String, Value>) -> Result<(), OptionsError> {
+        let is_answers = |status: &String| Answers::try_from(status.clone()).is_ok();
+        let known = places.iter().all(|(place, value)| match (place.as_str(), value) {
+            ("response", Value::Object(response)) => response.keys().all(is_answers),
+            (place, _) => ["body", "querystring", "headers", "response"].contains(&place),
+        });
+        if known { Ok(()) } else { Err(refused()) }
+    }
+
     pub fn from_value(value: Value) -> Result<Self, OptionsError> {
-        let refused = || OptionsError::Value {
-            key: "schema",
-            expected: "an object of JSON Schemas at `body`, `querystring`, `headers` and \
-                       `response`, the last by status (\"200\", \"4xx\", \"default\")"
-                .to_owned(),
-        };
         // A list would do for serde as well.
         let object = value.is_object().then_some(value).ok_or_else(refused)?;
         let schemas: Self = serde_json::from_value(object).map_err(|_| refused())?;
@@ -122,6 +126,15 @@ impl Schemas {
             headers: self.headers.or(base.headers),
             response,
         }
+    }
+}
+
+fn refused() -> OptionsError {
+    OptionsError::Value {
+        key: "schema",
+        expected: "an object of JSON Schemas at `body`, `querystring`, `headers` and `response`, \
+                   the last by status (\"200\", \"4xx\", \"default\")"
+            .to_owned(),
     }
 }
 

@@ -1,0 +1,147 @@
+//! A request's head, in size and in time, and how many connections are served at once.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{set, used};
+use crate::guests;
+use crate::host::{Door, Host};
+use crate::http::{Answer, Connection, Request};
+use crate::processes::{eventually, far_end};
+
+const HEAD_BYTES: usize = 32 << 10;
+/// Of what a worker is sent by the front door, this much is said by that.
+const FORWARDED_BYTES: usize = 1 << 10;
+
+/// A request whose head has exactly so many bytes.
+fn with_head(door: &Door, bytes: usize) -> Request {
+    let request = |filling: usize| {
+        let request = door.request("POST", "/hello").header("content-length", "0");
+        request.header("x-filling", &"x".repeat(filling))
+    };
+    let bare = request(0).bytes(&door.to.to_string()).len();
+    request(bytes - bare)
+}
+
+#[track_caller]
+fn send(door: &Door, request: &Request) -> Answer {
+    request.try_send(door.to).unwrap_or_else(|e| panic!("{}: {e}", door.name))
+}
+
+#[track_caller]
+fn is_too_large(door: &Door, answer: Answer) {
+    if door.name == "its own port" {
+        answer.expect_problem(431, "headers_too_large");
+    } else {
+        answer.expect(431);
+    }
+}
+
+#[test]
+fn a_head_is_bounded_in_size() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    for (door, most) in tenant.doors().into_iter().zip([
+        HEAD_BYTES,
+        HEAD_BYTES - FORWARDED_BYTES,
+        HEAD_BYTES - FORWARDED_BYTES,
+    ]) {
+        send(&door, &with_head(&door, most)).expect(200);
+        for past in [HEAD_BYTES + 1, 2 * HEAD_BYTES, 1 << 20] {
+            is_too_large(&door, send(&door, &with_head(&door, past)));
+        }
+        send(&door, &with_head(&door, 200)).expect(200);
+    }
+}
+
+#[test]
+fn a_head_is_bounded_in_its_number_of_fields() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    for (door, most) in tenant.doors().into_iter().zip([128, 100, 100]) {
+        let with = |fields: usize| {
+            // These, host and content-length.
+            let request = door.request("POST", "/hello");
+            (2..fields).fold(request, |request, at| request.header(&format!("x-{at}"), "x"))
+        };
+        send(&door, &with(most)).expect(200);
+        for past in [most + 1, 1_000] {
+            is_too_large(&door, send(&door, &with(past)));
+        }
+    }
+}
+
+#[test]
+fn a_head_is_bounded_in_time() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    let begun = Instant::now();
+    let mut slow = tenant.open();
+    slow.send(b"POST /hello HTTP/1.1\r\nhost: demo\r\nx-half: ").unwrap();
+    slow.answer("POST").expect_problem(408, "request_timeout").expect_detail("10 s");
+    assert!(slow.is_closed());
+    let took = begun.elapsed();
+    assert!((9..30).contains(&took.as_secs()), "{took:?}");
+    // One that is as slow, and complete in time, is answered.
+    let mut patient = tenant.open();
+    let head = tenant.door().request("POST", "/hello").body("{}").bytes("demo");
+    let (first, second) = head.split_at(20);
+    patient.send(first).unwrap();
+    eventually("its first half read", || {
+        far_end(patient.ends()).filter(|end| end.accepted && end.unread == 0)
+    });
+    patient.send(second).unwrap();
+    patient.answer("POST").expect(200);
+}
+
+#[test]
+fn a_body_that_stops_coming_is_given_up() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("counts", guests::counts());
+    let begun = Instant::now();
+    let mut stalls = tenant.open();
+    let head = tenant.door().request("POST", "/counts").header("content-length", "100");
+    stalls.send(&head.bytes("demo")).unwrap();
+    stalls.send(b"the rest of it never comes").unwrap();
+    assert!(stalls.try_answer("POST").is_err());
+    // Before the call's own time is up, and after what a slow line may need.
+    let took = begun.elapsed();
+    assert!((15..29).contains(&took.as_secs()), "{took:?}");
+    eventually("nothing left of it", || (used(&tenant, "calls_running") == 0).then_some(()));
+}
+
+#[test]
+fn a_connection_too_many_waits_until_another_one_ends() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("one", guests::version_one());
+    set(&host, &tenant, &json!({ "connections": 2 }));
+    let call = tenant.door().request("POST", "/one");
+    let mut first = tenant.open();
+    first.call(&call).expect(200);
+    let mut second = tenant.open();
+    second.call(&call).expect(200);
+    assert_eq!(used(&tenant, "connections"), 2);
+
+    let mut third = tenant.open();
+    third.send(&call.bytes("demo")).unwrap();
+    let waits = |third: &Connection| {
+        let end = far_end(third.ends()).unwrap();
+        !end.accepted && end.unread > 0
+    };
+    eventually("its request in the kernel's queue", || waits(&third).then_some(()));
+    // The other two are served meanwhile, and it goes on waiting.
+    for _ in 0..20 {
+        first.call(&call).expect(200);
+        second.call(&call).expect(200);
+        assert!(waits(&third));
+    }
+    assert_eq!(used(&tenant, "connections"), 2);
+    let begun = Instant::now();
+    drop(first);
+    third.answer("POST").expect(200);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(used(&tenant, "connections"), 2);
+}

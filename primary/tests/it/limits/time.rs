@@ -1,0 +1,88 @@
+//! How long a call may take, and what it may keep others from meanwhile.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::set;
+use crate::guests;
+use crate::host::Host;
+use crate::processes::eventually;
+
+#[test]
+fn a_call_that_takes_too_long_is_ended() {
+    let host = Host::start();
+    let (tenant, other) = (host.tenant("demo"), host.tenant("other"));
+    let brief = json!({ "timeout_ms": 300 });
+    tenant.deploy_with("loops", guests::loops(), &brief);
+    tenant.deploy_with("waits", guests::slow(), &brief);
+    tenant.deploy("one", guests::version_one());
+    let worker = host.workers(&tenant);
+    for (path, door) in ["/loops", "/waits?ms=60000"].into_iter().zip(tenant.doors()) {
+        let begun = Instant::now();
+        door.post(path, "").expect_problem(504, "timeout").expect_detail("300");
+        assert!(begun.elapsed() >= Duration::from_millis(300));
+    }
+    // A loop does not keep the others waiting for as long as it may run.
+    let mut looping = tenant.open();
+    tenant.deploy_with("loops", guests::loops(), &json!({ "timeout_ms": 20_000 }));
+    looping.send(&tenant.door().request("POST", "/loops").bytes("demo")).unwrap();
+    let begun = Instant::now();
+    for _ in 0..5 {
+        tenant.post("/one", "").expect(200);
+        other.post("/hello", "{}").expect(200);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    drop(looping);
+    assert_eq!(worker.len(), 1);
+}
+
+#[test]
+fn an_answer_within_the_time_is_given_and_a_later_one_is_not() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy_with("slow", guests::slow(), &json!({ "timeout_ms": 2_000 }));
+    std::thread::scope(|scope| {
+        for door in tenant.doors() {
+            scope.spawn(move || {
+                assert_eq!(door.post("/slow?ms=1000", "").expect(200).text(), "waited 1000 ms");
+                let begun = Instant::now();
+                let late = door.post("/slow?ms=3000", "");
+                late.expect_problem(504, "timeout").expect_detail("2000");
+                assert!(begun.elapsed() >= Duration::from_millis(2_000), "{}", door.name);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_function_has_no_more_time_than_its_tenant() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("slow", guests::slow());
+    tenant.deploy_with("asks", guests::slow(), &json!({ "timeout_ms": 60_000 }));
+    set(&host, &tenant, &json!({ "timeout_ms": 500 }));
+    for path in ["/slow", "/asks"] {
+        let late = tenant.post(&format!("{path}?ms=60000"), "");
+        late.expect_problem(504, "timeout").expect_detail("500");
+    }
+    set(&host, &tenant, &json!({ "timeout_ms": null }));
+    assert_eq!(tenant.post("/slow?ms=700", "").expect(200).text(), "waited 700 ms");
+}
+
+#[test]
+fn a_call_whose_caller_has_gone_is_abandoned() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("slow", guests::slow());
+    let mut caller = tenant.open();
+    caller.send(&tenant.door().request("POST", "/slow?ms=60000").bytes("demo")).unwrap();
+    eventually("a call that runs", || {
+        (!tenant.ask("/logs")["lines"].as_array().unwrap().is_empty()).then_some(())
+    });
+    drop(caller);
+    eventually("its end", || {
+        let calls = tenant.ask("/calls");
+        (calls["calls"][0]["outcome"] == "abandoned").then_some(())
+    });
+}
