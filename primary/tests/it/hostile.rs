@@ -333,13 +333,13 @@ fn one_that_answers_with_a_monstrous_head_harms_itself_at_most() {
         answer(door, large(256 << 10)).expect_problem(500, "function_trapped");
         answer(door, many(5_000)).expect_problem(500, "function_trapped");
     }
-    answer(&path, many(1_000)).expect_problem(502, "function_no_response");
-    for door in [&port, &name] {
-        let whole = answer(door, many(1_000)).expect(200);
-        let came = whole.headers.iter().filter(|(name, _)| name.starts_with("x-")).count();
-        assert!(came >= 1_000, "{came} at {}", door.name);
-    }
     for door in [&port, &name, &path] {
+        let whole = answer(door, many(90)).expect(200);
+        let came = whole.headers.iter().filter(|(name, _)| name.starts_with("x-")).count();
+        assert!(came >= 90, "{came} at {}", door.name);
+        for past in [91, 1_000] {
+            answer(door, many(past)).expect_problem(502, "function_no_response");
+        }
         assert_eq!(answer(door, Vec::new()).expect(200).text(), "x");
     }
     assert_eq!(scene.host.workers(&scene.tenant), scene.worker, "the worker lives on");
