@@ -13,7 +13,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::build::{self, With, cargo, root, target};
+use crate::build::{self, cargo, root, target};
 use crate::chores::Chores;
 
 const PROGRAMS: [&str; 3] = ["hearth", "hearth-worker", "hearth-compile"];
@@ -32,7 +32,7 @@ pub(crate) fn run(chores: &mut Chores, names: &[String]) -> anyhow::Result<()> {
     chores.command("looking for the measurements", bench().arg("--check").args(names))?;
     let wanted = |name: &str| names.is_empty() || names.iter().any(|it| it == name);
 
-    build::host(chores, With::NoTests)?;
+    build::bundled(chores)?;
     let mut guests = cargo(["build", "--release", "--target", "wasm32-wasip2", "-p", "testing"]);
     chores.command("building the tests' functions", &mut guests)?;
     chores.command("building the compiler to measure", &mut dist(&["hearth-compile"]))?;

@@ -53,8 +53,8 @@ pub(crate) enum With {
     Tests,
 }
 
-/// Everything that `hearth up` needs.
-pub(crate) fn host(chores: &mut Chores, with: With) -> anyhow::Result<()> {
+/// The functions that every host embeds, whatever its profile.
+pub(crate) fn bundled(chores: &mut Chores) -> anyhow::Result<()> {
     toolchain(chores)?;
     let names = bundled_names()?;
     let mut build = cargo(["build", "--release", "--target", WASM]);
@@ -62,7 +62,12 @@ pub(crate) fn host(chores: &mut Chores, with: With) -> anyhow::Result<()> {
     chores.step("packing the bundled functions", || {
         let built = target().join(WASM).join("release");
         pack(&names, &built, &target().join("bundled"))
-    })?;
+    })
+}
+
+/// Everything that `hearth up` needs.
+pub(crate) fn host(chores: &mut Chores, with: With) -> anyhow::Result<()> {
+    bundled(chores)?;
     let (name, mut build) = match with {
         With::NoTests => {
             ("building host and worker", cargo(["build", "-p", "hearth", "-p", "hearth-worker"]))
