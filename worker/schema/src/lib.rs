@@ -16,7 +16,8 @@ use std::fmt;
 
 use hearth_wire::{Answers, Place, Schema, Schemas, Violation};
 use http::HeaderMap;
-use jsonschema::{Draft, PatternOptions, Validator};
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
 pub use extent::Extent;
@@ -154,7 +155,8 @@ fn check(validator: &Validator, bytes: &[u8]) -> Result<(), Vec<Found>> {
 
 /// At least one, of a value that was refused.
 fn violations(validator: &Validator, value: &Value, all: bool) -> Vec<Found> {
-    let found = |error: jsonschema::ValidationError<'_>| {
+    let found = |error: ValidationError<'_>| {
+        let error = innermost(&error);
         let mut message = error.masked().to_string();
         if message.len() > MESSAGE_MAX_BYTES {
             message.truncate(message.floor_char_boundary(MESSAGE_MAX_BYTES));
@@ -166,6 +168,20 @@ fn violations(validator: &Validator, value: &Value, all: bool) -> Vec<Found> {
         validator.iter_errors(value).take(VIOLATIONS_MAX).map(found).collect()
     } else {
         validator.validate(value).err().into_iter().map(found).collect()
+    }
+}
+
+/// Where one of several schemas would do, what kept the value from the one that it came closest
+/// to: the violation that is deepest in it.
+fn innermost<'a, 'b>(error: &'a ValidationError<'b>) -> &'a ValidationError<'b> {
+    let depth = |error: &ValidationError<'_>| error.instance_path().as_str().matches('/').count();
+    match error.kind() {
+        ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
+            let inner = context.iter().flatten().map(|error| innermost(error));
+            let deepest = inner.max_by_key(|error| depth(error));
+            deepest.filter(|inner| depth(inner) > depth(error)).unwrap_or(error)
+        }
+        _ => error,
     }
 }
 
@@ -229,6 +245,17 @@ mod tests {
         let broken = checks.body(b"{").unwrap_err();
         assert!(broken[0].message.starts_with("this is no JSON: "), "{broken:?}");
         assert_eq!(checks.body(b"").unwrap_err()[0].message, "there is no body");
+    }
+
+    #[test]
+    fn of_several_schemas_the_closest_one_says_where() {
+        let person =
+            json!({"properties": {"name": {"type": ["string", "null"]}}, "type": "object"});
+        let checks = checks(json!({"body": {"anyOf": [person, {"type": "null"}]}})).unwrap();
+        assert_eq!(pointers(checks.body(br#"{"name":5}"#)), ["/name"]);
+        let neither = checks.body(b"5").unwrap_err();
+        assert_eq!(neither[0].pointer, "");
+        assert!(neither[0].message.contains("anyOf"), "{neither:?}");
     }
 
     #[test]
