@@ -4,7 +4,9 @@
 //! Only a head is asked of each call, whatever it says: without its rights a function may well
 //! answer that it failed.
 
-use std::sync::mpsc;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -81,17 +83,31 @@ async fn answers(store: &mut Store<Probe>, proxy: &Proxy) -> wasmtime::Result<bo
     match proxy {
         Proxy::P2(proxy) => {
             let (head, made) = oneshot::channel();
+            let has_answered = Arc::new(AtomicBool::new(false));
+            let noted = Arc::clone(&has_answered);
             let request = store.data_mut().http().new_incoming_request(Scheme::Http, request()?)?;
-            let out = store.data_mut().http().new_response_outparam(head)?;
-            let answering = async {
-                let Ok(Ok(response)) = made.await else { return false };
-                forget(response.into_body()).await;
-                true
+            let out = store.data_mut().http().new_response_outparam_from_callback(move |said| {
+                if let Ok(response) = said {
+                    noted.store(true, Ordering::Relaxed);
+                    // Fails where the call has ended, and nobody reads the body.
+                    let _ = head.send(response);
+                }
+            })?;
+            // A guest that fails, or says nothing, may leave its head and its body unended.
+            let reading = async {
+                if let Ok(response) = made.await {
+                    forget(response.into_body()).await;
+                }
+                std::future::pending::<Infallible>().await
             };
             let handler = proxy.wasi_http_incoming_handler();
-            let (called, answered) =
-                tokio::join!(handler.call_handle(store, request, out), answering);
-            called.map(|()| answered)
+            tokio::select! {
+                biased;
+                called = handler.call_handle(store, request, out) => {
+                    called.map(|()| has_answered.load(Ordering::Relaxed))
+                }
+                never = reading => match never {},
+            }
         }
         Proxy::P3(service) => {
             let view = store.data_mut().http();
