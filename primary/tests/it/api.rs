@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::http::Request;
 
 /// Every route, by what the API promises; the document must know these and no others.
-const ROUTES: [&str; 29] = [
+const ROUTES: [&str; 32] = [
     "delete /api/v1/tenants/{tenant}",
     "delete /api/v1/tenants/{tenant}/functions/{path}",
     "delete /api/v1/tenants/{tenant}/tokens/{id}",
@@ -23,6 +23,7 @@ const ROUTES: [&str; 29] = [
     "get /api/v1/tenants/{tenant}/functions/{path}",
     "get /api/v1/tenants/{tenant}/functions/{path}/versions",
     "get /api/v1/tenants/{tenant}/generations",
+    "get /api/v1/tenants/{tenant}/limits",
     "get /api/v1/tenants/{tenant}/logs",
     "get /api/v1/tenants/{tenant}/tokens",
     "get /api/v1/tenants/{tenant}/worker",
@@ -31,6 +32,8 @@ const ROUTES: [&str; 29] = [
     "get /healthz",
     "get /metrics",
     "get /readyz",
+    "patch /api/v1/tenants/{tenant}/functions/{path}",
+    "patch /api/v1/tenants/{tenant}/limits",
     "post /api/v1/tenants",
     "post /api/v1/tenants/{tenant}/functions",
     "post /api/v1/tenants/{tenant}/functions/{path}/invoke",
@@ -169,6 +172,7 @@ fn bodies_look_as_the_document_says() {
             "/tenants/demo/functions/hello/versions",
         ),
         ("/api/v1/tenants/{tenant}/generations", "/tenants/demo/generations"),
+        ("/api/v1/tenants/{tenant}/limits", "/tenants/demo/limits"),
         ("/api/v1/tenants/{tenant}/worker", "/tenants/demo/worker"),
         ("/api/v1/tenants/{tenant}/tokens", "/tenants/demo/tokens"),
         ("/api/v1/tenants/{tenant}/logs", "/tenants/demo/logs"),
