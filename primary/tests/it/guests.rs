@@ -17,6 +17,7 @@ macro_rules! guests {
 
 guests! {
     answers
+    answers_once
     answers_twice
     answers_with
     asks_random

@@ -235,6 +235,23 @@ fn options_are_set_by_owners_and_nobody_else() {
 }
 
 #[test]
+fn reuse_is_tried_before_it_is_kept() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    let reuse = json!({ "reuse": 2 });
+    let once = [("once.wasm", guests::answers_once())];
+    let refused = tenant.upload(&once, Some(&reuse.to_string()));
+    refused.expect_problem(400, "bad_request").expect_detail("`reuse` must be left out");
+    tenant.deploy("once", guests::answers_once());
+    set_as(&host, &tenant.token, "/once", &reuse).expect_problem(400, "bad_request");
+    for _ in 0..3 {
+        assert_eq!(tenant.post("/once", "").expect(200).text(), "once");
+    }
+    // One that does not take what it is tried with is none that cannot be used again.
+    tenant.deploy_with("answers", guests::answers(), &reuse);
+}
+
+#[test]
 fn options_that_are_none_are_refused_by_name_and_nothing_changes() {
     let host = Host::start();
     let tenant = host.tenant("demo");
