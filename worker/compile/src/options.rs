@@ -33,11 +33,11 @@ pub struct Probe {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     requests: DeniedRequests,
-    pub limits: StoreLimits,
+    limits: StoreLimits,
 }
 
 impl Probe {
-    pub fn new() -> Self {
+    fn new() -> Self {
         Self {
             table: ResourceTable::new(),
             wasi: WasiCtx::builder().allow_tcp(false).allow_udp(false).build(),
@@ -67,9 +67,31 @@ pub fn declared(
     component: &Component,
 ) -> Result<Option<String>, Refusal> {
     let Some(get) = find(engine, component)? else { return Ok(None) };
-    let failed = |error: wasmtime::Error| Refusal::Failed(reason(&error));
+    let asked = ask(engine, async |store: &mut Store<Probe>| {
+        let instance = linker.instantiate_async(&mut *store, component).await?;
+        let get = instance.get_typed_func::<(), (String,)>(&mut *store, &get)?;
+        get.call_async(store, ()).await
+    });
+    match asked {
+        Ok((options,)) => Ok(Some(options)),
+        Err(Unanswered::Late) => Err(Refusal::Late),
+        Err(Unanswered::Failed(reason)) => Err(Refusal::Failed(reason)),
+    }
+}
+
+/// Why a component that was asked something gave no answer.
+pub enum Unanswered {
+    Late,
+    Failed(String),
+}
+
+/// Asks in a store of its own, which has no rights, for a second at most.
+pub fn ask<T>(
+    engine: &Engine,
+    question: impl AsyncFnOnce(&mut Store<Probe>) -> wasmtime::Result<T>,
+) -> Result<T, Unanswered> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.map_err(|error| Refusal::Failed(error.to_string()))?;
+    let runtime = runtime.map_err(|error| Unanswered::Failed(error.to_string()))?;
 
     // A loop is stopped by the epoch, a wait by the timeout around it.
     let (finished, wait) = mpsc::channel::<()>();
@@ -81,21 +103,16 @@ pub fn declared(
     let mut store = Store::new(engine, Probe::new());
     store.limiter(|probe| &mut probe.limits);
     store.set_epoch_deadline(1);
-    let calling = async {
-        let instance = linker.instantiate_async(&mut store, component).await?;
-        let get = instance.get_typed_func::<(), (String,)>(&mut store, &get)?;
-        get.call_async(&mut store, ()).await
-    };
-    let called = runtime.block_on(async { tokio::time::timeout(TIME, calling).await });
+    let asked = runtime.block_on(async { tokio::time::timeout(TIME, question(&mut store)).await });
     drop(finished);
     watchdog.join().expect("the watchdog only waits");
-    match called {
-        Ok(Ok((options,))) => Ok(Some(options)),
+    match asked {
+        Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) if matches!(error.downcast_ref(), Some(wasmtime::Trap::Interrupt)) => {
-            Err(Refusal::Late)
+            Err(Unanswered::Late)
         }
-        Ok(Err(error)) => Err(failed(error)),
-        Err(_) => Err(Refusal::Late),
+        Ok(Err(error)) => Err(Unanswered::Failed(reason(&error))),
+        Err(_) => Err(Unanswered::Late),
     }
 }
 

@@ -6,23 +6,19 @@
 //! nothing of the second: a failure ends its instance anyway.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use bytes::Bytes;
 use hearth_engine::Handler;
 use http_body_util::{BodyExt, Full};
 use tokio::sync::oneshot;
-use wasmtime::{Engine, Store, Trap};
+use wasmtime::{Engine, Store};
 use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
 
-use crate::options::Probe;
-
-/// For both together.
-const TIME: Duration = Duration::from_secs(1);
+use crate::options::{Probe, Unanswered, ask};
 
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -33,52 +29,27 @@ pub struct Refusal {
     problem: String,
 }
 
-type Called = wasmtime::Result<Result<(), String>>;
-
 /// Calls one instance twice, with `POST /` and an empty JSON object.
 pub fn probe(engine: &Engine, handler: &Handler<Probe>) -> Result<(), Refusal> {
-    let refused = |problem: String| Err(Refusal { problem });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return refused(format!("could not be made: {error}")),
-    };
-
-    // A loop is stopped by the epoch, a wait by the timeout around it.
-    let (finished, wait) = mpsc::channel::<()>();
-    let ticking = engine.clone();
-    let watchdog = std::thread::spawn(move || {
-        let _ = wait.recv_timeout(TIME);
-        ticking.increment_epoch();
-    });
-    let mut store = Store::new(engine, Probe::new());
-    store.limiter(|probe| &mut probe.limits);
-    store.set_epoch_deadline(1);
     let mut is_second = false;
-    let calling = async {
-        let proxy = handler.instantiate_async(&mut store).await?;
+    let asked = ask(engine, async |store: &mut Store<Probe>| {
+        let proxy = handler.instantiate_async(&mut *store).await?;
         for second in [false, true] {
             is_second = second;
-            if !answers(&mut store, &proxy).await? {
-                return Called::Ok(Err("gave no response".to_owned()));
+            if !answers(store, &proxy).await? {
+                return Ok(false);
             }
         }
-        Ok(Ok(()))
+        Ok(true)
+    });
+    let problem = match asked {
+        _ if !is_second => return Ok(()),
+        Ok(true) => return Ok(()),
+        Ok(false) => "gave no response".to_owned(),
+        Err(Unanswered::Late) => "did not end within a second".to_owned(),
+        Err(Unanswered::Failed(reason)) => format!("failed: {reason}"),
     };
-    let called = runtime.block_on(async { tokio::time::timeout(TIME, calling).await });
-    drop(finished);
-    watchdog.join().expect("the watchdog only waits");
-    let late = "did not end within a second";
-    match called {
-        _ if !is_second => Ok(()),
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(problem))) => refused(problem),
-        Ok(Err(error)) if matches!(error.downcast_ref(), Some(Trap::Interrupt)) => {
-            refused(late.to_owned())
-        }
-        Ok(Err(error)) => refused(format!("failed: {}", reason(&error))),
-        Err(_) => refused(late.to_owned()),
-    }
+    Err(Refusal { problem })
 }
 
 /// Whether one call makes a head and comes to its end.
@@ -141,13 +112,6 @@ fn request() -> wasmtime::Result<http::Request<WasiBody>> {
 /// Reads a body to its end, so that its guest gets to its own.
 async fn forget(mut body: WasiBody) {
     while let Some(Ok(_)) = body.frame().await {}
-}
-
-fn reason(error: &wasmtime::Error) -> String {
-    match error.downcast_ref::<Trap>() {
-        Some(trap) => trap.to_string(),
-        None => error.root_cause().to_string(),
-    }
 }
 
 #[cfg(test)]
