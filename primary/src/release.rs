@@ -262,7 +262,8 @@ impl Releases {
         Ok(Admitted { sha256, size, stored, kind, imports, declared })
     }
 
-    /// Writes a generation, in the place of any half-made one of that number.
+    /// Writes a generation, in the place of any half-made one of that number. One that is there
+    /// whole, as an earlier process of this host left it, stays as it is.
     pub async fn write(
         &self,
         tenant: &Tenant,
@@ -272,26 +273,13 @@ impl Releases {
         let artifacts = self.checked(tenant, functions).await?;
         let manifest = self.inner.manifest(tenant, generation, functions);
         let (inner, releases) = (self.inner.clone(), self.inner.releases(tenant));
-        blocking(move || inner.link(&releases, &manifest, &artifacts)).await?;
+        blocking(move || match is_release(&releases, &manifest, &artifacts) {
+            true => Ok(()),
+            false => inner.link(&releases, &manifest, &artifacts),
+        })
+        .await?;
         self.inner.prepared.insert((tenant.id, generation));
         Ok(())
-    }
-
-    /// The same where it is not there already, as an earlier process of this host left it.
-    async fn make_sure(
-        &self,
-        tenant: &Tenant,
-        generation: Generation,
-        functions: &[VersionRow],
-    ) -> Result<(), ReleaseError> {
-        let artifacts = self.checked(tenant, functions).await?;
-        let manifest = self.inner.manifest(tenant, generation, functions);
-        let dir = self.inner.releases(tenant).join(generation.to_string());
-        if blocking(move || is_release(&dir, &manifest, &artifacts)).await {
-            self.inner.prepared.insert((tenant.id, generation));
-            return Ok(());
-        }
-        self.write(tenant, generation, functions).await
     }
 
     /// The functions' artifacts, which are there and ours.
@@ -326,7 +314,7 @@ impl Releases {
                 let current = current.filter(|current| current.generation == generation);
                 let current = current.ok_or(ReleaseError::NoGeneration(generation))?;
                 let functions = self.inner.store.live_functions(tenant.id).await?;
-                self.make_sure(&current, generation, &functions).await?;
+                self.write(&current, generation, &functions).await?;
             }
         }
         match File::open(&dir) {
@@ -559,9 +547,10 @@ fn written(manifest: &Manifest) -> Vec<u8> {
     serde_json::to_vec_pretty(manifest).expect("a manifest is plain data")
 }
 
-/// Whether a directory is that generation, whole: the manifest byte by byte, and its artifacts
-/// the very files that were checked.
-fn is_release(dir: &Path, manifest: &Manifest, artifacts: &Artifacts) -> bool {
+/// Whether that generation is there, whole: the manifest byte by byte, and its artifacts the very
+/// files that were checked.
+fn is_release(releases: &Path, manifest: &Manifest, artifacts: &Artifacts) -> bool {
+    let dir = releases.join(manifest.generation.to_string());
     let file =
         |path: &Path| fs::symlink_metadata(path).map(|found| (found.dev(), found.ino())).ok();
     let same = |(artifact, sha256): &(PathBuf, ModuleDigest)| {
