@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use hearth_engine::{LoadError, Purpose};
 use hearth_jail::{ChildEnd, Children, ForkError, Forked, Slots, WallError};
+use hearth_schema::Checks;
 use hearth_wire::{ExitStatus, FromZygote, ModuleDigest, SocketError, ToZygote, VERSION};
 use rustix::event::{PollFd, PollFlags, poll};
 use wasmtime::Engine;
@@ -64,6 +65,7 @@ impl Base {
     pub fn new() -> Result<Self, ZygoteError> {
         let engine = hearth_engine::engine(Purpose::Run).map_err(ZygoteError::Engine)?;
         let linker = hearth_engine::linker(&engine).map_err(ZygoteError::Engine)?;
+        Checks::prepare();
         Ok(Self { engine, linker, preloaded: HashMap::new() })
     }
 

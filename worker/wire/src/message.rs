@@ -264,6 +264,33 @@ pub enum Outcome {
     Abandoned,
 }
 
+impl Outcome {
+    pub const ALL: [Self; 8] = [
+        Self::Answered,
+        Self::Trapped,
+        Self::MemoryLimit,
+        Self::Timeout,
+        Self::NoResponse,
+        Self::ResponseInvalid,
+        Self::Refused,
+        Self::Abandoned,
+    ];
+
+    /// As it is written everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Trapped => "trapped",
+            Self::MemoryLimit => "memory_limit",
+            Self::Timeout => "timeout",
+            Self::NoResponse => "no_response",
+            Self::ResponseInvalid => "response_invalid",
+            Self::Refused => "refused",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
 /// What the compiler is started for. It answers once and exits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompileRequest {
@@ -313,6 +340,14 @@ mod tests {
     fn passing(unread: usize) -> Passing {
         let since = Moment::now();
         Passing { unread: vec![0xff; unread], since, entry: Entry::Front }
+    }
+
+    #[test]
+    fn an_outcome_is_one_word_everywhere() {
+        for outcome in Outcome::ALL {
+            let word = serde_json::to_value(outcome).unwrap();
+            assert_eq!(word, outcome.as_str());
+        }
     }
 
     #[test]
