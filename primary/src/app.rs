@@ -23,10 +23,12 @@ use crate::api::{self, Api};
 use crate::compile::Compiler;
 use crate::config::{Config, Secrets, Written};
 use crate::drain::{self, Running, Signals};
+use crate::fleet::cgroups::Cgroups;
 use crate::fleet::zygote::{self, Spawned, Zygote};
 use crate::fleet::{Fleet, Shared, sockets::Sockets};
 use crate::front::Front;
 use crate::gateway::Gateway;
+use crate::isolation::{Isolation, State, Wall};
 use crate::logs::Logs;
 use crate::provision::Provision;
 use crate::release::Releases;
@@ -41,9 +43,6 @@ const FIRST_TENANT: &str = "home";
 const VISITS: usize = 1_024;
 /// The most descriptors that are reckoned with, whatever the system allows.
 const PARKED_MAX: u64 = 1 << 18;
-/// Walls around workers besides WebAssembly's own, as told to people.
-const ISOLATION: &str = "none";
-
 /// Runs the host until it is told to stop. To be called before there is a second thread.
 pub fn up(written: Written) -> anyhow::Result<()> {
     let config = written.resolve()?;
@@ -54,13 +53,16 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     raise_descriptors();
     zygote::adopt_orphans()?;
     let programs = Programs::beside_this()?;
+    // Before the zygote, so that it is born where this process goes.
+    let cgroups = Cgroups::open(&config.data);
     let zygote = zygote::spawn(&programs.worker).context("hearth-worker cannot be started")?;
 
     let secrets = config.read_secrets()?;
     let telemetry = telemetry::init(config.log_format, &config.log_filter)?;
     info!(%config, "starting");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(host(config, secrets, programs, zygote, telemetry, ready));
+    let spawned = (zygote, cgroups);
+    let outcome = runtime.block_on(host(config, secrets, programs, spawned, telemetry, ready));
     // Threads that wait for a slow disk do not keep the process.
     runtime.shutdown_background();
     outcome
@@ -126,7 +128,7 @@ async fn host(
     config: Config,
     secrets: Secrets,
     programs: Programs,
-    zygote: Spawned,
+    (zygote, cgroups): (Spawned, Result<Cgroups, String>),
     telemetry: Telemetry,
     ready: Option<File>,
 ) -> anyhow::Result<()> {
@@ -138,12 +140,23 @@ async fn host(
     let listen = listener.local_addr()?;
     let store = Store::open(&config.data)?;
     let (zygote, keeper, greeting) = Zygote::greet(&programs.worker, zygote).await?;
+    let found = cgroups.as_ref().map(|cgroups| cgroups.kind().as_str()).map_err(Clone::clone);
+    let isolation = Isolation::new(greeting.walls, found);
+    let users = isolation.walls.users.then(|| config.users.clone());
+    let compilers = users.as_ref().map(|users| *users.start());
+    isolation.refuse_below(config.isolation)?;
+    let (attempts, escapes) = keeper.try_walls(compilers).await?;
+    if !escapes.is_empty() {
+        bail!("the walls around workers do not hold: {}", escapes.join(", "));
+    }
+    info!(level = %isolation.level(), attempts, "the walls around workers hold");
+    metrics::gauge!("hearth_isolation", "level" => isolation.level().as_str()).set(1);
     let keeper = tokio::spawn(keeper.run());
     if !greeting.pagemap_scan {
         warn!("the kernel has no PAGEMAP_SCAN (Linux 6.7): a call costs about twice as much");
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let compiler = Compiler::new(programs.compile, greeting.engine, cores);
+    let compiler = Compiler::new(programs.compile, greeting.engine, compilers, cores);
     let releases = Releases::open(&config.data, store.clone(), compiler).await?;
     let mut bundled = Vec::new();
     for (function, artifact) in releases.bundle().await? {
@@ -167,7 +180,8 @@ async fn host(
         parking_room: Arc::new(Semaphore::new(room_for_connections())),
         idle: config.idle,
         trusted_proxies: config.trusted_proxies.iter().map(ToString::to_string).collect(),
-        isolation: ISOLATION.to_owned(),
+        isolation: isolation.level(),
+        cgroups: cgroups.ok(),
     });
     let watching = tokio::spawn(async move { sockets.run().await });
     let uploads = Uploads::new(store.clone(), fleet.clone(), releases.clone());
@@ -178,11 +192,15 @@ async fn host(
         releases.clone(),
         logs.clone(),
         tenants_at,
+        users.map(|users| users.start() + 1..=*users.end()),
         bundled,
     );
 
     let admin_token = admin_token(&store, secrets).await?;
+    provision.settle().await?;
     let mut tenants = store.tenants().await?;
+    // Before a new one can be given what an old one's files belong to.
+    releases.forget_strangers(&tenants).await?;
     let mut adopted = Vec::new();
     for tenant in &tenants {
         let tenant = provision.complete(tenant.clone(), "hearth").await?;
@@ -195,7 +213,6 @@ async fn host(
         let (first, _) = provision.create(name, "hearth").await?;
         tenants.push(first);
     }
-    releases.forget_strangers(&tenants).await?;
 
     let stop = CancellationToken::new();
     let gateway = Gateway::new(
@@ -223,7 +240,7 @@ async fn host(
     let front = tokio::spawn(front.run(listener, stop.clone()));
 
     tell_ready(ready, &config, listen)?;
-    greet(&provision, &tenants, listen, &admin_token);
+    greet(&provision, &tenants, listen, &admin_token, &isolation);
     signals.next().await;
     tell_systemd(&config, "STOPPING=1");
     drain::drain(
@@ -296,7 +313,13 @@ fn tell_systemd(config: &Config, state: &str) {
 }
 
 /// What a person sees on standard output once the host serves.
-fn greet(provision: &Provision, tenants: &[Tenant], listen: SocketAddr, token: &AdminToken) {
+fn greet(
+    provision: &Provision,
+    tenants: &[Tenant],
+    listen: SocketAddr,
+    token: &AdminToken,
+    isolation: &Isolation,
+) {
     let url = format!("http://{listen}");
     let sign_in = match token {
         AdminToken::Made(token) => format!(
@@ -318,10 +341,18 @@ fn greet(provision: &Provision, tenants: &[Tenant], listen: SocketAddr, token: &
             )
         }
     };
+    let level = isolation.level();
+    let meaning = level.meaning();
+    let mut missing = String::new();
+    for Wall { name, state } in isolation.table() {
+        if let State::Missing { why, fix, .. } = state {
+            missing += &format!("\n             no {name}: {why}\n               → {fix}");
+        }
+    }
     let told = format!(
         "Hearth {} serves at {url}\n  \
          API        {url}/api/docs\n  \
-         isolation  {ISOLATION}: WebAssembly's own wall, none of the kernel's yet\n  \
+         isolation  {level}: {meaning}{missing}\n  \
          sign in    {sign_in}\n{next}\n",
         env!("CARGO_PKG_VERSION"),
     );

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -18,12 +19,17 @@ use hearth_wire::{
     SocketError, VERSION, pair,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
+use syscalls::Sysno;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
+use tracing::error;
 
 /// Longer than any module within the upload's bounds took to compile (a JavaScript engine: 17 s
 /// of one core), so that a compiler that hangs is noticed.
 const DEADLINE: Duration = Duration::from_secs(120);
+
+/// SIGSYS, of a process that could not say which call it was.
+const FORBIDDEN: i32 = 31;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
@@ -53,13 +59,15 @@ pub struct Compiler {
     program: PathBuf,
     /// The engine that will load the artifacts.
     pub engine: String,
+    /// Whom it runs as, where the host can choose.
+    user: Option<u32>,
     /// Compilations at once; each takes a core.
     permits: Arc<Semaphore>,
 }
 
 impl Compiler {
-    pub fn new(program: PathBuf, engine: String, at_once: usize) -> Self {
-        Self { program, engine, permits: Arc::new(Semaphore::new(at_once)) }
+    pub fn new(program: PathBuf, engine: String, user: Option<u32>, at_once: usize) -> Self {
+        Self { program, engine, user, permits: Arc::new(Semaphore::new(at_once)) }
     }
 
     pub async fn compile(&self, module: &File, artifact: &File) -> Result<Compiled, CompileError> {
@@ -100,7 +108,8 @@ impl Compiler {
             .map_err(CompileError::Spawn)?;
         let conversation = async {
             let channel = Channel::new(ours).map_err(SocketError::from)?;
-            let request = CompileRequest { version: VERSION, engine: self.engine.clone(), job };
+            let (engine, user) = (self.engine.clone(), self.user);
+            let request = CompileRequest { version: VERSION, engine, job, user };
             let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
             channel.send(&request, &files).await?;
             channel.recv::<CompileReply>().await
@@ -112,10 +121,21 @@ impl Compiler {
         match reply {
             Some((CompileReply::Refused(diagnosis), _)) => Err(CompileError::Refused(diagnosis)),
             Some((CompileReply::Failed { reason }, _)) => Err(CompileError::Failed(reason)),
+            Some((CompileReply::Forbidden { call }, _)) => {
+                let call = usize::try_from(call).ok().and_then(Sysno::new);
+                let call = call.map_or("unknown", |call| call.name());
+                error!(call, "sandbox violation of a compiler");
+                let labels = [("tenant", String::new()), ("call", call.to_owned())];
+                metrics::counter!("hearth_sandbox_violations_total", &labels).increment(1);
+                Err(CompileError::Failed(format!("it made the system call {call}")))
+            }
             Some((reply, _)) => Ok(reply),
             None => {
                 let status = child.wait().await.map_err(CompileError::Spawn)?;
                 match status.code() {
+                    None if status.signal() == Some(FORBIDDEN) => {
+                        Err(CompileError::Failed("it made a forbidden system call".to_owned()))
+                    }
                     // Ended by one of its own limits: that is about the module.
                     None => Err(CompileError::Refused(too_much())),
                     Some(code) => Err(CompileError::Failed(format!("it exited with code {code}"))),

@@ -22,6 +22,7 @@ use ipnet::IpNet;
 
 mod client;
 
+use crate::isolation::Level;
 pub use client::{Client, ClientArgs, Login, LoginError};
 
 const PREFIX: &str = "HEARTH_";
@@ -29,6 +30,8 @@ const DATA_DEFAULT: &str = "./hearth-data";
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3400);
 const TENANT_BIND_DEFAULT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const TENANT_PORTS_DEFAULT: RangeInclusive<u16> = 3411..=13410;
+/// Where systemd's own list of ranges has nobody.
+const USERS_DEFAULT: RangeInclusive<u32> = 1_900_000_000..=1_900_065_535;
 const IDLE_DEFAULT: Duration = Duration::from_secs(60);
 const LOG_FILTER_DEFAULT: &str = "info";
 
@@ -45,8 +48,6 @@ pub enum ConfigError {
     UnknownKey { key: String, from: Source },
     #[error("`{key}` ({from}) must be {expected}, not `{value}`")]
     Value { key: &'static str, from: Source, value: String, expected: &'static str },
-    #[error("`{key}` ({from}) asks for {value}, which {why}")]
-    NotOffered { key: &'static str, from: Source, value: String, why: &'static str },
     #[error("HEARTH_ADMIN_TOKEN and HEARTH_ADMIN_TOKEN_FILE exclude each other; set one")]
     TwoAdminTokens,
     #[error("the token in {from} must be one line of 16 to 512 visible ASCII characters")]
@@ -108,9 +109,14 @@ pub struct UpArgs {
     /// A worker without a call for this long ends [default: 60s]
     #[arg(long, value_name = "DURATION")]
     idle: Option<String>,
-    /// Refuse to start below this level of isolation [default: auto]
+    /// Refuse to start below this level of isolation: A, B or C; `auto` takes what the machine
+    /// offers and says what that is [default: auto]
     #[arg(long, value_name = "LEVEL")]
     isolation: Option<String>,
+    /// The user ids that tenants are given, where the host runs as root
+    /// [default: 1900000000-1900065535]
+    #[arg(long, value_name = "FIRST-LAST")]
+    users: Option<String>,
     /// `never`: the front door proxies every request, and gives no connection to a worker
     /// [default: auto]
     #[arg(long, value_name = "WHEN")]
@@ -139,6 +145,7 @@ impl UpArgs {
             trusted_proxy,
             idle,
             isolation,
+            users,
             handover,
             ready_fd,
             log,
@@ -154,6 +161,7 @@ impl UpArgs {
             (Key::AdminTokenFile, admin_token_file),
             (Key::Idle, idle),
             (Key::Isolation, isolation),
+            (Key::Users, users),
             (Key::Handover, handover),
             (Key::ReadyFd, ready_fd),
             (Key::Log, log),
@@ -182,6 +190,7 @@ enum Key {
     TrustedProxy,
     Idle,
     Isolation,
+    Users,
     Handover,
     ReadyFd,
     Log,
@@ -189,7 +198,7 @@ enum Key {
 }
 
 impl Key {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Data,
         Self::Listen,
         Self::TenantBind,
@@ -199,6 +208,7 @@ impl Key {
         Self::TrustedProxy,
         Self::Idle,
         Self::Isolation,
+        Self::Users,
         Self::Handover,
         Self::ReadyFd,
         Self::Log,
@@ -217,6 +227,7 @@ impl Key {
             Self::TrustedProxy => "trusted-proxy",
             Self::Idle => "idle",
             Self::Isolation => "isolation",
+            Self::Users => "users",
             Self::Handover => "handover",
             Self::ReadyFd => "ready-fd",
             Self::Log => "log",
@@ -309,7 +320,6 @@ impl Written {
     }
 
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        self.not_offered()?;
         Ok(Config {
             data: self
                 .one(Key::Data, "a directory", |text| {
@@ -331,7 +341,12 @@ impl Written {
             idle: self
                 .one(Key::Idle, "a duration of at least 10ms, like 60s or 5m", idle)?
                 .unwrap_or(IDLE_DEFAULT),
-            isolation: Isolation::Auto,
+            isolation: self
+                .one(Key::Isolation, "one of auto, A, B, C", least_level)?
+                .unwrap_or(Level::D),
+            users: self
+                .one(Key::Users, "two user ids from 1000 on, like 1900000000-1900065535", users)?
+                .unwrap_or(USERS_DEFAULT),
             handover: self.handover()?,
             ready_fd: self.one(
                 Key::ReadyFd,
@@ -364,22 +379,6 @@ impl Written {
             _ => None,
         };
         value.map(Some).ok_or_else(|| given.refused(key, expected, &given.texts.join(", ")))
-    }
-
-    /// Levels and ways of hand-over that have a name, and that this version does not have.
-    fn not_offered(&self) -> Result<(), ConfigError> {
-        const LEVELS: &str = "one of auto, A, B, C";
-        if let Some(level @ ("A" | "B" | "C")) = self.one(Key::Isolation, LEVELS, level)?.as_deref()
-        {
-            let from = self.given(Key::Isolation).expect("it was just read").from.clone();
-            return Err(ConfigError::NotOffered {
-                key: Key::Isolation.name(),
-                from,
-                value: format!("level {level}"),
-                why: "this version cannot give: no worker of it has those walls. Only `auto` starts",
-            });
-        }
-        Ok(())
     }
 
     fn handover(&self) -> Result<Handover, ConfigError> {
@@ -502,19 +501,23 @@ fn idle(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok().filter(|idle| *idle >= IDLE_MIN)
 }
 
-fn level(text: &str) -> Option<String> {
-    matches!(text, "auto" | "A" | "B" | "C").then(|| text.to_owned())
+fn least_level(text: &str) -> Option<Level> {
+    match text {
+        "auto" => Some(Level::D),
+        text => Level::parse(text).filter(|level| *level > Level::D),
+    }
+}
+
+fn users(text: &str) -> Option<RangeInclusive<u32>> {
+    let (first, last) = text.split_once('-')?;
+    let users = parsed(first.trim())?..=parsed(last.trim())?;
+    // Below are people and services, and the last number means nobody.
+    (users.start() < users.end() && *users.start() >= 1_000 && *users.end() < u32::MAX)
+        .then_some(users)
 }
 
 fn log_filter(text: &str) -> Option<String> {
     tracing_subscriber::EnvFilter::builder().parse(text).ok().map(|_| text.to_owned())
-}
-
-/// How much the walls around a worker must hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// Whatever this machine offers, told at start.
-    Auto,
 }
 
 /// How Hearth's own log is written.
@@ -591,7 +594,10 @@ pub struct Config {
     pub admin_token: Option<AdminToken>,
     pub trusted_proxies: Vec<IpNet>,
     pub idle: Duration,
-    pub isolation: Isolation,
+    /// The least that is good enough.
+    pub isolation: Level,
+    /// The first is the compiler's, the others are tenants'.
+    pub users: RangeInclusive<u32>,
     pub handover: Handover,
     pub ready_fd: Option<i32>,
     pub log_format: LogFormat,
@@ -633,7 +639,8 @@ impl fmt::Display for Config {
             admin_token,
             trusted_proxies,
             idle,
-            isolation: Isolation::Auto,
+            isolation,
+            users,
             handover,
             ready_fd,
             log_format,
@@ -651,7 +658,12 @@ impl fmt::Display for Config {
         for network in trusted_proxies {
             write!(f, " trusted-proxy={network}")?;
         }
-        write!(f, " idle={} isolation=auto", humantime::format_duration(*idle))?;
+        write!(f, " idle={}", humantime::format_duration(*idle))?;
+        match isolation {
+            Level::D => write!(f, " isolation=auto")?,
+            least => write!(f, " isolation={least}")?,
+        }
+        write!(f, " users={}-{}", users.start(), users.end())?;
         write!(f, " handover={}", handover.as_str())?;
         if let Some(fd) = ready_fd {
             write!(f, " ready-fd={fd}")?;
@@ -734,7 +746,8 @@ mod tests {
             admin_token: None,
             trusted_proxies: vec![],
             idle: Duration::from_secs(60),
-            isolation: Isolation::Auto,
+            isolation: Level::D,
+            users: USERS_DEFAULT,
             handover: Handover::Auto,
             ready_fd: None,
             log_format: LogFormat::Auto,
@@ -744,7 +757,7 @@ mod tests {
     }
 
     /// Each key with three values that are good, and what the configuration says of each.
-    const KEYS: [(&str, [&str; 3], [&str; 3]); 12] = [
+    const KEYS: [(&str, [&str; 3], [&str; 3]); 14] = [
         ("data", ["/a", "/b", "c"], ["data=/a ", "data=/b ", "data=c "]),
         (
             "listen",
@@ -781,6 +794,12 @@ mod tests {
             ],
         ),
         ("idle", ["10ms", "5m", "1h 5s"], [" idle=10ms ", " idle=5m ", " idle=1h 5s "]),
+        ("isolation", ["A", "auto", "C"], [" isolation=A ", " isolation=auto ", " isolation=C "]),
+        (
+            "users",
+            ["1000-2000", "70000-70001", "5000-4294967294"],
+            [" users=1000-2000 ", " users=70000-70001 ", " users=5000-4294967294 "],
+        ),
         (
             "handover",
             ["never", "auto", "never"],
@@ -835,13 +854,8 @@ mod tests {
     fn every_key_can_be_written_in_three_ways() {
         let known: Vec<_> = KEYS.iter().map(|(key, ..)| *key).collect();
         for key in Key::ALL.map(Key::name) {
-            let tested = known.contains(&key) || key == "isolation";
-            assert!(tested, "{key} has no row in KEYS");
+            assert!(known.contains(&key), "{key} has no row in KEYS");
         }
-        let (key, text) = ("isolation", "auto");
-        let toml = format!("{key} = {text:?}");
-        let config = resolve(args(key, text), &[(variable_of(key).as_str(), text)], Some(&toml));
-        assert_eq!(config, Ok(defaults()));
     }
 
     #[test]
@@ -864,7 +878,10 @@ mod tests {
             ("idle", "60", "must be a duration of at least 10ms, like 60s or 5m, not `60`"),
             ("idle", "9ms", "must be a duration of at least 10ms"),
             ("isolation", "D", "must be one of auto, A, B, C, not `D`"),
-            ("isolation", "B", "asks for level B, which this version cannot give"),
+            ("isolation", "b", "must be one of auto, A, B, C, not `b`"),
+            ("users", "70000", "must be two user ids from 1000 on"),
+            ("users", "0-70000", "must be two user ids from 1000 on"),
+            ("users", "70000-70000", "must be two user ids from 1000 on"),
             ("handover", "always", "must be one of auto, never, not `always`"),
             ("ready-fd", "0", "must be the number of an open descriptor, from 1"),
             ("log", "xml", "must be one of text, json, auto, not `xml`"),

@@ -4,12 +4,14 @@
 //!  fleet ─┬─ supervisor (one a tenant) ── lifecycle (pure) · links · status
 //!         ├─ zygote      forks workers
 //!         ├─ sockets     watches the listeners of tenants without a worker
+//!         ├─ cgroups     what bounds each tenant from outside
 //!         └─ parking     connections between two requests and two workers
 //! ```
 //!
 //! Knows tenants by name and generations by number. What is in a generation is `release`'s,
 //! what is kept is the store's, and who may ask is the API's.
 
+pub mod cgroups;
 mod lifecycle;
 mod links;
 mod parking;
@@ -30,12 +32,14 @@ use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
+use cgroups::Cgroups;
 pub use links::{LinkError, Links};
 use parking::Connection;
 pub use status::{WorkerState, WorkerStatus};
 pub use supervisor::Commit;
 use supervisor::{Command, Handle, Supervisor};
 
+use crate::isolation::Level;
 use crate::logs::Logs;
 use crate::release::Releases;
 use crate::store::Tenant;
@@ -104,7 +108,9 @@ pub struct Shared {
     pub parking_room: Arc<Semaphore>,
     pub idle: Duration,
     pub trusted_proxies: Vec<String>,
-    pub isolation: String,
+    pub isolation: Level,
+    /// `None` where there are none on this machine.
+    pub cgroups: Option<Cgroups>,
 }
 
 #[derive(Clone)]
@@ -151,6 +157,9 @@ impl Fleet {
             let _ = handle.inbox.send(Command::Remove).await;
             let mut snapshot = handle.snapshot;
             while snapshot.changed().await.is_ok() {}
+            if let Some(cgroups) = &self.shared.cgroups {
+                cgroups.remove(name);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ mod drain;
 mod fleet;
 mod front;
 mod gateway;
+mod isolation;
 mod logs;
 mod provision;
 mod release;

@@ -57,7 +57,9 @@ pub struct Provision {
     bind: IpAddr,
     ports: RangeInclusive<u16>,
     bundled: Arc<[Bundled]>,
-    /// One at a time looks for a port.
+    /// For tenants' workers, where they can have users of their own.
+    users: Option<RangeInclusive<u32>>,
+    /// One at a time looks for a port and a user, or gives them back.
     creating: Arc<Mutex<()>>,
 }
 
@@ -68,10 +70,19 @@ impl Provision {
         releases: Releases,
         logs: Logs,
         (bind, ports): (IpAddr, RangeInclusive<u16>),
+        users: Option<RangeInclusive<u32>>,
         bundled: Vec<Bundled>,
     ) -> Self {
-        let creating = Arc::default();
-        Self { store, fleet, releases, logs, bind, ports, bundled: bundled.into(), creating }
+        let (creating, bundled) = (Arc::default(), bundled.into());
+        Self { store, fleet, releases, logs, bind, ports, bundled, users, creating }
+    }
+
+    /// Gives each tenant what it lacks of this machine: a user of its own.
+    pub async fn settle(&self) -> Result<(), ProvisionError> {
+        match &self.users {
+            Some(users) => Ok(self.store.give_users(users.clone()).await?),
+            None => Ok(()),
+        }
     }
 
     /// Where a tenant's functions are called.
@@ -101,7 +112,9 @@ impl Provision {
             Err(StoreError::Exists) => return Err(ProvisionError::Exists(name)),
             tenant => tenant?,
         };
-        let tenant = self.complete(tenant, by).await?;
+        self.settle().await?;
+        let made = self.store.tenant_by_id(tenant.id).await?;
+        let tenant = self.complete(made.unwrap_or(tenant), by).await?;
         let token =
             self.store.create_token(Some(tenant.id), "owner".to_owned(), Scope::Owner, None);
         let (_, token) = token.await?;
@@ -139,6 +152,8 @@ impl Provision {
 
     /// Ends a tenant and removes all that was kept of it.
     pub async fn delete(&self, tenant: &Tenant, by: &str) -> Result<(), ProvisionError> {
+        // Its user is nobody else's before its files are gone.
+        let _creating = self.creating.lock().await;
         self.store.delete_tenant(tenant.id).await?;
         self.fleet.remove(&tenant.name).await;
         self.logs.remove(&tenant.name).await;

@@ -14,17 +14,17 @@ mod disk;
 pub mod modules;
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dashmap::{DashMap, DashSet};
 use hearth_wire::{
-    FunctionPath, Generation, Manifest, ManifestFunction, ModuleDigest, OptionsError, OptionsPatch,
-    limits,
+    FunctionPath, Generation, Limits, Manifest, ManifestFunction, ModuleDigest, OptionsError,
+    OptionsPatch, limits,
 };
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -38,6 +38,13 @@ use modules::{Arrived, IngestError, Modules, Packing, sync_dir};
 
 mod bundled {
     include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
+}
+
+/// What a worker is started from.
+pub struct Prepared {
+    /// The directory of its generation.
+    pub release: OwnedFd,
+    pub limits: Limits,
 }
 
 /// Files, and the modules that they were made of.
@@ -149,7 +156,7 @@ struct Inner {
     /// Artifacts whose digest was checked since this process started.
     checked: DashSet<(Owner, ModuleDigest)>,
     /// Generations that are known to be on disk, whole and for this engine.
-    prepared: DashSet<(TenantId, Generation)>,
+    prepared: DashMap<(TenantId, Generation), Limits>,
     /// One at a time prepares a tenant's release.
     preparing: DashMap<TenantId, Arc<Mutex<()>>>,
     /// Held shared from a file's arrival to the commit that names it, and alone by the sweep.
@@ -175,7 +182,7 @@ impl Releases {
             store,
             key,
             checked: DashSet::new(),
-            prepared: DashSet::new(),
+            prepared: DashMap::new(),
             preparing: DashMap::new(),
             arriving: Arc::default(),
         };
@@ -273,12 +280,15 @@ impl Releases {
         let artifacts = self.checked(tenant, functions).await?;
         let manifest = self.inner.manifest(tenant, generation, functions);
         let (inner, releases) = (self.inner.clone(), self.inner.releases(tenant));
-        blocking(move || match is_release(&releases, &manifest, &artifacts) {
-            true => Ok(()),
-            false => inner.link(&releases, &manifest, &artifacts),
+        let limits = manifest.limits;
+        blocking(move || {
+            if !is_release(&releases, &manifest, &artifacts) {
+                inner.link(&releases, &manifest, &artifacts)?;
+            }
+            open_to_workers(&releases.join(generation.to_string()))
         })
         .await?;
-        self.inner.prepared.insert((tenant.id, generation));
+        self.inner.prepared.insert((tenant.id, generation), limits);
         Ok(())
     }
 
@@ -303,12 +313,12 @@ impl Releases {
         &self,
         tenant: &Tenant,
         generation: Generation,
-    ) -> Result<OwnedFd, ReleaseError> {
+    ) -> Result<Prepared, ReleaseError> {
         let dir = self.inner.releases(tenant).join(generation.to_string());
-        if !self.inner.prepared.contains(&(tenant.id, generation)) {
+        if !self.inner.prepared.contains_key(&(tenant.id, generation)) {
             let lock = self.inner.preparing.entry(tenant.id).or_default().clone();
             let _one = lock.lock().await;
-            if !self.inner.prepared.contains(&(tenant.id, generation)) {
+            if !self.inner.prepared.contains_key(&(tenant.id, generation)) {
                 // Its limits may be others than when the caller read them.
                 let current = self.inner.store.tenant(&tenant.name).await?;
                 let current = current.filter(|current| current.generation == generation);
@@ -317,8 +327,12 @@ impl Releases {
                 self.write(&current, generation, &functions).await?;
             }
         }
+        let limits = self.inner.prepared.get(&(tenant.id, generation)).map(|limits| *limits);
         match File::open(&dir) {
-            Ok(dir) => Ok(dir.into()),
+            Ok(dir) => {
+                let limits = limits.unwrap_or_else(|| tenant.limits());
+                Ok(Prepared { release: dir.into(), limits })
+            }
             Err(error) => {
                 // Somebody removed it behind our back: the next start makes it again.
                 self.inner.prepared.remove(&(tenant.id, generation));
@@ -338,7 +352,7 @@ impl Releases {
 
     /// Removes all that is kept of a tenant but its modules, which the next sweep finds unnamed.
     pub async fn forget(&self, tenant: &Tenant) -> io::Result<()> {
-        self.inner.prepared.retain(|(id, _)| *id != tenant.id);
+        self.inner.prepared.retain(|(id, _), _| *id != tenant.id);
         self.inner.checked.retain(|(owner, _)| owner.id() != tenant.id);
         let tree = self.inner.data.join("tenants").join(tenant.name.as_str());
         let artifacts = self.inner.data.join("artifacts");
@@ -383,7 +397,7 @@ impl Releases {
         // One that is being made again would be taken apart under its maker's hands.
         let lock = self.inner.preparing.entry(tenant.id).or_default().clone();
         let _alone = lock.lock().await;
-        self.inner.prepared.retain(|(id, generation)| *id != tenant.id || *generation == keep);
+        self.inner.prepared.retain(|(id, generation), _| *id != tenant.id || *generation == keep);
         blocking(move || {
             if releases.exists() {
                 for entry in fs::read_dir(&releases)? {
@@ -541,6 +555,15 @@ impl Inner {
         }
         Ok(removed)
     }
+}
+
+/// Lets any user read a generation who is handed its directory: a worker's own is not the host's.
+/// By a path nobody comes there, since the data directory is the host's alone.
+fn open_to_workers(dir: &Path) -> io::Result<()> {
+    for file in fs::read_dir(dir)? {
+        fs::set_permissions(file?.path(), Permissions::from_mode(0o444))?;
+    }
+    fs::set_permissions(dir, Permissions::from_mode(0o755))
 }
 
 fn written(manifest: &Manifest) -> Vec<u8> {

@@ -260,6 +260,6 @@ mod tests {
         assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
         assert_eq!(pragma("synchronous"), 2.into());
         assert_eq!(pragma("foreign_keys"), 1.into());
-        assert_eq!(pragma("user_version"), 2.into());
+        assert_eq!(pragma("user_version"), 3.into());
     }
 }

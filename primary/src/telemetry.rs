@@ -90,6 +90,15 @@ fn describe() {
         "From that connection being seen to the zygote being asked for a worker."
     );
     describe_counter!("hearth_worker_deaths_total", "Workers that ended without being told to.");
+    describe_counter!(
+        "hearth_sandbox_violations_total",
+        "Forbidden system calls, by tenant and call; a compiler's has no tenant."
+    );
+    describe_counter!(
+        "hearth_out_of_memory_total",
+        "Workers that the kernel ended since their tenant had all of its memory."
+    );
+    describe_gauge!("hearth_isolation", "1 for the level of isolation that was reached.");
     describe_gauge!("hearth_workers", "Tenants, by the state of their worker.");
     describe_gauge!(
         "hearth_connections_parked",

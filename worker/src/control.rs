@@ -14,6 +14,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -93,8 +94,7 @@ pub fn run(inherited: Inherited) -> Result<End, WorkerError> {
 }
 
 fn live(inherited: Inherited) -> Result<End, WorkerError> {
-    let Inherited { control, listener, release, base } = inherited;
-    hearth_jail::enter(hearth_jail::WORKER)?;
+    let Inherited { control, listener, release, base, seal } = inherited;
     let Some((first, _)) = hearth_wire::recv::<ToWorker>(&control)? else { return Ok(End::Done) };
     let ToWorker::Start(start) = first else {
         return Err(WorkerError::Unexpected(format!("{first:?} before Start")));
@@ -136,7 +136,10 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
             reporter: Reporter::new(limits.log_bytes_per_second),
             door: Door::new(),
         });
-        let channel = Channel::new(control).map_err(SocketError::from)?;
+        // Never closed but by the process's end: the filter trusts its number.
+        let channel = ManuallyDrop::new(Channel::new(control).map_err(SocketError::from)?);
+        // Everything is loaded and built, and nothing that a stranger sent was looked at.
+        seal.close(forbidden)?;
         let load_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         channel.send(&FromWorker::Ready { version: VERSION, load_us }, &[]).await?;
         let driver = Driver {
@@ -170,6 +173,11 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
     // A check that is stuck is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// The last words of a worker that made a call which its walls forbid. Runs within a signal.
+fn forbidden(call: u32, message: &mut [u8]) -> usize {
+    hearth_wire::encode_into(&FromWorker::Forbidden { call }, message)
 }
 
 /// What can fail because of the generation, with its reason for the primary.
@@ -417,6 +425,10 @@ impl Driver<'_> {
                 });
                 Ok(vec![])
             }
+            ToWorker::AreYouAlive => {
+                self.channel.send(&FromWorker::Alive, &[]).await?;
+                Ok(vec![])
+            }
             ToWorker::Door => {
                 let socket = unix_stream(fds)?;
                 match self.tenant.door.open(socket).await {
@@ -586,14 +598,13 @@ fn unix_stream(fds: Vec<OwnedFd>) -> Result<std::os::unix::net::UnixStream, Work
     Ok(nonblocking(socket).map_err(WorkerError::Sockets)?.into())
 }
 
-/// The flag belongs to the open file: whoever had it before can have taken it off, and the
-/// runtime would wait for ever.
+/// The flag belongs to the open file, which others may hold, so that no worker may change it; and
+/// one that blocks would hold up everybody.
 fn nonblocking(socket: OwnedFd) -> io::Result<OwnedFd> {
-    let flags = rustix::fs::fcntl_getfl(&socket)?;
-    if !flags.contains(OFlags::NONBLOCK) {
-        rustix::fs::fcntl_setfl(&socket, flags | OFlags::NONBLOCK)?;
+    match rustix::fs::fcntl_getfl(&socket)?.contains(OFlags::NONBLOCK) {
+        true => Ok(socket),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "a socket that blocks")),
     }
-    Ok(socket)
 }
 
 fn unexpected(fds: &[OwnedFd]) -> WorkerError {

@@ -5,14 +5,20 @@
 //! What a child does is [`crate::control`]'s; what ended children mean is the primary's.
 
 use std::collections::{BTreeSet, HashMap};
+use std::convert::Infallible;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use hearth_engine::{LoadError, Purpose};
-use hearth_jail::{ChildEnd, Children, ForkError, Forked, Slots, WallError};
+use hearth_jail::{
+    ATTEMPTS, Attempt, ChildEnd, Children, EXIT_ESCAPED, EXIT_VIOLATION, ForkError, Forked, Seal,
+    Slots, Standing, WallError,
+};
 use hearth_schema::Checks;
-use hearth_wire::{ExitStatus, FromZygote, ModuleDigest, SocketError, ToZygote, VERSION};
+use hearth_wire::{
+    Cell, ExitStatus, FromZygote, ModuleDigest, SocketError, ToZygote, VERSION, Walls,
+};
 use rustix::event::{PollFd, PollFlags, poll};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
@@ -25,6 +31,8 @@ pub struct Inherited {
     pub listener: OwnedFd,
     pub release: OwnedFd,
     pub base: Base,
+    /// To be closed once everything is loaded.
+    pub seal: Seal,
 }
 
 /// What is the same for every worker: nothing of any tenant's.
@@ -87,8 +95,9 @@ pub fn run() -> Result<Option<Inherited>, ZygoteError> {
 fn serve() -> Result<Option<Inherited>, ZygoteError> {
     let control = hearth_jail::take_stdin().map_err(ZygoteError::NoControl)?;
     let slots = Slots::reserve()?;
-    hearth_jail::enter(hearth_jail::ZYGOTE)?;
     let mut children = Children::watch()?;
+    let standing = hearth_jail::fence_zygote()?;
+    let seal = Seal::for_workers(standing.landlock.is_some())?;
     let ours = hearth_jail::open_now()?;
     let mut base = Base::new()?;
     loop {
@@ -119,6 +128,7 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
                     version: VERSION,
                     engine: hearth_engine::fingerprint(),
                     pagemap_scan: hearth_engine::pagemap_scan_available(),
+                    walls: walls(&standing),
                 };
                 hearth_wire::send(&control, &hello, &[])?;
             }
@@ -127,48 +137,102 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
                 let error = base.preload(sha256, artifact).err().map(|error| explain(&error));
                 hearth_wire::send(&control, &FromZygote::Preloaded { sha256, error }, &[])?;
             }
-            ToZygote::Fork { ticket } => {
-                let fds = exactly(fds)?;
-                match hearth_jail::fork() {
+            ToZygote::Fork { ticket, cell } => {
+                let told = match hearth_jail::fork() {
                     Ok(Forked::Parent { pid, pidfd }) => {
                         let forked = FromZygote::Forked { ticket, pid };
-                        hearth_wire::send(&control, &forked, &[pidfd.as_fd()])?;
+                        hearth_wire::send(&control, &forked, &[pidfd.as_fd()])
                     }
                     Ok(Forked::Child) => {
                         children.forget()?;
-                        return Ok(Some(settle(control, slots, fds, base, &ours)?));
+                        return Ok(Some(settle(control, slots, fds, base, seal, &ours, cell)?));
                     }
                     Err(error) => {
                         let reason = explain::<ForkError>(&error);
-                        hearth_wire::send(
-                            &control,
-                            &FromZygote::ForkFailed { ticket, reason },
-                            &[],
-                        )?;
+                        hearth_wire::send(&control, &FromZygote::ForkFailed { ticket, reason }, &[])
+                    }
+                };
+                told?;
+            }
+            ToZygote::Try { user } => {
+                let cell = Cell { user, data_bytes: None };
+                let mut escapes = Vec::new();
+                for attempt in ATTEMPTS {
+                    match hearth_jail::fork() {
+                        Ok(Forked::Parent { pid, pidfd: _ }) => {
+                            escapes.extend(what_escaped(attempt, hearth_jail::wait(pid)?));
+                        }
+                        Ok(Forked::Child) => match try_out(attempt, cell, &seal) {
+                            Err(error) => {
+                                // Its own end would look like one that was kept in.
+                                eprintln!("hearth-worker: {}", explain(&error));
+                                std::process::abort()
+                            }
+                        },
+                        Err(error) => return Err(ZygoteError::Unexpected(explain(&error))),
                     }
                 }
+                let attempts = ATTEMPTS.len() as u32;
+                hearth_wire::send(&control, &FromZygote::Tried { attempts, escapes }, &[])?;
             }
         }
     }
 }
 
-/// In a child: the fixed numbers, and nothing else open but what the engine holds.
+fn walls(standing: &Standing) -> Walls {
+    let Standing { namespaces, users, landlock } = standing.clone();
+    Walls { namespaces, users, landlock }
+}
+
+/// Tries one thing in a child, which is fenced in as a worker is.
+fn try_out(attempt: &Attempt, cell: Cell, seal: &Seal) -> Result<Infallible, WallError> {
+    fence(cell)?;
+    // To nobody: the control socket is the zygote's.
+    seal.close(|_, _| 0)?;
+    let escapes = (attempt.escapes)();
+    std::process::exit(if escapes { i32::from(EXIT_ESCAPED) } else { 0 })
+}
+
+/// Refused with an error, or ended by the report of it: everything else is no wall, or no trial.
+fn what_escaped(attempt: &Attempt, end: ChildEnd) -> Option<String> {
+    match end {
+        ChildEnd::Code(code) if code == 0 || code == i32::from(EXIT_VIOLATION) => None,
+        ChildEnd::Code(code) if code == i32::from(EXIT_ESCAPED) => Some(attempt.name.to_owned()),
+        other => Some(format!("{} ended the process with {other:?}", attempt.name)),
+    }
+}
+
+/// In a child: the fixed numbers, nothing else open but what the engine holds, and its walls.
 fn settle(
     mut control: OwnedFd,
     slots: Slots,
-    [own_control, listener, release]: [OwnedFd; 3],
+    mut fds: Vec<OwnedFd>,
     base: Base,
+    seal: Seal,
     zygotes: &BTreeSet<RawFd>,
-) -> io::Result<Inherited> {
+    cell: Cell,
+) -> Result<Inherited, ZygoteError> {
+    let cgroups = fds.split_off(fds.len().min(3));
+    let [own_control, listener, release] = exactly(fds)?;
     let mut kept = BTreeSet::from([0, 1, 2]);
     kept.extend(slots.numbers());
     // In the place of the zygote's, so that no worker can speak for it.
-    rustix::io::dup2(&own_control, &mut control)?;
+    rustix::io::dup2(&own_control, &mut control).map_err(io::Error::from)?;
     let (listener, release) = slots.fill(listener, release)?;
     drop(own_control);
+    for procs in cgroups {
+        // Itself. Before its user changes, and before it takes any memory.
+        File::from(procs).write_all(b"0")?;
+    }
     kept.extend(hearth_jail::open_now()?.difference(zygotes));
     hearth_jail::keep_only(&kept)?;
-    Ok(Inherited { control, listener, release, base })
+    fence(cell)?;
+    Ok(Inherited { control, listener, release, base, seal })
+}
+
+fn fence(cell: Cell) -> Result<(), WallError> {
+    let Cell { user, data_bytes } = cell;
+    hearth_jail::fence_worker(hearth_jail::Cell { user, data_bytes })
 }
 
 /// A worker without a zygote: the one message that would have been a fork's makes this process
@@ -176,16 +240,19 @@ fn settle(
 pub fn exec() -> Result<Option<Inherited>, ZygoteError> {
     let starter = hearth_jail::take_stdin().map_err(ZygoteError::NoControl)?;
     let slots = Slots::reserve()?;
+    let standing = hearth_jail::fence_lone_worker()?;
+    let seal = Seal::for_workers(standing.landlock.is_some())?;
     let base = Base::new()?;
     let Some((message, fds)) = hearth_wire::recv::<ToZygote>(&starter)? else { return Ok(None) };
-    let ToZygote::Fork { ticket: _ } = message else {
+    let ToZygote::Fork { ticket: _, cell } = message else {
         return Err(ZygoteError::Unexpected(format!("{message:?}")));
     };
     let [own_control, listener, release] = exactly(fds)?;
     let mut control = starter;
     rustix::io::dup2(&own_control, &mut control).map_err(io::Error::from)?;
     let (listener, release) = slots.fill(listener, release)?;
-    Ok(Some(Inherited { control, listener, release, base }))
+    fence(cell)?;
+    Ok(Some(Inherited { control, listener, release, base, seal }))
 }
 
 fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], ZygoteError> {

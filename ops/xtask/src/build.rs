@@ -23,8 +23,15 @@ const SDK: &str = "hearth-sdk";
 
 /// What is built, checked and tested in one cargo call: another set of packages means other
 /// features, and so the same dependencies compiled once more.
-pub(crate) const HOST: &[&str] =
-    &["hearth", "hearth-worker", "hearth-wire", "hearth-schema", "hearth-jail", "hearth-engine"];
+pub(crate) const HOST: &[&str] = &[
+    "hearth",
+    "hearth-worker",
+    "hearth-wire",
+    "hearth-schema",
+    "hearth-jail",
+    "hearth-engine",
+    "hearth-e2e",
+];
 
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("this file is in ops/xtask/src")
@@ -43,6 +50,14 @@ pub(crate) fn program(name: &str) -> PathBuf {
 pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new("cargo");
     command.args(arguments).current_dir(root()).env("CARGO_TARGET_DIR", target());
+    // What the cargo that runs this says of the chores themselves. Build scripts that watch the
+    // environment would take it for a change, and half of the host would be compiled anew.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

@@ -232,6 +232,7 @@ mod tests {
             port: 4_000,
             generation: 1,
             limits: Default::default(),
+            user: None,
             created_at: Timestamp::UNIX_EPOCH,
         }
     }

@@ -18,6 +18,7 @@ use super::print::{Print, Table, bytes};
 use super::{CliError, chain};
 use crate::api::tenants::TenantList;
 use crate::config::{Client, ClientArgs, Config, UpArgs, Written};
+use crate::isolation::{State, Wall, survey};
 
 /// From which kernel on an instance's memory is reset page by page.
 const PAGEMAP_SCAN: (u32, u32) = (6, 7);
@@ -83,10 +84,7 @@ pub fn run(args: DoctorArgs, client: &ClientArgs, print: Print) -> Result<(), Cl
             checks.push(fail("settings", chain(&error), "correct what is named there"));
         }
     }
-    checks.push(landlock(fs::read_to_string("/sys/kernel/security/lsm").ok().as_deref()));
-    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").ok();
-    checks.push(seccomp(actions.as_deref()));
-
+    walls(&mut checks);
     write(&checks, print)?;
     let failed = checks.iter().any(|check| check.level == Level::Fail);
     if failed { Err(CliError::Told) } else { Ok(()) }
@@ -298,30 +296,35 @@ fn space(data: &str, free: u64) -> Check {
     }
 }
 
-fn landlock(modules: Option<&str>) -> Check {
-    const CHECK: &str = "landlock";
-    match modules {
-        Some(list) if list.trim().split(',').any(|module| module == "landlock") => {
-            ok(CHECK, "the kernel has it")
+/// What stands around workers here: a zygote is started and has its walls tried.
+fn walls(checks: &mut Vec<Check>) {
+    const CHECK: &str = "isolation";
+    let worker = std::env::current_exe().map(|path| path.with_file_name("hearth-worker"));
+    let surveyed = worker.map_err(anyhow::Error::from).and_then(|worker| survey(&worker));
+    let (isolation, escapes) = match surveyed {
+        Ok(surveyed) => surveyed,
+        Err(error) => {
+            let found = format!("no worker can be started: {error:#}");
+            checks.push(fail(CHECK, found, "a kernel with CONFIG_SECCOMP_FILTER, from 5.13 on"));
+            return;
         }
-        Some(_) => warn(CHECK, "the kernel has it not, or off", "boot with lsm=landlock,…"),
-        None => warn(
+    };
+    checks.extend(isolation.table().into_iter().map(of_wall));
+    let level = isolation.level();
+    checks.push(match escapes.as_slice() {
+        [] => ok(CHECK, format!("level {level}: {}; the walls hold", level.meaning())),
+        escapes => fail(
             CHECK,
-            "whether the kernel has it cannot be seen",
-            "mount -t securityfs none /sys/kernel/security",
+            format!("level {level}, but the walls do not hold: {}", escapes.join(", ")),
+            "do not serve strangers here; a kernel without patches of its own may help",
         ),
-    }
+    });
 }
 
-fn seccomp(actions: Option<&str>) -> Check {
-    const CHECK: &str = "seccomp";
-    match actions {
-        Some(list) if list.split_whitespace().any(|action| action == "kill_process") => {
-            ok(CHECK, "the kernel has it")
-        }
-        Some(_) | None => {
-            warn(CHECK, "the kernel has no filters", "a kernel with CONFIG_SECCOMP_FILTER")
-        }
+fn of_wall(wall: Wall) -> Check {
+    match wall.state {
+        State::Stands(what) => ok(wall.name, what),
+        State::Missing { why, lost, fix } => warn(wall.name, format!("{why}: {lost}"), fix),
     }
 }
 
@@ -388,11 +391,10 @@ mod tests {
     }
 
     #[test]
-    fn walls() {
-        assert_eq!(landlock(Some("capability,landlock,yama\n")).level, Level::Ok);
-        assert_eq!(landlock(Some("capability,yama")).level, Level::Warn);
-        assert_eq!(landlock(None).level, Level::Warn);
-        assert_eq!(seccomp(Some("kill_process kill_thread trap errno")).level, Level::Ok);
-        assert_eq!(seccomp(None).level, Level::Warn);
+    fn a_missing_wall_says_what_is_lost_and_what_helps() {
+        let why = "off".to_owned();
+        let missing = State::Missing { why, lost: "files are open", fix: "turn it on" };
+        let check = of_wall(Wall { name: "landlock", state: missing });
+        assert_eq!(check, warn("landlock", "off: files are open", "turn it on"));
     }
 }

@@ -83,7 +83,7 @@ pub fn run(command: Tenants, client: &ClientArgs, print: Print) -> Result<(), Cl
                 if let Some(reason) = worker.reason {
                     writeln!(out, "  reason      {}", escape(&reason))?;
                 }
-                writeln!(out, "  isolation   {}", escape(&worker.isolation))
+                writeln!(out, "  isolation   {}", worker.isolation)
             })
         }
         Tenants::Rm { name, yes } => {

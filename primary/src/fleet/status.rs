@@ -1,5 +1,6 @@
 //! What a tenant's worker is doing, as the API and the command line show it.
 
+use crate::isolation::Level;
 use hearth_wire::Generation;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -50,7 +51,7 @@ pub struct WorkerStatus {
     /// Why the worker is backing off or barred, or how its last one ended.
     pub reason: Option<String>,
     /// The walls around the worker besides WebAssembly's own.
-    pub isolation: String,
+    pub isolation: Level,
     /// Resident memory, bytes.
     pub memory: Option<u64>,
     /// Processor time so far, milliseconds.

@@ -12,16 +12,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use hearth_wire::{
-    Channel, FromWorker, Generation, Moment, Outcome, Passing, Start, ToWorker, TokenGrant,
-    VERSION, pair,
+    Cell, Channel, ExitStatus, FromWorker, Generation, Limits, Moment, Outcome, Passing, Start,
+    ToWorker, TokenGrant, VERSION, pair,
 };
 use jiff::Timestamp;
+use syscalls::Sysno;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
+use super::cgroups::{Group, Taken};
 use super::lifecycle::{Action, Door, Event, Life, Phase, Swapped, WorkerId};
 use super::links::{Links, Outgoing};
 use super::parking::{Connection, Entries, Parking};
@@ -29,6 +31,8 @@ use super::sockets::{Heard, Key, Watch};
 use super::status::{WorkerState, WorkerStatus};
 use super::zygote::{self, Fork, Forked};
 use super::{FleetError, Shared, SwapError, Unavailable, Visit, sockets};
+use crate::isolation::Level;
+use crate::release::Prepared;
 use crate::store::Tenant;
 
 /// Commands of one tenant that wait for its supervisor.
@@ -167,7 +171,7 @@ impl Supervisor {
     pub fn new(tenant: Tenant, grants: Vec<TokenGrant>, shared: Arc<Shared>) -> (Self, Handle) {
         let (to_self, inbox) = mpsc::channel(INBOX);
         let life = Life::new(tenant.generation);
-        let first = Snapshot { status: status_of(&life, &shared.isolation), links: None };
+        let first = Snapshot { status: status_of(&life, shared.isolation), links: None };
         let (snapshot, seen) = watch::channel(first);
         let handle = Handle { inbox: to_self.clone(), snapshot: seen };
         let heard = Arc::new(Heard::default());
@@ -353,6 +357,10 @@ impl Supervisor {
                 let reason = live.killed.unwrap_or(reason);
                 let tenant = &self.tenant.name;
                 info!(%tenant, pid = live.pid, worker = worker.0, reason, "worker ended");
+                if reason != "ended" {
+                    let labels = [("tenant", tenant.to_string())];
+                    metrics::counter!("hearth_worker_deaths_total", &labels).increment(1);
+                }
                 self.last_end = Some(reason.clone());
                 Some(Event::Died(worker, reason))
             }
@@ -392,8 +400,22 @@ impl Supervisor {
                 None
             }
             FromWorker::Accepting => None,
+            FromWorker::Forbidden { call } => {
+                let call = usize::try_from(call).ok().and_then(Sysno::new);
+                let call = call.map_or("unknown", |call| call.name());
+                let tenant = &self.tenant.name;
+                error!(%tenant, worker = worker.0, call, "sandbox violation");
+                let labels = [("tenant", tenant.to_string()), ("call", call.to_owned())];
+                metrics::counter!("hearth_sandbox_violations_total", &labels).increment(1);
+                let live = self.live.get_mut(&worker)?;
+                live.killed = Some(format!("sandbox violation: it made the system call {call}"));
+                None
+            }
             // Taken where it is read.
-            FromWorker::WantDoor | FromWorker::Report(_) | FromWorker::Pass(_) => None,
+            FromWorker::Alive
+            | FromWorker::WantDoor
+            | FromWorker::Report(_)
+            | FromWorker::Pass(_) => None,
         }
     }
 
@@ -784,7 +806,7 @@ impl Supervisor {
     }
 
     fn publish(&self) {
-        let mut status = status_of(&self.life, &self.shared.isolation);
+        let mut status = status_of(&self.life, self.shared.isolation);
         let worker = match &self.life.current {
             Phase::Ready { worker, .. } | Phase::Starting { worker, .. } => Some(*worker),
             Phase::Asleep | Phase::Backoff { .. } | Phase::Barred { .. } | Phase::Stopped => {
@@ -810,7 +832,7 @@ impl Supervisor {
     }
 }
 
-fn status_of(life: &Life, isolation: &str) -> WorkerStatus {
+fn status_of(life: &Life, isolation: Level) -> WorkerStatus {
     let (state, reason) = match &life.current {
         Phase::Asleep | Phase::Stopped if !life.draining.is_empty() => {
             (WorkerState::Draining, None)
@@ -827,7 +849,7 @@ fn status_of(life: &Life, isolation: &str) -> WorkerStatus {
         generation: life.generation,
         since: Timestamp::now(),
         reason,
-        isolation: isolation.to_owned(),
+        isolation,
         memory: None,
         cpu_ms: None,
         draining: life.draining.len() as u32,
@@ -853,7 +875,7 @@ async fn fork(
                 tenant.port
             )));
         };
-        let release =
+        let prepared =
             shared.releases.prepare(&tenant, start.generation).await.map_err(|error| {
                 let told = error.for_owner();
                 error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "release");
@@ -867,12 +889,36 @@ async fn fork(
         channel.send(&ToWorker::Start(start), &[]).await.map_err(|error| host(&error))?;
         let tokens = ToWorker::Tokens { serial, grants };
         channel.send(&tokens, &[]).await.map_err(|error| host(&error))?;
-        let fork = Fork { control: theirs, listener, release, noticed };
+        let Prepared { release, limits } = prepared;
+        let cgroup = cgroup(&tenant, limits, &shared).await;
+        let cell = Cell {
+            user: tenant.user,
+            // A cgroup counts what is really taken, of all workers of the tenant together.
+            data_bytes: cgroup.is_none().then_some(limits.total_memory_mb << 20),
+        };
+        let fork = Fork { control: theirs, listener, release, cell, cgroup, noticed };
         let forked = shared.zygote.fork(fork).await.map_err(|error| host(&error))?;
         Ok(Newborn { forked, channel, tokens: serial, permit })
     };
     let newborn = newborn.await;
     let _ = inbox.send(Command::Forked(worker, Box::new(newborn))).await;
+}
+
+/// The tenant's group, where this machine has any: made with its first worker, and from then on at
+/// hand. That one cannot be made is told, and is no reason for not serving.
+async fn cgroup(tenant: &Tenant, limits: Limits, shared: &Arc<Shared>) -> Option<Arc<Group>> {
+    shared.cgroups.as_ref()?;
+    let (shared, name) = (shared.clone(), tenant.name.clone());
+    let found = tokio::task::spawn_blocking(move || {
+        shared.cgroups.as_ref().map(|cgroups| cgroups.group(&name, &limits))
+    });
+    match found.await.ok()?? {
+        Ok(group) => Some(group),
+        Err(error) => {
+            warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "no cgroup");
+            None
+        }
+    }
 }
 
 /// Speaks with one worker until its end, and then tells of that: whatever it had to say is said
@@ -886,15 +932,17 @@ async fn accompany(
     inbox: mpsc::Sender<Command>,
     shared: Arc<Shared>,
 ) {
+    let taken = || shared.cgroups.as_ref().and_then(|cgroups| cgroups.taken(&tenant.name));
+    let before = taken().unwrap_or_default();
     let mut ended = std::pin::pin!(zygote::exit_of(&pidfd, status));
     let mut talk = std::pin::pin!(converse(channel, to_send, worker, &tenant, &inbox, &shared));
-    let reason = tokio::select! {
-        reason = &mut ended => {
+    let status = tokio::select! {
+        status = &mut ended => {
             let _ = tokio::time::timeout(LAST_WORDS_DEADLINE, talk).await;
-            reason
+            status
         }
         () = &mut talk => match tokio::time::timeout(LAST_WORDS_DEADLINE, &mut ended).await {
-            Ok(reason) => reason,
+            Ok(status) => status,
             Err(_) => {
                 warn!(tenant = %tenant.name, worker = worker.0, "ending a worker that does not speak");
                 zygote::kill(&pidfd);
@@ -902,7 +950,35 @@ async fn accompany(
             }
         },
     };
+    let starved = taken().filter(|taken| taken.oom_kills > before.oom_kills);
+    let reason = explain(status, starved);
+    if starved.is_some() {
+        let labels = [("tenant", tenant.name.to_string())];
+        metrics::counter!("hearth_out_of_memory_total", &labels).increment(1);
+    }
     let _ = inbox.send(Command::Exited(worker, reason)).await;
+}
+
+/// How a worker ended, for its owner. `starved` is what its tenant had taken of memory, where the
+/// kernel ended somebody for that.
+fn explain(status: Option<ExitStatus>, starved: Option<Taken>) -> String {
+    match (status, starved) {
+        (Some(ExitStatus::Code(0)), _) => "ended".to_owned(),
+        (Some(ExitStatus::Signal(9)), Some(Taken { memory_peak, .. })) => format!(
+            "out of memory: its processes had {} MiB, all that the tenant may have \
+             (total_memory_mb), and the kernel ended it",
+            memory_peak >> 20
+        ),
+        (Some(ExitStatus::Signal(9)), None) => {
+            "killed by signal 9: by the kernel for want of memory, or by somebody".to_owned()
+        }
+        (Some(ExitStatus::Signal(31)), _) => {
+            "sandbox violation: a forbidden system call".to_owned()
+        }
+        (Some(ExitStatus::Signal(signal)), _) => format!("killed by signal {signal}"),
+        (Some(ExitStatus::Code(code)), _) => format!("exited with code {code}"),
+        (None, _) => "ended, its status unknown".to_owned(),
+    }
 }
 
 /// Tells a worker what is to be told, and sorts what it says, until it says no more.

@@ -15,13 +15,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hearth_wire::{
-    Channel, ExitStatus, FromZygote, ModuleDigest, SocketError, ToZygote, VERSION, pair, watch,
+    Cell, Channel, ExitStatus, FromZygote, ModuleDigest, SocketError, ToZygote, VERSION, Walls,
+    pair, watch,
 };
 use rustix::process::{Signal, WaitIdOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
+
+use super::cgroups::Group;
 
 /// Forks asked for and not yet sent. Each tenant has at most two.
 const QUEUE: usize = 1_024;
@@ -56,6 +59,18 @@ pub struct Spawned {
     socket: OwnedFd,
 }
 
+impl Spawned {
+    /// For those who wait: a host has the conversation within its runtime.
+    pub fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
+    pub fn end(mut self) {
+        drop(self.socket);
+        let _ = self.child.wait();
+    }
+}
+
 /// Starts a zygote. Plain posix_spawn: nothing runs between fork and exec, and nothing is
 /// inherited but its control socket, which is its standard input.
 pub fn spawn(worker_program: &Path) -> io::Result<Spawned> {
@@ -74,6 +89,7 @@ pub fn spawn(worker_program: &Path) -> io::Result<Spawned> {
 pub struct Greeting {
     pub engine: String,
     pub pagemap_scan: bool,
+    pub walls: Walls,
 }
 
 /// A forked worker.
@@ -87,11 +103,14 @@ pub struct Forked {
 /// Will be a worker's exit status; dropped unsaid if its zygote dies first.
 pub type Status = oneshot::Receiver<ExitStatus>;
 
-/// What a fork takes: the worker's end of its control socket, its tenant's listener, its release.
+/// What a fork takes: the worker's end of its control socket, its tenant's listener, its release,
+/// and what is particular about its walls.
 pub struct Fork {
     pub control: OwnedFd,
     pub listener: Arc<OwnedFd>,
     pub release: OwnedFd,
+    pub cell: Cell,
+    pub cgroup: Option<Arc<Group>>,
     /// When the connection or call was seen that it is for.
     pub noticed: Option<Instant>,
 }
@@ -154,24 +173,13 @@ impl Zygote {
     }
 }
 
-/// Waits until a worker is gone, and tells how it went.
-pub async fn exit_of(pidfd: &AsyncFd<OwnedFd>, status: Status) -> String {
+/// Waits until a worker is gone, and tells how it went, where that can be known.
+pub async fn exit_of(pidfd: &AsyncFd<OwnedFd>, status: Status) -> Option<ExitStatus> {
     // An error here means that the runtime is going down, and with it every worker.
-    if pidfd.readable().await.is_err() {
-        return "the host is stopping".to_owned();
-    }
-    let status = match adopted_status(pidfd.get_ref()) {
+    drop(pidfd.readable().await.ok()?);
+    match adopted_status(pidfd.get_ref()) {
         Some(status) => Some(status),
         None => tokio::time::timeout(STATUS_DEADLINE, status).await.ok().and_then(Result::ok),
-    };
-    match status {
-        Some(ExitStatus::Code(0)) => "ended".to_owned(),
-        Some(ExitStatus::Code(code)) => format!("exited with code {code}"),
-        Some(ExitStatus::Signal(9)) => {
-            "killed by signal 9: by the kernel for want of memory, or by somebody".to_owned()
-        }
-        Some(ExitStatus::Signal(signal)) => format!("killed by signal {signal}"),
-        None => "ended, its status unknown".to_owned(),
     }
 }
 
@@ -245,8 +253,10 @@ impl Keeper {
                     }
                     Some(Request::Fork(fork, answer)) => {
                         last_ticket += 1;
-                        let fds = [fork.control.as_fd(), fork.listener.as_fd(), fork.release.as_fd()];
-                        channel.send(&ToZygote::Fork { ticket: last_ticket }, &fds).await?;
+                        let mut fds = vec![fork.control.as_fd(), fork.listener.as_fd(), fork.release.as_fd()];
+                        fds.extend(fork.cgroup.iter().flat_map(|group| &group.procs).map(AsFd::as_fd));
+                        let message = ToZygote::Fork { ticket: last_ticket, cell: fork.cell };
+                        channel.send(&message, &fds).await?;
                         if let Some(noticed) = fork.noticed {
                             metrics::histogram!("hearth_spawn_seconds").record(noticed.elapsed());
                         }
@@ -280,7 +290,7 @@ impl Keeper {
                                 error!(%sha256, error, "a bundled function is not preloaded");
                             }
                         }
-                        FromZygote::Hello { .. } => {
+                        FromZygote::Hello { .. } | FromZygote::Tried { .. } => {
                             return Err(ZygoteError::Unexpected(format!("{message:?}")));
                         }
                     }
@@ -297,11 +307,25 @@ impl Conversation {
         let hello = tokio::time::timeout(HELLO_DEADLINE, channel.recv::<FromZygote>());
         let (hello, _) = hello.await.map_err(|_| ZygoteError::Gone)??.ok_or(ZygoteError::Gone)?;
         match hello {
-            FromZygote::Hello { version: VERSION, engine, pagemap_scan } => {
-                let greeting = Greeting { engine, pagemap_scan };
+            FromZygote::Hello { version: VERSION, engine, pagemap_scan, walls } => {
+                let greeting = Greeting { engine, pagemap_scan, walls };
                 Ok((Self { channel, child: spawned.child }, greeting))
             }
             FromZygote::Hello { version, .. } => Err(ZygoteError::Version { theirs: version }),
+            other => Err(ZygoteError::Unexpected(format!("{other:?}"))),
+        }
+    }
+}
+
+impl Keeper {
+    /// Has the zygote try from within a worker's walls what they must not allow, before anything
+    /// is served. Tells how many attempts there were, and which were not kept in.
+    pub async fn try_walls(&self, user: Option<u32>) -> Result<(u32, Vec<String>), ZygoteError> {
+        let channel = &self.conversation.channel;
+        channel.send(&ToZygote::Try { user }, &[]).await?;
+        let tried = tokio::time::timeout(HELLO_DEADLINE, channel.recv::<FromZygote>());
+        match tried.await.map_err(|_| ZygoteError::Gone)??.ok_or(ZygoteError::Gone)?.0 {
+            FromZygote::Tried { attempts, escapes } => Ok((attempts, escapes)),
             other => Err(ZygoteError::Unexpected(format!("{other:?}"))),
         }
     }

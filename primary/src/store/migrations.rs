@@ -5,9 +5,10 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::{Result, StoreError};
 
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     include_str!("migrations/0001_start.sql"),
     include_str!("migrations/0002_options_and_limits.sql"),
+    include_str!("migrations/0003_users.sql"),
 ];
 
 pub(super) fn apply(connection: &mut Connection) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Rows of tenants. Their ports, listeners and directories are others'.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 use hearth_wire::{Generation, Limits, LimitsPatch, TenantName};
 use jiff::Timestamp;
@@ -22,6 +23,8 @@ pub struct Tenant {
     pub generation: Generation,
     /// What of its limits was set.
     pub limits: LimitsPatch,
+    /// Whom its workers run as, where the host runs as root.
+    pub user: Option<u32>,
     pub created_at: Timestamp,
 }
 
@@ -37,6 +40,7 @@ impl Tenant {
             port: row.get("port")?,
             generation: column(row, "generation", unsigned)?,
             limits: column(row, "limits", json)?,
+            user: row.get("user")?,
             created_at: column(row, "created_at", instant)?,
         })
     }
@@ -100,6 +104,31 @@ impl Store {
         .await
     }
 
+    /// Gives each tenant that has none a user of its own, the lowest that nobody has. One that has
+    /// one keeps it, whatever the range is now.
+    pub async fn give_users(&self, range: RangeInclusive<u32>) -> Result<()> {
+        self.run(move |db| {
+            let transaction = db.transaction()?;
+            let numbers = |sql: &str| -> rusqlite::Result<Vec<i64>> {
+                transaction.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
+            };
+            let without = numbers("SELECT id FROM tenants WHERE user IS NULL ORDER BY id")?;
+            if without.is_empty() {
+                return Ok(());
+            }
+            let taken = numbers("SELECT user FROM tenants WHERE user IS NOT NULL")?;
+            let taken: HashSet<i64> = taken.into_iter().collect();
+            let mut free = range.clone().map(i64::from).filter(|user| !taken.contains(user));
+            for id in without {
+                let max = range.clone().count();
+                let user = free.next().ok_or(StoreError::TooMany { what: "users", max })?;
+                transaction.execute("UPDATE tenants SET user = ? WHERE id = ?", (user, id))?;
+            }
+            Ok(transaction.commit()?)
+        })
+        .await
+    }
+
     /// With its tokens, functions, versions, generations and artifacts' digests.
     pub async fn delete_tenant(&self, id: TenantId) -> Result<()> {
         self.run(move |db| {
@@ -136,6 +165,31 @@ mod tests {
         assert_eq!(store.tenants().await.unwrap(), std::slice::from_ref(&acme));
         assert_eq!(store.tenant(&acme.name).await.unwrap(), Some(acme.clone()));
         assert_eq!(store.tenant_by_id(acme.id).await.unwrap(), Some(acme));
+    }
+
+    #[tokio::test]
+    async fn each_tenant_has_a_user_of_its_own_and_keeps_it() {
+        let (_directory, store) = scratch();
+        let mut tenants = Vec::new();
+        for (name, port) in [("a", 4_001), ("b", 4_002), ("c", 4_003)] {
+            tenants.push(tenant(&store, name, port).await);
+        }
+        let users = async || {
+            let tenants = store.tenants().await.unwrap();
+            tenants.iter().map(|tenant| tenant.user).collect::<Vec<_>>()
+        };
+        assert_eq!(users().await, [None; 3]);
+        store.give_users(2_000..=2_002).await.unwrap();
+        assert_eq!(users().await, [Some(2_000), Some(2_001), Some(2_002)]);
+        store.delete_tenant(tenants[1].id).await.unwrap();
+        tenant(&store, "d", 4_002).await;
+        store.give_users(2_000..=2_002).await.unwrap();
+        assert_eq!(users().await, [Some(2_000), Some(2_002), Some(2_001)]);
+        tenant(&store, "e", 4_005).await;
+        let full = store.give_users(2_000..=2_002).await;
+        assert!(matches!(full, Err(StoreError::TooMany { what: "users", max: 3 })), "{full:?}");
+        store.give_users(3_000..=3_001).await.unwrap();
+        assert_eq!(users().await, [Some(2_000), Some(2_002), Some(2_001), Some(3_000)]);
     }
 
     #[tokio::test]

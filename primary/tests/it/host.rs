@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, PipeReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -16,6 +17,9 @@ use crate::http::{Answer, Connection, Part, Request, form};
 use crate::processes::{children, command_line, descendants, eventually, holders, signal};
 
 pub const ADMIN_TOKEN: &str = "hearth_the-admin-token-of-the-tests-and-of-none-else";
+
+/// Nobody in particular, who is not root.
+pub const USER: u32 = 1_500;
 
 /// Each host has its own range of ports, below those that the kernel hands out by itself. A port
 /// that something else has is skipped by the host.
@@ -34,6 +38,7 @@ pub fn spare_port() -> u16 {
 
 pub struct Host {
     directory: TempDir,
+    wrapper: Vec<String>,
     options: Vec<String>,
     child: Child,
     pub front: SocketAddr,
@@ -45,14 +50,47 @@ impl Host {
     }
 
     pub fn with(options: &[&str]) -> Self {
+        Self::wrapped(&[], options)
+    }
+
+    /// As somebody who is not root, with programs and a directory that are his.
+    pub fn as_user() -> Self {
         let directory = tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap();
+        let user = Some(USER);
+        std::os::unix::fs::chown(directory.path(), user, user).unwrap();
+        let installed = directory.path().join("bin");
+        fs::create_dir(&installed).unwrap();
+        fs::set_permissions(&installed, fs::Permissions::from_mode(0o755)).unwrap();
+        for name in ["hearth", "hearth-worker", "hearth-compile"] {
+            let program = Path::new(env!("CARGO_BIN_EXE_hearth")).with_file_name(name);
+            // On another file system it is copied.
+            if fs::hard_link(&program, installed.join(name)).is_err() {
+                fs::copy(&program, installed.join(name)).unwrap();
+            }
+        }
+        let wrapper = [
+            "setpriv".to_owned(),
+            format!("--reuid={USER}"),
+            format!("--regid={USER}"),
+            "--clear-groups".to_owned(),
+        ];
+        Self::begin(directory, wrapper.into(), &[])
+    }
+
+    /// Started by another program, which is given the host's as its last arguments.
+    pub fn wrapped(wrapper: &[&str], options: &[&str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap();
+        Self::begin(directory, wrapper.iter().map(|&word| word.to_owned()).collect(), options)
+    }
+
+    fn begin(directory: TempDir, wrapper: Vec<String>, options: &[&str]) -> Self {
         let first = NEXT_PORT.fetch_add(PORTS_EACH, Ordering::Relaxed);
         let ports = format!("{first}-{}", first + PORTS_EACH - 1);
         let mut all = vec!["--tenant-ports", &ports, "--log", "text"];
         all.extend(options);
         let options: Vec<String> = all.into_iter().map(str::to_owned).collect();
-        let (child, front) = launch(directory.path(), "127.0.0.1:0", &options);
-        Self { directory, options, child, front }
+        let (child, front) = launch(directory.path(), "127.0.0.1:0", &wrapper, &options);
+        Self { directory, wrapper, options, child, front }
     }
 
     pub fn pid(&self) -> i32 {
@@ -61,6 +99,11 @@ impl Host {
 
     pub fn data(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// All that it has said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
     pub fn scratch(&self) -> &Path {
@@ -78,7 +121,8 @@ impl Host {
         });
         // At the same address, so that what the test knows of it stays true.
         let listen = self.front.to_string();
-        (self.child, self.front) = launch(self.directory.path(), &listen, &self.options);
+        (self.child, self.front) =
+            launch(self.directory.path(), &listen, &self.wrapper, &self.options);
     }
 
     /// Sends the signal that asks for an end; the end itself is waited for by [`Host::ended`].
@@ -175,14 +219,41 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        let workers = descendants(self.pid());
         let _ = self.child.kill();
         let _ = self.child.wait();
+        remove_cgroups(&self.data(), &workers);
         if std::thread::panicking() {
             let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let last = &lines[lines.len().saturating_sub(60)..];
             println!("---- what the host said last ----\n{}", last.join("\n"));
         }
+    }
+}
+
+/// Where the programs are a host's own.
+fn installed(directory: &Path) -> Option<PathBuf> {
+    Some(directory.join("bin/hearth")).filter(|program| program.exists())
+}
+
+/// What a host that was killed leaves to its next start, which here there is none of.
+fn remove_cgroups(data: &Path, processes: &[i32]) {
+    let Ok(meta) = fs::metadata(data) else { return };
+    let prefix = format!("hearth-{:x}-{:x}-", meta.dev(), meta.ino());
+    let mut groups = Vec::new();
+    for mount in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        let entries = fs::read_dir(mount.path()).into_iter().flatten().flatten();
+        groups.extend(entries.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)));
+    }
+    if groups.is_empty() {
+        return;
+    }
+    eventually("the end of the host's processes", || {
+        processes.iter().all(|pid| !crate::processes::is_alive(*pid)).then_some(())
+    });
+    for group in groups {
+        let _ = fs::remove_dir(group.path());
     }
 }
 
@@ -200,15 +271,24 @@ fn hearth(home: &Path) -> Command {
 }
 
 /// Starts the host and waits until it says, on descriptor 3, that it serves.
-fn launch(directory: &Path, listen: &str, options: &[String]) -> (Child, SocketAddr) {
+fn launch(
+    directory: &Path,
+    listen: &str,
+    wrapper: &[String],
+    options: &[String],
+) -> (Child, SocketAddr) {
     let log = File::options().create(true).append(true).open(directory.join("log")).unwrap();
     let (ready, its_end) = std::io::pipe().unwrap();
+    // The host opens it once more, which is for whoever the pipe belongs to.
+    let owner = fs::metadata(directory).unwrap();
+    std::os::unix::fs::fchown(&its_end, Some(owner.uid()), Some(owner.gid())).unwrap();
     let program = hearth(directory);
     let mut command = Command::new("sh");
     command
-        .args(["-c", r#"exec "$0" up --ready-fd 3 "$@" 3>&0 0</dev/null"#])
-        .arg(program.get_program())
-        .arg("--data")
+        .args(["-c", r#"exec "$@" 3>&0 0</dev/null"#, "sh"])
+        .args(wrapper)
+        .arg(installed(directory).unwrap_or_else(|| program.get_program().into()))
+        .args(["up", "--ready-fd", "3", "--data"])
         .arg(directory.join("data"))
         .args(["--listen", listen])
         .args(options)

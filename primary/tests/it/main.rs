@@ -6,7 +6,9 @@
 //! other file is one part of what Hearth promises.
 
 mod api;
+mod attacks;
 mod calls;
+mod captive;
 mod commands;
 mod components;
 mod cors;
@@ -19,6 +21,7 @@ mod handover;
 mod host;
 mod hostile;
 mod http;
+mod isolation;
 mod limits;
 mod logs;
 mod nginx;

@@ -3,8 +3,9 @@
 //!
 //! Its standard input is its control socket: one request, one reply. It is asked for an artifact
 //! of a module, or whether a function's options can be kept: its schemas, and whether instances
-//! can be reused. It bounds itself before it looks at either; the time it may take is also its
-//! starter's to bound. What becomes of the artifact is the primary's business.
+//! can be reused. It fences itself in before it looks at either, and closes its walls further
+//! before it runs what it has compiled; the time it may take is also its starter's to bound. What
+//! becomes of the artifact is the primary's business.
 
 mod inspect;
 mod options;
@@ -12,6 +13,7 @@ mod reuse;
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
@@ -44,23 +46,31 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<()> {
     let control = hearth_jail::take_stdin().context("standard input is no control socket")?;
-    hearth_jail::enter(hearth_jail::COMPILE)?;
-    let Some((request, fds)) = hearth_wire::recv::<CompileRequest>(&control)? else {
+    // Never closed but by the process's end: the filter trusts its number.
+    let control = ManuallyDrop::new(control);
+    // From the primary, which is trusted; the files that come with it are not.
+    let Some((request, fds)) = hearth_wire::recv::<CompileRequest>(&*control)? else {
         return Ok(());
     };
+    hearth_jail::fence_compiler(request.user, forbidden)?;
     let reply = match reply(&request, fds) {
         Ok(reply) => reply,
         Err(Failure::Refused(detail)) => CompileReply::Refused(Diagnosis { detail: cut(detail) }),
         Err(Failure::Ours(error)) => CompileReply::Failed { reason: format!("{error:#}") },
     };
-    match hearth_wire::send(&control, &reply, &[]) {
+    match hearth_wire::send(&*control, &reply, &[]) {
         Err(SocketError::TooLarge(_)) => {
             let detail = "the names of the module's imports are too long".to_owned();
             let refused = CompileReply::Refused(Diagnosis { detail });
-            Ok(hearth_wire::send(&control, &refused, &[])?)
+            Ok(hearth_wire::send(&*control, &refused, &[])?)
         }
         sent => Ok(sent?),
     }
+}
+
+/// The last words of a compiler that made a call which its walls forbid. Runs within a signal.
+fn forbidden(call: u32, message: &mut [u8]) -> usize {
+    hearth_wire::encode_into(&CompileReply::Forbidden { call }, message)
 }
 
 /// Whose fault it is that there is no artifact.
@@ -77,7 +87,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 fn reply(request: &CompileRequest, fds: Vec<OwnedFd>) -> Result<CompileReply, Failure> {
-    let CompileRequest { version, engine, job } = request;
+    let CompileRequest { version, engine, job, user: _ } = request;
     let own = hearth_engine::fingerprint();
     if (*version, engine.as_str()) != (VERSION, own.as_str()) {
         return Err(Failure::Ours(anyhow::anyhow!(
@@ -92,13 +102,19 @@ fn reply(request: &CompileRequest, fds: Vec<OwnedFd>) -> Result<CompileReply, Fa
         }
         CompileJob::Check => {
             let [options, artifact] = files(fds)?;
-            check(options, &artifact)
+            check(options, artifact)
         }
     }
 }
 
 fn compile(module: File, artifact: &File, declared: &File) -> Result<CompileReply, Failure> {
-    let bytes = read(module)?;
+    let bytes = read(module.take(MODULE_MAX_BYTES + 1))?;
+    if bytes.len() as u64 > MODULE_MAX_BYTES {
+        return Err(Failure::Refused(format!(
+            "the module is larger than {} MiB",
+            MODULE_MAX_BYTES >> 20
+        )));
+    }
     let imports =
         inspect::imports(&bytes).map_err(|refusal| Failure::Refused(refusal.to_string()))?;
 
@@ -108,12 +124,12 @@ fn compile(module: File, artifact: &File, declared: &File) -> Result<CompileRepl
     drop((bytes, compiler));
     write(artifact, &code).context("the artifact cannot be written")?;
     let artifact_bytes = code.len() as u64;
-    drop(code);
 
     // From here on as a worker does it, so that what passes here loads and links there.
     let runner = hearth_engine::engine(Purpose::Run).map_err(anyhow::Error::from)?;
-    let component = hearth_engine::load(&runner, artifact)
+    let component = hearth_engine::load_bytes(&runner, &code)
         .map_err(|error| Failure::Refused(inspect::refused_by_pool(&error)))?;
+    drop(code);
     let linker = hearth_engine::linker(&runner).map_err(anyhow::Error::from)?;
     let handler = hearth_engine::prepare(&linker, &component)
         .map_err(|error| Failure::Refused(inspect::refused_by_linker(&error)))?;
@@ -121,6 +137,7 @@ fn compile(module: File, artifact: &File, declared: &File) -> Result<CompileRepl
         Handler::P2(_) => HandlerKind::IncomingHandler,
         Handler::P3(_) => HandlerKind::Handler,
     };
+    hearth_jail::seal_compiler()?;
     let options = options::declared(&runner, &linker, &component)
         .map_err(|refusal| Failure::Refused(refusal.to_string()))?;
     if let Some(options) = options {
@@ -135,16 +152,16 @@ fn compile(module: File, artifact: &File, declared: &File) -> Result<CompileRepl
     Ok(CompileReply::Compiled { kind, imports, artifact_bytes })
 }
 
-fn check(options: File, artifact: &File) -> Result<CompileReply, Failure> {
-    let mut json = Vec::new();
-    options.take(CHECKED_OPTIONS_MAX_BYTES).read_to_end(&mut json)?;
+fn check(options: File, artifact: File) -> Result<CompileReply, Failure> {
+    let json = read(options.take(CHECKED_OPTIONS_MAX_BYTES))?;
     let options: Options = serde_json::from_slice(&json).context("the options do not parse")?;
     Checks::compile(&options.schema).map_err(|error| Failure::Refused(error.to_string()))?;
     if options.reuse > 1 {
         let runner = hearth_engine::engine(Purpose::Run).map_err(anyhow::Error::from)?;
-        let component = hearth_engine::load(&runner, artifact)?;
+        let component = hearth_engine::load_bytes(&runner, &read(artifact)?)?;
         let linker = hearth_engine::linker(&runner).map_err(anyhow::Error::from)?;
         let handler = hearth_engine::prepare(&linker, &component)?;
+        hearth_jail::seal_compiler()?;
         reuse::probe(&runner, &handler).map_err(|refusal| Failure::Refused(refusal.to_string()))?;
     }
     Ok(CompileReply::Checked)
@@ -157,15 +174,9 @@ fn files<const N: usize>(fds: Vec<OwnedFd>) -> anyhow::Result<[File; N]> {
     }
 }
 
-fn read(module: File) -> Result<Vec<u8>, Failure> {
+fn read(mut file: impl Read) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let read = module.take(MODULE_MAX_BYTES + 1).read_to_end(&mut bytes);
-    if read.context("the module cannot be read")? as u64 > MODULE_MAX_BYTES {
-        return Err(Failure::Refused(format!(
-            "the module is larger than {} MiB",
-            MODULE_MAX_BYTES >> 20
-        )));
-    }
+    file.read_to_end(&mut bytes).context("a file cannot be read")?;
     Ok(bytes)
 }
 

@@ -117,6 +117,19 @@ pub fn load(engine: &Engine, artifact: &File) -> Result<Component, LoadError> {
     // SAFETY: the file was made by this engine's compiler and is never changed afterwards, which
     // is what the primary vouches for with the descriptor.
     let component = unsafe { Component::deserialize_file(engine, path) };
+    initialize(component)
+}
+
+/// The same of an artifact in memory, for a process that may open no file: the compiler, of what
+/// it has just made or what the primary has checked.
+pub fn load_bytes(engine: &Engine, artifact: &[u8]) -> Result<Component, LoadError> {
+    #[expect(unsafe_code, reason = "an artifact is native code")]
+    // SAFETY: as above; the bytes are copied.
+    let component = unsafe { Component::deserialize(engine, artifact) };
+    initialize(component)
+}
+
+fn initialize(component: wasmtime::Result<Component>) -> Result<Component, LoadError> {
     let component = component.map_err(LoadError)?;
     component.initialize_copy_on_write_image().map_err(LoadError)?;
     Ok(component)

@@ -6,10 +6,21 @@
 
 #![expect(unsafe_code, reason = "what needs it lives here, so that nothing else has to")]
 
+mod attempts;
 mod descriptors;
+mod filters;
+mod landlock;
+mod namespaces;
+pub mod policy;
 mod process;
+mod users;
 mod walls;
 
+pub use attempts::{ATTEMPTS, Attempt, EXIT_ESCAPED};
 pub use descriptors::{Slots, keep_only, open_now, take_stdin};
-pub use process::{ChildEnd, Children, ForkError, Forked, fork};
-pub use walls::{COMPILE, Limit, WORKER, Wall, WallError, ZYGOTE, enter};
+pub use filters::{EXIT_VIOLATION, Encode};
+pub use process::{ChildEnd, Children, ForkError, Forked, fork, wait};
+pub use walls::{
+    Cell, Seal, Standing, WallError, fence_compiler, fence_lone_worker, fence_worker, fence_zygote,
+    seal_compiler,
+};

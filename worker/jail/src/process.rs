@@ -69,6 +69,18 @@ pub enum ChildEnd {
     Signal(i32),
 }
 
+/// Waits for the end of one child.
+pub fn wait(pid: i32) -> io::Result<ChildEnd> {
+    loop {
+        match waitpid(Pid::from_raw(pid), None) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(ChildEnd::Code(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(ChildEnd::Signal(signal as i32)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
 /// Tells of ended children through a descriptor that can be polled.
 pub struct Children {
     signals: SignalFd,

@@ -1,35 +1,205 @@
-//! The walls around each kind of process, as lists in the order in which they go up. The order
-//! matters: a limit must stand before the right to raise it is gone, and what drops a right
-//! comes before what forbids asking for it.
+//! The walls around each kind of process, in the order in which they go up. The order matters: a
+//! limit must stand before the right to raise it is gone, what drops a right comes before what
+//! forbids asking for it, and whatever needs a file comes before Landlock.
 //!
-//! This version needs no privilege and takes none away but the cheap ones. Own user ids and
-//! namespaces go before `NoNewPrivileges`, Landlock and the system call filter behind
-//! `NotDumpable`; the filter goes up last, when all code is loaded.
+//! ```text
+//!  zygote    session ─ end with parent ─ limits ─ namespaces ─ capabilities ─ no new privileges ─ filter
+//!    └ worker   limits ─ own user ─ no capability ─ not dumpable │ code is loaded │ Landlock ─ seal
+//!  compiler  limits ─ namespaces ─ own user ─ no capability ─ … ─ Landlock ─ filter │ compiled │ seal
+//! ```
+//!
+//! The floor is what every kernel since 5.13 gives everybody: without the filter nothing starts.
+//! What more a machine offers is used and told ([`Standing`]); what it means for people is the
+//! primary's to say.
+
+use std::io;
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
+use rustix::thread::CapabilitySet;
+use seccompiler::BpfProgram;
 
+use crate::filters::{self, Encode, FilterError};
+use crate::policy::Stage;
+use crate::{landlock, namespaces, users};
+
+/// Descriptors of a worker: a thousand connections, an artifact for each function, and some.
+const WORKER_DESCRIPTORS: u64 = 4_096;
+/// Compiling strangers' code can be made expensive; this is what it may cost.
+const COMPILER_DATA_BYTES: u64 = 2 << 30;
+const COMPILER_CPU_SECONDS: u64 = 120;
+const COMPILER_DESCRIPTORS: u64 = 64;
+const COMPILER_FILE_BYTES: u64 = 1 << 30;
+
+#[derive(Debug, thiserror::Error)]
+pub enum WallError {
+    #[error("{wall} does not stand")]
+    Os { wall: &'static str, source: io::Error },
+    #[error("Landlock does not stand")]
+    Landlock(#[source] ::landlock::RulesetError),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+}
+
+/// Names the wall that an error is about.
+fn wall<E: Into<io::Error>>(wall: &'static str) -> impl FnOnce(E) -> WallError {
+    move |error| WallError::Os { wall, source: error.into() }
+}
+
+/// What this machine offers beyond the filter, which always stands.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// Why there are no namespaces, where there are none.
+    pub namespaces: Result<(), String>,
+    /// Whether each worker can have a user of its own.
+    pub users: bool,
+    /// The version of the kernel's Landlock.
+    pub landlock: Option<u32>,
+}
+
+/// What is particular about one worker's walls.
 #[derive(Debug, Clone, Copy)]
-pub enum Wall {
-    /// A session of its own, so that a key pressed at the host's terminal reaches the host alone.
-    OwnSession,
-    /// Killed when the thread that started this process ends. Forked children do not inherit it.
-    EndWithParent,
-    /// Files are made for their owner only.
-    PrivateFiles,
-    Limit(Limit),
-    /// No later program can have more rights than this process has.
-    NoNewPrivileges,
-    /// Other processes of the same user cannot trace it or read its memory. The engine's
-    /// descriptor for `/proc/self/pagemap` is open before this and goes on working.
-    NotDumpable,
+pub struct Cell {
+    /// Where the zygote can give one.
+    pub user: Option<u32>,
+    /// Private memory that it may write to, where no cgroup bounds all of it.
+    pub data_bytes: Option<u64>,
+}
+
+/// Around the zygote, and through it around each worker. Before it has a second thread or a
+/// descriptor besides its control socket.
+pub fn fence_zygote() -> Result<Standing, WallError> {
+    own_session()?;
+    // Its workers do not inherit this: a zygote that dies takes none of them with it.
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(wall("ending with the primary"))?;
+    private_files();
+    Limit::CoreBytes(0).set()?;
+    Limit::Descriptors(WORKER_DESCRIPTORS).set()?;
+    let namespaces = namespaces::enter().map_err(|error| explain(&error));
+    close_zygote(namespaces)
+}
+
+/// The rest of it: no right but to give workers users of their own, and the first filter.
+fn close_zygote(namespaces: Result<(), String>) -> Result<Standing, WallError> {
+    // In a user namespace it has all rights, over nothing but that.
+    let users = users::can_change_user() && in_first_namespace();
+    let kept = if users { users::TO_CHANGE_USER } else { NONE };
+    users::keep_capabilities(kept).map_err(wall("dropping capabilities"))?;
+    prctl::set_no_new_privs().map_err(wall("no new privileges"))?;
+    filters::apply(&filters::no_clone3()?)?;
+    filters::apply(&filters::open(Stage::Zygote)?)?;
+    Ok(Standing { namespaces, users, landlock: landlock::version() })
+}
+
+const NONE: CapabilitySet = CapabilitySet::empty();
+
+/// The same for a worker that is started without a zygote, which nothing but its control socket
+/// ties to its primary: without namespaces, since its release is read by paths of the host.
+pub fn fence_lone_worker() -> Result<Standing, WallError> {
+    private_files();
+    Limit::CoreBytes(0).set()?;
+    Limit::Descriptors(WORKER_DESCRIPTORS).set()?;
+    let namespaces = Err("a worker without a zygote has none".to_owned());
+    close_zygote(namespaces)
+}
+
+/// Around a worker that was just forked, before it reads its first message.
+pub fn fence_worker(cell: Cell) -> Result<(), WallError> {
+    private_files();
+    if let Some(bytes) = cell.data_bytes {
+        Limit::DataBytes(bytes).set()?;
+    }
+    if let Some(user) = cell.user {
+        users::become_user(user).map_err(wall("a user of its own"))?;
+    }
+    users::keep_capabilities(NONE).map_err(wall("dropping capabilities"))?;
+    // After the user was changed, which sets it anew. Others of the same user cannot trace it; its
+    // own descriptor for `/proc/self/pagemap` is open and goes on working.
+    Ok(prctl::set_dumpable(false).map_err(wall("being unreadable"))?)
+}
+
+/// The seal around workers, built once in the zygote.
+pub struct Seal {
+    filter: BpfProgram,
+    landlock: bool,
+}
+
+impl Seal {
+    pub fn for_workers(landlock: bool) -> Result<Self, WallError> {
+        Ok(Self { filter: filters::seal(Stage::Zygote, Stage::Worker)?, landlock })
+    }
+
+    /// Closes a worker when all its code is loaded and its runtime is built, and before it has
+    /// seen a byte of a stranger's. A forbidden call is told by `encode`.
+    pub fn close(&self, encode: Encode) -> Result<(), WallError> {
+        filters::report_with(encode)?;
+        if self.landlock {
+            landlock::deny_everything().map_err(WallError::Landlock)?;
+        }
+        Ok(filters::apply(&self.filter)?)
+    }
+}
+
+/// Around the compiler, which may read and write what it was given open and nothing else. A
+/// forbidden call is told by `encode`.
+pub fn fence_compiler(user: Option<u32>, encode: Encode) -> Result<(), WallError> {
+    private_files();
+    for limit in [
+        Limit::CoreBytes(0),
+        Limit::DataBytes(COMPILER_DATA_BYTES),
+        Limit::CpuSeconds(COMPILER_CPU_SECONDS),
+        Limit::Descriptors(COMPILER_DESCRIPTORS),
+        Limit::FileBytes(COMPILER_FILE_BYTES),
+    ] {
+        limit.set()?;
+    }
+    // Where there are none, the others stand: what the machine lacks is told of the zygote.
+    let _ = namespaces::enter();
+    if let Some(user) = user {
+        users::become_user(user).map_err(wall("a user of its own"))?;
+    }
+    users::keep_capabilities(NONE).map_err(wall("dropping capabilities"))?;
+    prctl::set_no_new_privs().map_err(wall("no new privileges"))?;
+    prctl::set_dumpable(false).map_err(wall("being unreadable"))?;
+    filters::report_with(encode)?;
+    if landlock::version().is_some() {
+        landlock::deny_everything().map_err(WallError::Landlock)?;
+    }
+    filters::apply(&filters::no_clone3()?)?;
+    Ok(filters::apply(&filters::open(Stage::Compiler)?)?)
+}
+
+/// Closes the compiler before it runs what it has compiled.
+pub fn seal_compiler() -> Result<(), WallError> {
+    Ok(filters::apply(&filters::seal(Stage::Compiler, Stage::Trial)?)?)
+}
+
+/// A session of its own, so that a key pressed at the host's terminal reaches the host alone.
+fn own_session() -> Result<(), WallError> {
+    match nix::unistd::setsid() {
+        // It leads a group already, which keeps the terminal's keys away as well.
+        Ok(_) | Err(nix::Error::EPERM) => Ok(()),
+        Err(errno) => Err(wall("a session of its own")(errno)),
+    }
+}
+
+/// Files are made for their owner only.
+fn private_files() {
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
+}
+
+/// Whether the process is of the host's own user namespace: in another, more users than its own
+/// are not to be had.
+fn in_first_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().nth(2).and_then(|count| count.parse::<u64>().ok()).is_some_and(|n| n > 1)
 }
 
 /// What a process may take at most. Never raises what it was given.
 #[derive(Debug, Clone, Copy)]
-pub enum Limit {
+enum Limit {
     CoreBytes(u64),
     DataBytes(u64),
     CpuSeconds(u64),
@@ -37,68 +207,8 @@ pub enum Limit {
     FileBytes(u64),
 }
 
-pub const ZYGOTE: &[Wall] = &[
-    Wall::OwnSession,
-    Wall::EndWithParent,
-    Wall::PrivateFiles,
-    Wall::Limit(Limit::CoreBytes(0)),
-    // For its workers: a thousand connections, an artifact for each function, and some.
-    Wall::Limit(Limit::Descriptors(4_096)),
-    Wall::NoNewPrivileges,
-];
-
-pub const WORKER: &[Wall] = &[
-    Wall::PrivateFiles,
-    Wall::Limit(Limit::CoreBytes(0)),
-    Wall::Limit(Limit::Descriptors(4_096)),
-    Wall::NoNewPrivileges,
-    Wall::NotDumpable,
-];
-
-/// Compiling strangers' code can be made expensive; this is what it may cost.
-pub const COMPILE: &[Wall] = &[
-    Wall::PrivateFiles,
-    Wall::Limit(Limit::CoreBytes(0)),
-    Wall::Limit(Limit::DataBytes(2 << 30)),
-    Wall::Limit(Limit::CpuSeconds(120)),
-    Wall::Limit(Limit::Descriptors(64)),
-    Wall::Limit(Limit::FileBytes(1 << 30)),
-    Wall::NoNewPrivileges,
-    Wall::NotDumpable,
-];
-
-#[derive(Debug, thiserror::Error)]
-#[error("the wall {wall:?} does not stand")]
-pub struct WallError {
-    wall: Wall,
-    source: nix::Error,
-}
-
-/// Puts the walls up, one by one, and stops at the first that does not stand.
-pub fn enter(walls: &[Wall]) -> Result<(), WallError> {
-    walls.iter().try_for_each(|&wall| put_up(wall).map_err(|source| WallError { wall, source }))
-}
-
-fn put_up(wall: Wall) -> nix::Result<()> {
-    match wall {
-        Wall::OwnSession => match nix::unistd::setsid() {
-            // It leads a group already, which keeps the terminal's keys away as well.
-            Ok(_) | Err(nix::Error::EPERM) => Ok(()),
-            Err(errno) => Err(errno),
-        },
-        Wall::EndWithParent => prctl::set_pdeathsig(Signal::SIGKILL),
-        Wall::PrivateFiles => {
-            umask(Mode::S_IRWXG | Mode::S_IRWXO);
-            Ok(())
-        }
-        Wall::Limit(limit) => limit.set(),
-        Wall::NoNewPrivileges => prctl::set_no_new_privs(),
-        Wall::NotDumpable => prctl::set_dumpable(false),
-    }
-}
-
 impl Limit {
-    fn set(self) -> nix::Result<()> {
+    fn set(self) -> Result<(), WallError> {
         let (resource, most) = match self {
             Self::CoreBytes(most) => (Resource::RLIMIT_CORE, most),
             Self::DataBytes(most) => (Resource::RLIMIT_DATA, most),
@@ -106,8 +216,20 @@ impl Limit {
             Self::Descriptors(most) => (Resource::RLIMIT_NOFILE, most),
             Self::FileBytes(most) => (Resource::RLIMIT_FSIZE, most),
         };
-        let (_, hard) = getrlimit(resource)?;
-        let most = most.min(hard);
-        setrlimit(resource, most, most)
+        let set = getrlimit(resource).and_then(|(_, hard)| {
+            let most = most.min(hard);
+            setrlimit(resource, most, most)
+        });
+        set.map_err(wall("a limit"))
     }
+}
+
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }

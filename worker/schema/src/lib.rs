@@ -18,7 +18,7 @@ use hearth_wire::{Answers, Place, Schema, Schemas, Violation};
 use http::HeaderMap;
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use extent::Extent;
 use fields::Fields;
@@ -91,11 +91,15 @@ impl Checks {
         Ok(checks)
     }
 
-    /// What every compiled schema leans on, made once: the drafts' own schemas, some 0.6 MB. For
-    /// a process that forks, so that its children share it.
+    /// What every compiled schema leans on, made once: the drafts' own schemas, some 0.6 MB, and
+    /// what is asked of the machine for the first expression. For a process that forks, so that
+    /// its children share it, and that may open no file later.
     pub fn prepare() {
-        let anything = Schemas { body: Some(Schema::anything()), ..Schemas::default() };
-        Self::compile(&anything).expect("anything is allowed");
+        let name = json!({"type": "string", "pattern": "^[a-z]+$"});
+        let schemas = json!({"body": {"properties": {"name": name}, "required": ["name"]}});
+        let schemas = Schemas::from_value(schemas).expect("these are schemas");
+        let checks = Self::compile(&schemas).expect("they can be used");
+        checks.body(br#"{"name":"a"}"#).expect("a value that fits");
     }
 
     pub fn extent(&self) -> Extent {

@@ -13,9 +13,9 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use hearth_wire::{
-    CompileJob, CompileReply, CompileRequest, ExitStatus, FromWorker, FromZygote, Limits, Manifest,
-    ManifestFunction, ModuleDigest, OptionsPatch, Origin, Passing, Report, Start, ToWorker,
-    ToZygote, TokenGrant, VERSION,
+    Cell, CompileJob, CompileReply, CompileRequest, ExitStatus, FromWorker, FromZygote, Limits,
+    Manifest, ManifestFunction, ModuleDigest, OptionsPatch, Origin, Passing, Report, Start,
+    ToWorker, ToZygote, TokenGrant, VERSION,
 };
 use sha2::{Digest, Sha256};
 
@@ -82,7 +82,7 @@ fn ask_compiler(job: CompileJob, engine: &str, files: &[&File]) -> CompileReply 
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let request = CompileRequest { version: VERSION, engine: engine.to_owned(), job };
+    let request = CompileRequest { version: VERSION, engine: engine.to_owned(), job, user: None };
     let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
     hearth_wire::send(&ours, &request, &files).unwrap();
     let (reply, _) = hearth_wire::recv::<CompileReply>(&ours).unwrap().expect("one reply");
@@ -204,7 +204,7 @@ impl Zygote {
         let ticket = self.last_ticket;
         let release = File::open(release.path()).unwrap();
         let fds = [theirs.as_fd(), listener.as_fd(), release.as_fd()];
-        self.say(&ToZygote::Fork { ticket }, &fds);
+        self.say(&ToZygote::Fork { ticket, cell: Cell::default() }, &fds);
         loop {
             match self.hear() {
                 (FromZygote::Exited { pid, status }, _) => self.ended.push((pid, status)),
@@ -249,7 +249,7 @@ pub fn exec(release: &Release, start: Start) -> Worker {
     let listener = listener();
     let release = File::open(release.path()).unwrap();
     let fds = [theirs.as_fd(), listener.as_fd(), release.as_fd()];
-    hearth_wire::send(&socket, &ToZygote::Fork { ticket: 1 }, &fds).unwrap();
+    hearth_wire::send(&socket, &ToZygote::Fork { ticket: 1, cell: Cell::default() }, &fds).unwrap();
     Worker::new(control, &listener, None, Some(child))
 }
 

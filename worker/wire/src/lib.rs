@@ -24,9 +24,9 @@ pub use digest::{DigestError, ModuleDigest};
 pub use limits::{Limit, LimitError, Limits, LimitsPatch, Usage};
 pub use manifest::{Generation, HandlerKind, Manifest, ManifestFunction, Version};
 pub use message::{
-    CallRecord, CompileJob, CompileReply, CompileRequest, Diagnosis, Entry, ExitStatus, FromWorker,
-    FromZygote, LogLine, LogStream, Origin, Outcome, Passing, Report, Start, ToWorker, ToZygote,
-    VERSION,
+    CallRecord, Cell, CompileJob, CompileReply, CompileRequest, Diagnosis, Entry, ExitStatus,
+    FromWorker, FromZygote, LogLine, LogStream, Origin, Outcome, Passing, Report, Start, ToWorker,
+    ToZygote, VERSION, Walls,
 };
 pub use moment::Moment;
 pub use name::{FunctionPath, NameError, TenantName};
@@ -34,7 +34,7 @@ pub use options::{Auth, Options, OptionsError, OptionsPatch, PathMatch};
 pub use problem::{Code, PROBLEM_JSON, Place, Problem, Violation};
 pub use request_id::RequestId;
 pub use schema::{Answers, Schema, Schemas};
-pub use socket::{Channel, FDS_MAX, FRAME_MAX, SocketError, pair, recv, send, watch};
+pub use socket::{Channel, FDS_MAX, FRAME_MAX, SocketError, encode_into, pair, recv, send, watch};
 pub use token::{Scope, ScopeError, TokenDigest, TokenGrant};
 
 /// Headers that Hearth gives a meaning to.

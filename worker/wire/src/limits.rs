@@ -121,6 +121,12 @@ limits! {
     timeout_ms: "ms" = TIMEOUT_MS_MAX as u64, 1 => TIMEOUT_MS_MAX as u64;
     /// the largest `memory_mb` that a function may ask for
     memory_mb: "MiB" = MEMORY_MB_MAX as u64, 1 => MEMORY_MB_MAX as u64;
+    /// what all its processes may take of memory together
+    total_memory_mb: "MiB" = 1_024, 64 => 1 << 20;
+    /// of one core's time, as a share in 100; 0 is no such limit
+    cpu_percent: "%" = 0, 0 => 100_000;
+    /// how much of a core it gets where others want it as well
+    cpu_weight: "parts" = 100, 1 => 10_000;
     /// the largest `max_body` that a function may ask for
     max_body: "bytes" = BODY_MAX_BYTES, 1 => BODY_MAX_BYTES;
     /// calls that run at once

@@ -1,7 +1,7 @@
 //! Everything that two processes of Hearth say to each other.
 //!
 //! ```text
-//! primary ── ToZygote ──► zygote       Fork carries [control, listener, release]
+//! primary ── ToZygote ──► zygote       Fork carries [control, listener, release, cgroups…]
 //!         ◄─ FromZygote ──             Forked carries [pidfd]
 //! primary ── ToWorker ──► worker       Link and Door carry one end of a stream socket,
 //!         ◄─ FromWorker ──             Pass, either way, the connections that it names
@@ -25,7 +25,7 @@ use crate::socket::{FDS_MAX, FRAME_MAX};
 use crate::token::TokenGrant;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToZygote {
@@ -36,10 +36,37 @@ pub enum ToZygote {
     Preload {
         sha256: ModuleDigest,
     },
-    /// With the worker's control socket, its tenant's listener and its release directory.
+    /// With the worker's control socket, its tenant's listener and its release directory, and
+    /// then the `cgroup.procs` of each cgroup that it is to be in.
     Fork {
         ticket: u64,
+        cell: Cell,
     },
+    /// Tries from within a worker's walls what they must not allow. Answered by `Tried`.
+    Try {
+        user: Option<u32>,
+    },
+}
+
+/// What is particular about one worker's walls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cell {
+    /// The user and group that it becomes.
+    pub user: Option<u32>,
+    /// Private memory that it may write to, where no cgroup bounds all of it.
+    pub data_bytes: Option<u64>,
+}
+
+/// Which walls stand around a zygote and its workers, besides the filter of system calls, without
+/// which there is no zygote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Walls {
+    /// Why there are no namespaces of their own, where there are none.
+    pub namespaces: Result<(), String>,
+    /// Whether each worker can have a user of its own.
+    pub users: bool,
+    /// The version of the kernel's Landlock.
+    pub landlock: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +77,12 @@ pub enum FromZygote {
         engine: String,
         /// Whether the kernel resets an instance's memory page by page (Linux 6.7 on).
         pagemap_scan: bool,
+        walls: Walls,
+    },
+    /// What was tried, and those of it that were not kept in.
+    Tried {
+        attempts: u32,
+        escapes: Vec<String>,
     },
     Preloaded {
         sha256: ModuleDigest,
@@ -103,6 +136,8 @@ pub enum ToWorker {
     Link(Origin),
     /// With a stream socket that speaks HTTP/2 to the primary. The answer to `WantDoor`.
     Door,
+    /// Answered by `Alive`: a worker that cannot answer is stuck.
+    AreYouAlive,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,6 +228,11 @@ pub enum FromWorker {
     /// The last `Pass` has arrived, and nothing of it has been read yet.
     Passed,
     Report(Report),
+    Alive,
+    /// It made a system call that its walls forbid, by its number, and ends. Its last words.
+    Forbidden {
+        call: u32,
+    },
 }
 
 /// What a worker has to tell about its calls, in batches below [`crate::FRAME_MAX`].
@@ -298,6 +338,8 @@ pub struct CompileRequest {
     /// The engine that will load the artifact; the compiler refuses to be another.
     pub engine: String,
     pub job: CompileJob,
+    /// The user and group that it becomes before it looks at its files.
+    pub user: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -323,6 +365,10 @@ pub enum CompileReply {
     /// Ours: a mixed installation, a full disk.
     Failed {
         reason: String,
+    },
+    /// It made a system call that its walls forbid, and ends.
+    Forbidden {
+        call: u32,
     },
 }
 

@@ -15,11 +15,6 @@ use crate::options::OptionsError;
 pub struct Schema(Box<RawValue>);
 
 impl Schema {
-    /// The schema that allows everything.
-    pub fn anything() -> Self {
-        Self(RawValue::from_string("true".to_owned()).expect("it is JSON"))
-    }
-
     pub fn as_str(&self) -> &str {
         self.0.get()
     }

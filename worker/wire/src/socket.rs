@@ -109,6 +109,12 @@ impl Channel {
     }
 }
 
+/// One message as it is sent, without allocation: for a process that is about to end within a
+/// signal. Zero where it does not fit.
+pub fn encode_into<T: Serialize>(message: &T, buffer: &mut [u8]) -> usize {
+    postcard::to_slice(message, buffer).map_or(0, |message| message.len())
+}
+
 fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, SocketError> {
     let packet = postcard::to_allocvec(message)?;
     if packet.len() > FRAME_MAX { Err(SocketError::TooLarge(packet.len())) } else { Ok(packet) }
@@ -189,15 +195,16 @@ fn receive_into(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{FromWorker, Origin, ToWorker, ToZygote, VERSION};
+    use crate::message::{Cell, FromWorker, Origin, ToWorker, ToZygote, VERSION};
     use std::fs::File;
     use std::io::{Read, Seek, Write};
 
     /// The bytes on the wire: a change here is a new [`VERSION`].
     #[test]
     fn golden_bytes() {
-        assert_eq!(encode(&ToZygote::Hello { version: VERSION }).unwrap(), [0, 3]);
-        assert_eq!(encode(&ToZygote::Fork { ticket: 300 }).unwrap(), [2, 0xac, 2]);
+        let cell = Cell { user: Some(7), data_bytes: None };
+        assert_eq!(encode(&ToZygote::Hello { version: VERSION }).unwrap(), [0, 4]);
+        assert_eq!(encode(&ToZygote::Fork { ticket: 300, cell }).unwrap(), [2, 0xac, 2, 1, 7, 0]);
         assert_eq!(encode(&ToWorker::Link(Origin::Api)).unwrap(), [8, 1]);
         assert_eq!(encode(&FromWorker::Leaving).unwrap(), [4]);
         assert_eq!(encode(&FromWorker::Passed).unwrap(), [8]);
@@ -208,9 +215,9 @@ mod tests {
         let (near, far) = pair().unwrap();
         let mut file = tempfile();
         file.write_all(b"hello").unwrap();
-        send(&near, &ToZygote::Fork { ticket: 7 }, &[file.as_fd()]).unwrap();
+        send(&near, &ToZygote::Fork { ticket: 7, cell: Cell::default() }, &[file.as_fd()]).unwrap();
         let (message, mut fds) = recv::<ToZygote>(&far).unwrap().unwrap();
-        assert_eq!(message, ToZygote::Fork { ticket: 7 });
+        assert_eq!(message, ToZygote::Fork { ticket: 7, cell: Cell::default() });
         let mut received = File::from(fds.pop().unwrap());
         received.rewind().unwrap();
         let mut text = String::new();

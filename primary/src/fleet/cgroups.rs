@@ -1,0 +1,457 @@
+//! The cgroups that bound each tenant from outside: memory, CPU and processes of all its workers
+//! together, whatever they do. Of version 2 where the host has a subtree of its own, else of
+//! version 1 where that is mounted and can be written.
+//!
+//! A group is made when its tenant's first worker is started, since ten thousand tenants sleep, and
+//! is kept until the tenant or the host ends. A worker puts itself into it before anything else,
+//! by descriptors that come with its fork.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use hearth_wire::{Limits, TenantName};
+use tracing::warn;
+
+/// Of all hosts on the machine; a host's own has its data directory's number behind it.
+const PREFIX: &str = "hearth-";
+/// In version 2 a group with groups below it has no processes: here the host itself goes.
+const HOST_GROUP: &str = "hearth-host";
+const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
+/// A worker has a few threads, and a tenant a few workers while one takes the other's place.
+const PROCESSES_MAX: u64 = 64;
+/// Of the kernel's, within which a share of CPU is given: microseconds.
+const PERIOD_US: u64 = 100_000;
+/// Half a second in all, which a removal can wait.
+const REMOVE_TRIES: u32 = 50;
+const REMOVE_PAUSE: Duration = Duration::from_millis(10);
+const USUAL_WEIGHT: u64 = 100;
+const USUAL_SHARES: u64 = 1_024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    V2,
+    V1,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V2 => "cgroup v2",
+            Self::V1 => "cgroup v1",
+        }
+    }
+}
+
+/// Where this process may make groups: one directory, or in version 1 one a controller, in the
+/// order of [`CONTROLLERS`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    kind: Kind,
+    directories: Vec<PathBuf>,
+}
+
+/// The groups of one host.
+pub struct Cgroups {
+    place: Place,
+    /// Begins the names of this host's groups.
+    prefix: String,
+    groups: Mutex<HashMap<TenantName, Arc<Group>>>,
+}
+
+/// One tenant's.
+pub struct Group {
+    kind: Kind,
+    directories: Vec<PathBuf>,
+    /// The `cgroup.procs` of each, for a worker to put itself in.
+    pub procs: Vec<OwnedFd>,
+    /// What was written last.
+    limits: Mutex<Option<Bounds>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bounds {
+    memory_bytes: u64,
+    cpu_percent: u64,
+    cpu_weight: u64,
+}
+
+impl Bounds {
+    fn of(limits: &Limits) -> Self {
+        Self {
+            memory_bytes: limits.total_memory_mb << 20,
+            cpu_percent: limits.cpu_percent,
+            cpu_weight: limits.cpu_weight,
+        }
+    }
+
+    /// What is written where. Pure.
+    fn settings(self, kind: Kind) -> Vec<(&'static str, &'static str, String)> {
+        let Self { memory_bytes, cpu_percent, cpu_weight } = self;
+        let quota = cpu_percent * PERIOD_US / 100;
+        match kind {
+            Kind::V2 => vec![
+                ("memory", "memory.max", memory_bytes.to_string()),
+                ("memory", "memory.oom.group", "1".to_owned()),
+                ("cpu", "cpu.weight", cpu_weight.to_string()),
+                (
+                    "cpu",
+                    "cpu.max",
+                    match quota {
+                        0 => format!("max {PERIOD_US}"),
+                        quota => format!("{quota} {PERIOD_US}"),
+                    },
+                ),
+                ("pids", "pids.max", PROCESSES_MAX.to_string()),
+            ],
+            Kind::V1 => vec![
+                ("memory", "memory.limit_in_bytes", memory_bytes.to_string()),
+                ("cpu", "cpu.shares", (cpu_weight * USUAL_SHARES / USUAL_WEIGHT).to_string()),
+                (
+                    "cpu",
+                    "cpu.cfs_quota_us",
+                    match quota {
+                        0 => "-1".to_owned(),
+                        quota => quota.to_string(),
+                    },
+                ),
+                ("pids", "pids.max", PROCESSES_MAX.to_string()),
+            ],
+        }
+    }
+}
+
+/// What a group's processes have had.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Processes that the kernel ended for want of memory.
+    pub oom_kills: u64,
+    pub memory_peak: u64,
+}
+
+impl Cgroups {
+    /// What could be had here. Makes a group and removes it again.
+    pub fn probe() -> Result<Kind, String> {
+        let place = find()?;
+        let trial: Vec<_> =
+            place.directories.iter().map(|directory| directory.join("hearth-trial")).collect();
+        for directory in &trial {
+            make(directory).map_err(|error| cannot(directory, &error))?;
+        }
+        for directory in &trial {
+            let _ = fs::remove_dir(directory);
+        }
+        Ok(place.kind)
+    }
+
+    /// Takes possession of this process's place, and sweeps what an earlier host of the same data
+    /// directory left. Before there are other processes: in version 2 this one moves, and its
+    /// children are born where it is.
+    pub fn open(data: &Path) -> Result<Self, String> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = fs::metadata(data).map_err(|error| error.to_string())?;
+        let prefix = format!("{PREFIX}{:x}-{:x}-", meta.dev(), meta.ino());
+        let place = find()?;
+        if place.kind == Kind::V2 {
+            delegate(&place.directories[0])?;
+        }
+        let cgroups = Self { place, prefix, groups: Mutex::default() };
+        cgroups.sweep();
+        // Whether groups can be made shows with the first.
+        let trial = cgroups.make("trial").map_err(|error| error.to_string())?;
+        trial.remove();
+        Ok(cgroups)
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.place.kind
+    }
+
+    /// The tenant's group with these limits, made where need be. Blocks for a fraction of a
+    /// millisecond.
+    pub fn group(&self, tenant: &TenantName, limits: &Limits) -> io::Result<Arc<Group>> {
+        let found = self.lock().get(tenant).cloned();
+        let group = match found {
+            Some(group) => group,
+            None => {
+                let made = Arc::new(self.make(tenant.as_str())?);
+                self.lock().entry(tenant.clone()).or_insert(made).clone()
+            }
+        };
+        group.bound(Bounds::of(limits))?;
+        Ok(group)
+    }
+
+    pub fn taken(&self, tenant: &TenantName) -> Option<Taken> {
+        self.lock().get(tenant).cloned().map(|group| group.taken())
+    }
+
+    /// Of a tenant that is gone, with all its processes.
+    pub fn remove(&self, tenant: &TenantName) {
+        if let Some(group) = self.lock().remove(tenant) {
+            group.remove();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TenantName, Arc<Group>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make(&self, name: &str) -> io::Result<Group> {
+        let name = format!("{}{name}", self.prefix);
+        let directories: Vec<_> =
+            self.place.directories.iter().map(|directory| directory.join(&name)).collect();
+        let mut procs = Vec::new();
+        for directory in &directories {
+            make(directory)?;
+            let file = File::options().write(true).open(directory.join("cgroup.procs"))?;
+            procs.push(file.into());
+        }
+        Ok(Group { kind: self.place.kind, directories, procs, limits: Mutex::default() })
+    }
+
+    fn sweep(&self) {
+        for directory in &self.place.directories {
+            let Ok(entries) = fs::read_dir(directory) else { continue };
+            for entry in entries.flatten() {
+                if entry.file_name().to_string_lossy().starts_with(&self.prefix) {
+                    remove(&entry.path());
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Cgroups {
+    /// The host ends, and its workers have.
+    fn drop(&mut self) {
+        self.sweep();
+    }
+}
+
+impl Group {
+    fn bound(&self, bounds: Bounds) -> io::Result<()> {
+        let mut written = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if *written == Some(bounds) {
+            return Ok(());
+        }
+        for (controller, file, value) in bounds.settings(self.kind) {
+            fs::write(self.directory(controller).join(file), value)?;
+        }
+        // A machine without swap has no such file.
+        let swap = self.directory("memory").join("memory.swap.max");
+        if self.kind == Kind::V2 && swap.exists() {
+            fs::write(swap, "0")?;
+        }
+        *written = Some(bounds);
+        Ok(())
+    }
+
+    fn directory(&self, controller: &str) -> &Path {
+        let at = match self.kind {
+            Kind::V2 => 0,
+            Kind::V1 => CONTROLLERS.iter().position(|name| *name == controller).unwrap_or(0),
+        };
+        &self.directories[at]
+    }
+
+    pub fn taken(&self) -> Taken {
+        let (events, peak) = match self.kind {
+            Kind::V2 => ("memory.events", "memory.peak"),
+            Kind::V1 => ("memory.oom_control", "memory.max_usage_in_bytes"),
+        };
+        let read = |file| fs::read_to_string(self.directory("memory").join(file));
+        let oom_kills = read(events).ok().and_then(|text| figure(&text, "oom_kill")).unwrap_or(0);
+        let memory_peak = read(peak).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        Taken { oom_kills, memory_peak }
+    }
+
+    fn remove(&self) {
+        for directory in &self.directories {
+            remove(directory);
+        }
+    }
+}
+
+/// Of processes that have ended. The kernel lets a group go a moment after the last of them.
+fn remove(directory: &Path) {
+    for _ in 0..REMOVE_TRIES {
+        match fs::remove_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                thread::sleep(REMOVE_PAUSE);
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                warn!(error = &error as &dyn std::error::Error, "a cgroup is left");
+                return;
+            }
+            _ => return,
+        }
+    }
+    warn!(directory = %directory.display(), "a cgroup is left, since something is in it");
+}
+
+fn make(directory: &Path) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// `oom_kill 3` among lines of the kind.
+fn figure(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+fn cannot(directory: &Path, error: &io::Error) -> String {
+    format!("no group can be made in {}: {error}", directory.display())
+}
+
+fn find() -> Result<Place, String> {
+    let read = |file: &str| fs::read_to_string(file).map_err(|error| format!("{file}: {error}"));
+    place(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?, |directory| {
+        fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default()
+    })
+}
+
+/// From what the kernel says of this process and of what is mounted. Pure.
+fn place(own: &str, mounts: &str, controllers: impl Fn(&Path) -> String) -> Result<Place, String> {
+    // `12:memory:/path`, and `0::/path` for version 2: see cgroups(7).
+    let paths: Vec<(&str, &str)> = own
+        .lines()
+        .filter_map(|line| {
+            let (_, rest) = line.split_once(':')?;
+            rest.split_once(':')
+        })
+        .collect();
+    let mut mounted_v2 = None;
+    let mut mounted_v1 = HashMap::new();
+    for mount in mounts.lines() {
+        // `36 35 98:0 /root /mount opts - type source superopts`: see proc_pid_mountinfo(5).
+        let Some((before, after)) = mount.split_once(" - ") else { continue };
+        let before: Vec<&str> = before.split(' ').collect();
+        let after: Vec<&str> = after.split(' ').collect();
+        let (Some(root), Some(at)) = (before.get(3), before.get(4)) else { continue };
+        match (after.first().copied(), after.get(2)) {
+            (Some("cgroup2"), _) => mounted_v2 = Some((*root, *at)),
+            (Some("cgroup"), Some(options)) => {
+                for option in options.split(',') {
+                    mounted_v1.insert(option, (*root, *at));
+                }
+            }
+            _ => {}
+        }
+    }
+    let below = |(root, at): (&str, &str), path: &str| {
+        let path = path.strip_prefix(root).unwrap_or(path).trim_start_matches('/');
+        match path {
+            "" => PathBuf::from(at),
+            path => Path::new(at).join(path),
+        }
+    };
+    let own_v2 = paths.iter().find(|(list, _)| list.is_empty()).map(|(_, path)| *path);
+    if let (Some(mount), Some(path)) = (mounted_v2, own_v2) {
+        let directory = below(mount, path);
+        let there = controllers(&directory);
+        if CONTROLLERS.iter().all(|name| there.split_whitespace().any(|it| it == *name)) {
+            return Ok(Place { kind: Kind::V2, directories: vec![directory] });
+        }
+    }
+    let v1 = CONTROLLERS.map(|name| {
+        let path = paths.iter().find(|(list, _)| list.split(',').any(|it| it == name))?.1;
+        Some(below(*mounted_v1.get(name)?, path))
+    });
+    match v1.into_iter().collect::<Option<Vec<_>>>() {
+        Some(directories) => Ok(Place { kind: Kind::V1, directories }),
+        None => Err("memory, cpu and pids are not all there for this process".to_owned()),
+    }
+}
+
+/// Makes a subtree of version 2 ours: its only process, this one, goes into a leaf, and what is
+/// bounded is said.
+fn delegate(directory: &Path) -> Result<(), String> {
+    let failed = |error: io::Error| cannot(directory, &error);
+    let is_root_of_all = !directory.join("cgroup.type").exists();
+    if !is_root_of_all && directory.file_name().is_none_or(|name| name != HOST_GROUP) {
+        let procs = fs::read_to_string(directory.join("cgroup.procs")).map_err(failed)?;
+        let own = std::process::id().to_string();
+        if procs.lines().any(|pid| pid != own) {
+            return Err("other processes share this one's cgroup".to_owned());
+        }
+        let leaf = directory.join(HOST_GROUP);
+        make(&leaf).map_err(failed)?;
+        fs::write(leaf.join("cgroup.procs"), own).map_err(failed)?;
+    }
+    let wanted = CONTROLLERS.map(|name| format!("+{name}")).join(" ");
+    fs::write(directory.join("cgroup.subtree_control"), wanted).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS_V1: &str = "\
+30 24 0:26 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+32 30 0:28 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+33 30 0:29 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
+34 30 0:30 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
+
+    #[test]
+    fn version_2_is_taken_where_it_has_the_controllers() {
+        let mounts = "29 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate";
+        let own = "0::/system.slice/hearth.service\n";
+        let all = |_: &Path| "cpuset cpu io memory pids".to_owned();
+        let found = place(own, mounts, all).unwrap();
+        let directory = PathBuf::from("/sys/fs/cgroup/system.slice/hearth.service");
+        assert_eq!(found, Place { kind: Kind::V2, directories: vec![directory] });
+        let few = place(own, mounts, |_| "cpu memory".to_owned());
+        assert!(few.unwrap_err().contains("not all there"));
+    }
+
+    #[test]
+    fn version_1_is_one_directory_a_controller() {
+        let own = "5:pids:/\n4:memory:/user\n3:cpu,cpuacct:/user/a\n0::/\n";
+        let found = place(own, MOUNTS_V1, |_| "hugetlb".to_owned()).unwrap();
+        let directories = ["memory/user", "cpu,cpuacct/user/a", "pids"]
+            .map(|path| Path::new("/sys/fs/cgroup").join(path));
+        assert_eq!(found, Place { kind: Kind::V1, directories: directories.into() });
+        let without = own.replace("pids", "rdma");
+        assert!(place(&without, MOUNTS_V1, |_| String::new()).is_err());
+    }
+
+    #[test]
+    fn a_mount_of_a_part_is_reckoned_from_its_root() {
+        let mounts = "29 23 0:26 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
+        let all = |_: &Path| "cpu memory pids".to_owned();
+        let found = place("0::/docker/abc/hearth\n", mounts, all).unwrap();
+        assert_eq!(found.directories, [Path::new("/sys/fs/cgroup/hearth")]);
+    }
+
+    #[test]
+    fn limits_are_written_as_each_version_says_them() {
+        let bounds = Bounds { memory_bytes: 1 << 30, cpu_percent: 0, cpu_weight: 100 };
+        let text = |bounds: Bounds, kind| {
+            let settings = bounds.settings(kind);
+            settings.iter().map(|(_, file, value)| format!("{file}={value}")).collect::<Vec<_>>()
+        };
+        let v2 = text(bounds, Kind::V2);
+        assert!(v2.contains(&"memory.max=1073741824".to_owned()), "{v2:?}");
+        assert!(v2.contains(&"cpu.max=max 100000".to_owned()), "{v2:?}");
+        let half = Bounds { cpu_percent: 50, cpu_weight: 200, ..bounds };
+        let v1 = text(half, Kind::V1);
+        assert!(v1.contains(&"cpu.cfs_quota_us=50000".to_owned()), "{v1:?}");
+        assert!(v1.contains(&"cpu.shares=2048".to_owned()), "{v1:?}");
+    }
+
+    #[test]
+    fn figures_are_found_by_their_whole_name() {
+        let events = "low 0\noom 2\noom_kill 1\noom_group_kill 7\n";
+        assert_eq!(figure(events, "oom_kill"), Some(1));
+        assert_eq!(figure(events, "oom_kil"), None);
+    }
+}

@@ -1,0 +1,224 @@
+//! The walls around workers: which stand, what the host says of them, and what the kernel says.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::guests;
+use crate::host::Host;
+use crate::processes::eventually;
+
+/// A program that runs another one without some system calls.
+fn without() -> String {
+    let program = Path::new(env!("CARGO_BIN_EXE_hearth")).with_file_name("without");
+    assert!(program.exists(), "`without` is not built: run `cargo xtask test`");
+    program.to_str().unwrap().to_owned()
+}
+
+/// What `hearth` says with these arguments on a kernel that lacks these calls.
+fn hearth_without(calls: &str, arguments: &[&str]) -> Output {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut command = Command::new(without());
+    command.args([calls, env!("CARGO_BIN_EXE_hearth")]).args(arguments);
+    command.current_dir(scratch.path()).env_clear().env("HOME", scratch.path());
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).output().unwrap()
+}
+
+fn status(pid: i32) -> BTreeMap<String, String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let pair = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.to_owned(), value.trim().to_owned()))
+    };
+    status.lines().filter_map(pair).collect()
+}
+
+/// What each descriptor is.
+fn descriptors(pid: i32) -> BTreeMap<u32, String> {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let pair = |fd: fs::DirEntry| {
+        let number = fd.file_name().to_str()?.parse().ok()?;
+        let to = fs::read_link(fd.path()).ok()?.to_string_lossy().into_owned();
+        Some((number, to.split(":[").next()?.to_owned()))
+    };
+    fds.filter_map(pair).collect()
+}
+
+#[test]
+fn a_worker_has_no_right_that_it_does_not_need() {
+    let host = Host::start();
+    let [one, two] = ["one", "two"].map(|name| {
+        let tenant = host.tenant(name);
+        tenant.deploy("one", guests::version_one());
+        tenant
+    });
+    assert_eq!(one.ask("/worker")["isolation"], "A");
+    assert_eq!(host.figure(r#"hearth_isolation{level="A"}"#), 1);
+    let workers = [&one, &two].map(|tenant| host.workers(tenant)[0]);
+    let mut users = Vec::new();
+    for worker in workers {
+        let status = status(worker);
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            let held = u64::from_str_radix(&status[set], 16).unwrap();
+            // What a zygote gives users with cannot be had without a program that is run.
+            let most = if set == "CapBnd" { 0xc0 } else { 0 };
+            assert_eq!(held & !most, 0, "{set}");
+        }
+        assert_eq!((status["Seccomp"].as_str(), status["NoNewPrivs"].as_str()), ("2", "1"));
+        assert_eq!(status["Groups"], "");
+        let ids: Vec<&str> = status["Uid"].split('\t').collect();
+        assert!(ids.iter().all(|id| *id == ids[0]) && ids[0] != "0", "{ids:?}");
+        assert_eq!(status["Gid"], status["Uid"]);
+        users.push(ids[0].to_owned());
+
+        let mut kinds = descriptors(worker);
+        let standard = [0, 1, 2, 3].map(|number| kinds.remove(&number).unwrap());
+        assert_eq!(standard[0], "socket", "the control socket");
+        assert_eq!(standard[1], "/dev/null");
+        assert_eq!(standard[3], "socket", "the listener");
+        for (number, kind) in kinds {
+            let known = ["socket", "anon_inode", "/dev/null"].contains(&kind.as_str())
+                || kind.ends_with("/pagemap")
+                // What its functions' first memory is copied from, page by page.
+                || kind.ends_with(".cwasm");
+            assert!(known, "{number}: {kind}");
+        }
+    }
+    assert_ne!(users[0], users[1]);
+}
+
+#[test]
+fn a_user_is_kept_by_its_tenant() {
+    let mut host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.post("/hello", "{}").expect(200);
+    let user = status(host.workers(&tenant)[0])["Uid"].clone();
+    host.kill_and_start_again();
+    host.tenant("other").post("/hello", "{}").expect(200);
+    tenant.post("/hello", "{}").expect(200);
+    assert_eq!(status(host.workers(&tenant)[0])["Uid"], user);
+}
+
+#[test]
+fn namespaces_are_the_zygotes_and_empty() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.post("/hello", "{}").expect(200);
+    let worker = host.workers(&tenant)[0];
+    for kind in ["net", "mnt", "ipc", "uts"] {
+        let of = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+        assert_eq!(of(worker), of(host.zygote().unwrap()), "{kind}");
+        assert_ne!(of(worker), of(host.pid()), "{kind}");
+    }
+    let root: Vec<_> = fs::read_dir(format!("/proc/{worker}/root")).unwrap().flatten().collect();
+    let names: Vec<_> = root.iter().map(|entry| entry.file_name()).collect();
+    assert!(names.iter().all(|name| name == "proc" || name == "dev"), "{names:?}");
+    let links = fs::read_to_string(format!("/proc/{worker}/net/dev")).unwrap();
+    let links: Vec<_> = links.lines().skip(2).map(|line| line.trim().split(':').next()).collect();
+    assert!(links.iter().all(|link| *link != Some("eth0")), "{links:?}");
+}
+
+#[test]
+fn an_ordinary_user_reaches_level_b_and_everything_works() {
+    let host = Host::as_user();
+    let tenant = host.tenant("demo");
+    tenant.deploy("one", guests::version_one());
+    for door in tenant.doors() {
+        assert_eq!(door.post("/one", "").expect(200).text(), "version one", "{}", door.name);
+    }
+    assert_eq!(tenant.ask("/worker")["isolation"], "B");
+    let status = status(host.workers(&tenant)[0]);
+    assert_eq!((status["Seccomp"].as_str(), status["NoNewPrivs"].as_str()), ("2", "1"));
+    assert_eq!(status["CapEff"], "0000000000000000");
+    let said = host.log();
+    assert!(said.contains("isolation  B: namespaces, Landlock, system call filter"), "{said}");
+    assert!(said.contains("no users: the host does not run as root"), "{said}");
+    assert!(said.contains("→ Delegate=cpu memory pids"), "{said}");
+}
+
+#[test]
+fn row_47_without_a_wall_the_level_falls_and_is_said() {
+    for (calls, level, said) in [
+        ("unshare", "C", "no namespaces: namespaces cannot be made"),
+        ("landlock_create_ruleset", "D", "no landlock: the kernel has none"),
+        ("fsopen", "C", "no namespaces: an empty root cannot be mounted"),
+    ] {
+        let host = Host::wrapped(&[&without(), calls], &[]);
+        let tenant = host.tenant("demo");
+        tenant.post("/hello", "{}").expect(200);
+        assert_eq!(tenant.ask("/worker")["isolation"], level, "{calls}");
+        assert_eq!(host.figure(&format!("hearth_isolation{{level=\"{level}\"}}")), 1);
+        let log = host.log();
+        assert!(log.contains(&format!("isolation  {level}: ")) && log.contains(said), "{log}");
+    }
+}
+
+#[test]
+fn row_47_below_what_is_asked_for_nothing_starts() {
+    for (calls, least, level) in
+        [("unshare", "B", "C"), ("landlock_create_ruleset", "C", "D"), ("unshare", "A", "C")]
+    {
+        let output =
+            hearth_without(calls, &["up", "--listen", "127.0.0.1:0", "--isolation", least]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success());
+        let said = format!("isolation reaches level {level} here, and {least} is asked for");
+        assert!(error.contains(&said) && error.contains('→'), "{error}");
+    }
+    // Without a filter there is no level at all.
+    let output = hearth_without("seccomp", &["up", "--listen", "127.0.0.1:0"]);
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("a filter does not stand"), "{error}");
+}
+
+#[test]
+fn doctor_tells_the_same() {
+    let output = hearth_without("unshare", &["doctor", "--json"]);
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let found = |name: &str| {
+        let checks = said["checks"].as_array().unwrap();
+        let check = checks.iter().find(|check| check["check"] == name).unwrap();
+        (check["level"].as_str().unwrap(), check["found"].as_str().unwrap())
+    };
+    assert_eq!(found("isolation").0, "ok");
+    assert!(found("isolation").1.starts_with("level C: "), "{said}");
+    assert_eq!(found("namespaces").0, "warn");
+    assert_eq!(found("landlock").0, "ok");
+    assert_eq!(found("system calls").0, "ok");
+}
+
+#[test]
+fn a_tenants_group_bounds_it_and_a_kill_for_memory_is_told() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("one", guests::version_one());
+    let worker = host.workers(&tenant)[0];
+    let groups = fs::read_to_string(format!("/proc/{worker}/cgroup")).unwrap();
+    let group = groups
+        .lines()
+        .find_map(|line| line.split(':').find(|part| part.contains("hearth-")))
+        .unwrap_or_else(|| panic!("{groups}"));
+    let group = group.trim_start_matches('/');
+    // Less than it has: the kernel looks for something to end.
+    let directory = ["/sys/fs/cgroup", "/sys/fs/cgroup/memory"]
+        .map(|mount| Path::new(mount).join(group))
+        .into_iter()
+        .find(|directory| directory.exists())
+        .unwrap();
+    let limits = ["memory.max", "memory.limit_in_bytes"].map(|file| directory.join(file));
+    let limit = limits.iter().find(|file| file.exists()).unwrap();
+    assert_eq!(fs::read_to_string(limit).unwrap().trim(), (1024_u64 << 20).to_string());
+    tenant.deploy("fills", guests::fills_memory());
+    fs::write(limit, (1 << 20).to_string()).unwrap_or_default();
+    let _ = tenant.door().request("POST", "/fills").try_send(tenant.door().to);
+    let counted = r#"hearth_out_of_memory_total{tenant="demo"}"#;
+    eventually("the count", || {
+        let _ = tenant.door().request("POST", "/fills").try_send(tenant.door().to);
+        (host.figure(counted) > 0).then_some(())
+    });
+    let reason = tenant.ask("/worker")["reason"].as_str().map(str::to_owned).unwrap_or_default();
+    assert!(reason.contains("out of memory") || reason.is_empty(), "{reason}");
+    assert!(host.log().contains("out of memory: its processes had"), "{}", host.log());
+}
