@@ -393,12 +393,14 @@ impl Worker {
 
     pub fn link(&self, origin: Origin) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
         hearth_wire::send(&self.control, &ToWorker::Link(origin), &[theirs.as_fd()]).unwrap();
         ours
     }
 
     pub fn door(&self) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
         hearth_wire::send(&self.control, &ToWorker::Door, &[theirs.as_fd()]).unwrap();
         ours
     }
