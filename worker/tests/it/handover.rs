@@ -62,7 +62,9 @@ fn from_front() -> (TcpStream, TcpStream) {
     listener.set_nonblocking(false).unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
-    (client, listener.accept().unwrap().0)
+    let server = listener.accept().unwrap().0;
+    server.set_nonblocking(true).unwrap();
+    (client, server)
 }
 
 #[test]
