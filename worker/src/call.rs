@@ -304,7 +304,7 @@ impl Drop for Ledger {
             function: self.log.function.clone(),
             version: self.log.version,
             request_id: self.log.request_id.to_string(),
-            method: self.method.to_string(),
+            method: named(&self.method),
             status: progress.status.as_u16(),
             outcome: progress.outcome.unwrap_or(Outcome::Abandoned),
             duration_us: micros(ended.saturating_duration_since(self.read_at)),
@@ -313,6 +313,12 @@ impl Drop for Ledger {
             cold_us: self.cold.map(micros),
         });
     }
+}
+
+/// A method as it is recorded, which is a token of any length as it is sent.
+fn named(method: &Method) -> String {
+    let method = method.as_str();
+    method[..method.floor_char_boundary(CallRecord::METHOD_MAX_BYTES)].to_owned()
 }
 
 /// Held by whoever waits for the call. Dropped while armed, it ends the call.
