@@ -45,6 +45,7 @@ pub enum Failure {
     /// With what the function said instead, if it said something.
     NoResponse(Option<String>),
     RequestTooLarge,
+    RequestBroken,
     ResponseInvalid,
     /// Ours.
     Internal,
@@ -93,6 +94,7 @@ struct Progress {
     counted: Option<Counted>,
     head: Option<Head>,
     overflown: bool,
+    broken_off: bool,
     abandoned: bool,
     guest_ended: bool,
     /// Who waits for the head.
@@ -120,6 +122,7 @@ impl Ledger {
                 counted: None,
                 head: None,
                 overflown: false,
+                broken_off: false,
                 abandoned: false,
                 guest_ended: false,
                 caller: None,
@@ -198,6 +201,11 @@ impl Ledger {
         self.tell_caller(|progress| progress.overflown = true);
     }
 
+    /// The request's body is not what its head says, or ended before it was whole.
+    pub fn break_off(&self) {
+        self.tell_caller(|progress| progress.broken_off = true);
+    }
+
     fn give(&self, head: Head) {
         let is_response = matches!(head, Head::Response(_));
         self.tell_caller(|progress| {
@@ -230,6 +238,10 @@ impl Ledger {
         if progress.overflown {
             progress.outcome.get_or_insert(Outcome::Refused);
             return Poll::Ready(Err(Failure::RequestTooLarge));
+        }
+        if progress.broken_off && progress.head.is_none() {
+            progress.outcome.get_or_insert(Outcome::Refused);
+            return Poll::Ready(Err(Failure::RequestBroken));
         }
         // Even if the guest has failed since: once a head is made, it is the answer's.
         if let Some(head) = progress.head.take() {

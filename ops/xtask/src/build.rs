@@ -23,8 +23,15 @@ const SDK: &str = "hearth-sdk";
 
 /// What is built, checked and tested in one cargo call: another set of packages means other
 /// features, and so the same dependencies compiled once more.
-pub(crate) const HOST: &[&str] =
-    &["hearth", "hearth-worker", "hearth-wire", "hearth-schema", "hearth-jail", "hearth-engine"];
+pub(crate) const HOST: &[&str] = &[
+    "hearth",
+    "hearth-worker",
+    "hearth-connection",
+    "hearth-wire",
+    "hearth-schema",
+    "hearth-jail",
+    "hearth-engine",
+];
 
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("this file is in ops/xtask/src")

@@ -34,6 +34,7 @@ pub fn spare_port() -> u16 {
 
 pub struct Host {
     directory: TempDir,
+    program: PathBuf,
     options: Vec<String>,
     child: Child,
     pub front: SocketAddr,
@@ -45,14 +46,24 @@ impl Host {
     }
 
     pub fn with(options: &[&str]) -> Self {
+        Self::begin(options, |_| PathBuf::from(env!("CARGO_BIN_EXE_hearth")))
+    }
+
+    /// One whose programs are others, which lie beside the one that is given.
+    pub fn of(program: impl FnOnce(&Path) -> PathBuf) -> Self {
+        Self::begin(&[], program)
+    }
+
+    fn begin(options: &[&str], program: impl FnOnce(&Path) -> PathBuf) -> Self {
         let directory = tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap();
         let first = NEXT_PORT.fetch_add(PORTS_EACH, Ordering::Relaxed);
         let ports = format!("{first}-{}", first + PORTS_EACH - 1);
         let mut all = vec!["--tenant-ports", &ports, "--log", "text"];
         all.extend(options);
         let options: Vec<String> = all.into_iter().map(str::to_owned).collect();
-        let (child, front) = launch(directory.path(), "127.0.0.1:0", &options);
-        Self { directory, options, child, front }
+        let program = program(directory.path());
+        let (child, front) = launch(&program, directory.path(), "127.0.0.1:0", &options);
+        Self { directory, program, options, child, front }
     }
 
     pub fn pid(&self) -> i32 {
@@ -78,7 +89,8 @@ impl Host {
         });
         // At the same address, so that what the test knows of it stays true.
         let listen = self.front.to_string();
-        (self.child, self.front) = launch(self.directory.path(), &listen, &self.options);
+        (self.child, self.front) =
+            launch(&self.program, self.directory.path(), &listen, &self.options);
     }
 
     /// Sends the signal that asks for an end; the end itself is waited for by [`Host::ended`].
@@ -200,20 +212,25 @@ fn hearth(home: &Path) -> Command {
 }
 
 /// Starts the host and waits until it says, on descriptor 3, that it serves.
-fn launch(directory: &Path, listen: &str, options: &[String]) -> (Child, SocketAddr) {
+fn launch(
+    program: &Path,
+    directory: &Path,
+    listen: &str,
+    options: &[String],
+) -> (Child, SocketAddr) {
     let log = File::options().create(true).append(true).open(directory.join("log")).unwrap();
     let (ready, its_end) = std::io::pipe().unwrap();
-    let program = hearth(directory);
+    let environment = hearth(directory);
     let mut command = Command::new("sh");
     command
         .args(["-c", r#"exec "$0" up --ready-fd 3 "$@" 3>&0 0</dev/null"#])
-        .arg(program.get_program())
+        .arg(program)
         .arg("--data")
         .arg(directory.join("data"))
         .args(["--listen", listen])
         .args(options)
         .env_clear()
-        .envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .envs(environment.get_envs().filter_map(|(name, value)| Some((name, value?))))
         .env("HEARTH_ADMIN_TOKEN", ADMIN_TOKEN)
         .stdin(Stdio::from(its_end))
         .stdout(log.try_clone().unwrap())
