@@ -1,7 +1,7 @@
 //! All tenants' workers: one supervisor a tenant, and what they share.
 //!
 //! ```text
-//!  fleet ─┬─ supervisor (one a tenant) ── lifecycle (pure) · links · status
+//!  fleet ─┬─ supervisor (one a tenant) ── lifecycle, conversation (pure) · links · status
 //!         ├─ zygote      forks workers
 //!         ├─ sockets     watches the listeners of tenants without a worker
 //!         ├─ cgroups     what bounds each tenant from outside
@@ -12,6 +12,7 @@
 //! what is kept is the store's, and who may ask is the API's.
 
 pub mod cgroups;
+pub mod conversation;
 mod lifecycle;
 mod links;
 mod parking;
@@ -29,7 +30,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
 use hearth_wire::{Entry, Generation, TenantName, TokenGrant};
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use cgroups::Cgroups;
@@ -85,10 +86,17 @@ pub enum FleetError {
 /// A connection for the primary itself to answer.
 pub enum Visit {
     /// A worker's door: HTTP/2, and whatever comes on it comes from that tenant's worker.
-    Door { tenant: Tenant, stream: UnixStream },
+    /// `place` is one of the few that a worker has.
+    Door { tenant: Tenant, stream: UnixStream, place: OwnedSemaphorePermit },
     /// A connection to the port of a tenant whose worker is backing off or barred.
-    /// `unread` was read of it by a worker before.
-    Turned { tenant: Tenant, stream: TcpStream, unread: Vec<u8>, retry_after: Duration },
+    /// `unread` was read of it by a worker before, and `place` is one of the tenant's.
+    Turned {
+        tenant: Tenant,
+        stream: TcpStream,
+        unread: Vec<u8>,
+        retry_after: Duration,
+        place: OwnedSemaphorePermit,
+    },
 }
 
 /// What all supervisors use.

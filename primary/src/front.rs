@@ -9,33 +9,32 @@
 //!  a port whose tenant is turned away ┴─ all else: 503, come back later
 //! ```
 //!
-//! Owns listening, connection bounds and the polite end of every connection. What an answer
-//! says is decided elsewhere.
+//! Owns listening and how many connections there are. How one is served is `hearth_connection`'s,
+//! as it is in a worker; what an answer says is decided elsewhere.
+
+mod crowd;
 
 use std::convert::Infallible;
-use std::io::Cursor;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
+use hearth_connection::{Drain, Presence, Received, Side, Waiting};
+use hearth_wire::limits::{HEAD_MAX_BYTES, PASSED_ON_BYTES};
 use hearth_wire::{Code, FunctionPath, NameError, Problem, Scope, TenantName};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Request};
-use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -47,15 +46,12 @@ use crate::gateway::route::Target;
 use crate::gateway::{Gateway, refuse, request_id, turned_away};
 use crate::store::{Store, Tenant};
 use crate::upload::Uploads;
+use crowd::Crowd;
 
-/// Connections at the front door at once, and visits at once.
+/// Connections at the front door at once.
 const CONNECTIONS_MAX: usize = 10_000;
-const VISITS_MAX: usize = 1_000;
-/// A request's head, and the pause before the next one on a kept connection.
-const HEAD_DEADLINE: Duration = Duration::from_secs(75);
-const HEAD_MAX_BYTES: usize = 32 << 10;
-/// What is read of a body that nobody wanted.
-const UNREAD_MAX: (usize, Duration) = (64 << 20, Duration::from_secs(10));
+/// Connections at once that are told to come later, of all tenants.
+const TURNED_MAX: usize = 1_000;
 /// Uploads that one worker passes on at once.
 const DOOR_STREAMS_MAX: u32 = 32;
 /// After the kernel refused to accept: descriptors are short, and trying at once changes nothing.
@@ -73,9 +69,14 @@ impl Front {
     /// Accepts at the front door until told to stop; returns when every connection has ended.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let crowd = Arc::new(Crowd::default());
         let connections = TaskTracker::new();
+        let drain = drained(&stop);
         loop {
-            let permit = permits.clone().acquire_owned().await.expect("it is never closed");
+            let permit = tokio::select! {
+                permit = place(&permits, &crowd) => permit,
+                () = stop.cancelled() => break,
+            };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => break,
@@ -88,13 +89,29 @@ impl Front {
                     continue;
                 }
             };
-            let (front, stop) = (self.clone(), stop.clone());
+            let (front, stop, drain, crowd) =
+                (self.clone(), stop.clone(), drain.clone(), crowd.clone());
             connections.spawn(async move {
                 // It only makes small answers wait.
                 let _ = stream.set_nodelay(true);
-                if let Some((stream, unread)) = front.gateway.keep(stream, peer, &stop).await {
-                    let answer = move |request| front.clone().answer(request, peer);
-                    serve(stream, unread, stop, answer).await;
+                let told = Arc::new(Notify::new());
+                let served = async {
+                    let unheard = crowd.enter(&told);
+                    let kept = front.gateway.keep(stream, peer, &stop).await;
+                    drop(unheard);
+                    let Some(connection) = kept else { return };
+                    let answer = |request| front.clone().answer(request, peer);
+                    let present = |presence| match presence {
+                        Presence::Silent | Presence::Asking => Some(crowd.enter(&told)),
+                        Presence::Served => None,
+                    };
+                    serve(connection, drain, present, answer).await;
+                };
+                tokio::select! {
+                    () = served => {}
+                    () = told.notified() => {
+                        metrics::counter!("hearth_connections_dropped_total").increment(1);
+                    }
                 }
                 drop(permit);
             });
@@ -129,34 +146,43 @@ impl Front {
         }
     }
 
-    /// Answers what the fleet cannot: doors, and connections to tenants without a worker.
+    /// Answers what the fleet cannot: doors, and connections to tenants without a worker. How
+    /// many there are is bounded by the places of each.
     pub async fn receive(self, mut visits: mpsc::Receiver<Visit>, stop: CancellationToken) {
-        let permits = Arc::new(Semaphore::new(VISITS_MAX));
+        let permits = Arc::new(Semaphore::new(TURNED_MAX));
         let connections = TaskTracker::new();
+        let drain = drained(&stop);
         loop {
-            let permit = permits.clone().acquire_owned().await.expect("it is never closed");
             let visit = tokio::select! {
                 visit = visits.recv() => visit,
                 () = stop.cancelled() => break,
             };
             let Some(visit) = visit else { break };
-            let (front, stop) = (self.clone(), stop.clone());
+            let (front, stop, drain) = (self.clone(), stop.clone(), drain.clone());
+            let permits = permits.clone();
             connections.spawn(async move {
                 match visit {
-                    Visit::Door { tenant, stream } => front.door(tenant, stream, stop).await,
-                    Visit::Turned { tenant, stream, unread, retry_after } => {
+                    Visit::Door { tenant, stream, place: _place } => {
+                        front.door(tenant, stream, stop).await;
+                    }
+                    Visit::Turned { tenant, stream, unread, retry_after, place: _place } => {
+                        let Ok(_permit) = permits.try_acquire() else {
+                            metrics::counter!("hearth_connections_dropped_total").increment(1);
+                            return;
+                        };
                         match TcpStream::from_std(stream) {
                             Ok(stream) => {
+                                let unread = unread.into();
+                                let connection = Waiting { unread, ..Waiting::new(stream) };
                                 let answer = move |request| {
                                     front.clone().turn_away(tenant.clone(), retry_after, request)
                                 };
-                                serve(stream, unread, stop, answer).await;
+                                serve(connection, drain, |_| (), answer).await;
                             }
                             Err(error) => warn!(error = &error as &dyn std::error::Error, "visit"),
                         }
                     }
                 }
-                drop(permit);
             });
         }
         connections.close();
@@ -181,7 +207,9 @@ impl Front {
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(DOOR_STREAMS_MAX)
-            .max_header_list_size(HEAD_MAX_BYTES as u32);
+            .max_pending_accept_reset_streams(Some(DOOR_STREAMS_MAX as usize))
+            .max_local_error_reset_streams(Some(DOOR_STREAMS_MAX as usize))
+            .max_header_list_size((HEAD_MAX_BYTES + PASSED_ON_BYTES) as u32);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
@@ -268,116 +296,49 @@ impl Front {
     }
 }
 
-/// Serves one HTTP/1.1 connection until its end, or politely to its next pause once told to stop.
-/// What was read of it already comes first.
-async fn serve<F, A>(stream: TcpStream, unread: Vec<u8>, stop: CancellationToken, answer: F)
-where
+/// Serves one connection from outside until its end.
+async fn serve<F, A, G>(
+    connection: Waiting<TcpStream>,
+    drain: watch::Receiver<Drain>,
+    present: impl Fn(Presence) -> G,
+    answer: F,
+) where
     F: Fn(Request<Body>) -> A,
     A: Future<Output = Response>,
 {
-    let (reads, writes) = stream.into_split();
-    let stream = tokio::io::join(Cursor::new(unread).chain(reads), writes);
-    let service = service_fn(|request: Request<Incoming>| {
-        let (request, unread) = Unread::of(request);
-        let answer = answer(request);
-        async move {
-            let response = answer.await;
-            unread.forget().await;
-            Ok::<_, Infallible>(response)
+    let answer = |request: Request<Received>| {
+        let answered = answer(request.map(Body::new));
+        async move { answered.await.map(|body| body.map_err(Into::into).boxed_unsync()) }
+    };
+    // What is between two requests is nobody else's: it ends with this.
+    let _ = hearth_connection::serve(connection, Side::Outside, drain, present, answer).await;
+}
+
+/// Room for one more connection. Who has waited longest gives it, where there is none.
+async fn place(permits: &Arc<Semaphore>, crowd: &Crowd) -> OwnedSemaphorePermit {
+    loop {
+        if let Ok(permit) = permits.clone().try_acquire_owned() {
+            return permit;
+        }
+        crowd.make_room();
+        let freed = permits.clone().acquire_owned();
+        if let Ok(permit) = tokio::time::timeout(ACCEPT_PAUSE, freed).await {
+            return permit.expect("it is never closed");
+        }
+    }
+}
+
+/// Says to connections that the host is stopping.
+fn drained(stop: &CancellationToken) -> watch::Receiver<Drain> {
+    let (told, drain) = watch::channel(Drain::No);
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => drop(told.send(Drain::Stop)),
+            () = told.closed() => {}
         }
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE)
-        .max_buf_size(HEAD_MAX_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        debug!(error = &error as &dyn std::error::Error, "connection closed");
-    }
-}
-
-/// What nobody wanted of a request's body. It is read and forgotten before the answer goes out,
-/// within bounds: closing on unread bytes resets the connection, and takes away the answer that
-/// says why.
-struct Unread {
-    body: Arc<Mutex<Option<Incoming>>>,
-    /// The sender waits for `100 Continue` before it sends anything.
-    waits: bool,
-}
-
-/// A request's body, which leaves what is unread of it behind.
-struct Received {
-    incoming: Option<Incoming>,
-    unread: Arc<Mutex<Option<Incoming>>>,
-}
-
-impl Unread {
-    fn of(request: Request<Incoming>) -> (Request<Body>, Self) {
-        let waits = request.headers().contains_key(http::header::EXPECT);
-        let body = Arc::new(Mutex::new(None));
-        let unread = body.clone();
-        let request =
-            request.map(|incoming| Body::new(Received { incoming: Some(incoming), unread }));
-        (request, Self { body, waits })
-    }
-
-    async fn forget(self) {
-        let unread = self.body.lock().expect("no one panics with it").take();
-        let Some(mut unread) = unread.filter(|_| !self.waits) else { return };
-        let (most, deadline) = UNREAD_MAX;
-        let mut left = most;
-        let reading = async {
-            while let Some(Ok(frame)) = unread.frame().await {
-                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-                if left == 0 {
-                    break;
-                }
-            }
-        };
-        // What is left then is cut off with the connection.
-        let _ = tokio::time::timeout(deadline, reading).await;
-    }
-}
-
-impl http_body::Body for Received {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut self.incoming {
-            Some(incoming) => Pin::new(incoming).poll_frame(cx),
-            None => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(http_body::Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.incoming.as_ref().map(http_body::Body::size_hint).unwrap_or_default()
-    }
-}
-
-impl Drop for Received {
-    fn drop(&mut self) {
-        if let Some(incoming) = self.incoming.take().filter(|body| !body.is_end_stream())
-            && let Ok(mut unread) = self.unread.lock()
-        {
-            *unread = Some(incoming);
-        }
-    }
+    drain
 }
 
 /// The directory that an upload's address names, if it may be one.

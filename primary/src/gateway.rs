@@ -6,12 +6,13 @@
 //! worker may have seen is not. Tokens are the worker's to check.
 
 pub mod handover;
-mod peek;
+pub mod peek;
 pub mod proxy;
 pub mod route;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -20,11 +21,12 @@ use hearth_wire::{
     Code, FunctionPath, Origin, PROBLEM_JSON, Problem, RequestId, TenantName, Usage, header,
 };
 use http::header::{
-    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, TE,
+    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Uri, Version};
+use http_body_util::BodyExt;
 use ipnet::IpNet;
 use tracing::warn;
 
@@ -52,6 +54,8 @@ enum ForwardError {
     Link(#[from] LinkError),
     #[error("no worker was ready in time")]
     Late,
+    #[error("the request's body broke off")]
+    BrokenBody,
 }
 
 #[derive(Clone)]
@@ -122,15 +126,7 @@ impl Gateway {
         by: &'static str,
     ) -> Response {
         metrics::counter!("hearth_gateway_requests_total", "by" => by).increment(1);
-        // The worker sends trailers to whoever can take them; whether the caller can is for the
-        // connection to the caller to see.
-        request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
-        // Each hop has its own version: a link is kept, however old the caller's protocol is.
-        *request.version_mut() = Version::HTTP_11;
-        request.headers_mut().entry(HOST).or_insert_with(|| {
-            let host = format!("{tenant}.localhost");
-            HeaderValue::from_str(&host).expect("a tenant's name is a DNS label")
-        });
+        proxy::to_worker(&mut request, &format!("{tenant}.localhost"));
         let id = name_request(request.headers_mut());
         match self.forward(tenant, Origin::Gateway, request).await {
             Ok(mut response) => {
@@ -195,9 +191,17 @@ impl Gateway {
         &self,
         tenant: &TenantName,
         origin: Origin,
-        mut request: Request<Body>,
+        request: Request<Body>,
     ) -> Result<Response, ForwardError> {
         let mut offers = 0;
+        let broke_off = Arc::new(AtomicBool::new(false));
+        let mut request = request.map(|body| {
+            let broke_off = broke_off.clone();
+            Body::new(body.map_err(move |error| {
+                broke_off.store(true, Ordering::Relaxed);
+                error
+            }))
+        });
         loop {
             let links = tokio::time::timeout(WAKE_DEADLINE, self.fleet.links(tenant));
             let links = match links.await.map_err(|_| ForwardError::Late)? {
@@ -207,6 +211,9 @@ impl Gateway {
             };
             match links.call(origin, request).await {
                 Ok(response) => return Ok(response.map(Body::new)),
+                Err(LinkError::Lost(_)) if broke_off.load(Ordering::Relaxed) => {
+                    return Err(ForwardError::BrokenBody);
+                }
                 Err(LinkError::Closed(unsent)) if offers < OFFERS_MAX => request = *unsent,
                 Err(error) => return Err(error.into()),
             }
@@ -225,7 +232,7 @@ fn name_request(headers: &mut HeaderMap) -> RequestId {
 }
 
 /// The target that a worker sees: path and query, without an authority.
-fn origin_form(uri: &Uri, path: &str) -> Uri {
+pub fn origin_form(uri: &Uri, path: &str) -> Uri {
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let target = format!("{path}{query}");
     let target: PathAndQuery = target.parse().expect("it was parsed from a request before");
@@ -237,6 +244,7 @@ fn refusal(tenant: &TenantName, error: ForwardError, id: &RequestId) -> Response
         ForwardError::NoTenant => {
             (Problem::new(Code::NotFound, format!("there is no tenant {tenant}")), None)
         }
+        ForwardError::BrokenBody => (Problem::new(Code::BadRequest, Problem::BROKEN_BODY), None),
         ForwardError::Unavailable(unavailable) => return turned_away(unavailable.retry_after, id),
         ForwardError::Link(LinkError::Busy) => {
             let detail = "the tenant has as many calls running and waiting as it may";

@@ -1,23 +1,5 @@
 //! `hearth`: the host and its command line in one program.
 
-mod api;
-mod app;
-mod cli;
-mod compile;
-mod config;
-mod drain;
-mod fleet;
-mod front;
-mod gateway;
-mod isolation;
-mod logs;
-mod provision;
-mod release;
-mod store;
-mod telemetry;
-mod upkeep;
-mod upload;
-
 fn main() -> std::process::ExitCode {
-    cli::run()
+    hearth::run()
 }

@@ -17,8 +17,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::connection::Received;
-use crate::route::Builtin;
 use crate::serve::{Answer, Refusal, Tenant, full, method_refused};
+use hearth_wire::Builtin;
 
 pub async fn answer(
     tenant: &Arc<Tenant>,

@@ -45,6 +45,7 @@ pub enum Failure {
     /// With what the function said instead, if it said something.
     NoResponse(Option<String>),
     RequestTooLarge,
+    RequestBroken,
     ResponseInvalid,
     /// Ours.
     Internal,
@@ -93,6 +94,7 @@ struct Progress {
     counted: Option<Counted>,
     head: Option<Head>,
     overflown: bool,
+    broken_off: bool,
     abandoned: bool,
     guest_ended: bool,
     /// Who waits for the head.
@@ -120,6 +122,7 @@ impl Ledger {
                 counted: None,
                 head: None,
                 overflown: false,
+                broken_off: false,
                 abandoned: false,
                 guest_ended: false,
                 caller: None,
@@ -198,6 +201,11 @@ impl Ledger {
         self.tell_caller(|progress| progress.overflown = true);
     }
 
+    /// The request's body is not what its head says, or ended before it was whole.
+    pub fn break_off(&self) {
+        self.tell_caller(|progress| progress.broken_off = true);
+    }
+
     fn give(&self, head: Head) {
         let is_response = matches!(head, Head::Response(_));
         self.tell_caller(|progress| {
@@ -230,6 +238,10 @@ impl Ledger {
         if progress.overflown {
             progress.outcome.get_or_insert(Outcome::Refused);
             return Poll::Ready(Err(Failure::RequestTooLarge));
+        }
+        if progress.broken_off && progress.head.is_none() {
+            progress.outcome.get_or_insert(Outcome::Refused);
+            return Poll::Ready(Err(Failure::RequestBroken));
         }
         // Even if the guest has failed since: once a head is made, it is the answer's.
         if let Some(head) = progress.head.take() {
@@ -304,7 +316,7 @@ impl Drop for Ledger {
             function: self.log.function.clone(),
             version: self.log.version,
             request_id: self.log.request_id.to_string(),
-            method: self.method.to_string(),
+            method: named(&self.method),
             status: progress.status.as_u16(),
             outcome: progress.outcome.unwrap_or(Outcome::Abandoned),
             duration_us: micros(ended.saturating_duration_since(self.read_at)),
@@ -313,6 +325,12 @@ impl Drop for Ledger {
             cold_us: self.cold.map(micros),
         });
     }
+}
+
+/// A method as it is recorded, which is a token of any length as it is sent.
+fn named(method: &Method) -> String {
+    let method = method.as_str();
+    method[..method.floor_char_boundary(CallRecord::METHOD_MAX_BYTES)].to_owned()
 }
 
 /// Held by whoever waits for the call. Dropped while armed, it ends the call.

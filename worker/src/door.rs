@@ -8,10 +8,8 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::header::{
-    CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use hearth_connection::end_hop;
+use http::header::{EXPECT, HOST};
 use http::{Request, Uri};
 use http_body_util::BodyExt;
 use hyper::client::conn::http2;
@@ -137,14 +135,14 @@ impl Door {
             .path_and_query(format!("{path}{query}"))
             .build()?;
         head.version = http::Version::HTTP_2;
-        strip(&mut head.headers);
+        end_hop(&mut head.headers);
         head.headers.remove(HOST);
         // Answered by our own side of the connection, once the primary reads the body.
         head.headers.remove(EXPECT);
         sender.ready().await?;
         let answer = sender.send_request(Request::from_parts(head, body)).await?;
         let (mut head, body) = answer.into_parts();
-        strip(&mut head.headers);
+        end_hop(&mut head.headers);
         head.version = http::Version::HTTP_11;
         // Its last byte is the end of the call.
         let body = body.map_err(move |error| {
@@ -152,55 +150,5 @@ impl Door {
             error.into()
         });
         Ok(Answer::from_parts(head, body.boxed_unsync()))
-    }
-}
-
-/// What is said of one connection only.
-fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value: &HeaderValue| value.to_str().ok())
-        .flat_map(|names| names.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    let keep_alive = HeaderName::from_static("keep-alive");
-    let proxy_connection = HeaderName::from_static("proxy-connection");
-    let always = [
-        CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        keep_alive,
-        proxy_connection,
-    ];
-    for name in named.into_iter().chain(always) {
-        headers.remove(name);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_concerns_the_connection_is_stripped() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "x-mine, close"),
-            ("x-mine", "1"),
-            ("keep-alive", "5"),
-            ("transfer-encoding", "chunked"),
-            ("authorization", "Bearer t"),
-            ("content-type", "multipart/form-data; boundary=b"),
-        ] {
-            headers.append(name, value.parse().unwrap());
-        }
-        strip(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["authorization", "content-type"]);
     }
 }

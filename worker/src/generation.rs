@@ -15,8 +15,8 @@ use hearth_wire::{Manifest, ManifestFunction, Start};
 use rustix::fs::{Mode, OFlags, openat};
 
 use crate::host::Guest;
-use crate::route::Routes;
 use crate::zygote::Base;
+use hearth_wire::Routes;
 
 /// A hundred functions with the longest options.
 const MANIFEST_MAX_BYTES: u64 = 32 << 20;

@@ -27,7 +27,7 @@ use random::Kernel;
 pub use random::fill;
 
 /// Resources that one call may hold at once.
-const RESOURCES_MAX: usize = 10_000;
+pub const RESOURCES_MAX: usize = 10_000;
 /// And those that an instance may hold between two.
 const RESOURCES_KEPT_MAX: usize = 64;
 /// What one call of `get-random-bytes` may ask for.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
 use wasmtime_wasi_http::handler::Proxy;
 
-use crate::host::{Guest, HOSTCALL_BYTES, Outside};
+use crate::host::{Guest, HOSTCALL_BYTES, Outside, RESOURCES_MAX};
 use crate::report::CallLog;
 use crate::serve::Tenant;
 
@@ -209,6 +209,12 @@ fn store(tenant: &Tenant, function: usize) -> Store<Guest> {
     let guest = Guest::new(tenant.instances.outside(), memory_bytes);
     let mut store = Store::new(&tenant.engine, guest);
     store.limiter(|guest| &mut guest.memory);
+    // Of what the engine keeps of an instance as it keeps resources: its handles, and the tasks,
+    // streams and futures of WASI 0.3.
+    store.set_max_component_handles(RESOURCES_MAX);
+    if let Some(table) = store.concurrent_resource_table() {
+        table.set_max_capacity(RESOURCES_MAX);
+    }
     // Tokio's own yield, since only that lets the runtime look at its sockets and clocks first.
     store.epoch_deadline_callback(|_| {
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))

@@ -19,7 +19,6 @@ mod limits;
 #[cfg(feature = "bench")]
 mod measure;
 mod report;
-mod route;
 mod serve;
 mod zygote;
 

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hearth_wire::limits::LOG_LINE_MAX_BYTES;
 use hearth_wire::{
     CallRecord, Channel, FromWorker, FunctionPath, LogLine, LogStream, Report, RequestId,
     SocketError, Version,
@@ -14,7 +15,7 @@ use tokio::sync::Notify;
 
 /// A batch is sent when it is this old or this large.
 const AGE_MAX: Duration = Duration::from_millis(100);
-const BATCH_BYTES: usize = 32 << 10;
+const BATCH_BYTES: usize = Report::ITEMS_MAX * ITEM_BYTES;
 /// What of it waits at once.
 const QUEUE_BYTES: usize = 1 << 20;
 const CALLS_MAX: usize = 2_048;
@@ -104,7 +105,9 @@ pub struct CallLog {
 }
 
 impl CallLog {
-    pub fn line(&self, stream: LogStream, text: String) {
+    pub fn line(&self, stream: LogStream, mut text: String) {
+        // What the host says may quote the guest or its caller.
+        text.truncate(text.floor_char_boundary(LOG_LINE_MAX_BYTES));
         self.reporter.line(LogLine {
             time_ms: now_ms(),
             function: self.function.clone(),
@@ -206,7 +209,6 @@ fn call_bytes(call: &CallRecord) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_wire::limits::LOG_LINE_MAX_BYTES;
     use hearth_wire::{FRAME_MAX, Outcome};
 
     const RATE: u64 = 1 << 20;
@@ -228,7 +230,7 @@ mod tests {
             function: "/f".parse().unwrap(),
             version: u32::MAX,
             request_id: "r".repeat(RequestId::BYTES_MAX),
-            method: "POST".to_owned(),
+            method: "M".repeat(CallRecord::METHOD_MAX_BYTES),
             status: 200,
             outcome: Outcome::Answered,
             duration_us: u64::MAX,
@@ -248,6 +250,7 @@ mod tests {
         }
         let (mut lines, mut calls) = (0, 0);
         while let Some(report) = queue.take() {
+            assert!(report.lines.len() + report.calls.len() <= Report::ITEMS_MAX);
             let size = report.lines.iter().map(line_bytes).sum::<usize>()
                 + report.calls.iter().map(call_bytes).sum::<usize>();
             assert!(size <= BATCH_BYTES && BATCH_BYTES < FRAME_MAX);

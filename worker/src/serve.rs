@@ -13,8 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use hearth_connection::end_request_hop;
 use hearth_schema::Checks;
-use hearth_wire::limits::{CHECKED_BODY_MAX_BYTES, HEAD_DEADLINE, HEAD_MAX_BYTES};
+use hearth_wire::limits::CHECKED_BODY_MAX_BYTES;
 use hearth_wire::{
     Answers, Auth, Code, Entry, LogStream, ManifestFunction, Origin, Outcome, PROBLEM_JSON,
     Problem, RequestId, Scope, TenantName, TokenDigest, TokenGrant, header as hearth,
@@ -23,8 +24,7 @@ use http::header::{
     self, ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
     HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{Method, Request, Response, Version};
-use http_body_util::combinators::UnsyncBoxBody;
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use ipnet::IpNet;
 use tokio::sync::watch;
@@ -34,7 +34,8 @@ use wasmtime_wasi_http::Error as BodyError;
 use crate::builtin;
 use crate::call::{self, Calls, Failure, Ledger};
 use crate::check::{self, HoldError};
-use crate::connection::{Received, Refused};
+pub use crate::connection::{Answer, AnswerBody};
+use crate::connection::{BoxError, Received};
 use crate::cors::{self, Leave};
 use crate::door::Door;
 use crate::generation::Generation;
@@ -42,11 +43,7 @@ use crate::host::http::{RequestBody, ResponseBody};
 use crate::instance::Instances;
 use crate::limits::{ActivityCount, NoTurn, Permits, Ticker};
 use crate::report::{CallLog, Reporter};
-use crate::route::{Builtin, Route};
-
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-pub type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
-pub type Answer = Response<AnswerBody>;
+use hearth_wire::{Builtin, Route};
 
 /// When to come again, where all turns are taken.
 const RETRY_AFTER_BUSY: HeaderValue = HeaderValue::from_static("1");
@@ -98,12 +95,14 @@ pub async fn answer(
     mut request: Request<Received>,
 ) -> Answer {
     let read_at = Instant::now();
+    if let Peer::Tcp(..) = peer {
+        end_request_hop(request.headers_mut());
+    }
     let id = request_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, header_value(id.as_str()));
     believe(request.headers_mut(), peer, &tenant.trusted);
-    let complete = complete(&mut request, &tenant.name)
-        .and_then(|()| is_for(&request, peer, &tenant.name, tenant.domain.as_deref()));
-    let mut answer = match complete {
+    complete(request.headers_mut(), &tenant.name);
+    let mut answer = match is_for(&request, peer, &tenant.name, tenant.domain.as_deref()) {
         Ok(()) => dispatch(tenant, peer, read_at, cold, &id, request).await,
         Err(refusal) => refusal.into_answer(&id),
     };
@@ -153,22 +152,9 @@ fn believe(headers: &mut HeaderMap, peer: Peer, trusted: &[IpNet]) {
     }
 }
 
-/// A request without its host is no request in HTTP/1.1; an older one gets the tenant's name.
-fn complete(request: &mut Request<Received>, tenant: &TenantName) -> Result<(), Refusal> {
-    let bad = |detail: &str| Refusal::new(Code::BadRequest, detail);
-    let mut hosts = request.headers().get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if host.to_str().is_ok() => Ok(()),
-        (Some(_), None) => Err(bad("the Host header is no text")),
-        (Some(_), Some(_)) => Err(bad("there is more than one Host header")),
-        (None, _) if request.uri().authority().is_some() => Ok(()),
-        (None, _) if request.version() < Version::HTTP_11 => {
-            let host = header_value(&format!("{tenant}.localhost"));
-            request.headers_mut().insert(HOST, host);
-            Ok(())
-        }
-        (None, _) => Err(bad("the Host header is missing")),
-    }
+/// A request without its host, as HTTP/1.0 has them, gets the tenant's name.
+fn complete(headers: &mut HeaderMap, tenant: &TenantName) {
+    headers.entry(HOST).or_insert_with(|| header_value(&format!("{tenant}.localhost")));
 }
 
 /// A connection that came in at the front door is here because its first request named this
@@ -381,9 +367,7 @@ async fn called(
                 HoldError::TooLarge | HoldError::Body(BodyError::HttpRequestBodySize(_)) => {
                     too_large(options.max_body)
                 }
-                HoldError::Body(_) => {
-                    Refusal::new(Code::BadRequest, "the body ended before it was complete")
-                }
+                HoldError::Body(_) => Refusal::new(Code::BadRequest, Problem::BROKEN_BODY),
             })?;
             check::request(&tenant.room, checks, &head.method, &held.bytes).await?;
             held.into_body().boxed_unsync()
@@ -460,6 +444,7 @@ fn failed(failure: Failure, options: &hearth_wire::Options) -> Refusal {
             "the function's answer is not what its schema promises; its log says where",
         ),
         Failure::RequestTooLarge => too_large(options.max_body),
+        Failure::RequestBroken => Refusal::new(Code::BadRequest, Problem::BROKEN_BODY),
         Failure::Internal => {
             Refusal::new(Code::Internal, "the call could not be made; the host's log says why")
         }
@@ -490,36 +475,6 @@ pub fn method_refused(allowed: &str) -> Refusal {
     let mut refusal = Refusal::new(Code::MethodNotAllowed, detail);
     refusal.headers.insert(ALLOW, header_value(allowed));
     refusal
-}
-
-/// What is answered to bytes that came to no request, whole and as it is sent.
-pub fn no_request(refused: Refused) -> Vec<u8> {
-    let (code, detail) = match refused {
-        Refused::TooLarge => (
-            Code::HeadersTooLarge,
-            format!("a request's head may have {} KiB and 128 fields", HEAD_MAX_BYTES >> 10),
-        ),
-        Refused::Malformed => (Code::BadRequest, "this is no HTTP/1.1 request".to_owned()),
-        Refused::Late => (
-            Code::RequestTimeout,
-            format!("the request's head was not complete within {} s", HEAD_DEADLINE.as_secs()),
-        ),
-    };
-    let id = request_id(&HeaderMap::new());
-    let status = code.status();
-    let json = Problem::new(code, detail).of_request(id.clone()).to_json();
-    let mut answer = format!(
-        "HTTP/1.1 {} {}\r\n{CONTENT_TYPE}: {PROBLEM_JSON}\r\n{CONTENT_LENGTH}: {}\r\n{}: {id}\r\n\
-         {}: close\r\n\r\n",
-        status.as_str(),
-        status.canonical_reason().unwrap_or_default(),
-        json.len(),
-        hearth::REQUEST_ID,
-        header::CONNECTION,
-    )
-    .into_bytes();
-    answer.extend(json);
-    answer
 }
 
 /// The platform's no.

@@ -8,6 +8,7 @@ mod handover;
 mod hello;
 mod late;
 mod memory;
+mod neighbour;
 mod swap;
 mod tenants;
 mod wake;
@@ -25,7 +26,7 @@ pub struct Measurement {
 }
 
 /// In the order of the table.
-pub const ALL: [Measurement; 11] = [
+pub const ALL: [Measurement; 12] = [
     Measurement { name: "hello", measure: hello::measure },
     Measurement { name: "call", measure: call::measure },
     Measurement { name: "wake", measure: wake::measure },
@@ -37,6 +38,7 @@ pub const ALL: [Measurement; 11] = [
     Measurement { name: "front", measure: front::measure },
     Measurement { name: "gate", measure: gate::measure },
     Measurement { name: "handover", measure: handover::measure },
+    Measurement { name: "neighbour", measure: neighbour::measure },
 ];
 
 /// Connections of a load that keeps one core busy.

@@ -26,6 +26,7 @@ const SDK: &str = "hearth-sdk";
 pub(crate) const HOST: &[&str] = &[
     "hearth",
     "hearth-worker",
+    "hearth-connection",
     "hearth-wire",
     "hearth-schema",
     "hearth-jail",

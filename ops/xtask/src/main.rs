@@ -8,6 +8,7 @@
 mod bench;
 mod build;
 mod chores;
+mod fuzz;
 mod suite;
 
 use std::ffi::OsString;
@@ -47,8 +48,12 @@ enum Chore {
         /// What to measure; everything where nothing is named
         names: Vec<String>,
     },
-    /// Runs the long forms of the tests
-    Soak,
+    /// Runs the long forms of the tests, and then the fuzz targets
+    Soak {
+        /// How long each fuzz target runs
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        fuzz_seconds: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -88,9 +93,10 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             chores.end("measured");
             Ok(())
         }
-        Chore::Soak => {
+        Chore::Soak { fuzz_seconds } => {
             let mut chores = Chores::begin();
             suite::soak(&mut chores)?;
+            fuzz::run(&mut chores, fuzz_seconds)?;
             chores.end("everything passed");
             Ok(())
         }

@@ -40,6 +40,14 @@ pub fn bind(ip: IpAddr, port: u16) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// A worker has the listener itself, and can have shut it down for everybody: it listens again.
+pub fn listen_again(listener: BorrowedFd<'_>) -> io::Result<()> {
+    if !sockopt::socket_acceptconn(listener)? {
+        rustix::net::listen(listener, BACKLOG)?;
+    }
+    Ok(())
+}
+
 /// Takes one waiting connection, if there is one.
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<std::net::TcpStream>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

@@ -6,8 +6,8 @@
 //! of its workers and the tasks that serve them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -16,14 +16,16 @@ use hearth_wire::{
     ToWorker, TokenGrant, VERSION, pair,
 };
 use jiff::Timestamp;
+use rustix::net::sockopt;
 use syscalls::Sysno;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::cgroups::{Group, Taken};
+use super::conversation::{Conversation, Nonsense};
 use super::lifecycle::{Action, Door, Event, Life, Phase, Swapped, WorkerId};
 use super::links::{Links, Outgoing};
 use super::parking::{Connection, Entries, Parking};
@@ -41,8 +43,18 @@ const INBOX: usize = 256;
 const OUTGOING: usize = 512;
 /// Callers through the gateway that wait for a worker at once.
 const WAITERS_MAX: usize = 1_024;
-/// Connections taken at once from a listener whose tenant is refused.
+/// Connections taken at once from a listener whose tenant is refused, and how many of them are
+/// being told so.
 const TURNED_MAX: usize = 64;
+/// Between two questions whether a worker lives, and how long it may take to answer. It has one
+/// thread, which nothing of ours keeps for more than some milliseconds, and a busy machine for
+/// seconds at most.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// Doors of one worker. One is opened when the one before is broken, or its end still to come.
+const DOORS_MAX: usize = 4;
+/// Of what a worker gives as its reason.
+const REASON_MAX_BYTES: usize = 1 << 10;
 /// How long a worker may take to apply new tokens before it is ended.
 const TOKENS_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a dead worker's last words may take to read, and how long one may live on that does
@@ -142,6 +154,8 @@ pub struct Supervisor {
     heard: Arc<Heard>,
     armed: bool,
     parking: Parking,
+    /// Places of those that are being told to come later.
+    turned: Arc<Semaphore>,
     live: HashMap<WorkerId, Live>,
     /// Being forked, with the tokens that they were given.
     forking: HashMap<WorkerId, u64>,
@@ -187,6 +201,7 @@ impl Supervisor {
             heard,
             armed: false,
             parking,
+            turned: Arc::new(Semaphore::new(TURNED_MAX)),
             live: HashMap::new(),
             forking: HashMap::new(),
             doomed: HashSet::new(),
@@ -362,6 +377,7 @@ impl Supervisor {
                     metrics::counter!("hearth_worker_deaths_total", &labels).increment(1);
                 }
                 self.last_end = Some(reason.clone());
+                self.listen_again();
                 Some(Event::Died(worker, reason))
             }
             Command::Committed(Ok(())) => Some(Event::Committed),
@@ -382,8 +398,9 @@ impl Supervisor {
                 self.kill(worker, format!("it speaks version {version}, not {VERSION}"));
                 None
             }
-            FromWorker::Refused { reason } => {
+            FromWorker::Refused { mut reason } => {
                 // It exits by itself; this is the reason that its owner is told.
+                reason.truncate(reason.floor_char_boundary(REASON_MAX_BYTES));
                 let live = self.live.get_mut(&worker)?;
                 live.killed = Some(reason);
                 None
@@ -420,12 +437,9 @@ impl Supervisor {
     }
 
     /// Takes connections that a worker is done with. It may be hostile: what it passes on is
-    /// checked, and it passes on nothing before it is told to.
+    /// checked.
     fn passed_on(&mut self, worker: WorkerId, passed: Vec<(OwnedFd, Passing)>) {
-        let Some(live) = self.live.get(&worker) else { return };
-        let is_told = self.life.draining.iter().any(|draining| draining.worker == worker);
-        if !is_told && live.killed.is_none() {
-            self.kill(worker, "it passed connections on without being told to".to_owned());
+        if !self.live.contains_key(&worker) {
             return;
         }
         let port = (self.shared.tenant_bind, self.tenant.port).into();
@@ -436,6 +450,7 @@ impl Supervisor {
                 Ok(Some(connection)) => self.parking.take(connection, goes_on),
                 Ok(None) => {}
                 Err(nonsense) => {
+                    count_nonsense(&self.tenant);
                     self.kill(worker, nonsense.to_string());
                     return;
                 }
@@ -466,7 +481,7 @@ impl Supervisor {
         };
         let (outgoing, to_send) = mpsc::channel(OUTGOING);
         self.tasks.spawn(accompany(
-            newborn.channel,
+            Talk::new(newborn.channel, newborn.tokens),
             to_send,
             worker,
             (pidfd.clone(), newborn.forked.status),
@@ -529,6 +544,15 @@ impl Supervisor {
         matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
     }
 
+    fn listen_again(&self) {
+        if let Some((_, listener)) = &self.listener
+            && let Err(error) = sockets::listen_again(listener.as_fd())
+        {
+            let error = &error as &dyn std::error::Error;
+            error!(tenant = %self.tenant.name, error, "the listener was shut down");
+        }
+    }
+
     /// Takes the connections that wait for a worker that will not come, to be told so.
     fn turn_away(&mut self) {
         let Some((_, listener)) = self.listener.clone() else { return };
@@ -549,14 +573,13 @@ impl Supervisor {
             Door::Refused(Some(until)) => until.saturating_duration_since(Instant::now()),
             Door::Refused(None) | Door::Held | Door::Watched | Door::Worker => Unavailable::BARRED,
         };
-        let tenant = self.tenant.clone();
         // Full: so many are being told already that this one is simply closed.
-        if self
-            .shared
-            .visits
-            .try_send(Visit::Turned { tenant, stream, unread, retry_after })
-            .is_err()
-        {
+        let told = self.turned.clone().try_acquire_owned().is_ok_and(|place| {
+            let tenant = self.tenant.clone();
+            let visit = Visit::Turned { tenant, stream, unread, retry_after, place };
+            self.shared.visits.try_send(visit).is_ok()
+        });
+        if !told {
             metrics::counter!("hearth_connections_dropped_total").increment(1);
         }
     }
@@ -921,10 +944,61 @@ async fn cgroup(tenant: &Tenant, limits: Limits, shared: &Arc<Shared>) -> Option
     }
 }
 
+/// What is said between the primary and one worker.
+struct Talk {
+    channel: Channel,
+    conversation: Mutex<Conversation>,
+    doors: Arc<Semaphore>,
+}
+
+impl Talk {
+    /// With a worker that was told these tokens before its birth.
+    fn new(channel: Channel, tokens: u64) -> Self {
+        let conversation = Mutex::new(Conversation::new(tokens, Instant::now()));
+        Self { channel, conversation, doors: Arc::new(Semaphore::new(DOORS_MAX)) }
+    }
+
+    fn conversation(&self) -> MutexGuard<'_, Conversation> {
+        self.conversation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn tell(
+        &self,
+        message: &ToWorker,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), hearth_wire::SocketError> {
+        // Before it can have heard it.
+        self.conversation().told(message);
+        self.channel.send(message, fds).await
+    }
+
+    /// The next thing that it says; `None` at the end of the conversation.
+    async fn hear(&self) -> Result<Option<(FromWorker, Vec<OwnedFd>)>, Nonsense> {
+        let Some((message, fds)) =
+            self.channel.recv::<FromWorker>().await.map_err(Nonsense::Garbage)?
+        else {
+            return Ok(None);
+        };
+        for fd in &fds {
+            // The last close of a socket can be made to wait. What is no socket has no such thing.
+            let _ = sockopt::set_socket_linger(fd, None);
+        }
+        let pause = {
+            let mut conversation = self.conversation();
+            conversation.said(&message, fds.len())?;
+            conversation.pause(Instant::now())
+        };
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+        }
+        Ok(Some((message, fds)))
+    }
+}
+
 /// Speaks with one worker until its end, and then tells of that: whatever it had to say is said
 /// by then.
 async fn accompany(
-    channel: Channel,
+    talk: Talk,
     to_send: mpsc::Receiver<Outgoing>,
     worker: WorkerId,
     (pidfd, status): (Arc<AsyncFd<OwnedFd>>, zygote::Status),
@@ -935,27 +1009,44 @@ async fn accompany(
     let taken = || shared.cgroups.as_ref().and_then(|cgroups| cgroups.taken(&tenant.name));
     let before = taken().unwrap_or_default();
     let mut ended = std::pin::pin!(zygote::exit_of(&pidfd, status));
-    let mut talk = std::pin::pin!(converse(channel, to_send, worker, &tenant, &inbox, &shared));
-    let status = tokio::select! {
-        status = &mut ended => {
-            let _ = tokio::time::timeout(LAST_WORDS_DEADLINE, talk).await;
-            status
+    let mut talking = std::pin::pin!(converse(&talk, to_send, worker, &tenant, &inbox, &shared));
+    let ends = |nonsense: Nonsense| {
+        if !matches!(nonsense, Nonsense::Silent(_)) {
+            count_nonsense(&tenant);
         }
-        () = &mut talk => match tokio::time::timeout(LAST_WORDS_DEADLINE, &mut ended).await {
-            Ok(status) => status,
-            Err(_) => {
-                warn!(tenant = %tenant.name, worker = worker.0, "ending a worker that does not speak");
-                zygote::kill(&pidfd);
-                ended.await
+        warn!(tenant = %tenant.name, worker = worker.0, error = &nonsense as &dyn std::error::Error, "ending a worker that talks nonsense");
+        zygote::kill(&pidfd);
+        nonsense.to_string()
+    };
+    let explain = |status| {
+        let starved = taken().filter(|taken| taken.oom_kills > before.oom_kills);
+        if starved.is_some() {
+            let labels = [("tenant", tenant.name.to_string())];
+            metrics::counter!("hearth_out_of_memory_total", &labels).increment(1);
+        }
+        explain(status, starved)
+    };
+    let reason = tokio::select! {
+        status = &mut ended => match tokio::time::timeout(LAST_WORDS_DEADLINE, talking).await {
+            Ok(Err(nonsense)) => ends(nonsense),
+            Ok(Ok(())) | Err(_) => explain(status),
+        },
+        talked = &mut talking => match talked {
+            Ok(()) => match tokio::time::timeout(LAST_WORDS_DEADLINE, &mut ended).await {
+                Ok(status) => explain(status),
+                Err(_) => {
+                    warn!(tenant = %tenant.name, worker = worker.0, "ending a worker that does not speak");
+                    zygote::kill(&pidfd);
+                    explain(ended.await)
+                }
+            },
+            Err(nonsense) => {
+                let reason = ends(nonsense);
+                ended.await;
+                reason
             }
         },
     };
-    let starved = taken().filter(|taken| taken.oom_kills > before.oom_kills);
-    let reason = explain(status, starved);
-    if starved.is_some() {
-        let labels = [("tenant", tenant.name.to_string())];
-        metrics::counter!("hearth_out_of_memory_total", &labels).increment(1);
-    }
     let _ = inbox.send(Command::Exited(worker, reason)).await;
 }
 
@@ -983,17 +1074,17 @@ fn explain(status: Option<ExitStatus>, starved: Option<Taken>) -> String {
 
 /// Tells a worker what is to be told, and sorts what it says, until it says no more.
 async fn converse(
-    channel: Channel,
+    talk: &Talk,
     mut to_send: mpsc::Receiver<Outgoing>,
     worker: WorkerId,
     tenant: &Tenant,
     inbox: &mpsc::Sender<Command>,
     shared: &Shared,
-) {
+) -> Result<(), Nonsense> {
     let speaking = async {
         while let Some((message, fds)) = to_send.recv().await {
             let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
-            if channel.send(&message, &fds).await.is_err() {
+            if talk.tell(&message, &fds).await.is_err() {
                 break;
             }
         }
@@ -1001,56 +1092,71 @@ async fn converse(
         std::future::pending().await
     };
     let listening = async {
-        loop {
-            let command = match channel.recv::<FromWorker>().await {
-                Ok(None) => break,
-                Ok(Some((FromWorker::Report(report), _))) => {
+        while let Some((message, fds)) = talk.hear().await? {
+            let command = match message {
+                FromWorker::Report(report) => {
                     count(tenant, &report);
                     shared.logs.take(&tenant.name, report);
                     continue;
                 }
-                Ok(Some((FromWorker::WantDoor, _))) => {
-                    if let Err(error) = open_door(&channel, tenant, shared).await {
+                FromWorker::WantDoor => {
+                    if let Err(error) = open_door(talk, tenant, shared).await {
                         warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "door");
                     }
                     continue;
                 }
-                Ok(Some((FromWorker::Pass(passing), fds))) if passing.len() == fds.len() => {
+                FromWorker::Pass(passing) => {
                     Command::PassedOn(worker, fds.into_iter().zip(passing).collect())
                 }
-                Ok(Some((FromWorker::Pass(_), _))) => {
-                    warn!(tenant = %tenant.name, worker = worker.0, "a message without its descriptors");
-                    break;
-                }
-                Ok(Some((message, _))) => Command::FromWorker(worker, Box::new(message)),
-                Err(error) => {
-                    // Broken or hostile: without its control socket it ends.
-                    warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "control socket");
-                    break;
-                }
+                message => Command::FromWorker(worker, Box::new(message)),
             };
             if inbox.send(command).await.is_err() {
                 break;
             }
         }
+        Ok(())
     };
     tokio::select! {
-        () = listening => {}
-        () = speaking => {}
+        listened = listening => listened,
+        () = speaking => Ok(()),
+        silent = watch_over(talk) => Err(silent),
+    }
+}
+
+/// Asks for a sign of life every now and then, until none comes: a guest that is stuck in a call of
+/// the host holds up its worker's one thread, and no epoch ends that.
+async fn watch_over(talk: &Talk) -> Nonsense {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if talk.tell(&ToWorker::AreYouAlive, &[]).await.is_err() {
+            // Its end shows where it is listened to.
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(SILENCE_MAX).await;
+        if talk.conversation().is_silent() {
+            return Nonsense::Silent(SILENCE_MAX);
+        }
     }
 }
 
 async fn open_door(
-    channel: &Channel,
+    talk: &Talk,
     tenant: &Tenant,
     shared: &Shared,
 ) -> Result<(), hearth_wire::SocketError> {
+    // Whoever waits for one more door than there may be is told so by its worker, in time.
+    let Ok(place) = talk.doors.clone().try_acquire_owned() else { return Ok(()) };
     let (near, far) = UnixStream::pair()?;
     let far = OwnedFd::from(far.into_std()?);
-    channel.send(&ToWorker::Door, &[far.as_fd()]).await?;
+    talk.tell(&ToWorker::Door, &[far.as_fd()]).await?;
     // Its owner is gone only when the host stops.
-    let _ = shared.visits.send(Visit::Door { tenant: tenant.clone(), stream: near }).await;
+    let _ = shared.visits.send(Visit::Door { tenant: tenant.clone(), stream: near, place }).await;
     Ok(())
+}
+
+fn count_nonsense(tenant: &Tenant) {
+    let tenant = tenant.name.to_string();
+    metrics::counter!("hearth_workers_ended_for_nonsense_total", "tenant" => tenant).increment(1);
 }
 
 fn count(tenant: &Tenant, report: &hearth_wire::Report) {

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use hearth_connection::Waiting;
 use hearth_wire::limits::{HEAD_DEADLINE, SILENCE_MAX};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -16,19 +17,20 @@ use super::proxy::Peer;
 use crate::config::Handover;
 
 impl Gateway {
-    /// The connection, with what was read of it, if the front door is to serve it. `None` where a
-    /// worker has it now, or where it came to its end.
+    /// The connection, with what was read of it, if the front door is to serve it: it also says
+    /// what there is to say to one whose head does not come. `None` where a worker has it now, or
+    /// where it came to its end.
     pub async fn keep(
         &self,
         mut stream: TcpStream,
         peer: SocketAddr,
         stop: &CancellationToken,
-    ) -> Option<(TcpStream, Vec<u8>)> {
+    ) -> Option<Waiting<TcpStream>> {
         let mut since = Instant::now();
         let mut unread = Vec::new();
         if self.handover == Handover::Never || matches!(self.peer(peer.ip()), Peer::Trusted(_)) {
             count("proxied");
-            return Some((stream, unread));
+            return Some(Waiting::new(stream));
         }
         let tenant = loop {
             match peek(&unread, self.domain.as_deref()) {
@@ -41,7 +43,7 @@ impl Gateway {
             unread.reserve(HEAD_MAX_BYTES - unread.len());
             let read = tokio::select! {
                 read = stream.read_buf(&mut unread) => read,
-                () = tokio::time::sleep_until((since + deadline).into()) => return None,
+                () = tokio::time::sleep_until((since + deadline).into()) => break None,
                 // Whoever has begun gets an answer.
                 () = stop.cancelled() => break None,
             };
@@ -53,7 +55,7 @@ impl Gateway {
         };
         let Some(tenant) = tenant else {
             count("proxied");
-            return Some((stream, unread));
+            return Some(Waiting { stream, unread: unread.into(), since });
         };
         let stream = stream.into_std().ok()?;
         match self.fleet.give(&tenant, stream, unread, since).await {
@@ -64,7 +66,8 @@ impl Gateway {
             // Why it cannot go there is told like to any other request.
             Err((stream, unread)) => {
                 count("proxied");
-                Some((TcpStream::from_std(stream).ok()?, unread))
+                let stream = TcpStream::from_std(stream).ok()?;
+                Some(Waiting { stream, unread: unread.into(), since })
             }
         }
     }

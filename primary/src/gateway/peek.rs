@@ -45,6 +45,8 @@ fn tenant(request: &Request<'_, '_>, domain: Option<&str>) -> Option<TenantName>
     let path = request.path?.split('?').next()?;
     let plain = request.version == Some(1)
         && path.starts_with('/')
+        // Behind it is nothing that a server is meant to see; who parses it takes it off.
+        && !path.contains('#')
         && !path.ends_with("/$upload")
         && !request.headers.iter().any(tells);
     let mut hosts = request.headers.iter().filter(|header| is(header, "host"));
@@ -97,6 +99,7 @@ mod tests {
             ("CONNECT acme.localhost:80 HTTP/1.1", "host: acme.localhost"),
             ("POST /$upload HTTP/1.1", "host: acme.localhost"),
             ("POST /jobs/$upload?x HTTP/1.1", "host: acme.localhost"),
+            ("POST /jobs/$upload#x HTTP/1.1", "host: acme.localhost"),
             ("POST /hello HTTP/1.1", "host: acme.localhost\r\nForwarded: for=1.2.3.4"),
             ("POST /hello HTTP/1.1", "X-Forwarded-For: 1.2.3.4\r\nhost: acme.localhost"),
             ("POST /hello HTTP/1.1", "x-forwarded-proto: https\r\nhost: acme.localhost"),

@@ -4,16 +4,19 @@
 
 use std::net::IpAddr;
 
+use hearth_connection::{end_hop, end_request_hop};
 use hearth_wire::header::{FORWARDED_PREFIX, RESERVED_PREFIX};
 use http::header::{
-    CONNECTION, CONTENT_SECURITY_POLICY, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName,
-    HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    CONTENT_SECURITY_POLICY, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    SET_COOKIE, TE,
 };
+use http::{Request, Version};
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 const FORWARDED_HOST: &str = "x-forwarded-host";
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
+/// No name of a host is longer, with its port. What is added to a head has a bound.
+const HOST_MAX_BYTES: usize = 262;
 /// Since answers by path share the dashboard's origin.
 const SANDBOX: &str = "sandbox allow-scripts allow-forms";
 
@@ -26,12 +29,7 @@ pub enum Peer {
 
 /// Prepares a request's headers for a worker. `prefix` is what was taken off the path.
 pub fn request_headers(headers: &mut HeaderMap, peer: Peer, prefix: Option<&str>) {
-    let trailers =
-        headers.get_all(TE).iter().any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    end_hop(headers);
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
+    end_request_hop(headers);
     let reserved: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with(RESERVED_PREFIX)).cloned().collect();
     for name in reserved {
@@ -64,7 +62,7 @@ pub fn request_headers(headers: &mut HeaderMap, peer: Peer, prefix: Option<&str>
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
     if !headers.contains_key(FORWARDED_HOST)
-        && let Some(host) = headers.get(HOST).cloned()
+        && let Some(host) = headers.get(HOST).filter(|host| host.len() <= HOST_MAX_BYTES).cloned()
     {
         headers.insert(FORWARDED_HOST, host);
     }
@@ -72,6 +70,16 @@ pub fn request_headers(headers: &mut HeaderMap, peer: Peer, prefix: Option<&str>
         headers.remove(COOKIE);
         headers.insert(FORWARDED_PREFIX, value(prefix));
     }
+}
+
+/// What a request is on its way to a worker, whatever it was on its way here.
+pub fn to_worker<B>(request: &mut Request<B>, host: &str) {
+    // The worker sends trailers to whoever can take them; whether the caller can is for the
+    // connection to the caller to see.
+    request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
+    // Each hop has its own version: a link is kept, however old the caller's protocol is.
+    *request.version_mut() = Version::HTTP_11;
+    request.headers_mut().entry(HOST).or_insert_with(|| value(host));
 }
 
 /// Prepares a worker's answer for the caller.
@@ -83,31 +91,6 @@ pub fn response_headers(headers: &mut HeaderMap, by_path: bool) {
         headers.remove("service-worker-allowed");
         // Beside the function's own policy, if it has one: a browser enforces both.
         headers.append(CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
-    }
-}
-
-/// Removes what concerns one connection only (RFC 9110, section 7.6.1). `Trailer` stays: the
-/// trailers that it announces pass through.
-fn end_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        // Naming one of these must not strip what the next hop relies on.
-        .filter(|name| *name != HOST && *name != http::header::CONTENT_LENGTH)
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in
-        [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION]
-    {
-        headers.remove(name);
-    }
-    for name in ["keep-alive", "proxy-connection"] {
-        headers.remove(name);
     }
 }
 

@@ -33,6 +33,7 @@ guests! {
     fills_memory
     hoards
     imports_blobs
+    lifts
     loops
     misstates_length
     no_response

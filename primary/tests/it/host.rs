@@ -18,6 +18,8 @@ use crate::processes::{children, command_line, descendants, eventually, holders,
 
 pub const ADMIN_TOKEN: &str = "hearth_the-admin-token-of-the-tests-and-of-none-else";
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_hearth");
+
 /// Nobody in particular, who is not root.
 pub const USER: u32 = 1_500;
 
@@ -38,7 +40,8 @@ pub fn spare_port() -> u16 {
 
 pub struct Host {
     directory: TempDir,
-    wrapper: Vec<String>,
+    /// What it was started by: the program, with what stands before it.
+    command: Vec<String>,
     options: Vec<String>,
     child: Child,
     pub front: SocketAddr,
@@ -50,7 +53,24 @@ impl Host {
     }
 
     pub fn with(options: &[&str]) -> Self {
-        Self::wrapped(&[], options)
+        Self::of_command(|_| vec![PROGRAM.to_owned()], options)
+    }
+
+    /// One whose programs are others, which lie beside the one that is given.
+    pub fn of(program: impl FnOnce(&Path) -> PathBuf) -> Self {
+        Self::of_command(|directory| vec![text(&program(directory))], &[])
+    }
+
+    /// Started by another program, which is given the host's as its last arguments.
+    pub fn wrapped(wrapper: &[&str], options: &[&str]) -> Self {
+        let words = wrapper.iter().copied().chain([PROGRAM]).map(str::to_owned);
+        Self::of_command(|_| words.collect(), options)
+    }
+
+    fn of_command(command: impl FnOnce(&Path) -> Vec<String>, options: &[&str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap();
+        let command = command(directory.path());
+        Self::begin(directory, command, options)
     }
 
     /// As somebody who is not root, with programs and a directory that are his.
@@ -68,29 +88,20 @@ impl Host {
                 fs::copy(&program, installed.join(name)).unwrap();
             }
         }
-        let wrapper = [
-            "setpriv".to_owned(),
-            format!("--reuid={USER}"),
-            format!("--regid={USER}"),
-            "--clear-groups".to_owned(),
-        ];
-        Self::begin(directory, wrapper.into(), &[])
+        let (user, group) = (format!("--reuid={USER}"), format!("--regid={USER}"));
+        let command =
+            ["setpriv", &user, &group, "--clear-groups", &text(&installed.join("hearth"))];
+        Self::begin(directory, command.map(str::to_owned).into(), &[])
     }
 
-    /// Started by another program, which is given the host's as its last arguments.
-    pub fn wrapped(wrapper: &[&str], options: &[&str]) -> Self {
-        let directory = tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap();
-        Self::begin(directory, wrapper.iter().map(|&word| word.to_owned()).collect(), options)
-    }
-
-    fn begin(directory: TempDir, wrapper: Vec<String>, options: &[&str]) -> Self {
+    fn begin(directory: TempDir, command: Vec<String>, options: &[&str]) -> Self {
         let first = NEXT_PORT.fetch_add(PORTS_EACH, Ordering::Relaxed);
         let ports = format!("{first}-{}", first + PORTS_EACH - 1);
         let mut all = vec!["--tenant-ports", &ports, "--log", "text"];
         all.extend(options);
         let options: Vec<String> = all.into_iter().map(str::to_owned).collect();
-        let (child, front) = launch(directory.path(), "127.0.0.1:0", &wrapper, &options);
-        Self { directory, wrapper, options, child, front }
+        let (child, front) = launch(&command, directory.path(), "127.0.0.1:0", &options);
+        Self { directory, command, options, child, front }
     }
 
     pub fn pid(&self) -> i32 {
@@ -122,7 +133,7 @@ impl Host {
         // At the same address, so that what the test knows of it stays true.
         let listen = self.front.to_string();
         (self.child, self.front) =
-            launch(self.directory.path(), &listen, &self.wrapper, &self.options);
+            launch(&self.command, self.directory.path(), &listen, &self.options);
     }
 
     /// Sends the signal that asks for an end; the end itself is waited for by [`Host::ended`].
@@ -232,9 +243,8 @@ impl Drop for Host {
     }
 }
 
-/// Where the programs are a host's own.
-fn installed(directory: &Path) -> Option<PathBuf> {
-    Some(directory.join("bin/hearth")).filter(|program| program.exists())
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
 }
 
 /// What a host that was killed leaves to its next start, which here there is none of.
@@ -272,9 +282,9 @@ fn hearth(home: &Path) -> Command {
 
 /// Starts the host and waits until it says, on descriptor 3, that it serves.
 fn launch(
+    command: &[String],
     directory: &Path,
     listen: &str,
-    wrapper: &[String],
     options: &[String],
 ) -> (Child, SocketAddr) {
     let log = File::options().create(true).append(true).open(directory.join("log")).unwrap();
@@ -282,18 +292,18 @@ fn launch(
     // The host opens it once more, which is for whoever the pipe belongs to.
     let owner = fs::metadata(directory).unwrap();
     std::os::unix::fs::fchown(&its_end, Some(owner.uid()), Some(owner.gid())).unwrap();
-    let program = hearth(directory);
+    let environment = hearth(directory);
+    let words = command;
     let mut command = Command::new("sh");
     command
         .args(["-c", r#"exec "$@" 3>&0 0</dev/null"#, "sh"])
-        .args(wrapper)
-        .arg(installed(directory).unwrap_or_else(|| program.get_program().into()))
+        .args(words)
         .args(["up", "--ready-fd", "3", "--data"])
         .arg(directory.join("data"))
         .args(["--listen", listen])
         .args(options)
         .env_clear()
-        .envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .envs(environment.get_envs().filter_map(|(name, value)| Some((name, value?))))
         .env("HEARTH_ADMIN_TOKEN", ADMIN_TOKEN)
         .stdin(Stdio::from(its_end))
         .stdout(log.try_clone().unwrap())

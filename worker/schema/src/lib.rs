@@ -10,6 +10,8 @@
 
 mod extent;
 mod fields;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 
 use std::collections::BTreeMap;
 use std::fmt;

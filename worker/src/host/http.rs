@@ -22,7 +22,7 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    /// The ledger is told what comes, and if it turns out to be more than `most` bytes.
+    /// The ledger is told what comes, and if it turns out to be more than `most` bytes, or none.
     pub fn new(received: Received, most: u64, ledger: Arc<Ledger>) -> Self {
         Self { received, most, ledger }
     }
@@ -41,7 +41,10 @@ impl Body for RequestBody {
         };
         let frame = match frame {
             Ok(frame) => frame,
-            Err(error) => return Poll::Ready(Some(Err(Error::Hyper(error)))),
+            Err(error) => {
+                self.ledger.break_off();
+                return Poll::Ready(Some(Err(Error::Hyper(error))));
+            }
         };
         if let Some(data) = frame.data_ref()
             && self.ledger.requested_bytes(data.len() as u64) > self.most

@@ -15,6 +15,7 @@ mod name;
 mod options;
 mod problem;
 mod request_id;
+mod route;
 mod schema;
 mod socket;
 mod token;
@@ -33,8 +34,11 @@ pub use name::{FunctionPath, NameError, TenantName};
 pub use options::{Auth, Options, OptionsError, OptionsPatch, PathMatch};
 pub use problem::{Code, PROBLEM_JSON, Place, Problem, Violation};
 pub use request_id::RequestId;
+pub use route::{Builtin, Route, Routes};
 pub use schema::{Answers, Schema, Schemas};
-pub use socket::{Channel, FDS_MAX, FRAME_MAX, SocketError, encode_into, pair, recv, send, watch};
+pub use socket::{
+    Channel, FDS_MAX, FRAME_MAX, SocketError, encode_into, pair, parse, recv, send, watch,
+};
 pub use token::{Scope, ScopeError, TokenDigest, TokenGrant};
 
 /// Headers that Hearth gives a meaning to.

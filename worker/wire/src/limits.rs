@@ -43,6 +43,10 @@ pub const CONNECTIONS_MAX: usize = 1_000;
 /// The bytes of a connection that were read and not parsed: a request's head, and what came
 /// with it in one read.
 pub const HEAD_MAX_BYTES: usize = 32 << 10;
+pub const HEAD_MAX_FIELDS: usize = 128;
+/// What the front door may add to a head that it passes on to a worker.
+pub const PASSED_ON_BYTES: usize = 1 << 10;
+pub const PASSED_ON_FIELDS: usize = 16;
 pub const READ_MAX_BYTES: usize = 16 << 10;
 pub const UNREAD_MAX_BYTES: usize = HEAD_MAX_BYTES + READ_MAX_BYTES;
 /// From a head's first byte to its last.

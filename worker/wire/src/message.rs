@@ -258,6 +258,11 @@ pub struct LogLine {
     pub text: String,
 }
 
+impl Report {
+    /// Lines and records in one of them: what is small is many in a frame, and large in memory.
+    pub const ITEMS_MAX: usize = 512;
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogStream {
@@ -275,6 +280,7 @@ pub struct CallRecord {
     pub function: FunctionPath,
     pub version: Version,
     pub request_id: String,
+    /// At most [`CallRecord::METHOD_MAX_BYTES`] of it.
     pub method: String,
     /// What the caller got.
     pub status: u16,
@@ -285,6 +291,11 @@ pub struct CallRecord {
     pub response_bytes: u64,
     /// For a call that woke its worker: from being noticed to being served, microseconds.
     pub cold_us: Option<u64>,
+}
+
+impl CallRecord {
+    /// Longer than every method that there is. A caller may send one as long as a head.
+    pub const METHOD_MAX_BYTES: usize = 32;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -129,6 +129,10 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// Said of a request whose body is not what its head says, wherever that is noticed.
+    pub const BROKEN_BODY: &str =
+        "the body ended before it was complete, or in chunks that are none";
+
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
             kind: "about:blank".to_owned(),

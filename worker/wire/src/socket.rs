@@ -129,7 +129,12 @@ fn decode<T: DeserializeOwned>(
     if bytes.is_empty() {
         return Ok(None);
     }
-    Ok(Some((postcard::from_bytes(&bytes)?, fds)))
+    Ok(Some((parse(&bytes)?, fds)))
+}
+
+/// A packet's message. Nothing is allocated for what is not in it.
+pub fn parse<T: DeserializeOwned>(packet: &[u8]) -> Result<T, SocketError> {
+    Ok(postcard::from_bytes(packet)?)
 }
 
 fn transmit(

@@ -1,5 +1,5 @@
 //! Never ends and never waits: with `?sends=` once it has sent its head and so many bytes, with
-//! `?at_once=1` before that. Without either it answers.
+//! `?at_once=1` before that, with `?after=1` after its whole answer. Without any it answers.
 
 use std::io::Write;
 
@@ -7,6 +7,10 @@ testing::guest!(handle);
 
 fn handle(request: testing::Request, out: testing::Out) {
     if testing::number(&request, "at_once").is_some() {
+        spin();
+    }
+    if testing::number(&request, "after").is_some() {
+        testing::respond(out, 200, &[], b"well");
         spin();
     }
     let Some(bytes) = testing::number(&request, "sends") else {

@@ -12,28 +12,9 @@ use hearth_wire::limits::READ_MAX_BYTES;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
-use super::Shared;
-use super::gate::{Drain, Reading};
-
-/// Why a head was refused, as hyper says it in a bare answer that is not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    TooLarge,
-    Malformed,
-    /// It was not complete in time. This is ours to say.
-    Late,
-}
-
-impl Refused {
-    fn of(answer: &[u8]) -> Self {
-        let status =
-            answer.strip_prefix(b"HTTP/1.1 ").or_else(|| answer.strip_prefix(b"HTTP/1.0 "));
-        match status.and_then(|status| status.get(..3)) {
-            Some(b"431" | b"414") => Self::TooLarge,
-            _ => Self::Malformed,
-        }
-    }
-}
+use crate::Shared;
+use crate::gate::{Drain, Reading};
+use crate::refusal::Refused;
 
 pub struct Gated<S> {
     pub stream: S,

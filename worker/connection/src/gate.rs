@@ -14,7 +14,10 @@
 
 use std::time::{Duration, Instant};
 
-use hearth_wire::limits::{HEAD_DEADLINE, HEAD_MAX_BYTES, READ_MAX_BYTES, SILENCE_MAX};
+use hearth_wire::limits::{
+    HEAD_DEADLINE, HEAD_MAX_BYTES, HEAD_MAX_FIELDS, PASSED_ON_BYTES, PASSED_ON_FIELDS,
+    READ_MAX_BYTES, SILENCE_MAX,
+};
 
 /// For the last bytes of a connection that is being closed.
 pub const FINISH_DEADLINE: Duration = Duration::from_secs(10);
@@ -35,6 +38,15 @@ pub enum Drain {
     HandOver,
     /// Nobody does, since then.
     Close(Instant),
+    /// Nor is anybody waited for who has not said a word.
+    Stop,
+}
+
+impl Drain {
+    /// Whether an answer that goes out now is its connection's last.
+    pub fn closes(self) -> bool {
+        matches!(self, Self::Close(_) | Self::Stop)
+    }
 }
 
 /// How far the exchange is.
@@ -63,6 +75,17 @@ pub enum Verdict {
     Close,
 }
 
+/// Who waits for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// We, for the first byte of a request.
+    Silent,
+    /// We, for the rest of its head.
+    Asking,
+    /// The client, for its answer.
+    Served,
+}
+
 /// Whether the next bytes may be taken from the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
@@ -83,6 +106,23 @@ pub enum Side {
     Outside,
     /// The primary, which closes what it has opened.
     Primary,
+}
+
+impl Side {
+    /// Of a request's head. The primary passes on what it was sent, and adds some of its own.
+    pub fn head_max_bytes(self) -> usize {
+        match self {
+            Self::Outside => HEAD_MAX_BYTES,
+            Self::Primary => HEAD_MAX_BYTES + PASSED_ON_BYTES,
+        }
+    }
+
+    pub fn head_max_fields(self) -> usize {
+        match self {
+            Self::Outside => HEAD_MAX_FIELDS,
+            Self::Primary => HEAD_MAX_FIELDS + PASSED_ON_FIELDS,
+        }
+    }
 }
 
 /// One direction of a body, and how long its client may keep us waiting.
@@ -200,7 +240,9 @@ impl Gate {
     pub fn room(&self) -> usize {
         match self.in_exchange() {
             true => READ_MAX_BYTES,
-            false => HEAD_MAX_BYTES.saturating_sub(self.head_bytes).clamp(1, READ_MAX_BYTES),
+            false => {
+                self.side.head_max_bytes().saturating_sub(self.head_bytes).clamp(1, READ_MAX_BYTES)
+            }
         }
     }
 
@@ -236,9 +278,12 @@ impl Gate {
         self.continue_owed
     }
 
-    /// Whether a head has begun and is not complete.
-    pub fn is_asking(&self) -> bool {
-        self.head_began.is_some()
+    pub fn presence(&self) -> Presence {
+        match self.head_began {
+            Some(_) => Presence::Asking,
+            None if self.in_exchange() => Presence::Served,
+            None => Presence::Silent,
+        }
     }
 
     /// Since when it waits for its client.
@@ -354,14 +399,14 @@ impl Gate {
             (Drain::HandOver, _) if self.phase == Phase::Never => Verdict::HandOver,
             (Drain::HandOver, _) => Verdict::Finish,
             // Somebody is asking: nobody who asks is turned away.
-            (Drain::No | Drain::Close(_), Some(began)) => {
+            (Drain::No | Drain::Close(_) | Drain::Stop, Some(began)) => {
                 until(began + HEAD_DEADLINE, Verdict::Close)
             }
             (Drain::No, None) => until(self.since + SILENCE_MAX, Verdict::Finish),
             (Drain::Close(asked), None) if self.phase == Phase::Never => {
                 until(asked.max(self.since) + HEAD_DEADLINE, Verdict::Finish)
             }
-            (Drain::Close(_), None) => Verdict::Finish,
+            (Drain::Close(_) | Drain::Stop, None) => Verdict::Finish,
         }
     }
 }
@@ -382,8 +427,8 @@ mod tests {
         Gate { phase, ..Gate::new(Side::Outside, since, false) }
     }
 
-    fn drains(asked: Instant) -> [Drain; 3] {
-        [Drain::No, Drain::HandOver, Drain::Close(asked)]
+    fn drains(asked: Instant) -> [Drain; 4] {
+        [Drain::No, Drain::HandOver, Drain::Close(asked), Drain::Stop]
     }
 
     #[test]
@@ -400,7 +445,7 @@ mod tests {
             assert_eq!(gate(InService, now).verdict(drain, || late), Verdict::Wait(None));
             let answering = match drain {
                 Drain::HandOver => Verdict::Finish,
-                Drain::No | Drain::Close(_) => Verdict::Wait(None),
+                Drain::No | Drain::Close(_) | Drain::Stop => Verdict::Wait(None),
             };
             assert_eq!(gate(Answering, now).verdict(drain, || late), answering);
             let told = Gate { finishing: true, ..gate(Answering, now) };
@@ -546,7 +591,7 @@ mod tests {
             gate.requested(false, false, false);
             assert_eq!(gate.head_began, None);
         }
-        assert!(Gate::new(Side::Outside, now, true).is_asking());
+        assert_eq!(Gate::new(Side::Outside, now, true).presence(), Presence::Asking);
     }
 
     proptest! {

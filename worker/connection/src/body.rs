@@ -5,12 +5,17 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
-use super::Shared;
-use crate::serve::{AnswerBody, BoxError};
+use crate::Shared;
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
+pub type Answer = Response<AnswerBody>;
 
 /// What is read of a body that its function did not want, so that the connection can be kept.
 const FORGOTTEN_MAX: (usize, Duration) = (256 << 10, Duration::from_secs(5));
@@ -24,7 +29,7 @@ pub struct Received {
 }
 
 impl Received {
-    pub fn new(incoming: Incoming, shared: Shared) -> Self {
+    pub(crate) fn new(incoming: Incoming, shared: Shared) -> Self {
         Self { incoming: Some(incoming), forgotten: false, shared }
     }
 }
@@ -91,8 +96,8 @@ async fn forget(mut body: Received) {
 
 /// An answer's body.
 pub struct Answering {
-    pub body: AnswerBody,
-    pub shared: Shared,
+    pub(crate) body: AnswerBody,
+    pub(crate) shared: Shared,
 }
 
 impl Body for Answering {

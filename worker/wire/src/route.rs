@@ -4,11 +4,12 @@
 //! ways of writing one path cannot differ in what they reach; the rest below a function that
 //! takes a prefix may, and is only checked for what would climb out of it.
 //!
-//! Methods, tokens and sizes are [`crate::serve`]'s.
+//! Methods, tokens and sizes are others' to judge.
 
 use std::collections::HashMap;
 
-use hearth_wire::{FunctionPath, PathMatch};
+use crate::name::FunctionPath;
+use crate::options::PathMatch;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {

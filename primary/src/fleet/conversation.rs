@@ -1,0 +1,372 @@
+//! What one worker may say, when, and how fast. Pure: what is told it and what it says go in, a
+//! verdict comes out.
+//!
+//! A worker may be hostile from its first word on. Each of its messages but a report is either
+//! said once in its life or answers something that it was told, so nothing can come in a flood;
+//! and all of them together have a rate, beyond which they wait. Whatever else comes is
+//! [`Nonsense`], and the end of that worker. Whose a message is follows from the socket that it
+//! came on and is in none of them. What a descriptor is, [`super::parking`] looks at.
+
+use std::time::{Duration, Instant};
+
+use hearth_wire::limits::LOG_LINE_MAX_BYTES;
+use hearth_wire::{CallRecord, FromWorker, Passing, Report, RequestId, SocketError, ToWorker};
+
+/// Messages of one worker a second, in the long run, and at once. One that logs and is called as
+/// much as a worker can be says about 600.
+const MESSAGES_PER_SECOND: u32 = 1_000;
+const MESSAGES_AT_ONCE: u32 = 200;
+
+/// What no worker of ours says or sends. It is ended for it, and its tenant backs off.
+#[derive(Debug, thiserror::Error)]
+pub enum Nonsense {
+    #[error("it sent no message of a worker's")]
+    Garbage(#[source] SocketError),
+    #[error("it said `{0}`, which was not its turn to say")]
+    OutOfTurn(&'static str),
+    #[error("it sent {came} descriptors where {due} were due")]
+    Descriptors { came: usize, due: usize },
+    #[error("it reported more at once than a report may hold")]
+    Report,
+    #[error("it passed on something that is no connection")]
+    NoConnection,
+    #[error("it passed on a connection that is not its tenant's")]
+    Foreign,
+    #[error("it passed on more unread bytes than it may read")]
+    TooMuch,
+    #[error("it is stuck: it did not answer the host for {} seconds", .0.as_secs())]
+    Silent(Duration),
+}
+
+/// Something that a worker says once in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Once {
+    /// It has no reason to yet.
+    NotYet,
+    Due,
+    Said,
+}
+
+impl Once {
+    fn becomes_due(&mut self) {
+        if *self == Self::NotYet {
+            *self = Self::Due;
+        }
+    }
+
+    fn say(&mut self) -> bool {
+        let is_due = *self == Self::Due;
+        if is_due {
+            *self = Self::Said;
+        }
+        is_due
+    }
+}
+
+#[derive(Debug)]
+pub struct Conversation {
+    /// `Ready` or `Refused`, before everything else.
+    begun: Once,
+    /// It has said its last words.
+    over: bool,
+    accepting: Once,
+    quiesced: Once,
+    leaving: Once,
+    /// The newest tokens that it was told, and those that it has confirmed.
+    tokens_told: u64,
+    tokens_applied: u64,
+    /// Whether it was told to pass connections on.
+    may_pass: bool,
+    /// Whether it has not been told that the last ones it passed on have arrived, and whether it
+    /// has not said so of the last ones that it was passed.
+    passes: bool,
+    passed_to: bool,
+    /// Whether it was asked for a sign of life, and gave none yet.
+    asked: bool,
+    /// When all that it may say at once is its own again.
+    rested_at: Instant,
+}
+
+impl Conversation {
+    /// With a worker that was told these tokens before its birth.
+    pub fn new(tokens: u64, now: Instant) -> Self {
+        Self {
+            begun: Once::Due,
+            over: false,
+            accepting: Once::NotYet,
+            quiesced: Once::NotYet,
+            leaving: Once::NotYet,
+            tokens_told: tokens,
+            tokens_applied: 0,
+            may_pass: false,
+            passes: false,
+            passed_to: false,
+            asked: false,
+            rested_at: now,
+        }
+    }
+
+    /// It is about to be told this.
+    pub fn told(&mut self, message: &ToWorker) {
+        match message {
+            ToWorker::Tokens { serial, .. } => self.tokens_told = *serial,
+            ToWorker::Accept => self.accepting.becomes_due(),
+            ToWorker::Quiesce => {
+                self.quiesced.becomes_due();
+                self.may_pass = true;
+            }
+            ToWorker::Close => self.quiesced.becomes_due(),
+            ToWorker::Leave => self.may_pass = true,
+            ToWorker::Pass(_) => self.passed_to = true,
+            ToWorker::Passed => self.passes = false,
+            ToWorker::AreYouAlive => self.asked = true,
+            ToWorker::Start(_) | ToWorker::Link(_) | ToWorker::Door => {}
+        }
+    }
+
+    /// It said this, with so many descriptors.
+    pub fn said(&mut self, message: &FromWorker, descriptors: usize) -> Result<(), Nonsense> {
+        let due = match message {
+            FromWorker::Pass(passing) => passing.len(),
+            _ => 0,
+        };
+        if descriptors != due {
+            return Err(Nonsense::Descriptors { came: descriptors, due });
+        }
+        let (word, is_its_turn) = self.turn(message);
+        if !is_its_turn {
+            return Err(Nonsense::OutOfTurn(word));
+        }
+        match message {
+            FromWorker::Report(report) if !is_within_bounds(report) => Err(Nonsense::Report),
+            FromWorker::Pass(passing) if passing.len() > Passing::MOST => Err(Nonsense::TooMuch),
+            _ => Ok(()),
+        }
+    }
+
+    fn turn(&mut self, message: &FromWorker) -> (&'static str, bool) {
+        let goes_on = self.begun == Once::Said && !self.over;
+        match message {
+            FromWorker::Ready { .. } => ("Ready", self.begun.say()),
+            FromWorker::Refused { .. } => {
+                self.over = true;
+                ("Refused", self.begun.say())
+            }
+            FromWorker::Accepting => {
+                let is_its_turn = goes_on && self.accepting.say();
+                self.leaving.becomes_due();
+                ("Accepting", is_its_turn)
+            }
+            FromWorker::Quiesced => ("Quiesced", goes_on && self.quiesced.say()),
+            FromWorker::Leaving => ("Leaving", goes_on && self.leaving.say()),
+            FromWorker::TokensApplied { serial } => {
+                let unconfirmed = self.tokens_applied + 1..=self.tokens_told;
+                let is_its_turn = goes_on && unconfirmed.contains(serial);
+                self.tokens_applied = *serial;
+                ("TokensApplied", is_its_turn)
+            }
+            FromWorker::WantDoor => ("WantDoor", goes_on),
+            FromWorker::Pass(_) => {
+                let waits = std::mem::replace(&mut self.passes, true);
+                ("Pass", goes_on && self.may_pass && !waits)
+            }
+            FromWorker::Passed => {
+                ("Passed", goes_on && std::mem::replace(&mut self.passed_to, false))
+            }
+            FromWorker::Report(_) => ("Report", goes_on),
+            FromWorker::Alive => ("Alive", goes_on && std::mem::replace(&mut self.asked, false)),
+            FromWorker::Forbidden { .. } => ("Forbidden", !std::mem::replace(&mut self.over, true)),
+        }
+    }
+
+    /// Whether it owes a sign of life.
+    pub fn is_silent(&self) -> bool {
+        self.asked
+    }
+
+    /// How long to leave its next message where it is: there the kernel makes it wait.
+    pub fn pause(&mut self, now: Instant) -> Option<Duration> {
+        let apart = Duration::from_secs(1) / MESSAGES_PER_SECOND;
+        self.rested_at = self.rested_at.max(now) + apart;
+        let ahead = self.rested_at.saturating_duration_since(now);
+        ahead.checked_sub(apart * MESSAGES_AT_ONCE).filter(|pause| !pause.is_zero())
+    }
+}
+
+/// Names come parsed; the other texts are bounded here. They are escaped where they are shown.
+fn is_within_bounds(report: &Report) -> bool {
+    report.lines.len() + report.calls.len() <= Report::ITEMS_MAX
+        && report.lines.iter().all(|line| {
+            line.text.len() <= LOG_LINE_MAX_BYTES && line.request_id.len() <= RequestId::BYTES_MAX
+        })
+        && report.calls.iter().all(|call| {
+            call.method.len() <= CallRecord::METHOD_MAX_BYTES
+                && call.request_id.len() <= RequestId::BYTES_MAX
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_wire::{Entry, LogLine, LogStream, Moment, Origin, VERSION};
+
+    fn ready() -> FromWorker {
+        FromWorker::Ready { version: VERSION, load_us: 1 }
+    }
+
+    fn refused() -> FromWorker {
+        FromWorker::Refused { reason: "because".to_owned() }
+    }
+
+    fn passing(number: usize) -> Vec<Passing> {
+        let one = Passing { unread: Vec::new(), since: Moment::now(), entry: Entry::Port };
+        vec![one; number]
+    }
+
+    fn applied(serial: u64) -> FromWorker {
+        FromWorker::TokensApplied { serial }
+    }
+
+    fn tokens(serial: u64) -> ToWorker {
+        ToWorker::Tokens { serial, grants: Vec::new() }
+    }
+
+    fn report(lines: usize, bytes: usize) -> FromWorker {
+        let line = LogLine {
+            time_ms: i64::MIN,
+            function: "/f".parse().unwrap(),
+            version: 1,
+            request_id: "r".repeat(RequestId::BYTES_MAX),
+            stream: LogStream::Stdout,
+            text: "x".repeat(bytes),
+        };
+        FromWorker::Report(Report { lines: vec![line; lines], ..Report::default() })
+    }
+
+    enum Step {
+        Told(ToWorker),
+        Said(FromWorker),
+        /// With descriptors that are not due.
+        With(FromWorker, usize),
+    }
+    use Step::{Said, Told, With};
+
+    /// How far a conversation goes, and what ended it.
+    fn held(steps: Vec<Step>) -> (usize, String) {
+        let mut conversation = Conversation::new(1, Instant::now());
+        for (at, step) in steps.into_iter().enumerate() {
+            let judged = match step {
+                Told(message) => {
+                    conversation.told(&message);
+                    Ok(())
+                }
+                Said(message) => {
+                    let due =
+                        if let FromWorker::Pass(passing) = &message { passing.len() } else { 0 };
+                    conversation.said(&message, due)
+                }
+                With(message, came) => conversation.said(&message, came),
+            };
+            if let Err(nonsense) = judged {
+                return (at, nonsense.to_string());
+            }
+        }
+        (usize::MAX, String::new())
+    }
+
+    #[test]
+    fn a_whole_life_is_heard_out() {
+        let life = vec![
+            Said(ready()),
+            Said(applied(1)),
+            Told(ToWorker::Accept),
+            Said(FromWorker::Accepting),
+            Said(report(3, 10)),
+            Told(ToWorker::Link(Origin::Gateway)),
+            Told(tokens(2)),
+            Told(tokens(3)),
+            Said(applied(2)),
+            Said(applied(3)),
+            Said(FromWorker::WantDoor),
+            Told(ToWorker::Pass(passing(1))),
+            Said(FromWorker::Passed),
+            // These two cross.
+            Told(ToWorker::Quiesce),
+            Said(FromWorker::Leaving),
+            Said(FromWorker::Quiesced),
+            Told(ToWorker::Leave),
+            Said(FromWorker::Pass(passing(32))),
+            Told(ToWorker::Passed),
+            Said(FromWorker::Pass(passing(0))),
+            Told(ToWorker::Close),
+            Said(report(Report::ITEMS_MAX, LOG_LINE_MAX_BYTES)),
+        ];
+        assert_eq!(held(life), (usize::MAX, String::new()));
+        assert_eq!(held(vec![Said(refused())]).0, usize::MAX);
+    }
+
+    /// Each last word is nonsense, and none before it.
+    #[test]
+    fn whatever_is_not_its_turn_ends_it() {
+        let accepting = || vec![Said(ready()), Told(ToWorker::Accept), Said(FromWorker::Accepting)];
+        let after = |mut before: Vec<Step>, more: Vec<Step>| {
+            before.extend(more);
+            before
+        };
+        for (steps, said) in [
+            (vec![Said(report(1, 1))], "`Report`"),
+            (vec![Said(FromWorker::WantDoor)], "`WantDoor`"),
+            (vec![Said(applied(1))], "`TokensApplied`"),
+            (vec![Said(ready()), Said(ready())], "`Ready`"),
+            (vec![Said(ready()), Said(refused())], "`Refused`"),
+            (vec![Said(refused()), Said(report(1, 1))], "`Report`"),
+            (vec![Said(ready()), Said(FromWorker::Accepting)], "`Accepting`"),
+            (vec![Said(ready()), Said(FromWorker::Leaving)], "`Leaving`"),
+            (after(accepting(), vec![Said(FromWorker::Accepting)]), "`Accepting`"),
+            (after(accepting(), vec![Said(FromWorker::Quiesced)]), "`Quiesced`"),
+            (
+                after(accepting(), vec![Said(FromWorker::Leaving), Said(FromWorker::Leaving)]),
+                "`Leaving`",
+            ),
+            (vec![Said(ready()), Said(applied(1)), Said(applied(1))], "`TokensApplied`"),
+            (vec![Said(ready()), Said(applied(2))], "`TokensApplied`"),
+            (vec![Said(ready()), Said(applied(u64::MAX))], "`TokensApplied`"),
+            (after(accepting(), vec![Said(FromWorker::Passed)]), "`Passed`"),
+            (after(accepting(), vec![Said(FromWorker::Pass(passing(1)))]), "`Pass`"),
+            (
+                vec![
+                    Said(ready()),
+                    Told(ToWorker::Quiesce),
+                    Said(FromWorker::Pass(passing(1))),
+                    Said(FromWorker::Pass(passing(1))),
+                ],
+                "`Pass`",
+            ),
+            (vec![With(ready(), 1)], "1 descriptors where 0"),
+            (vec![Said(ready()), With(report(1, 1), 32)], "32 descriptors where 0"),
+            (
+                vec![Said(ready()), Told(ToWorker::Leave), With(FromWorker::Pass(passing(2)), 1)],
+                "1 descriptors where 2",
+            ),
+            (vec![Said(ready()), Said(report(Report::ITEMS_MAX + 1, 0))], "more at once"),
+            (vec![Said(ready()), Said(report(1, LOG_LINE_MAX_BYTES + 1))], "more at once"),
+        ] {
+            let last = steps.len() - 1;
+            let (at, nonsense) = held(steps);
+            assert!(at == last && nonsense.contains(said), "{at} {nonsense}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_flood_waits_and_a_crowd_does_not() {
+        let began = Instant::now();
+        let mut conversation = Conversation::new(1, began);
+        for _ in 0..MESSAGES_AT_ONCE {
+            assert_eq!(conversation.pause(began), None);
+        }
+        assert_eq!(conversation.pause(began), Some(Duration::from_millis(1)));
+        assert_eq!(conversation.pause(began), Some(Duration::from_millis(2)));
+        let later = began + Duration::from_secs(60);
+        assert_eq!(conversation.pause(later), None);
+    }
+}

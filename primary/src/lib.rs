@@ -1,0 +1,24 @@
+//! The host and its command line. What the program `hearth` is made of, in a library so that its
+//! parsers can be reached by `ops/fuzz`; nothing else uses it.
+
+mod api;
+mod app;
+mod cli;
+mod compile;
+mod config;
+mod drain;
+mod fleet;
+mod front;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
+mod gateway;
+mod isolation;
+mod logs;
+mod provision;
+mod release;
+mod store;
+mod telemetry;
+mod upkeep;
+mod upload;
+
+pub use cli::run;

@@ -1,0 +1,252 @@
+//! Modules that no compiler of a language would make, written as text: what is wrong with them is
+//! the one line that each test adds to a handler that does nothing.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::Scene;
+use crate::guests;
+use crate::host::Host;
+use crate::limits::Growth;
+use crate::processes::eventually;
+
+/// A component that handles calls with what its core module exports as `handle`.
+fn handler(core: &str) -> Vec<u8> {
+    component("", "", core)
+}
+
+/// The same, with definitions of its own and what of them the core module is given.
+fn component(defined: &str, given: &str, core: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(component
+            (import "wasi:http/types@0.2.0" (instance $types
+                (export "incoming-request" (type (sub resource)))
+                (export "response-outparam" (type (sub resource)))))
+            (alias export $types "incoming-request" (type $request))
+            (alias export $types "response-outparam" (type $out))
+            {defined}
+            (core module $core {core})
+            (core instance $core (instantiate $core {given}))
+            (func $handle (param "request" (own $request)) (param "response-out" (own $out))
+                (canon lift (core func $core "handle")))
+            (instance $handler (export "handle" (func $handle)))
+            (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+const RETURNS: &str = r#"(func (export "handle") (param i32 i32))"#;
+
+#[test]
+fn row_01_one_that_spins_before_it_is_asked_is_stopped() {
+    let spins = format!("(func $spins (loop $on (br $on))) (start $spins) {RETURNS}");
+    let scene = Scene::of(&handler(&spins), &json!({ "timeout_ms": 300 }));
+    scene.refuses("", 504, "timeout");
+    assert_eq!(scene.host.workers(&scene.tenant), scene.worker, "the worker lives on");
+    scene.ends_well();
+}
+
+#[test]
+fn row_01_one_that_spins_after_its_answer_is_stopped() {
+    let scene = Scene::of(guests::spins(), &json!({ "timeout_ms": 500 }));
+    for (at, door) in scene.tenant.doors().into_iter().enumerate() {
+        // Its caller has the whole answer, and waits for nobody.
+        assert_eq!(door.post("/guest?after=1", "").expect(200).text(), "well", "{}", door.name);
+        eventually("its end in its log", || {
+            let lines = scene.tenant.ask("/logs");
+            let lines = lines["lines"].as_array().unwrap().iter();
+            let late = lines.filter(|line| line["text"].as_str().unwrap().contains("time was up"));
+            (late.count() == at + 1).then_some(())
+        });
+    }
+    scene.serves_on("", "well");
+    scene.ends_well();
+}
+
+#[test]
+fn row_02_one_that_hands_over_a_giant_list_is_stopped() {
+    let scene = Scene::of(guests::lifts(), &json!({ "memory_mb": 256 }));
+    let growth = scene.growth();
+    scene.refuses("?mb=20", 500, "function_trapped");
+    scene.refuses("?entries=2000000", 500, "function_trapped");
+    scene.serves_on("?entries=100", "well");
+    growth.stays_below(320);
+    scene.ends_well();
+}
+
+#[test]
+fn row_03_memories_of_other_kinds_are_refused_at_upload() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    for (name, memory) in [
+        ("of 64 bits", "(memory i64 1)"),
+        ("shared", "(memory 1 1 shared)"),
+        ("many", "(memory 1) (memory 1) (memory 1) (memory 1) (memory 1)"),
+    ] {
+        let module = handler(&format!("{memory} {RETURNS}"));
+        let answer = tenant.upload(&[("odd.wasm", &module)], None);
+        println!("{name}: {}", answer.text());
+        answer.expect_problem(400, "invalid_module");
+        tenant.post("/odd", "").expect_problem(404, "not_found");
+    }
+    tenant.post("/hello", "{}").expect(200);
+}
+
+#[test]
+fn row_03_one_that_grows_its_memory_without_end_is_told_that_there_is_no_more() {
+    let grows = r#"(memory 1)
+        (func (export "handle") (param i32 i32)
+            (loop $on (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))))"#;
+    let scene = Scene::of(&handler(grows), &json!({ "memory_mb": 16 }));
+    let growth = scene.growth();
+    scene.refuses("", 502, "function_no_response");
+    growth.stays_below(32);
+    assert_eq!(scene.host.workers(&scene.tenant), scene.worker, "the worker lives on");
+    scene.ends_well();
+}
+
+#[test]
+fn row_04_a_table_has_a_bound() {
+    // As large as it can be said at once, and grown as far as it goes.
+    let declares = handler(&format!("(table 4294967295 funcref) {RETURNS}"));
+    let grows = handler(
+        r#"(table 1 funcref)
+        (func (export "handle") (param i32 i32)
+            (loop $on
+                (br_if $on (i32.ne (table.grow (ref.null func) (i32.const 1000)) (i32.const -1))))
+            (br_if 0 (i32.lt_u (table.size) (i32.const 40000)))
+            unreachable)"#,
+    );
+    let scene = Scene::of(&grows, &json!({}));
+    let growth = scene.growth();
+    scene.refuses("", 502, "function_no_response");
+    let refused = scene.tenant.upload(&[("declares.wasm", &declares)], None);
+    println!("{}", refused.text());
+    refused.expect_problem(400, "invalid_module");
+    growth.stays_below(32);
+    assert_eq!(scene.host.workers(&scene.tenant), scene.worker, "the worker lives on");
+    scene.ends_well();
+}
+
+#[test]
+fn row_04_one_that_makes_handles_of_its_own_is_stopped() {
+    let resources = (
+        "(type $mine (resource (rep i32))) (core func $new (canon resource.new $mine))",
+        "(param i32) (result i32)",
+        "(drop (call $new (i32.const 1)))",
+    );
+    let streams = (
+        "(type $mine (stream u8)) (core func $new (canon stream.new $mine))",
+        "(result i64)",
+        "(drop (call $new))",
+    );
+    let futures = (
+        "(type $mine (future u8)) (core func $new (canon future.new $mine))",
+        "(result i64)",
+        "(drop (call $new))",
+    );
+    for (name, (defined, signature, makes)) in
+        [("resources", resources), ("streams", streams), ("futures", futures)]
+    {
+        let module = component(
+            defined,
+            r#"(with "host" (instance (export "new" (func $new))))"#,
+            &format!(
+                r#"(import "host" "new" (func $new {signature}))
+                (func (export "handle") (param i32 i32) (loop $on {makes} (br $on)))"#
+            ),
+        );
+        println!("{name}");
+        let scene = Scene::of(&module, &json!({}));
+        let growth = scene.growth();
+        scene.refuses("", 500, "function_trapped");
+        growth.stays_below(32);
+        assert_eq!(scene.host.workers(&scene.tenant), scene.worker, "the worker lives on");
+        scene.ends_well();
+    }
+}
+
+#[test]
+fn row_05_what_is_nested_without_end_is_refused_at_upload() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    let components = |depth: usize| {
+        const HEADER: &[u8] = b"\0asm\x0d\0\x01\0";
+        (1..depth).fold(HEADER.to_vec(), |inner, _| {
+            // A section of the kind `component`, and its length.
+            let mut outer = [HEADER, &[4]].concat();
+            let mut length = inner.len();
+            while length >= 0x80 {
+                outer.push(length as u8 | 0x80);
+                length >>= 7;
+            }
+            outer.push(length as u8);
+            outer.extend(inner);
+            outer
+        })
+    };
+    let types = |depth: usize| {
+        let list = (0..depth).map(|at| format!("(type $t{} (list $t{at}))", at + 1));
+        let list: String = list.collect();
+        wat::parse_str(format!("(component (type $t0 (list u8)) {list})")).unwrap()
+    };
+    let blocks = |depth: usize| {
+        let nested = format!("{}{}", "(block ".repeat(depth), ")".repeat(depth));
+        handler(&format!(r#"(func (export "handle") (param i32 i32) {nested})"#))
+    };
+    for (name, module) in [("components", components(500)), ("types", types(2_000))] {
+        let answer = tenant.upload(&[("deep.wasm", &module)], None);
+        println!("{name}: {}", answer.text());
+        answer.expect_problem(400, "invalid_module");
+    }
+    // What is only deep, and not too deep, is no matter.
+    tenant.upload(&[("deep.wasm", &blocks(90))], None).expect(200);
+    tenant.post("/deep", "").expect_problem(502, "function_no_response");
+}
+
+#[test]
+fn row_06_a_flood_of_traps_costs_its_own_tenant_and_no_process() {
+    const TRAPS: usize = 3_000;
+    let scene = Scene::of(guests::ends_early(), &json!({}));
+    let growth = [scene.growth(), Growth::of(scene.host.pid())];
+    let door = scene.tenant.door();
+    let mut connection = scene.tenant.open();
+    let trap = door.request("POST", "/guest?trap");
+    for _ in 0..TRAPS {
+        connection.call(&trap).expect_problem(500, "function_trapped");
+    }
+    scene.serves_on("", "well");
+    for growth in growth {
+        growth.stays_below(64);
+    }
+    scene.ends_well();
+}
+
+#[test]
+fn row_16_modules_that_are_hard_to_compile_are_compiled_or_refused_beside_everything_else() {
+    let many = |functions: usize| {
+        handler(&format!("{} {RETURNS}", "(func (result i32) (i32.const 1))".repeat(functions)))
+    };
+    // Each of its blocks ends at every other one.
+    let tangled = |blocks: usize| {
+        let labels: String = (0..blocks).map(|at| format!(" {at}")).collect();
+        let code = format!("(br_table{labels} (local.get 0))").repeat(blocks);
+        let nested = format!("{}{code}{}", "(block ".repeat(blocks), ")".repeat(blocks));
+        handler(&format!(r#"(func (export "handle") (param i32 i32) {nested})"#))
+    };
+    let scene = Scene::of(guests::ends_early(), &json!({}));
+    let host = Growth::of(scene.host.pid());
+    for (name, module) in [("many", many(100_000)), ("tangled", tangled(300))] {
+        let begun = Instant::now();
+        let answer = scene.tenant.upload(&[("hard.wasm", &module)], None);
+        println!("{name}: {} bytes, {} in {:?}", module.len(), answer.status, begun.elapsed());
+        match answer.status {
+            200 => drop(scene.tenant.post("/hard", "").expect_problem(502, "function_no_response")),
+            _ => drop(answer.expect_problem(400, "invalid_module")),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(180), "{name}: {:?}", begun.elapsed());
+    }
+    host.stays_below(64);
+    scene.ends_well();
+}

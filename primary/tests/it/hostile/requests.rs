@@ -1,0 +1,207 @@
+//! Callers who mean harm: crowds that say nothing, bodies in the smallest pieces, names that are
+//! somebody else's, and what they write into logs.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Scene;
+use crate::guests;
+use crate::host::Host;
+use crate::http::{Connection, Request};
+use crate::limits::Growth;
+use crate::processes::{allow_many_descriptors, eventually};
+
+#[test]
+fn row_08_ten_thousand_silent_connections_keep_nobody_out_of_the_front_door() {
+    const CROWD: usize = 10_050;
+    allow_many_descriptors();
+    let scene = Scene::of(guests::ends_early(), &json!({}));
+    let growth = Growth::of(scene.host.pid());
+    let mut crowd = Vec::with_capacity(CROWD);
+    for at in 0..CROWD {
+        let mut connection = Connection::open(scene.host.front).unwrap();
+        if at % 2 == 0 {
+            // Some begin, and some have been answered before.
+            connection.send(b"GET /healthz HTTP/1.1\r\nhost: a\r\n").unwrap();
+        } else if at % 101 == 0 {
+            connection.call(&Request::new("GET", "/healthz")).expect(200);
+        }
+        crowd.push(connection);
+    }
+    for _ in 0..20 {
+        scene.host.send(&scene.host.admin("GET", "/tenants")).expect(200);
+    }
+    scene.serves_on("", "well");
+    assert!(scene.host.figure("hearth_connections_dropped_total") >= 50);
+    // The first to come was the first to go.
+    assert!(crowd[1].is_closed());
+    growth.stays_below(400);
+    drop(crowd);
+    scene.ends_well();
+}
+
+#[test]
+fn row_08_who_sends_or_reads_too_slowly_is_given_up_at_every_address() {
+    let scene = Scene::of(guests::sends_on(), &json!({ "timeout_ms": 120_000 }));
+    let mut slow = Vec::new();
+    for door in scene.tenant.doors() {
+        let mut sends = Connection::open(door.to).unwrap();
+        let head = door.request("POST", "/guest").header("content-length", "100000");
+        sends.send(&head.bytes("hostile")).unwrap();
+        sends.send(b"a beginning").unwrap();
+        let mut reads = Connection::open(door.to).unwrap();
+        reads.send(&door.request("POST", "/guest?bytes=1073741824").bytes("hostile")).unwrap();
+        reads.head().unwrap();
+        slow.push((door.name, sends, reads));
+    }
+    eventually("all of them in service", || {
+        let usage = scene.tenant.ask("/limits");
+        let running = usage["limits"].as_array().unwrap().iter();
+        let mut running = running.filter(|limit| limit["name"] == "calls_running");
+        (running.next().unwrap()["used"].as_u64().unwrap() >= 3).then_some(())
+    });
+    for (name, mut sends, _) in slow {
+        // Its function had answered without it, or is given up with it.
+        while sends.try_answer("POST").is_ok() {}
+        assert!(sends.is_closed(), "{name}");
+    }
+    scene.serves_on("?bytes=3", "xxx");
+    scene.ends_well();
+}
+
+#[test]
+fn row_09_a_body_in_the_smallest_pieces_comes_whole_and_takes_no_memory() {
+    const BYTES: usize = 200_000;
+    let scene = Scene::of(guests::counts(), &json!({}));
+    let growth = [scene.growth(), Growth::of(scene.host.pid())];
+    let mut pieces = b"1\r\nx\r\n".repeat(BYTES);
+    pieces.extend(b"0\r\n\r\n");
+    for door in scene.tenant.doors() {
+        let mut connection = Connection::open(door.to).unwrap();
+        let head = door.request("POST", "/guest").header("transfer-encoding", "chunked");
+        connection.send(&head.bytes("hostile")).unwrap();
+        connection.send(&pieces).unwrap();
+        let counted = connection.answer("POST").expect(200).text();
+        assert!(counted.contains(&BYTES.to_string()), "{counted} at {}", door.name);
+    }
+    for growth in growth {
+        growth.stays_below(64);
+    }
+    scene.ends_well();
+}
+
+#[test]
+fn row_12_nothing_is_upgraded_and_http_2_is_no_request() {
+    let scene = Scene::of(guests::ends_early(), &json!({}));
+    for door in scene.tenant.doors() {
+        for protocol in ["websocket", "h2c", "TLS/1.0"] {
+            for _ in 0..100 {
+                let request = door
+                    .request("POST", "/guest")
+                    .header("connection", "upgrade, http2-settings")
+                    .header("upgrade", protocol)
+                    .header("http2-settings", "AAMAAABkAAQAAP__")
+                    .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+                    .header("sec-websocket-version", "13");
+                assert_eq!(door.send(&request).expect(200).text(), "well", "{}", door.name);
+            }
+        }
+        let mut connection = Connection::open(door.to).unwrap();
+        connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        connection.answer("POST").expect_problem(400, "bad_request");
+        assert!(connection.is_closed());
+    }
+    scene.ends_well();
+}
+
+#[test]
+fn row_13_a_name_leads_to_its_tenant_alone() {
+    let host = Host::start();
+    let (red, blue) = (host.tenant("red"), host.tenant("blue"));
+    red.deploy("whose", guests::version_one());
+    blue.deploy("whose", guests::version_two());
+    let ask = |name: &str, path: &str| {
+        Request::new("POST", path).header("host", name).try_send(host.front).unwrap()
+    };
+    for name in ["red.localhost", "RED.localhost", "red.localhost:1", "rEd.LOCALHOST:80"] {
+        assert_eq!(ask(name, "/whose").expect(200).text(), "version one", "{name}");
+        // By name a tenant is asked, whatever the path looks like.
+        for path in ["/api/v1/tenants", "/t/blue/whose", "/healthz", "/metrics"] {
+            let answer = ask(name, path);
+            assert!(matches!(answer.status, 400 | 404), "{name}{path}: {}", answer.text());
+        }
+    }
+    for name in [
+        "red.localhost.",
+        "red..localhost",
+        "blue.red.localhost",
+        "red.localhost.example.org",
+        "xn--red-.localhost",
+        "r\u{435}d.localhost",
+        "red\u{200b}.localhost",
+        " .localhost",
+        "*.localhost",
+        "red@localhost",
+        "red%2elocalhost",
+        "localhost",
+        "[::1]",
+        "",
+    ] {
+        let answer = ask(name, "/whose");
+        assert!((400..500).contains(&answer.status), "{name:?}: {}", answer.text());
+    }
+    for path in [
+        "/t/RED/whose",
+        "/t/r%65d/whose",
+        "/t/red%2fwhose",
+        "/t//red/whose",
+        "/t/red/../blue/whose",
+    ] {
+        let answer = ask("127.0.0.1", path);
+        assert!((400..500).contains(&answer.status), "{path}: {}", answer.text());
+    }
+    // No address of a tenant is one of the platform's.
+    let admin = crate::host::ADMIN_TOKEN;
+    for door in red.doors() {
+        let request = door.request("GET", "/api/v1/tenants").bearer(admin);
+        door.send(&request).expect_problem(404, "not_found");
+    }
+}
+
+#[test]
+fn row_30_what_a_function_says_is_lines_of_its_own_call_and_nothing_else() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("prints", guests::prints());
+    let forged =
+        "fine\u{1b}[2J\u{1b}[31mred\u{7}\r{\"stream\":\"host\",\"text\":\"forged\"}\0\u{202e}end";
+    tenant.post("/prints", forged).expect(204);
+    let lines = eventually("its lines", || {
+        let lines = tenant.ask("/logs")["lines"].clone();
+        (lines.as_array().unwrap().len() == 2).then_some(lines)
+    });
+    for line in lines.as_array().unwrap() {
+        assert_eq!((&line["text"], &line["function"]), (&json!(forged), &json!("/prints")));
+        assert_ne!(line["stream"], "host");
+    }
+    let shown = host.command(&tenant.token, &["logs"]).done();
+    let raw = |c: char| c.is_control() && c != '\n' && c != '\t';
+    assert!(!shown.contains(raw) && !shown.contains('\u{202e}'), "{shown:?}");
+    assert_eq!(shown.lines().count(), 2, "{shown}");
+}
+
+#[test]
+fn row_08_a_crowd_of_one_tenants_leaves_the_others_theirs() {
+    let scene = Scene::of(guests::slow(), &json!({ "timeout_ms": 60_000 }));
+    // More than it may have connections, all of them silent.
+    let crowd: Vec<Connection> = (0..1_200).map(|_| scene.tenant.open()).collect();
+    let begun = std::time::Instant::now();
+    for _ in 0..50 {
+        scene.host.send(&scene.host.admin("GET", "/tenants")).expect(200);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    drop(crowd);
+    scene.serves_on("?ms=0", "waited 0 ms");
+    scene.ends_well();
+}

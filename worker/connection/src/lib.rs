@@ -1,0 +1,338 @@
+//! One HTTP/1.1 connection, wherever it came in: hyper in a loop of our own, which can take the
+//! connection away from it between two requests. Workers and the front door serve theirs with
+//! this, so that what is a request, what is none, and how long one waits for either is the same
+//! at every address.
+//!
+//! ```text
+//!  socket ── stream ──► hyper ── body ──► whoever answers
+//!              │ bytes     │ poll          │ phases
+//!              └────────►  gate  ◄─────────┘
+//! ```
+//!
+//! [`gate`] decides and is pure; this drives. There is one way for every connection, from the
+//! first accept on: a connection that another process began is begun here like a new one, with
+//! what was read of it in front. What a request is answered is its caller's to decide, and so is
+//! when to drain and where a connection goes; only what is no request is answered here.
+
+#![cfg_attr(feature = "plain-hyper", expect(dead_code, unused_imports, reason = "it has no gate"))]
+
+mod body;
+mod gate;
+mod head;
+mod hop;
+#[cfg(feature = "plain-hyper")]
+mod plain;
+mod refusal;
+mod stream;
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue};
+use http::{Request, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::watch;
+
+use body::Answering;
+pub use body::{Answer, AnswerBody, BoxError, Received};
+pub use gate::{Drain, Presence, Side};
+use gate::{FINISH_DEADLINE, Gate, Verdict};
+use hearth_wire::limits::SILENCE_MAX;
+pub use hop::{end_hop, end_request_hop};
+#[cfg(feature = "plain-hyper")]
+pub use plain::serve;
+use refusal::Refused;
+use stream::Gated;
+
+/// Of a body that nobody wanted, on a connection that is being closed.
+const FORGOTTEN_MAX_BYTES: usize = 256 << 20;
+
+/// A connection between two requests, as it comes to this process or leaves it.
+pub struct Waiting<S> {
+    pub stream: S,
+    /// What was read of it and not parsed.
+    pub unread: Bytes,
+    /// Since when it waits for its client.
+    pub since: Instant,
+}
+
+impl<S> Waiting<S> {
+    pub fn new(stream: S) -> Self {
+        Self { stream, unread: Bytes::new(), since: Instant::now() }
+    }
+}
+
+/// What stream, bodies and driver of one connection share.
+#[derive(Clone)]
+struct Shared(Arc<Inner>);
+
+struct Inner {
+    gate: Mutex<Gate>,
+    /// The driver, where it waits for the service to want more of a body or to have all of it.
+    wanted: Mutex<Option<Waker>>,
+}
+
+impl Shared {
+    fn new(gate: Gate) -> Self {
+        Self(Arc::new(Inner { gate: Mutex::new(gate), wanted: Mutex::new(None) }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Gate> {
+        self.0.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_when_wanted(&self, waker: &Waker) {
+        *self.waker() = Some(waker.clone());
+    }
+
+    fn body_wanted(&self) {
+        self.lock().body_wanted();
+        self.wake();
+    }
+
+    fn body_came(&self, whole: bool) {
+        self.lock().body_came(whole);
+        if whole {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(driver) = self.waker().take() {
+            driver.wake();
+        }
+    }
+}
+
+/// Serves one connection to its end, or until it is another process's. What `present` returns is
+/// kept until it is asked again.
+#[cfg(not(feature = "plain-hyper"))]
+pub async fn serve<S, F, A, G>(
+    arrival: Waiting<S>,
+    side: Side,
+    drain: watch::Receiver<Drain>,
+    present: impl Fn(Presence) -> G,
+    answer: F,
+) -> Option<Waiting<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn(Request<Received>) -> A,
+    A: Future<Output = Answer>,
+{
+    let Waiting { stream, unread, since } = arrival;
+    let shared = Shared::new(Gate::new(side, since, !unread.is_empty()));
+    let stream =
+        Gated { stream, refused: None, unread, shared: shared.clone(), drain: drain.clone() };
+    let service = service_fn(|request: Request<Incoming>| {
+        let version = request.version();
+        let has_body = !request.body().is_end_stream();
+        let expects = request.headers().contains_key(EXPECT);
+        let closes = asks_to_close(version, request.headers());
+        shared.lock().requested(has_body, expects, closes);
+        let checked = head::check(&request);
+        let request = request.map(|body| Received::new(body, shared.clone()));
+        let answered = match checked {
+            Ok(()) => Ok(answer(request)),
+            Err(wrong) => Err(refusal::answer(wrong)),
+        };
+        let (shared, draining) = (shared.clone(), drain.clone());
+        Box::pin(async move {
+            let mut answer = match answered {
+                Ok(answered) => answered.await,
+                Err(refused) => refused,
+            };
+            let ends = side == Side::Outside && draining.borrow().closes();
+            let mut gate = shared.lock();
+            if ends || gate.continue_is_owed() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            gate.answering(is_last(version, &answer));
+            drop(gate);
+            Ok::<_, Infallible>(answer.map(|body| Answering { body, shared }))
+        })
+    });
+    let mut connection = http1::Builder::new()
+        .max_buf_size(side.head_max_bytes())
+        .max_headers(side.head_max_fields())
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut drain_seen = drain.clone();
+    let mut told = pin!(async move {
+        // Fails where its sender goes with the worker, and this task with it.
+        let _ = drain_seen.wait_for(|drain| *drain != Drain::No).await;
+    });
+    // Both wake this task, which is always the same one: once polled they need no other look.
+    let mut is_listening = false;
+    let mut alarm_is_set = false;
+    let mut presence = (Presence::Silent, present(Presence::Silent));
+    let mut alarm = pin!(tokio::time::sleep(SILENCE_MAX));
+    // A request may have arrived that the runtime has not noticed yet: before an idle connection
+    // is closed the runtime looks once more.
+    let mut looked = None;
+    let end = poll_fn(|cx| {
+        loop {
+            match connection.poll_without_shutdown(cx) {
+                // It can say so with bytes still to write, where a request's body was left.
+                Poll::Ready(Ok(())) if shared.lock().write_is_blocked() => {
+                    shared.lock().finishing();
+                }
+                Poll::Ready(Ok(())) => return Poll::Ready(End::Done),
+                Poll::Ready(Err(error)) if error.is_parse() => return Poll::Ready(End::Refused),
+                // Why it broke is its client's business: there is no one to tell.
+                Poll::Ready(Err(_)) => return Poll::Ready(End::Broken),
+                Poll::Pending => {}
+            }
+            if !std::mem::replace(&mut is_listening, true) {
+                let _ = told.as_mut().poll(cx);
+            }
+            let asked = *drain.borrow();
+            let (verdict, now_is) = {
+                let gate = shared.lock();
+                (gate.verdict(asked, Instant::now), gate.presence())
+            };
+            if now_is != presence.0 {
+                presence = (now_is, present(now_is));
+            }
+            match verdict {
+                Verdict::Wait(deadline) => {
+                    looked = None;
+                    let Some(deadline) = deadline else { return Poll::Pending };
+                    // One that rings too early is set again then, which is cheaper than setting
+                    // it with each request.
+                    if deadline < alarm.deadline().into() || alarm.is_elapsed() {
+                        alarm.as_mut().reset(deadline.into());
+                        alarm_is_set = false;
+                    }
+                    if alarm_is_set || alarm.as_mut().poll(cx).is_pending() {
+                        alarm_is_set = true;
+                        return Poll::Pending;
+                    }
+                }
+                Verdict::HandOver => return Poll::Ready(End::Taken),
+                Verdict::Finish => {
+                    if asked != Drain::HandOver {
+                        let look = looked.get_or_insert_with(|| Box::pin(tokio::task::yield_now()));
+                        if look.as_mut().poll(cx).is_pending() {
+                            return Poll::Pending;
+                        }
+                    }
+                    Pin::new(&mut connection).graceful_shutdown();
+                    shared.lock().finishing();
+                }
+                Verdict::Close if now_is == Presence::Asking => return Poll::Ready(End::Late),
+                Verdict::Close => return Poll::Ready(End::Broken),
+            }
+        }
+    })
+    .await;
+    let gate = *shared.lock();
+    let taken = match end {
+        End::Taken => true,
+        End::Done => *drain.borrow() == Drain::HandOver && gate.can_be_handed_over(),
+        End::Refused | End::Late => false,
+        End::Broken => return None,
+    };
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner();
+    if taken {
+        let unread = join(parts.read_buf, stream.unread);
+        return Some(Waiting { stream: stream.stream, unread, since: gate.waits_since() });
+    }
+    let (refused, mut stream) = (stream.refused, stream.stream);
+    let refused = match end {
+        End::Late => Some(Refused::Late),
+        // hyper has nothing to say to some.
+        End::Refused if gate.is_refusing() => refused.or(Some(Refused::Malformed)),
+        _ => refused,
+    };
+    // Late clients get the time that a head gets; what is still open then is cut.
+    let sends = matches!(end, End::Refused | End::Late) || gate.body_is_left();
+    let close = async move {
+        match refused {
+            Some(refused) if stream.write_all(&refused.answer()).await.is_err() => {}
+            _ => close(stream, sends).await,
+        }
+    };
+    let _ = tokio::time::timeout(FINISH_DEADLINE, close).await;
+    None
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Between two requests, with nothing owed.
+    Taken,
+    /// Every answer is written.
+    Done,
+    /// What came is no request. That is still to be said, unless hyper did behind an answer's
+    /// last bytes.
+    Refused,
+    /// A head was not complete in time.
+    Late,
+    Broken,
+}
+
+fn join(first: Bytes, second: Bytes) -> Bytes {
+    if second.is_empty() {
+        return first;
+    }
+    let mut both = BytesMut::from(first);
+    both.extend_from_slice(&second);
+    both.freeze()
+}
+
+/// Whether a request is its connection's last by its own word.
+fn asks_to_close(version: Version, headers: &HeaderMap) -> bool {
+    let says = |word: &str| {
+        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        values
+            .flat_map(|value| value.split(','))
+            .any(|token| token.trim().eq_ignore_ascii_case(word))
+    };
+    says("close") || (version < Version::HTTP_11 && !says("keep-alive"))
+}
+
+/// Whether an answer is its connection's last: by its word, or because only the connection's end
+/// tells where it ends.
+fn is_last(version: Version, answer: &Answer) -> bool {
+    let endless = version < Version::HTTP_11
+        && answer.body().size_hint().exact().is_none()
+        && !answer.headers().contains_key(CONTENT_LENGTH);
+    endless || asks_to_close(Version::HTTP_11, answer.headers())
+}
+
+/// Says that nothing more comes. Where the client is still sending what nobody wanted, it is
+/// read and forgotten first: closing on unread bytes resets the connection, and takes away the
+/// answer that says why.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, sends: bool) {
+    let shut = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
+    if shut.is_err() || !sends {
+        return;
+    }
+    let mut forgotten = 0;
+    let mut bytes = [0; 8 << 10];
+    while forgotten < FORGOTTEN_MAX_BYTES {
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let read = poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut buffer)).await;
+        match (read, buffer.filled().len()) {
+            (Ok(()), more) if more > 0 => forgotten += more,
+            _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
