@@ -32,6 +32,8 @@ pub enum CompileError {
     Refused(Diagnosis),
     #[error("the compiler failed: {0}")]
     Failed(String),
+    #[error("there is no room on the disk for what the compiler made")]
+    Full,
     #[error("the compiler could not be started")]
     Spawn(#[source] io::Error),
     #[error("the conversation with the compiler broke")]
@@ -111,6 +113,7 @@ impl Compiler {
         };
         match reply {
             Some((CompileReply::Refused(diagnosis), _)) => Err(CompileError::Refused(diagnosis)),
+            Some((CompileReply::Full, _)) => Err(CompileError::Full),
             Some((CompileReply::Failed { reason }, _)) => Err(CompileError::Failed(reason)),
             Some((reply, _)) => Ok(reply),
             None => {

@@ -6,6 +6,8 @@ mod cli;
 mod compile;
 mod config;
 mod drain;
+mod durable;
+mod fail;
 mod fleet;
 mod front;
 mod gateway;

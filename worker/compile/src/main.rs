@@ -11,7 +11,7 @@ mod options;
 mod reuse;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
@@ -51,6 +51,7 @@ fn run() -> anyhow::Result<()> {
     let reply = match reply(&request, fds) {
         Ok(reply) => reply,
         Err(Failure::Refused(detail)) => CompileReply::Refused(Diagnosis { detail: cut(detail) }),
+        Err(Failure::Ours(error)) if is_full(&error) => CompileReply::Full,
         Err(Failure::Ours(error)) => CompileReply::Failed { reason: format!("{error:#}") },
     };
     match hearth_wire::send(&control, &reply, &[]) {
@@ -74,6 +75,11 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Ours(error.into())
     }
+}
+
+fn is_full(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
 }
 
 fn reply(request: &CompileRequest, fds: Vec<OwnedFd>) -> Result<CompileReply, Failure> {
@@ -169,7 +175,7 @@ fn read(module: File) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-fn write(mut file: &File, bytes: &[u8]) -> std::io::Result<()> {
+fn write(mut file: &File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.flush()
 }

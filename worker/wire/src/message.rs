@@ -320,10 +320,12 @@ pub enum CompileReply {
     },
     Checked,
     Refused(Diagnosis),
-    /// Ours: a mixed installation, a full disk.
+    /// Ours, such as a mixed installation.
     Failed {
         reason: String,
     },
+    /// There is no room for the artifact.
+    Full,
 }
 
 /// Why a module cannot be a function, or not with these options. Fit for its author.
