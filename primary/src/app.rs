@@ -3,7 +3,7 @@
 //! The zygote comes first: before there is a second thread, and before a secret is read. Each
 //! part gets the one or two handles that it needs; there is no state that everybody shares.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
@@ -23,6 +23,8 @@ use crate::api::{self, Api};
 use crate::compile::Compiler;
 use crate::config::{Config, Secrets, Written};
 use crate::drain::{self, Running, Signals};
+use crate::durable;
+use crate::fail::{self, Point};
 use crate::fleet::cgroups::Cgroups;
 use crate::fleet::zygote::{self, Spawned, Zygote};
 use crate::fleet::{Fleet, Shared, sockets::Sockets};
@@ -48,7 +50,10 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     let config = written.resolve()?;
     let ready = config.ready_fd.map(take_ready_fd).transpose()?;
     umask(Mode::RWXG | Mode::RWXO);
-    fs::create_dir_all(&config.data).context("the data directory cannot be made")?;
+    #[cfg(debug_assertions)]
+    config.fail_points.as_deref().map(fail::arm).transpose()?;
+    durable::create_dir(&config.data, Point::DataSync)
+        .context("the data directory cannot be made")?;
     let _lock = lock(&config.data)?;
     raise_descriptors();
     zygote::adopt_orphans()?;
@@ -133,7 +138,7 @@ async fn host(
     ready: Option<File>,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
-    // Before anything is made: a token that is shown once must not be made by a start that fails.
+    // Before anything is made.
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("--listen {} cannot be had", config.listen))?;
@@ -158,6 +163,7 @@ async fn host(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let compiler = Compiler::new(programs.compile, greeting.engine, compilers, cores);
     let releases = Releases::open(&config.data, store.clone(), compiler).await?;
+    fail::moment(Point::StartBundle);
     let mut bundled = Vec::new();
     for (function, artifact) in releases.bundle().await? {
         zygote.preload(function.module.sha256, artifact).await?;
@@ -196,23 +202,26 @@ async fn host(
         bundled,
     );
 
-    let admin_token = admin_token(&store, secrets).await?;
     provision.settle().await?;
-    let mut tenants = store.tenants().await?;
+    let mut tenants = provision.tenants().await?;
     // Before a new one can be given what an old one's files belong to.
     releases.forget_strangers(&tenants).await?;
+    fail::moment(Point::StartAdopt);
     let mut adopted = Vec::new();
     for tenant in &tenants {
-        let tenant = provision.complete(tenant.clone(), "hearth").await?;
         let grants = store.grants(tenant.id).await?;
-        adopted.push(fleet.adopt(tenant, grants));
+        adopted.push(fleet.adopt(tenant.clone(), grants));
     }
     join_all(adopted).await;
-    if tenants.is_empty() && admin_token.is_first() {
+    fail::moment(Point::StartFirst);
+    if tenants.is_empty() && !store.has_admin_token().await? {
         let name = FIRST_TENANT.parse().expect("it is a tenant's name");
         let (first, _) = provision.create(name, "hearth").await?;
         tenants.push(first);
     }
+    fail::moment(Point::StartAdmin);
+    // Last, since one that is made is shown once: a start that ends before that makes none.
+    let admin_token = admin_token(&store, secrets).await?;
 
     let stop = CancellationToken::new();
     let gateway = Gateway::new(
@@ -235,10 +244,17 @@ async fn host(
     let front = Front { platform, gateway, uploads: uploads.clone(), store: store.clone() };
     let close_doors = CancellationToken::new();
     let doors = tokio::spawn(front.clone().receive(visits, close_doors.clone()));
-    let upkeep =
-        tokio::spawn(upkeep::run(store.clone(), uploads, fleet.clone(), telemetry, stop.clone()));
+    let upkeep = tokio::spawn(upkeep::run(
+        store.clone(),
+        uploads,
+        releases,
+        fleet.clone(),
+        telemetry,
+        stop.clone(),
+    ));
     let front = tokio::spawn(front.run(listener, stop.clone()));
 
+    fail::moment(Point::StartReady);
     tell_ready(ready, &config, listen)?;
     greet(&provision, &tenants, listen, &admin_token, &isolation);
     signals.next().await;
@@ -261,15 +277,6 @@ enum AdminToken {
     Brought,
     /// There is one from before.
     Known,
-}
-
-impl AdminToken {
-    fn is_first(&self) -> bool {
-        match self {
-            Self::Made(_) | Self::Brought => true,
-            Self::Known => false,
-        }
-    }
 }
 
 async fn admin_token(store: &Store, secrets: Secrets) -> anyhow::Result<AdminToken> {

@@ -38,6 +38,8 @@ pub enum CompileError {
     Refused(Diagnosis),
     #[error("the compiler failed: {0}")]
     Failed(String),
+    #[error("there is no room on the disk for what the compiler made")]
+    Full,
     #[error("the compiler could not be started")]
     Spawn(#[source] io::Error),
     #[error("the conversation with the compiler broke")]
@@ -120,6 +122,7 @@ impl Compiler {
         };
         match reply {
             Some((CompileReply::Refused(diagnosis), _)) => Err(CompileError::Refused(diagnosis)),
+            Some((CompileReply::Full, _)) => Err(CompileError::Full),
             Some((CompileReply::Failed { reason }, _)) => Err(CompileError::Failed(reason)),
             Some((CompileReply::Forbidden { call }, _)) => {
                 let call = usize::try_from(call).ok().and_then(Sysno::new);

@@ -130,6 +130,10 @@ pub struct UpArgs {
     /// What to write to its own log, as in `info,hearth=debug` [default: info]
     #[arg(long, value_name = "FILTER")]
     log_filter: Option<String>,
+    /// Where the tests of crashes say what is to fail
+    #[cfg(debug_assertions)]
+    #[arg(long, value_name = "DIR", hide = true)]
+    fail_points: Option<PathBuf>,
 }
 
 impl UpArgs {
@@ -150,6 +154,8 @@ impl UpArgs {
             ready_fd,
             log,
             log_filter,
+            #[cfg(debug_assertions)]
+                fail_points: _,
         } = self;
         let mut layer = Layer::new();
         for (key, text) in [
@@ -284,6 +290,8 @@ pub struct Written {
     layers: [Layer; 3],
     token_in_environment: bool,
     notify_socket: Option<PathBuf>,
+    #[cfg(debug_assertions)]
+    fail_points: Option<PathBuf>,
 }
 
 impl Written {
@@ -313,6 +321,8 @@ impl Written {
             return Err(ConfigError::TwoAdminTokens);
         }
         Ok(Self {
+            #[cfg(debug_assertions)]
+            fail_points: args.fail_points.clone(),
             layers: [args.into_layer(), environment_layer(environment)?, file],
             token_in_environment,
             notify_socket: environment.get("NOTIFY_SOCKET").map(PathBuf::from),
@@ -360,6 +370,8 @@ impl Written {
                 .one(Key::LogFilter, "levels, like info or info,hearth=debug", log_filter)?
                 .unwrap_or_else(|| LOG_FILTER_DEFAULT.to_owned()),
             notify_socket: self.notify_socket,
+            #[cfg(debug_assertions)]
+            fail_points: self.fail_points,
         })
     }
 
@@ -605,6 +617,9 @@ pub struct Config {
     pub log_filter: String,
     /// Where systemd wants to be told that Hearth serves.
     pub notify_socket: Option<PathBuf>,
+    /// Where the tests of crashes say what is to fail.
+    #[cfg(debug_assertions)]
+    pub fail_points: Option<PathBuf>,
 }
 
 impl Config {
@@ -646,6 +661,8 @@ impl fmt::Display for Config {
             log_format,
             log_filter,
             notify_socket: _,
+            #[cfg(debug_assertions)]
+                fail_points: _,
         } = self;
         write!(f, "data={} listen={listen} tenant-bind={tenant_bind}", data.display())?;
         write!(f, " tenant-ports={}-{}", tenant_ports.start(), tenant_ports.end())?;
@@ -753,6 +770,8 @@ mod tests {
             log_format: LogFormat::Auto,
             log_filter: "info".into(),
             notify_socket: None,
+            #[cfg(debug_assertions)]
+            fail_points: None,
         }
     }
 

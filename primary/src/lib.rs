@@ -7,6 +7,8 @@ mod cli;
 mod compile;
 mod config;
 mod drain;
+mod durable;
+mod fail;
 mod fleet;
 mod front;
 #[cfg(any(test, feature = "fuzz"))]

@@ -7,15 +7,19 @@ use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use hearth_wire::{Code, OptionsPatch, Problem, Scope, TenantName};
+use hearth_wire::{Code, Generation, OptionsPatch, Problem, TenantName};
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
+use crate::fail::{self, Point};
 use crate::fleet::{Fleet, sockets};
 use crate::logs::Logs;
 use crate::release::{Bundled, ReleaseError, Releases};
 use crate::store::{Change, NewGeneration, Store, StoreError, Tenant, VersionRow};
+
+/// A new tenant's generation.
+const FIRST: Generation = 1;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProvisionError {
@@ -38,6 +42,13 @@ impl ProvisionError {
         match self {
             Self::Exists(_) | Self::NoPort(_) => Problem::new(Code::Conflict, self.to_string()),
             Self::Store(StoreError::Full(_)) => {
+                Problem::new(Code::StorageFull, "the host's disk is full")
+            }
+            Self::Store(error @ StoreError::ReadOnly)
+            | Self::Release(ReleaseError::Store(error @ StoreError::ReadOnly)) => {
+                Problem::new(Code::Internal, error.to_string())
+            }
+            Self::Release(error) if error.code() == Code::StorageFull => {
                 Problem::new(Code::StorageFull, "the host's disk is full")
             }
             Self::Release(_) | Self::Store(_) => {
@@ -108,41 +119,67 @@ impl Provision {
         let taken = self.store.ports().await?;
         let (listener, port) =
             self.bind_free(&taken).ok_or_else(|| ProvisionError::NoPort(self.ports.clone()))?;
+        fail::moment(Point::TenantBound);
         let tenant = match self.store.create_tenant(name.clone(), port).await {
             Err(StoreError::Exists) => return Err(ProvisionError::Exists(name)),
             tenant => tenant?,
         };
-        self.settle().await?;
+        fail::moment(Point::TenantMade);
+        let founded = async {
+            self.settle().await?;
+            self.found(&tenant, by).await
+        };
+        let token = match founded.await {
+            Ok(token) => token,
+            Err(error) => {
+                self.undo(&tenant).await;
+                return Err(error);
+            }
+        };
+        fail::moment(Point::TenantFounded);
         let made = self.store.tenant_by_id(tenant.id).await?;
-        let tenant = self.complete(made.unwrap_or(tenant), by).await?;
-        let token =
-            self.store.create_token(Some(tenant.id), "owner".to_owned(), Scope::Owner, None);
-        let (_, token) = token.await?;
+        let tenant = made.unwrap_or(Tenant { generation: FIRST, ..tenant });
         let grants = self.store.grants(tenant.id).await?;
         self.fleet.add(tenant.clone(), grants, listener);
         info!(tenant = %tenant.name, port, by, "tenant created");
         Ok((tenant, token))
     }
 
-    /// Gives a tenant its first generation, where the host stopped before it had one.
-    pub async fn complete(&self, tenant: Tenant, by: &str) -> Result<Tenant, ProvisionError> {
-        if tenant.generation > 0 {
-            return Ok(tenant);
-        }
+    /// A new tenant's first generation, and its owner's token.
+    async fn found(&self, tenant: &Tenant, by: &str) -> Result<String, ProvisionError> {
         let _arriving = self.releases.arriving().await;
+        // What an earlier one of that name could not be rid of must not become this one's.
+        self.releases.forget(tenant).await.map_err(ReleaseError::Disk)?;
         let rows: Vec<VersionRow> = self.bundled.iter().map(first_version).collect();
-        let generation = 1;
-        self.releases.write(&tenant, generation, &rows).await?;
-        self.store
-            .commit_generation(NewGeneration {
-                tenant: tenant.id,
-                generation,
-                cause: "created".to_owned(),
-                by: by.to_owned(),
-                changes: rows.into_iter().map(Change::Add).collect(),
-            })
-            .await?;
-        Ok(Tenant { generation, ..tenant })
+        self.releases.write(tenant, FIRST, &rows).await?;
+        let first = NewGeneration {
+            tenant: tenant.id,
+            generation: FIRST,
+            cause: "created".to_owned(),
+            by: by.to_owned(),
+            changes: rows.into_iter().map(Change::Add).collect(),
+        };
+        Ok(self.store.found_tenant(first).await?)
+    }
+
+    /// Takes back a tenant of which nobody was told: without a generation it is none.
+    async fn undo(&self, tenant: &Tenant) {
+        if let Err(error) = self.store.delete_tenant(tenant.id).await {
+            // The next start takes it back.
+            warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "half a tenant is left");
+        }
+        self.forget(tenant).await;
+    }
+
+    /// The tenants that there are. One that an earlier host was killed over before it had its
+    /// first generation is none, and is taken back.
+    pub async fn tenants(&self) -> Result<Vec<Tenant>, StoreError> {
+        let (whole, half): (Vec<_>, Vec<_>) =
+            self.store.tenants().await?.into_iter().partition(|tenant| tenant.generation > 0);
+        for tenant in half {
+            self.undo(&tenant).await;
+        }
+        Ok(whole)
     }
 
     fn bind_free(&self, taken: &HashSet<u16>) -> Option<(OwnedFd, u16)> {
@@ -155,14 +192,21 @@ impl Provision {
         // Its user is nobody else's before its files are gone.
         let _creating = self.creating.lock().await;
         self.store.delete_tenant(tenant.id).await?;
+        fail::moment(Point::TenantDeleted);
         self.fleet.remove(&tenant.name).await;
+        fail::moment(Point::TenantLogs);
         self.logs.remove(&tenant.name).await;
+        self.forget(tenant).await;
+        fail::moment(Point::TenantGone);
+        info!(tenant = %tenant.name, by, "tenant removed");
+        Ok(())
+    }
+
+    async fn forget(&self, tenant: &Tenant) {
         if let Err(error) = self.releases.forget(tenant).await {
             // The next start finds a tree without a tenant and removes it.
             warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "files were left");
         }
-        info!(tenant = %tenant.name, by, "tenant removed");
-        Ok(())
     }
 }
 

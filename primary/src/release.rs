@@ -13,7 +13,7 @@
 mod disk;
 pub mod modules;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
@@ -23,8 +23,8 @@ use std::sync::Arc;
 
 use dashmap::{DashMap, DashSet};
 use hearth_wire::{
-    FunctionPath, Generation, Limits, Manifest, ManifestFunction, ModuleDigest, OptionsError,
-    OptionsPatch, limits,
+    Code, FunctionPath, Generation, Limits, Manifest, ManifestFunction, ModuleDigest, OptionsError,
+    OptionsPatch, Problem, Version, limits,
 };
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -33,8 +33,10 @@ use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tracing::{info, warn};
 
 use crate::compile::{CompileError, Compiler};
+use crate::durable;
+use crate::fail::{self, Point};
 use crate::store::{Store, StoreError, Tenant, TenantId, VersionRow};
-use modules::{Arrived, IngestError, Modules, Packing, sync_dir};
+use modules::{Arrived, Condition, IngestError, Kept, Modules, Packing};
 
 mod bundled {
     include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
@@ -50,6 +52,16 @@ pub struct Prepared {
 /// Files, and the modules that they were made of.
 type Artifacts = BTreeSet<(PathBuf, ModuleDigest)>;
 
+/// What the modules of a generation were found to be.
+type Conditions = BTreeMap<ModuleDigest, Condition>;
+
+/// What is known of a generation on disk.
+struct Made {
+    limits: Limits,
+    /// As its modules were then.
+    modules: Conditions,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ReleaseError {
     #[error(transparent)]
@@ -64,11 +76,28 @@ pub enum ReleaseError {
     Store(#[from] StoreError),
     #[error("the tenant may have {} on disk and would have {needed} bytes", limits::size(*limit))]
     Quota { needed: u64, limit: u64 },
+    #[error("{}", Problem::damaged(.path, *.version))]
+    Damaged { path: FunctionPath, version: Version },
     #[error("generation {0} is not the current one and was never written")]
     NoGeneration(Generation),
 }
 
 impl ReleaseError {
+    /// What it is where it is not the module's fault: no room, or ours.
+    pub fn code(&self) -> Code {
+        let full = match self {
+            Self::Disk(error) | Self::Ingest(IngestError::Disk(error)) => {
+                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Damaged { .. } => return Code::ModuleDamaged,
+            Self::Quota { .. }
+            | Self::Compile(CompileError::Full)
+            | Self::Store(StoreError::Full(_)) => true,
+            _ => false,
+        };
+        if full { Code::StorageFull } else { Code::Internal }
+    }
+
     /// What the tenant's owner is told: whose fault it was, and nothing of the host.
     pub fn for_owner(&self) -> String {
         match self {
@@ -79,12 +108,13 @@ impl ReleaseError {
             Self::Quota { .. } => {
                 format!("{self}: remove functions, or have the host's admin raise `disk_bytes`")
             }
+            Self::Damaged { .. } => self.to_string(),
+            Self::Store(error @ StoreError::ReadOnly) => error.to_string(),
             Self::Ingest(IngestError::Disk(_)) => "the host could not store the module".to_owned(),
             Self::Ingest(error) => error.to_string(),
             Self::Compile(_) => {
                 "the host's compiler failed; its operator finds why in the log".to_owned()
             }
-            Self::Disk(error) if error.kind() == io::ErrorKind::InvalidData => error.to_string(),
             Self::Disk(_) | Self::Store(_) | Self::NoGeneration(_) => {
                 "the host could not prepare the functions; its operator finds why in the log"
                     .to_owned()
@@ -132,6 +162,7 @@ pub struct Admitted {
     pub imports: Vec<String>,
     /// What the module declares of itself.
     pub declared: OptionsPatch,
+    pub kept: Kept,
 }
 
 /// A function that comes with Hearth.
@@ -155,8 +186,10 @@ struct Inner {
     key: [u8; 32],
     /// Artifacts whose digest was checked since this process started.
     checked: DashSet<(Owner, ModuleDigest)>,
-    /// Generations that are known to be on disk, whole and for this engine.
-    prepared: DashMap<(TenantId, Generation), Limits>,
+    /// Generations that are known to be on disk for this engine.
+    prepared: DashMap<(TenantId, Generation), Made>,
+    /// The module that was looked at last.
+    scrubbed: Mutex<Option<ModuleDigest>>,
     /// One at a time prepares a tenant's release.
     preparing: DashMap<TenantId, Arc<Mutex<()>>>,
     /// Held shared from a file's arrival to the commit that names it, and alone by the sweep.
@@ -167,12 +200,14 @@ impl Releases {
     /// Makes the directories, and removes what an earlier process left half done.
     pub async fn open(data: &Path, store: Store, compiler: Compiler) -> Result<Self, ReleaseError> {
         let tmp = data.join("tmp");
-        if tmp.exists() {
-            fs::remove_dir_all(&tmp)?;
-        }
+        durable::remove_dir(&tmp, Point::TmpClear)?;
         let (kept, tenants) = (data.join("modules"), data.join("tenants"));
         for dir in [&tmp, &kept, &tenants, &data.join("artifacts").join(&compiler.engine)] {
             fs::create_dir_all(dir)?;
+        }
+        // An earlier process may have been killed between a name and its sync.
+        for dir in [&kept, data] {
+            durable::sync_dir(dir, Point::DataSync)?;
         }
         let key = store.host_key().await?;
         let inner = Inner {
@@ -183,6 +218,7 @@ impl Releases {
             key,
             checked: DashSet::new(),
             prepared: DashMap::new(),
+            scrubbed: Mutex::default(),
             preparing: DashMap::new(),
             arriving: Arc::default(),
         };
@@ -232,6 +268,7 @@ impl Releases {
         tenant: &Tenant,
         function: &VersionRow,
     ) -> Result<(), ReleaseError> {
+        self.must_be_whole(tenant, function).await?;
         let owner = Owner::of(tenant, function.bundled);
         let artifact = File::open(self.inner.artifact(&owner, function.sha256))?;
         let options = function.options().resolve();
@@ -264,9 +301,9 @@ impl Releases {
             None => OptionsPatch::default(),
         };
         let inner = self.inner.clone();
-        blocking(move || inner.modules.keep(arrived)).await?;
+        let kept = blocking(move || inner.modules.keep(arrived)).await?;
         let (kind, imports) = (compiled.kind, compiled.imports);
-        Ok(Admitted { sha256, size, stored, kind, imports, declared })
+        Ok(Admitted { sha256, size, stored, kind, imports, declared, kept })
     }
 
     /// Writes a generation, in the place of any half-made one of that number. One that is there
@@ -277,8 +314,8 @@ impl Releases {
         generation: Generation,
         functions: &[VersionRow],
     ) -> Result<(), ReleaseError> {
-        let artifacts = self.checked(tenant, functions).await?;
-        let manifest = self.inner.manifest(tenant, generation, functions);
+        let (artifacts, modules) = self.checked(tenant, functions).await?;
+        let manifest = self.inner.manifest(tenant, generation, functions, &modules);
         let (inner, releases) = (self.inner.clone(), self.inner.releases(tenant));
         let limits = manifest.limits;
         blocking(move || {
@@ -288,23 +325,87 @@ impl Releases {
             open_to_workers(&releases.join(generation.to_string()))
         })
         .await?;
-        self.inner.prepared.insert((tenant.id, generation), limits);
+        self.inner.prepared.insert((tenant.id, generation), Made { limits, modules });
         Ok(())
     }
 
-    /// The functions' artifacts, which are there and ours.
+    /// The functions' artifacts, which are there and ours; none of a module that is damaged.
     async fn checked(
         &self,
         tenant: &Tenant,
         functions: &[VersionRow],
-    ) -> Result<Artifacts, ReleaseError> {
-        let mut artifacts = Artifacts::new();
+    ) -> Result<(Artifacts, Conditions), ReleaseError> {
+        let (mut artifacts, mut modules) = (Artifacts::new(), Conditions::new());
         for function in functions {
-            let owner = Owner::of(tenant, function.bundled);
-            self.inner.clone().check(&owner, function.sha256).await?;
-            artifacts.insert((self.inner.artifact(&owner, function.sha256), function.sha256));
+            let (owner, sha256) = (Owner::of(tenant, function.bundled), function.sha256);
+            let condition = self.inner.clone().check(&owner, sha256).await?;
+            modules.insert(sha256, condition);
+            if condition == Condition::Whole {
+                artifacts.insert((self.inner.artifact(&owner, sha256), sha256));
+            }
         }
-        Ok(artifacts)
+        Ok((artifacts, modules))
+    }
+
+    /// Refuses a version whose module is damaged, as it is now.
+    pub async fn must_be_whole(
+        &self,
+        tenant: &Tenant,
+        function: &VersionRow,
+    ) -> Result<(), ReleaseError> {
+        let (owner, sha256) = (Owner::of(tenant, function.bundled), function.sha256);
+        let inner = self.inner.clone();
+        blocking(move || inner.modules.look(sha256)).await?;
+        match self.inner.clone().check(&owner, sha256).await? {
+            Condition::Whole => Ok(()),
+            Condition::Damaged => {
+                let (path, version) = (function.path.clone(), function.version);
+                Err(ReleaseError::Damaged { path, version })
+            }
+        }
+    }
+
+    /// Whether a module was found damaged when it was looked at last.
+    pub fn is_damaged(&self, sha256: ModuleDigest) -> bool {
+        self.inner.modules.found(sha256) == Some(Condition::Damaged)
+    }
+
+    /// Sets the figure of modules that are damaged.
+    pub fn gauge(&self) {
+        let damaged = u32::try_from(self.inner.modules.damaged()).unwrap_or(u32::MAX);
+        metrics::gauge!("hearth_modules_damaged").set(damaged);
+    }
+
+    /// Looks at one more of the modules that versions name, in turn and for ever.
+    pub async fn scrub(&self) -> Result<(), ReleaseError> {
+        // So that it is not swept meanwhile, and missed.
+        let _arriving = self.arriving().await;
+        let mut last = self.inner.scrubbed.lock().await;
+        *last = self.inner.store.module_after(*last).await?;
+        if let Some(sha256) = *last {
+            let inner = self.inner.clone();
+            blocking(move || inner.modules.look(sha256)).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns when a module is found other than before.
+    pub async fn changed(&self) {
+        self.inner.modules.changed.notified().await;
+    }
+
+    /// Tenants whose generation was made when a module was found other than it is now.
+    pub fn outdated(&self) -> HashSet<TenantId> {
+        let is_other = |(sha256, as_made): (&ModuleDigest, &Condition)| {
+            self.inner.modules.found(*sha256).is_some_and(|now| now != *as_made)
+        };
+        let outdated = self.inner.prepared.iter().filter(|made| made.modules.iter().any(is_other));
+        outdated.map(|made| made.key().0).collect()
+    }
+
+    /// Has a tenant's generation be looked at again before the next worker starts from it.
+    pub fn recheck(&self, tenant: TenantId) {
+        self.inner.prepared.retain(|(id, _), _| *id != tenant);
     }
 
     /// The directory of a generation for a worker to start from; made again from the store where
@@ -327,7 +428,7 @@ impl Releases {
                 self.write(&current, generation, &functions).await?;
             }
         }
-        let limits = self.inner.prepared.get(&(tenant.id, generation)).map(|limits| *limits);
+        let limits = self.inner.prepared.get(&(tenant.id, generation)).map(|made| made.limits);
         match File::open(&dir) {
             Ok(dir) => {
                 let limits = limits.unwrap_or_else(|| tenant.limits());
@@ -345,37 +446,43 @@ impl Releases {
     pub async fn discard(&self, tenant: &Tenant, generation: Generation) {
         self.inner.prepared.remove(&(tenant.id, generation));
         let dir = self.inner.releases(tenant).join(generation.to_string());
-        if let Err(error) = blocking(move || remove_dir(&dir)).await {
+        let removed = blocking(move || durable::remove_dir(&dir, Point::ReleaseRemove)).await;
+        if let Err(error) = removed {
             warn!(tenant = %tenant.name, generation, error = &error as &dyn std::error::Error, "discard");
         }
     }
 
     /// Removes all that is kept of a tenant but its modules, which the next sweep finds unnamed.
     pub async fn forget(&self, tenant: &Tenant) -> io::Result<()> {
-        self.inner.prepared.retain(|(id, _), _| *id != tenant.id);
+        self.recheck(tenant.id);
         self.inner.checked.retain(|(owner, _)| owner.id() != tenant.id);
         let tree = self.inner.data.join("tenants").join(tenant.name.as_str());
         let artifacts = self.inner.data.join("artifacts");
         let name = tenant.name.to_string();
         blocking(move || {
-            remove_dir(&tree)?;
+            durable::remove_dir(&tree, Point::TenantTree)?;
             for engine in fs::read_dir(artifacts)? {
-                remove_dir(&engine?.path().join(&name))?;
+                durable::remove_dir(&engine?.path().join(&name), Point::TenantArtifacts)?;
             }
             Ok(())
         })
         .await
     }
 
-    /// Removes the trees of tenants that are no more: a host was killed while it removed them.
+    /// Removes the files of tenants that are no more: a host was killed while it removed them.
     pub async fn forget_strangers(&self, tenants: &[Tenant]) -> io::Result<()> {
-        let known: HashSet<String> = tenants.iter().map(|tenant| tenant.name.to_string()).collect();
-        let dir = self.inner.data.join("tenants");
+        let mut known: HashSet<String> =
+            tenants.iter().map(|tenant| tenant.name.to_string()).collect();
+        known.insert(Owner::Bundled.dir().to_owned());
+        let artifacts = self.inner.data.join("artifacts").join(&self.inner.compiler.engine);
+        let dirs = [self.inner.data.join("tenants"), artifacts];
         blocking(move || {
-            for entry in fs::read_dir(&dir)? {
-                let name = entry?.file_name();
-                if name.to_str().is_none_or(|name| !known.contains(name)) {
-                    remove_dir(&dir.join(name))?;
+            for dir in dirs {
+                for entry in fs::read_dir(&dir)? {
+                    let name = entry?.file_name();
+                    if name.to_str().is_none_or(|name| !known.contains(name)) {
+                        durable::remove_dir(&dir.join(name), Point::StartStrangers)?;
+                    }
                 }
             }
             Ok(())
@@ -385,10 +492,19 @@ impl Releases {
 
     /// Removes modules and artifacts that no version names, and artifacts of other engines.
     pub async fn sweep(&self) -> Result<u64, ReleaseError> {
-        let mut named = self.inner.store.live_modules().await?;
-        named.extend(self.inner.checked.iter().filter(|c| c.0 == Owner::Bundled).map(|c| c.1));
+        let mut modules = self.inner.store.live_modules().await?;
+        let mut artifacts = HashSet::new();
+        for (owner, sha256) in self.inner.store.live_artifacts().await? {
+            let dir = owner.map_or(Owner::Bundled.dir().to_owned(), |name| name.to_string());
+            artifacts.insert((dir, sha256));
+        }
+        // What comes with Hearth is needed even while no tenant has it.
+        for bundled in self.inner.checked.iter().filter(|checked| checked.0 == Owner::Bundled) {
+            modules.insert(bundled.1);
+            artifacts.insert((Owner::Bundled.dir().to_owned(), bundled.1));
+        }
         let inner = self.inner.clone();
-        Ok(blocking(move || inner.sweep(&named)).await?)
+        Ok(blocking(move || inner.sweep(&modules, &artifacts)).await?)
     }
 
     /// Removes a tenant's generations other than these. Workers hold what they mapped.
@@ -403,7 +519,7 @@ impl Releases {
                 for entry in fs::read_dir(&releases)? {
                     let name = entry?.file_name();
                     if name.to_str() != Some(&keep.to_string()) {
-                        remove_dir(&releases.join(name))?;
+                        durable::remove_dir(&releases.join(name), Point::ReleaseRemove)?;
                     }
                 }
             }
@@ -429,6 +545,7 @@ impl Inner {
         tenant: &Tenant,
         generation: Generation,
         functions: &[VersionRow],
+        modules: &Conditions,
     ) -> Manifest {
         let limits = tenant.limits();
         let mut functions: Vec<_> = functions
@@ -439,6 +556,7 @@ impl Inner {
                 sha256: function.sha256,
                 kind: function.kind,
                 options: function.options().resolve().within(&limits),
+                damaged: modules.get(&function.sha256) == Some(&Condition::Damaged),
             })
             .collect();
         functions.sort_by(|a, b| a.path.cmp(&b.path));
@@ -446,15 +564,22 @@ impl Inner {
         Manifest { tenant, generation, engine, limits, functions }
     }
 
-    /// Makes sure that an artifact is there and is ours.
+    /// Makes sure that an artifact is there and is ours, unless its module is damaged.
     async fn check(
         self: Arc<Self>,
         owner: &Owner,
         sha256: ModuleDigest,
-    ) -> Result<(), ReleaseError> {
+    ) -> Result<Condition, ReleaseError> {
+        if self.modules.found(sha256) != Some(Condition::Whole) {
+            let inner = self.clone();
+            let condition = blocking(move || inner.modules.condition(sha256)).await?;
+            if condition == Condition::Damaged {
+                return Ok(condition);
+            }
+        }
         let key = (owner.clone(), sha256);
         if self.checked.contains(&key) {
-            return Ok(());
+            return Ok(Condition::Whole);
         }
         let kept = self.store.artifact_mac(owner.id(), sha256, &self.compiler.engine).await?;
         let (inner, path) = (self.clone(), self.artifact(owner, sha256));
@@ -462,7 +587,7 @@ impl Inner {
         match (kept, found) {
             (Some(kept), Ok(found)) if kept == found => {
                 self.checked.insert(key);
-                return Ok(());
+                return Ok(Condition::Whole);
             }
             (Some(_), Ok(_)) => {
                 warn!(%sha256, owner = owner.dir(), "an artifact was changed on disk")
@@ -474,7 +599,7 @@ impl Inner {
         let inner = self.clone();
         let module = blocking(move || inner.modules.unpack(sha256)).await?;
         self.compile(owner.clone(), sha256, &module).await?;
-        Ok(())
+        Ok(Condition::Whole)
     }
 
     async fn compile(
@@ -483,16 +608,21 @@ impl Inner {
         sha256: ModuleDigest,
         module: &File,
     ) -> Result<crate::compile::Compiled, ReleaseError> {
+        fail::step(Point::ArtifactCreate)?;
         let artifact = NamedTempFile::new_in(self.data.join("tmp"))?;
         let compiled = self.compiler.compile(module, artifact.as_file()).await?;
         let (inner, path) = (self.clone(), self.artifact(&owner, sha256));
         let mac = blocking(move || {
             let mac = inner.mac(artifact.reopen()?)?;
-            artifact.as_file().sync_all()?;
+            durable::sync(artifact.as_file(), Point::ArtifactSync)?;
             let dir = path.parent().expect("it lies in its owner's directory");
-            fs::create_dir_all(dir)?;
-            artifact.persist(&path).map_err(|error| error.error)?;
-            sync_dir(dir)?;
+            durable::create_dir(dir, Point::ArtifactDir)?;
+            durable::place(artifact, &path, Point::ArtifactPlace)?;
+            if let Err(error) = durable::sync_dir(dir, Point::ArtifactSyncDir) {
+                // Nothing vouches for it yet, and so nothing needs it.
+                let _ = fs::remove_file(&path);
+                return Err(error);
+            }
             Ok::<_, io::Error>(mac)
         })
         .await?;
@@ -513,41 +643,60 @@ impl Inner {
         }
     }
 
-    /// Builds a generation beside its place and moves it there whole.
+    /// Builds a generation beside its place and moves it there whole. What fails leaves none.
     fn link(&self, releases: &Path, manifest: &Manifest, artifacts: &Artifacts) -> io::Result<()> {
-        fs::create_dir_all(releases)?;
         let dir = releases.join(manifest.generation.to_string());
         let half = releases.join(format!("{}.half", manifest.generation));
-        remove_dir(&half)?;
-        fs::create_dir(&half)?;
-        for (artifact, sha256) in artifacts {
-            fs::hard_link(artifact, half.join(format!("{sha256}.cwasm")))?;
-        }
-        let mut file = File::create(half.join(Manifest::FILE))?;
-        file.write_all(&written(manifest))?;
-        file.sync_all()?;
-        sync_dir(&half)?;
-        remove_dir(&dir)?;
-        fs::rename(&half, &dir)?;
-        sync_dir(releases)
+        let place = || {
+            durable::create_dir(releases, Point::ReleaseDir)?;
+            durable::remove_dir(&half, Point::ReleaseClear)?;
+            fail::step(Point::ReleaseCreate)?;
+            fs::create_dir(&half)?;
+            for (artifact, sha256) in artifacts {
+                fail::step(Point::ReleaseLink)?;
+                fs::hard_link(artifact, half.join(format!("{sha256}.cwasm")))?;
+            }
+            fail::step(Point::ReleaseWrite)?;
+            let mut file = File::create(half.join(Manifest::FILE))?;
+            file.write_all(&written(manifest))?;
+            durable::sync(&file, Point::ReleaseSync)?;
+            durable::sync_dir(&half, Point::ReleaseSyncHalf)?;
+            durable::remove_dir(&dir, Point::ReleaseClear)?;
+            durable::rename(&half, &dir, Point::ReleasePlace)?;
+            durable::sync_dir(releases, Point::ReleaseSyncDir)
+        };
+        place().inspect_err(|_| {
+            for left in [&half, &dir] {
+                // What stays all the same is swept.
+                let _ = fs::remove_dir_all(left);
+            }
+        })
     }
 
-    fn sweep(&self, named: &HashSet<ModuleDigest>) -> io::Result<u64> {
-        let mut removed = self.modules.sweep(named)?;
+    fn sweep(
+        &self,
+        modules: &HashSet<ModuleDigest>,
+        artifacts: &HashSet<(String, ModuleDigest)>,
+    ) -> io::Result<u64> {
+        let mut removed = self.modules.sweep(modules)?;
         for engine in fs::read_dir(self.data.join("artifacts"))? {
             let engine = engine?;
             if engine.file_name().to_str() != Some(&self.compiler.engine) {
-                remove_dir(&engine.path())?;
+                durable::remove_dir(&engine.path(), Point::ArtifactRemove)?;
                 removed += 1;
                 continue;
             }
             for owner in fs::read_dir(engine.path())? {
-                for artifact in fs::read_dir(owner?.path())? {
-                    let artifact = artifact?;
-                    let sha256 = artifact.path().file_stem().and_then(|s| s.to_str()?.parse().ok());
-                    if sha256.is_none_or(|sha256| !named.contains(&sha256)) {
-                        fs::remove_file(artifact.path())?;
-                        self.checked.retain(|(_, checked)| Some(*checked) != sha256);
+                let owner = owner?;
+                let dir = owner.file_name().to_string_lossy().into_owned();
+                for artifact in fs::read_dir(owner.path())? {
+                    let artifact = artifact?.path();
+                    let sha256 = artifact.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+                    if sha256.is_none_or(|sha256| !artifacts.contains(&(dir.clone(), sha256))) {
+                        durable::remove_file(&artifact, Point::ArtifactRemove)?;
+                        self.checked.retain(|(owner, checked)| {
+                            owner.dir() != dir || Some(*checked) != sha256
+                        });
                         removed += 1;
                     }
                 }
@@ -582,13 +731,6 @@ fn is_release(releases: &Path, manifest: &Manifest, artifacts: &Artifacts) -> bo
     };
     let found = fs::read(dir.join(Manifest::FILE));
     found.is_ok_and(|found| found == written(manifest)) && artifacts.iter().all(same)
-}
-
-fn remove_dir(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -2,9 +2,10 @@
 //! digests that vouch for artifacts. One SQLite file, one thread that owns its connection, and
 //! cheap handles that send it closures over a bounded queue.
 //!
-//! An `Ok` of anything that writes means that it is on the disk (WAL, `synchronous=FULL`). The
-//! files that rows name are not written here: `release.rs` does that, before it comes here.
-//! Nothing here decides who may do what.
+//! An `Ok` of anything that writes means that it is on the disk (WAL, `synchronous=FULL`). Where
+//! the disk fails a change, nobody can say whether it is there; from then on nothing is changed
+//! until Hearth starts again. The files that rows name are not written here: `release.rs` does
+//! that, before it comes here. Nothing here decides who may do what.
 
 mod artifacts;
 mod functions;
@@ -16,15 +17,21 @@ pub use functions::{Change, GenerationRow, NewGeneration, VersionRow};
 pub use tenants::{Tenant, TenantId};
 pub use tokens::TokenRow;
 
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use hearth_wire::Generation;
 use jiff::Timestamp;
 use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi};
 use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use crate::fail::{self, Point};
 
 /// Closures that wait for the store's thread; whoever comes after that waits to send.
 const QUEUE: usize = 256;
@@ -50,11 +57,20 @@ pub enum StoreError {
     )]
     TooNew { found: i64, known: i64 },
     #[error("the store's thread could not be started")]
-    Thread(#[source] std::io::Error),
+    Thread(#[source] io::Error),
     #[error("no random bytes could be had")]
     Random(#[source] getrandom::Error),
     #[error("the store's disk is full")]
     Full(#[source] rusqlite::Error),
+    #[error("the store's disk failed")]
+    Disk(#[source] rusqlite::Error),
+    /// What is on the disk may be other than what was told since.
+    #[error("the store takes no changes since its disk failed: mend that, and start Hearth again")]
+    ReadOnly,
+    #[error(
+        "hearth.db is damaged ({0}): put a copy from a backup in its place, or move it away to start anew; nothing was changed"
+    )]
+    Damaged(String),
     #[error("the store failed")]
     Sqlite(#[source] rusqlite::Error),
     #[error("the store is closed")]
@@ -65,6 +81,10 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full(error),
+            Some(ErrorCode::SystemIoFailure) => Self::Disk(error),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged(error.to_string())
+            }
             _ => Self::Sqlite(error),
         }
     }
@@ -81,6 +101,8 @@ enum Request {
 #[derive(Clone)]
 pub struct Store {
     requests: mpsc::Sender<Request>,
+    /// Set once, when a change failed on its way to the disk.
+    read_only: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -92,7 +114,7 @@ impl Store {
             .name("store".to_owned())
             .spawn(move || own(connection, queue))
             .map_err(StoreError::Thread)?;
-        Ok(Store { requests })
+        Ok(Store { requests, read_only: Arc::default() })
     }
 
     /// Finishes what was asked before and closes the file. Later requests are told `Closed`.
@@ -102,6 +124,40 @@ impl Store {
             // An error means that another close came first, and that is as good.
             let _ = done.await;
         }
+    }
+
+    /// Whether it takes no changes any more. A change that failed may be on the disk all the
+    /// same, so what it names must not be removed.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(move |db| work(db)).await
+    }
+
+    /// Makes a change: all of it is on the disk, or none of it counts.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let read_only = self.read_only.clone();
+        self.run(move |db| {
+            if read_only.load(Ordering::Acquire) {
+                return Err(StoreError::ReadOnly);
+            }
+            let changed = change(db, work);
+            if let Err(StoreError::Disk(_)) = changed {
+                read_only.store(true, Ordering::Release);
+                metrics::gauge!("hearth_store_read_only").set(1);
+                error!("the store takes no changes any more: its disk failed");
+            }
+            changed
+        })
+        .await
     }
 
     /// Runs `work` on the store's thread.
@@ -131,9 +187,42 @@ fn connect(file: &Path) -> Result<Connection> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.set_prepared_statement_cache_capacity(64);
+    inspect(&connection)?;
     migrations::apply(&mut connection)?;
-    artifacts::ensure_host_key(&connection)?;
+    artifacts::ensure_host_key(&mut connection)?;
     Ok(connection)
+}
+
+/// Says what is wrong before anything is built on it.
+fn inspect(db: &Connection) -> Result<()> {
+    let found: String = db.pragma_query_value(None, "integrity_check", |row| row.get(0))?;
+    if found != "ok" {
+        // Its last line says what; those before it, where.
+        let what = found.lines().last().unwrap_or_default();
+        return Err(StoreError::Damaged(what.to_owned()));
+    }
+    match db.prepare("PRAGMA foreign_key_check")?.exists([])? {
+        true => Err(StoreError::Damaged("a row refers to one that is not there".to_owned())),
+        false => Ok(()),
+    }
+}
+
+fn change<T>(db: &mut Connection, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let done = work(&transaction)?;
+    fail::step(Point::StoreCommit).map_err(refused_by_disk)?;
+    transaction.commit()?;
+    fail::moment(Point::StoreCommitted);
+    Ok(done)
+}
+
+/// A commit that failed, as SQLite tells of it.
+fn refused_by_disk(error: io::Error) -> StoreError {
+    let code = match error.kind() {
+        io::ErrorKind::StorageFull => ffi::SQLITE_FULL,
+        _ => ffi::SQLITE_IOERR_FSYNC,
+    };
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string())).into()
 }
 
 fn own(mut connection: Connection, mut queue: mpsc::Receiver<Request>) {

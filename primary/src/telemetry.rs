@@ -109,6 +109,14 @@ fn describe() {
         "Connections at the front door: handed over to a worker for good, or proxied."
     );
     describe_counter!("hearth_uploads_total", "Uploads, by outcome.");
+    describe_gauge!(
+        "hearth_modules_damaged",
+        "Modules that the disk has changed: their versions are out of service."
+    );
+    describe_gauge!(
+        "hearth_store_read_only",
+        "1 since the store's disk failed: it takes no changes until Hearth starts again."
+    );
     describe_counter!(
         "hearth_gateway_requests_total",
         "Requests at the front door that were for a tenant."

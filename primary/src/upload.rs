@@ -13,7 +13,6 @@
 
 pub mod parts;
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,13 +26,14 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tracing::{error, info};
 use utoipa::ToSchema;
 
 use crate::compile::CompileError;
+use crate::fail::{self, Point};
 use crate::fleet::{Fleet, SwapError};
-use crate::release::modules::IngestError;
+use crate::release::modules::{IngestError, Kept};
 use crate::release::{Admitted, ReleaseError, Releases};
 use crate::store::{Change, NewGeneration, Store, StoreError, Tenant, TenantId, VersionRow};
 
@@ -110,7 +110,7 @@ impl UploadError {
             Self::OptionsRefused { path, source } => {
                 let code = match source {
                     ReleaseError::Compile(CompileError::Refused(_)) => Code::BadRequest,
-                    other => disk_code(other),
+                    other => other.code(),
                 };
                 return Problem::new(code, format!("{path}: {}", source.for_owner()));
             }
@@ -119,8 +119,18 @@ impl UploadError {
             Self::Swap { source: SwapError::Busy, .. } => Code::Conflict,
             Self::Swap { source: SwapError::NoTenant, .. } => Code::NotFound,
             Self::Swap { source: SwapError::NotStarted(_), .. } => Code::WorkerUnavailable,
-            Self::Release(error) => return Problem::new(disk_code(error), error.for_owner()),
-            Self::Store(StoreError::Full(_)) => Code::StorageFull,
+            Self::Release(error) => return Problem::new(error.code(), error.for_owner()),
+            Self::Store(StoreError::Full(_)) => {
+                return Problem::new(Code::StorageFull, "the host's disk is full; nothing changed");
+            }
+            Self::Store(error @ StoreError::ReadOnly) => {
+                return Problem::new(Code::Internal, error.to_string());
+            }
+            Self::Store(StoreError::Disk(_)) => {
+                let detail =
+                    "the host's disk failed: if the change is there shows when Hearth starts again";
+                return Problem::new(Code::Internal, detail);
+            }
             Self::Store(_) => {
                 return Problem::new(Code::Internal, "the host's store failed; nothing changed");
             }
@@ -136,20 +146,9 @@ fn module_problem(file: &str, error: &ReleaseError) -> Problem {
         ReleaseError::Ingest(IngestError::NotZstd | IngestError::Empty)
         | ReleaseError::Compile(CompileError::Refused(_))
         | ReleaseError::Options(_) => Code::InvalidModule,
-        other => disk_code(other),
+        other => other.code(),
     };
     Problem::new(code, format!("{file}: {}", error.for_owner()))
-}
-
-fn disk_code(error: &ReleaseError) -> Code {
-    let full = match error {
-        ReleaseError::Disk(error) | ReleaseError::Ingest(IngestError::Disk(error)) => {
-            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        }
-        ReleaseError::Quota { .. } | ReleaseError::Store(StoreError::Full(_)) => true,
-        _ => false,
-    };
-    if full { Code::StorageFull } else { Code::Internal }
 }
 
 /// The answer to an upload, given once the new generation serves.
@@ -261,6 +260,7 @@ impl Uploads {
         let ingest = |packing, reader, most| self.releases.ingest(packing, reader, most);
         let (incoming, mut patches) =
             parts::read(dir.as_ref(), headers, chunks, &limits, ingest).await?;
+        fail::moment(Point::UploadReceived);
 
         let begun = Instant::now();
         let mut admitted = Vec::new();
@@ -279,6 +279,7 @@ impl Uploads {
             admitted.push((path, patch, module));
         }
         let compile_ms = begun.elapsed().as_millis() as u64;
+        fail::moment(Point::UploadAdmitted);
 
         let (tenant, _changing) = self.lock(tenant).await?;
         let mut live = self.store.live_functions(tenant.id).await?;
@@ -342,6 +343,7 @@ impl Uploads {
         let mut live = self.store.live_functions(tenant.id).await?;
         let mut changes = Vec::new();
         if function.active != Some(version) {
+            self.releases.must_be_whole(&tenant, &target).await?;
             live.retain(|function| function.path != path);
             live.push(target);
             changes.push(Change::Switch { path: path.clone(), version });
@@ -437,8 +439,12 @@ impl Uploads {
         checked.map_err(|source| UploadError::OptionsRefused { path, source })
     }
 
-    /// Removes from disk what nothing names any more; nothing now if something is arriving.
+    /// Removes from disk what nothing names any more; nothing now if something is arriving, or if
+    /// nobody can say what is named.
     pub async fn sweep(&self) -> Result<u64, ReleaseError> {
+        if self.store.is_read_only() {
+            return Ok(0);
+        }
         let Some(_alone) = self.releases.nothing_arrives() else { return Ok(0) };
         for tenant in self.store.tenants().await? {
             if let Ok((tenant, _changing)) = self.lock(&tenant).await {
@@ -446,6 +452,20 @@ impl Uploads {
             }
         }
         self.releases.sweep().await
+    }
+
+    /// Has tenants serve what there is of their modules, where that is other than it was.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        for id in self.releases.outdated() {
+            let Some(tenant) = self.store.tenant_by_id(id).await? else { continue };
+            let Ok((tenant, _changing)) = self.lock(&tenant).await else { continue };
+            self.releases.recheck(id);
+            let is_awake = self.fleet.status(&tenant.name).is_some_and(|is| is.pid.is_some());
+            if is_awake && let Err(error) = self.fleet.restart(&tenant.name).await {
+                error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "refresh");
+            }
+        }
+        Ok(())
     }
 
     /// The tenant as it stands now, and the right to change it.
@@ -472,7 +492,9 @@ impl Uploads {
             if active.path != path {
                 return Err(UploadError::Case { path, existing: active.path.clone() });
             }
-            if active.sha256 == module.sha256 && active.uploaded == uploaded && !active.bundled {
+            let same = active.sha256 == module.sha256 && active.uploaded == uploaded;
+            // One that was out of service comes back as a version of its own.
+            if same && !active.bundled && module.kept != Kept::Mended {
                 return Ok((active.clone(), true));
             }
         }
@@ -510,6 +532,7 @@ impl Uploads {
         }
         let generation = tenant.generation + 1;
         self.releases.write(tenant, generation, functions).await?;
+        fail::moment(Point::ChangeWritten);
         let (store, new) = (
             self.store.clone(),
             NewGeneration {
@@ -520,23 +543,29 @@ impl Uploads {
                 changes,
             },
         );
+        let (tell, mut refused) = oneshot::channel();
         let commit = async move {
             store.commit_generation(new).await.map_err(|error| {
-                error!(error = &error as &dyn std::error::Error, "commit");
+                let _ = tell.send(error);
                 "the host's store did not take it".to_owned()
             })
         };
         match self.fleet.swap(&tenant.name, generation, Box::pin(commit)).await {
             Ok(took) => {
+                fail::moment(Point::ChangeCommitted);
                 // Best effort: the next sweep takes what this leaves.
                 if let Err(error) = self.releases.prune(tenant, generation).await {
                     error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "prune");
                 }
+                fail::moment(Point::ChangeDone);
                 Ok((generation, took))
             }
             Err(source) => {
                 self.releases.discard(tenant, generation).await;
-                Err(UploadError::Swap { current: tenant.generation, source })
+                Err(match refused.try_recv() {
+                    Ok(error) => error.into(),
+                    Err(_) => UploadError::Swap { current: tenant.generation, source },
+                })
             }
         }
     }

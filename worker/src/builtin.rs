@@ -92,13 +92,14 @@ fn functions(manifest: &Manifest) -> Value {
         .functions
         .iter()
         .map(|function| {
-            let ManifestFunction { path, version, sha256, kind: _, options } = function;
+            let ManifestFunction { path, version, sha256, kind: _, options, damaged } = function;
             json!({
                 "path": path,
                 "version": version,
                 "sha256": sha256,
                 "methods": options.methods,
                 "options": options,
+                "damaged": damaged,
             })
         })
         .collect();
@@ -128,6 +129,7 @@ mod tests {
                 sha256: ModuleDigest::new([0; 32]),
                 kind: HandlerKind::IncomingHandler,
                 options: OptionsPatch::parse(options).unwrap().resolve(),
+                damaged: false,
             }],
         }
     }

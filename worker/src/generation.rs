@@ -25,12 +25,17 @@ pub struct Generation {
     pub manifest: Manifest,
     pub routes: Routes,
     /// In the manifest's order, as the routes number them.
-    pub handlers: Vec<Handler<Guest>>,
+    handlers: Vec<Option<Handler<Guest>>>,
     /// Compiled when they are needed first: a worker that starts has many, and uses few.
     checks: Vec<OnceLock<Arc<Checks>>>,
 }
 
 impl Generation {
+    /// What a function's instances are made from. A damaged one has none, and no call gets so far.
+    pub fn handler(&self, number: usize) -> &Handler<Guest> {
+        self.handlers[number].as_ref().expect("calls of what is damaged are refused")
+    }
+
     /// The schemas of a function by its number. `None` where it has none.
     pub fn checks(&self, number: usize) -> Result<Option<&Arc<Checks>>, SchemaError> {
         let schemas = &self.manifest.functions[number].options.schema;
@@ -78,7 +83,10 @@ pub fn load(base: &Base, release: &OwnedFd, start: &Start) -> Result<Generation,
     if manifest.functions.len() > FUNCTIONS_MAX {
         return Err(GenerationError::TooMany(manifest.functions.len()));
     }
-    let handlers = manifest.functions.iter().map(|function| handler(base, release, function));
+    let handlers = manifest.functions.iter().map(|function| match function.damaged {
+        true => Ok(None),
+        false => handler(base, release, function).map(Some),
+    });
     let handlers = handlers.collect::<Result<_, _>>()?;
     let routes = Routes::new(manifest.functions.iter().map(|f| (&f.path, f.options.path)));
     let checks = manifest.functions.iter().map(|_| OnceLock::new()).collect();

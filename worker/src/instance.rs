@@ -167,7 +167,7 @@ impl Instance {
         tenant: &Tenant,
         log: &Arc<CallLog>,
     ) -> wasmtime::Result<Proxy> {
-        let handler = &tenant.generation.handlers[self.function];
+        let handler = tenant.generation.handler(self.function);
         loop {
             let made = handler.instantiate_async(&mut self.store).await;
             let lacks_room =

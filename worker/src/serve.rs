@@ -262,7 +262,8 @@ async fn function_answer(
     answer
 }
 
-/// Method, token and announced size, in this order; what was verified is taken off.
+/// Method, token, whether there is something to call, and announced size, in this order; what was
+/// verified is taken off.
 fn admit(
     request: &mut Request<Received>,
     peer: Peer,
@@ -276,6 +277,10 @@ fn admit(
     }
     if peer != Peer::Link(Origin::Api) {
         authorize(request.headers_mut(), options.auth, grants, now_seconds)?;
+    }
+    if function.damaged {
+        let ManifestFunction { path, version, .. } = function;
+        return Err(Refusal::new(Code::ModuleDamaged, Problem::damaged(path, *version)));
     }
     let announced = request.headers().get(CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());

@@ -45,6 +45,7 @@ pub(crate) fn run(chores: &mut Chores, names: &[String]) -> anyhow::Result<()> {
     }
     chores
         .command("building host and worker to measure", &mut dist(&["hearth", "hearth-worker"]))?;
+    chores.step("checking that a release has no fail points", no_fail_points)?;
     let fastify = target().join("bench/fastify");
     if WITH_FASTIFY.into_iter().any(wanted) {
         chores.step("installing Fastify", || install_fastify(&fastify))?;
@@ -64,6 +65,15 @@ fn dist(packages: &[&str]) -> Command {
     let mut build = cargo(["build", "--profile", "dist"]);
     build.args(build::packages(packages));
     build
+}
+
+/// What the tests of crashes are steered by must not be there for others to use.
+fn no_fail_points() -> anyhow::Result<()> {
+    let program = fs::read(target().join("dist/hearth"))?;
+    let has = |text: &[u8]| program.windows(text.len()).any(|bytes| bytes == text);
+    anyhow::ensure!(!has(b"fail-points"), "hearth was built with its fail points");
+    anyhow::ensure!(has(b"trusted-proxy"), "this check would find no option at all");
+    Ok(())
 }
 
 /// A host looks for the other programs beside itself.

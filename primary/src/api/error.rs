@@ -66,7 +66,10 @@ impl From<StoreError> for Refusal {
             StoreError::Closed => {
                 return failed(Code::WorkerUnavailable, "the host is going down", &error);
             }
+            StoreError::ReadOnly => return failed(Code::Internal, &error.to_string(), &error),
             StoreError::TooNew { .. }
+            | StoreError::Damaged(_)
+            | StoreError::Disk(_)
             | StoreError::Thread(_)
             | StoreError::Random(_)
             | StoreError::Sqlite(_) => {
@@ -147,6 +150,7 @@ fn retry_after(code: Code) -> Option<Duration> {
         | Code::MemoryLimit
         | Code::Timeout
         | Code::StorageFull
+        | Code::ModuleDamaged
         | Code::Internal => None,
     }
 }

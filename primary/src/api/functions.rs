@@ -21,6 +21,7 @@ use super::openapi::{
 };
 use super::request::{Named, OptionalBody, OptionsBody, Params};
 use crate::gateway::Gateway;
+use crate::release::Releases;
 use crate::store::{GenerationRow, Store, Tenant, VersionRow};
 use crate::upload::{Switched, Uploaded, Uploads};
 
@@ -46,6 +47,8 @@ pub struct FunctionInfo {
     pub layers: OptionLayers,
     /// Came with Hearth, and was not uploaded.
     pub bundled: bool,
+    /// The host's disk has changed its module: it is out of service until that is uploaded again.
+    pub damaged: bool,
     pub created_at: Timestamp,
 }
 
@@ -87,6 +90,8 @@ pub struct VersionInfo {
     pub stored: u64,
     pub active: bool,
     pub bundled: bool,
+    /// The host's disk has changed its module.
+    pub damaged: bool,
     #[schema(value_type = OptionsSchema)]
     pub options: Options,
     pub created_at: Timestamp,
@@ -152,7 +157,7 @@ pub struct UploadParams {
     dir: Option<String>,
 }
 
-fn function(row: VersionRow, limits: &Limits) -> FunctionInfo {
+fn function(row: VersionRow, limits: &Limits, releases: &Releases) -> FunctionInfo {
     let options = row.options().resolve().within(limits);
     let VersionRow {
         path,
@@ -180,11 +185,17 @@ fn function(row: VersionRow, limits: &Limits) -> FunctionInfo {
         options,
         layers: OptionLayers { declared, uploaded, set },
         bundled,
+        damaged: releases.is_damaged(sha256),
         created_at,
     }
 }
 
-fn version(row: VersionRow, active: Option<Version>, limits: &Limits) -> VersionInfo {
+fn version(
+    row: VersionRow,
+    active: Option<Version>,
+    limits: &Limits,
+    releases: &Releases,
+) -> VersionInfo {
     let options = row.options().resolve().within(limits);
     let VersionRow {
         path: _,
@@ -208,6 +219,7 @@ fn version(row: VersionRow, active: Option<Version>, limits: &Limits) -> Version
         stored,
         active: active == Some(version),
         bundled,
+        damaged: releases.is_damaged(sha256),
         options,
         created_at,
         created_by,
@@ -227,10 +239,11 @@ fn no_function(path: &FunctionPath) -> Refusal {
 pub async fn list_functions(
     at: AtTenant,
     State(store): State<Store>,
+    State(releases): State<Releases>,
 ) -> Result<Json<FunctionList>, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
     let (rows, limits) = (store.live_functions(tenant.id).await?, tenant.limits());
-    let functions = rows.into_iter().map(|row| function(row, &limits)).collect();
+    let functions = rows.into_iter().map(|row| function(row, &limits, &releases)).collect();
     Ok(Json(FunctionList { functions }))
 }
 
@@ -268,20 +281,21 @@ pub async fn get_function(
     at: AtTenant,
     Named(path): Named,
     State(store): State<Store>,
+    State(releases): State<Releases>,
 ) -> Result<Json<FunctionInfo>, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
-    active(&store, &tenant, &path).await.map(Json)
+    active((&store, &releases), &tenant, &path).await.map(Json)
 }
 
 async fn active(
-    store: &Store,
+    (store, releases): (&Store, &Releases),
     tenant: &Tenant,
     path: &FunctionPath,
 ) -> Result<FunctionInfo, Refusal> {
     let active = store.function(tenant.id, path).await?.and_then(|row| row.active);
     let versions = store.versions(tenant.id, path).await?;
     let row = versions.into_iter().find(|row| Some(row.version) == active);
-    row.map(|row| function(row, &tenant.limits())).ok_or_else(|| no_function(path))
+    row.map(|row| function(row, &tenant.limits(), releases)).ok_or_else(|| no_function(path))
 }
 
 /// Set options of a function
@@ -297,12 +311,13 @@ pub async fn set_options(
     at: AtTenant,
     Named(path): Named,
     State(store): State<Store>,
+    State(releases): State<Releases>,
     State(uploads): State<Uploads>,
     OptionsBody(OptionChanges { options }): OptionsBody<OptionChanges>,
 ) -> Result<Json<FunctionInfo>, Refusal> {
     let (tenant, caller) = at.permit(Scope::Owner)?;
     uploads.set_options(&tenant, &path, options, &caller.name).await?;
-    active(&store, &tenant, &path).await.map(Json)
+    active((&store, &releases), &tenant, &path).await.map(Json)
 }
 
 /// Take a function away
@@ -334,12 +349,14 @@ pub async fn list_versions(
     at: AtTenant,
     Named(path): Named,
     State(store): State<Store>,
+    State(releases): State<Releases>,
 ) -> Result<Json<VersionList>, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
     let row = store.function(tenant.id, &path).await?.ok_or_else(|| no_function(&path))?;
     let versions = store.versions(tenant.id, &path).await?;
     let limits = tenant.limits();
-    let versions = versions.into_iter().map(|kept| version(kept, row.active, &limits)).collect();
+    let versions = versions.into_iter();
+    let versions = versions.map(|kept| version(kept, row.active, &limits, &releases)).collect();
     Ok(Json(VersionList { path: row.path, active: row.active, versions }))
 }
 

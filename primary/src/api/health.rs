@@ -16,6 +16,7 @@ use super::Stopping;
 use super::auth::Admin;
 use super::error::Refusal;
 use crate::fleet::Fleet;
+use crate::release::Releases;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -77,8 +78,10 @@ pub async fn metrics(
     _scraper: Scraper,
     State(telemetry): State<Telemetry>,
     State(fleet): State<Fleet>,
+    State(releases): State<Releases>,
 ) -> Response {
     fleet.gauge();
+    releases.gauge();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry.render()).into_response()
 }
 

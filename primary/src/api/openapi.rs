@@ -104,7 +104,8 @@ words!(
     Code::BadRequest, Code::InvalidPath, Code::InvalidModule, Code::SchemaViolation, Code::Unauthenticated,
     Code::Forbidden, Code::NotFound, Code::MethodNotAllowed, Code::Conflict, Code::TooLarge,
     Code::HeadersTooLarge, Code::RequestTimeout, Code::Misdirected, Code::TooManyRequests, Code::FunctionTrapped, Code::FunctionNoResponse,
-    Code::ResponseInvalid, Code::MemoryLimit, Code::Timeout, Code::StorageFull, Code::Internal, Code::WorkerUnavailable,
+    Code::ResponseInvalid, Code::MemoryLimit, Code::Timeout, Code::StorageFull, Code::Internal,
+    Code::ModuleDamaged, Code::WorkerUnavailable,
 );
 
 // Never made: how `hearth_wire::Options` look.

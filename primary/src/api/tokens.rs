@@ -17,6 +17,7 @@ use super::auth::{Admin, AtTenant};
 use super::error::Refusal;
 use super::openapi::{ScopeSchema, TenantParam};
 use super::request::{JsonBody, TokenId};
+use crate::fail::{self, Point};
 use crate::fleet::Fleet;
 use crate::store::{Store, Tenant, TenantId, TokenRow};
 
@@ -90,10 +91,13 @@ impl Grants {
     }
 
     async fn push(&self, tenant: &Tenant) -> Result<(), Refusal> {
+        fail::moment(Point::TokenPush);
         let changing = self.changing.entry(tenant.id).or_default().clone();
         let _alone = changing.lock().await;
         let grants = self.store.grants(tenant.id).await?;
-        Ok(self.fleet.set_tokens(&tenant.name, grants).await?)
+        self.fleet.set_tokens(&tenant.name, grants).await?;
+        fail::moment(Point::TokenPushed);
+        Ok(())
     }
 }
 

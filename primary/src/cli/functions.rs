@@ -59,7 +59,11 @@ pub fn list(client: &ClientArgs, print: Print) -> Result<(), CliError> {
         let mut table = Table::new(["path", "version", "methods", "auth", "size", "made", ""]);
         for function in list.functions {
             let Options { methods, auth, description, .. } = &function.options;
-            let origin = if function.bundled { "bundled" } else { description };
+            let origin = match (function.damaged, function.bundled) {
+                (true, _) => "damaged: upload it again",
+                (false, true) => "bundled",
+                (false, false) => description,
+            };
             table.row([
                 &function.path,
                 &function.version,
@@ -84,7 +88,12 @@ pub fn versions(args: &VersionsArgs, client: &ClientArgs, print: Print) -> Resul
             let sha256 = version.sha256.to_string();
             table.row([
                 &version.version,
-                &if version.active { "active" } else { "" },
+                &match (version.active, version.damaged) {
+                    (true, true) => "active, damaged",
+                    (true, false) => "active",
+                    (false, true) => "damaged",
+                    (false, false) => "",
+                },
                 &&sha256[..12],
                 &bytes(version.size),
                 &bytes(version.stored),

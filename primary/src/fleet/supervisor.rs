@@ -33,6 +33,7 @@ use super::sockets::{Heard, Key, Watch};
 use super::status::{WorkerState, WorkerStatus};
 use super::zygote::{self, Fork, Forked};
 use super::{FleetError, Shared, SwapError, Unavailable, Visit, sockets};
+use crate::fail::{self, Point};
 use crate::isolation::Level;
 use crate::release::Prepared;
 use crate::store::Tenant;
@@ -601,6 +602,7 @@ impl Supervisor {
     fn perform(&mut self, action: Action) -> Option<Event> {
         match action {
             Action::Fork { worker, generation } => {
+                fail::moment(Point::WorkerFork);
                 self.forking.insert(worker, self.tokens);
                 let start = self.start_of(worker, generation);
                 self.tasks.spawn(fork(
@@ -614,6 +616,7 @@ impl Supervisor {
                 ));
             }
             Action::Accept(worker) => {
+                fail::moment(Point::WorkerAccept);
                 if let Some(at) = self.woken_at.take() {
                     metrics::counter!("hearth_wakes_total").increment(1);
                     metrics::histogram!("hearth_wake_seconds").record(at.elapsed());
@@ -621,6 +624,7 @@ impl Supervisor {
                 self.tell(worker, ToWorker::Accept, vec![]);
             }
             Action::Quiesce(worker) => {
+                fail::moment(Point::WorkerQuiesce);
                 self.close_links(worker);
                 self.tell(worker, ToWorker::Quiesce, vec![]);
             }
@@ -635,6 +639,7 @@ impl Supervisor {
             Action::Kill(worker, reason) => self.kill(worker, reason),
             Action::Commit(_) => match self.swap.as_mut().and_then(|swap| swap.commit.take()) {
                 Some(commit) => {
+                    fail::moment(Point::SwapReady);
                     let inbox = self.to_self.clone();
                     self.tasks.spawn(async move {
                         let _ = inbox.send(Command::Committed(commit.await)).await;
@@ -644,6 +649,7 @@ impl Supervisor {
             },
             Action::Answer(swapped) => {
                 if let Some(asked) = self.swap.take() {
+                    fail::moment(Point::SwapAnswer);
                     let took = asked.at.elapsed();
                     let _ = asked.answer.send(match swapped {
                         Swapped::Done => Ok(took),

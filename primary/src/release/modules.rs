@@ -1,15 +1,25 @@
 //! What was uploaded, content-addressed: `modules/<sha256>.wasm.zst`, written once, never changed.
 //!
-//! Bytes are counted, hashed and packed here, and never interpreted. All of it blocks.
+//! Bytes are counted, hashed and packed here, and never interpreted. A disk may change them all the
+//! same: whether a module still is what its name says is looked at here, and what follows if it is
+//! not is `release`'s. All of it blocks.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
+use dashmap::DashMap;
 use hearth_wire::{ModuleDigest, limits};
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
+use tokio::sync::Notify;
+use tracing::{error, info};
+
+use crate::durable;
+use crate::fail::{self, Point};
 
 /// How modules are packed on disk: fast, and within a few percent of the best for code.
 const LEVEL: i32 = 3;
@@ -50,15 +60,39 @@ pub struct Arrived {
     packed: NamedTempFile,
 }
 
+/// What a kept module was found to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    Whole,
+    /// Other bytes than its name says, unreadable, or gone.
+    Damaged,
+}
+
+/// What became of a module that was to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    New,
+    /// The same bytes were there.
+    Already,
+    /// It took the place of one that was damaged.
+    Mended,
+}
+
 pub struct Modules {
     dir: PathBuf,
     /// On the same file system as `dir`.
     tmp: PathBuf,
+    /// What was found since this process started.
+    found: DashMap<ModuleDigest, Condition>,
+    /// Told when something else is found than before.
+    pub changed: Notify,
+    /// One at a time is given its name, so that what is found there is durable.
+    placing: Mutex<()>,
 }
 
 impl Modules {
     pub fn new(dir: PathBuf, tmp: PathBuf) -> Self {
-        Self { dir, tmp }
+        Self { dir, tmp, found: DashMap::new(), changed: Notify::new(), placing: Mutex::default() }
     }
 
     fn path(&self, sha256: ModuleDigest) -> PathBuf {
@@ -93,6 +127,7 @@ impl Modules {
     }
 
     fn take(&self, mut module: impl Read, most: u64) -> Result<Arrived, Taking> {
+        fail::step(Point::ModuleCreate).map_err(Taking::Disk)?;
         let raw = tempfile::tempfile_in(&self.tmp).map_err(Taking::Disk)?;
         let packed = NamedTempFile::new_in(&self.tmp).map_err(Taking::Disk)?;
         let mut packer = zstd::Encoder::new(packed.as_file(), LEVEL).map_err(Taking::Disk)?;
@@ -110,6 +145,7 @@ impl Modules {
                 return Err(Taking::TooLarge);
             }
             hasher.update(&buffer[..got]);
+            fail::step(Point::ModuleWrite).map_err(Taking::Disk)?;
             plain.write_all(&buffer[..got]).map_err(Taking::Disk)?;
             packer.write_all(&buffer[..got]).map_err(Taking::Disk)?;
         }
@@ -125,24 +161,89 @@ impl Modules {
     }
 
     /// Makes a module durable under its name, before any metadata may name it.
-    pub fn keep(&self, arrived: Arrived) -> io::Result<()> {
-        let path = self.path(arrived.sha256);
-        arrived.packed.as_file().sync_all()?;
-        match arrived.packed.persist_noclobber(&path) {
-            Ok(_) => sync_dir(&self.dir),
-            // The same bytes are kept already: the name is their digest.
-            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error.error),
+    pub fn keep(&self, arrived: Arrived) -> io::Result<Kept> {
+        let Arrived { sha256, packed, .. } = arrived;
+        let path = self.path(sha256);
+        let _alone = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = path.try_exists()?;
+        if is_there && self.condition(sha256)? == Condition::Whole {
+            return Ok(Kept::Already);
+        }
+        let was_named = is_there || self.found(sha256).is_some();
+        durable::sync(packed.as_file(), Point::ModuleSync)?;
+        durable::place(packed, &path, Point::ModulePlace)?;
+        if let Err(error) = durable::sync_dir(&self.dir, Point::ModuleSyncDir) {
+            // Its name may be lost with the power, so nobody may find it.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        self.note(sha256, Condition::Whole);
+        Ok(if was_named { Kept::Mended } else { Kept::New })
+    }
+
+    /// What was found of it, if it was looked at.
+    pub fn found(&self, sha256: ModuleDigest) -> Option<Condition> {
+        self.found.get(&sha256).map(|found| *found)
+    }
+
+    /// How many were found damaged.
+    pub fn damaged(&self) -> usize {
+        self.found.iter().filter(|found| **found == Condition::Damaged).count()
+    }
+
+    /// What a kept module is. One that was whole is not looked at again.
+    pub fn condition(&self, sha256: ModuleDigest) -> io::Result<Condition> {
+        match self.found(sha256) {
+            Some(Condition::Whole) => Ok(Condition::Whole),
+            Some(Condition::Damaged) | None => self.look(sha256),
+        }
+    }
+
+    /// Reads a kept module to its end.
+    pub fn look(&self, sha256: ModuleDigest) -> io::Result<Condition> {
+        let condition = match self.digest(sha256) {
+            Ok(found) if found == sha256 => Condition::Whole,
+            Ok(_) => Condition::Damaged,
+            Err(error) if is_damage(&error) => Condition::Damaged,
+            Err(error) => return Err(error),
+        };
+        self.note(sha256, condition);
+        Ok(condition)
+    }
+
+    fn note(&self, sha256: ModuleDigest, condition: Condition) {
+        let before = self.found.insert(sha256, condition).unwrap_or(Condition::Whole);
+        if before == condition {
+            return;
+        }
+        match condition {
+            Condition::Whole => info!(%sha256, "a module is whole again"),
+            Condition::Damaged => {
+                error!(%sha256, "a module is damaged on disk: its versions are out of service");
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    fn digest(&self, sha256: ModuleDigest) -> io::Result<ModuleDigest> {
+        let packed = File::open(self.path(sha256))?;
+        let mut decoder = zstd::Decoder::new(packed)?;
+        decoder.window_log_max(limits::ZSTD_WINDOW_LOG_MAX)?;
+        let mut module = decoder.take(limits::MODULE_MAX_BYTES + 1);
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match module.read(&mut buffer)? {
+                0 => return Ok(ModuleDigest::new(hasher.finalize().into())),
+                got => hasher.update(&buffer[..got]),
+            }
         }
     }
 
     /// Unpacks a kept module, and checks that it still is what its name says.
     pub fn unpack(&self, sha256: ModuleDigest) -> io::Result<File> {
-        let arrived = match self.ingest(
-            Packing::Zstd,
-            File::open(self.path(sha256))?,
-            limits::MODULE_MAX_BYTES,
-        ) {
+        let kept = File::open(self.path(sha256))?;
+        let arrived = match self.ingest(Packing::Zstd, kept, limits::MODULE_MAX_BYTES) {
             Ok(arrived) => arrived,
             Err(IngestError::Body(error) | IngestError::Disk(error)) => return Err(error),
             Err(_) => return Err(damaged(sha256)),
@@ -160,10 +261,11 @@ impl Modules {
                 .and_then(|name| name.strip_suffix(SUFFIX))
                 .and_then(|digest| digest.parse().ok());
             if sha256.is_none_or(|sha256| !named.contains(&sha256)) {
-                fs::remove_file(self.dir.join(name))?;
+                durable::remove_file(&self.dir.join(name), Point::ModuleRemove)?;
                 removed += 1;
             }
         }
+        self.found.retain(|sha256, _| named.contains(sha256));
         Ok(removed)
     }
 }
@@ -172,9 +274,13 @@ fn damaged(sha256: ModuleDigest) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the module {sha256} is damaged on disk"))
 }
 
-/// Makes the names in a directory durable.
-pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+/// Whether it is the bytes, and not the host that had no descriptor or memory to read them.
+fn is_damage(error: &io::Error) -> bool {
+    match error.raw_os_error() {
+        Some(errno) => [Errno::NOENT, Errno::IO].map(Errno::raw_os_error).contains(&errno),
+        // The decoder's.
+        None => true,
+    }
 }
 
 enum Taking {
@@ -200,6 +306,8 @@ impl<R: Read> Read for Marked<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const MOST: u64 = limits::MODULE_MAX_BYTES;

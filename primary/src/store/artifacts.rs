@@ -5,12 +5,12 @@ use hearth_wire::ModuleDigest;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Result, Store, StoreError, TenantId, bytes, column, millis};
+use super::{Result, Store, StoreError, TenantId, bytes, change, column, millis};
 
 impl Store {
     /// Made when the store was; keys the artifacts' digests.
     pub async fn host_key(&self) -> Result<[u8; 32]> {
-        self.run(|db| {
+        self.read(|db| {
             Ok(db.query_row("SELECT value FROM host WHERE key = 'key'", [], |row| {
                 column(row, "value", bytes)
             })?)
@@ -26,7 +26,7 @@ impl Store {
         engine: &str,
     ) -> Result<Option<[u8; 32]>> {
         let engine = engine.to_owned();
-        self.run(move |db| {
+        self.read(move |db| {
             let mut statement = db.prepare_cached(
                 "SELECT mac FROM artifacts WHERE tenant = ? AND sha256 = ? AND engine = ?",
             )?;
@@ -46,7 +46,7 @@ impl Store {
         mac: [u8; 32],
     ) -> Result<()> {
         let engine = engine.to_owned();
-        self.run(move |db| {
+        self.write(move |db| {
             db.execute(
                 "INSERT OR REPLACE INTO artifacts (tenant, sha256, engine, mac, created_at)
                  VALUES (?, ?, ?, ?, ?)",
@@ -58,11 +58,16 @@ impl Store {
     }
 }
 
-pub(super) fn ensure_host_key(db: &Connection) -> Result<()> {
+pub(super) fn ensure_host_key(db: &mut Connection) -> Result<()> {
+    if db.prepare("SELECT 1 FROM host WHERE key = 'key'")?.exists([])? {
+        return Ok(());
+    }
     let mut key = [0; 32];
     getrandom::fill(&mut key).map_err(StoreError::Random)?;
-    db.execute("INSERT OR IGNORE INTO host (key, value) VALUES ('key', ?)", [key])?;
-    Ok(())
+    change(db, |db| {
+        db.execute("INSERT INTO host (key, value) VALUES ('key', ?)", [key])?;
+        Ok(())
+    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 use std::collections::HashSet;
 
 use hearth_wire::{
-    FunctionPath, Generation, HandlerKind, LimitsPatch, ModuleDigest, OptionsPatch, Version,
+    FunctionPath, Generation, HandlerKind, LimitsPatch, ModuleDigest, OptionsPatch, TenantName,
+    Version,
 };
 use jiff::Timestamp;
 use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
@@ -152,7 +153,7 @@ const VERSIONS: &str = "SELECT path, functions.options, versions.* FROM function
 impl Store {
     /// The active version of each function, by path.
     pub async fn live_functions(&self, tenant: TenantId) -> Result<Vec<VersionRow>> {
-        self.run(move |db| {
+        self.read(move |db| {
             let mut statement = db.prepare_cached(LIVE)?;
             let rows = statement.query_map([tenant.0], VersionRow::of)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -167,7 +168,7 @@ impl Store {
         path: &FunctionPath,
     ) -> Result<Option<FunctionRow>> {
         let folded = path.folded();
-        self.run(move |db| {
+        self.read(move |db| {
             let mut statement = db.prepare_cached(
                 "SELECT path, active, options, removed_at FROM functions
                  WHERE tenant = ? AND folded = ?",
@@ -180,7 +181,7 @@ impl Store {
     /// Newest first.
     pub async fn versions(&self, tenant: TenantId, path: &FunctionPath) -> Result<Vec<VersionRow>> {
         let folded = path.folded();
-        self.run(move |db| {
+        self.read(move |db| {
             let mut statement = db.prepare_cached(VERSIONS)?;
             let rows = statement.query_map((tenant.0, folded), VersionRow::of)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -191,7 +192,7 @@ impl Store {
     /// The highest number that a version of this function ever had; 0 if there was none.
     pub async fn latest_version(&self, tenant: TenantId, path: &FunctionPath) -> Result<Version> {
         let folded = path.folded();
-        self.run(move |db| {
+        self.read(move |db| {
             let mut statement =
                 db.prepare_cached("SELECT latest FROM functions WHERE tenant = ? AND folded = ?")?;
             let latest = statement.query_row((tenant.0, folded), |row| row.get(0)).optional()?;
@@ -202,17 +203,12 @@ impl Store {
 
     /// Makes a generation the current one, in one transaction with all that it changes.
     pub async fn commit_generation(&self, new: NewGeneration) -> Result<()> {
-        self.run(move |db| {
-            let transaction = db.transaction()?;
-            commit(&transaction, new)?;
-            Ok(transaction.commit()?)
-        })
-        .await
+        self.write(move |db| commit(db, new)).await
     }
 
     /// Newest first; the newest is the current one.
     pub async fn generations(&self, tenant: TenantId) -> Result<Vec<GenerationRow>> {
-        self.run(move |db| {
+        self.read(move |db| {
             let mut statement = db.prepare_cached(
                 "SELECT * FROM generations WHERE tenant = ? ORDER BY generation DESC",
             )?;
@@ -224,7 +220,7 @@ impl Store {
 
     /// Bytes that the modules take which a tenant uploaded, each once.
     pub async fn module_bytes(&self, tenant: TenantId) -> Result<u64> {
-        self.run(move |db| {
+        self.read(move |db| {
             let mut statement = db.prepare_cached(
                 "SELECT ifnull(sum(stored), 0) AS bytes FROM (
                      SELECT DISTINCT sha256, stored FROM versions JOIN functions ON id = function
@@ -238,7 +234,7 @@ impl Store {
 
     /// Every module that any version names.
     pub async fn live_modules(&self) -> Result<HashSet<ModuleDigest>> {
-        self.run(|db| {
+        self.read(|db| {
             let mut statement = db.prepare_cached("SELECT DISTINCT sha256 FROM versions")?;
             let digests = statement.query_map([], |row| column(row, "sha256", parsed))?;
             Ok(digests.collect::<rusqlite::Result<_>>()?)
@@ -246,28 +242,54 @@ impl Store {
         .await
     }
 
+    /// The module that follows this one, of those that any version names.
+    pub async fn module_after(&self, last: Option<ModuleDigest>) -> Result<Option<ModuleDigest>> {
+        let last = last.map_or(String::new(), |last| last.to_string());
+        self.read(|db| {
+            let mut statement =
+                db.prepare_cached("SELECT min(sha256) AS next FROM versions WHERE sha256 > ?")?;
+            let next = |row: &Row<'_>| column(row, "next", |next| optional(next, parsed));
+            Ok(statement.query_row([last], next)?)
+        })
+        .await
+    }
+
+    /// Whose artifacts any version names; nobody's are those of bundled functions.
+    pub async fn live_artifacts(&self) -> Result<HashSet<(Option<TenantName>, ModuleDigest)>> {
+        self.read(|db| {
+            let mut statement = db.prepare_cached(
+                "SELECT DISTINCT iif(bundled, NULL, name) AS owner, sha256 FROM versions
+                     JOIN functions ON functions.id = function JOIN tenants ON tenants.id = tenant",
+            )?;
+            let named = statement.query_map([], |row| {
+                let owner = column(row, "owner", |owner| optional(owner, parsed))?;
+                Ok((owner, column(row, "sha256", parsed)?))
+            })?;
+            Ok(named.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
     /// Forgets functions that were removed before then, and older digests of artifacts whose
     /// module no version names. Tells how many functions there were.
     pub async fn purge_removed(&self, before: Timestamp) -> Result<u64> {
-        self.run(move |db| {
-            let transaction = db.transaction()?;
-            let purged = transaction
-                .execute("DELETE FROM functions WHERE removed_at < ?", [millis(before)])?;
-            transaction.execute(
+        self.write(move |db| {
+            let purged =
+                db.execute("DELETE FROM functions WHERE removed_at < ?", [millis(before)])?;
+            db.execute(
                 "DELETE FROM artifacts WHERE tenant <> 0 AND created_at < ? AND NOT EXISTS (
                      SELECT 1 FROM versions JOIN functions ON id = function
                      WHERE versions.sha256 = artifacts.sha256 AND functions.tenant = artifacts.tenant
                  )",
                 [millis(before)],
             )?;
-            transaction.commit()?;
             Ok(purged as u64)
         })
         .await
     }
 }
 
-fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Result<()> {
+pub(super) fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Result<()> {
     let NewGeneration { tenant, generation, cause, by, changes } = new;
     let now = millis(Timestamp::now());
     let current: Generation = transaction
@@ -479,6 +501,10 @@ mod tests {
         assert_eq!(store.latest_version(acme.id, &b.path).await.unwrap(), 1);
         assert_eq!(store.latest_version(acme.id, &"/nix".parse().unwrap()).await.unwrap(), 0);
         assert_eq!(store.live_modules().await.unwrap(), HashSet::from([b.sha256]));
+        assert_eq!(store.module_after(None).await.unwrap(), Some(b.sha256));
+        assert_eq!(store.module_after(Some(b.sha256)).await.unwrap(), None);
+        let artifacts = HashSet::from([(Some(acme.name), b.sha256)]);
+        assert_eq!(store.live_artifacts().await.unwrap(), artifacts);
     }
 
     #[tokio::test]

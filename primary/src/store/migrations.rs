@@ -1,9 +1,9 @@
 //! Brings a store's schema up to date. `PRAGMA user_version` counts the files of `migrations/`
 //! that were applied; each is applied whole, in one transaction, and never changed afterwards.
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 
-use super::{Result, StoreError};
+use super::{Result, StoreError, change};
 
 const STEPS: [&str; 3] = [
     include_str!("migrations/0001_start.sql"),
@@ -18,10 +18,10 @@ pub(super) fn apply(connection: &mut Connection) -> Result<()> {
         return Err(StoreError::TooNew { found, known });
     }
     for (step, sql) in (1..).zip(STEPS).filter(|(step, _)| *step > found) {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute_batch(sql)?;
-        transaction.pragma_update(None, "user_version", step)?;
-        transaction.commit()?;
+        change(connection, |db| {
+            db.execute_batch(sql)?;
+            Ok(db.pragma_update(None, "user_version", step)?)
+        })?;
     }
     Ok(())
 }

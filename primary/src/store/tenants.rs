@@ -49,7 +49,7 @@ impl Tenant {
 impl Store {
     /// All of them, by name.
     pub async fn tenants(&self) -> Result<Vec<Tenant>> {
-        self.run(|db| {
+        self.read(|db| {
             let mut statement = db.prepare_cached("SELECT * FROM tenants ORDER BY name")?;
             let tenants = statement.query_map([], Tenant::of)?.collect::<rusqlite::Result<_>>()?;
             Ok(tenants)
@@ -58,7 +58,7 @@ impl Store {
     }
 
     pub async fn ports(&self) -> Result<HashSet<u16>> {
-        self.run(|db| {
+        self.read(|db| {
             let mut statement = db.prepare_cached("SELECT port FROM tenants")?;
             let ports = statement.query_map([], |row| row.get(0))?;
             Ok(ports.collect::<rusqlite::Result<_>>()?)
@@ -68,7 +68,7 @@ impl Store {
 
     pub async fn tenant(&self, name: &TenantName) -> Result<Option<Tenant>> {
         let name = name.clone();
-        self.run(move |db| {
+        self.read(move |db| {
             let mut statement = db.prepare_cached("SELECT * FROM tenants WHERE name = ?")?;
             Ok(statement.query_row([name.as_str()], Tenant::of).optional()?)
         })
@@ -76,30 +76,26 @@ impl Store {
     }
 
     pub async fn tenant_by_id(&self, id: TenantId) -> Result<Option<Tenant>> {
-        self.run(move |db| Ok(by_id(db, id)?)).await
+        self.read(move |db| Ok(by_id(db, id)?)).await
     }
 
     /// `Exists` on a taken name, `PortTaken` on a taken port.
     pub async fn create_tenant(&self, name: TenantName, port: u16) -> Result<Tenant> {
-        self.run(move |db| {
-            let transaction = db.transaction()?;
-            let taken = |sql: &str, value: &dyn rusqlite::ToSql| {
-                transaction.prepare_cached(sql)?.exists([value])
-            };
+        self.write(move |db| {
+            let taken =
+                |sql: &str, value: &dyn rusqlite::ToSql| db.prepare_cached(sql)?.exists([value]);
             if taken("SELECT 1 FROM tenants WHERE name = ?", &name.as_str())? {
                 return Err(StoreError::Exists);
             }
             if taken("SELECT 1 FROM tenants WHERE port = ?", &port)? {
                 return Err(StoreError::PortTaken(port));
             }
-            transaction.execute(
+            db.execute(
                 "INSERT INTO tenants (name, port, created_at) VALUES (?, ?, ?)",
                 (name.as_str(), port, millis(Timestamp::now())),
             )?;
-            let id = TenantId(transaction.last_insert_rowid());
-            let tenant = by_id(&transaction, id)?.ok_or(StoreError::Missing("tenant"))?;
-            transaction.commit()?;
-            Ok(tenant)
+            let id = TenantId(db.last_insert_rowid());
+            by_id(db, id)?.ok_or(StoreError::Missing("tenant"))
         })
         .await
     }
@@ -131,12 +127,11 @@ impl Store {
 
     /// With its tokens, functions, versions, generations and artifacts' digests.
     pub async fn delete_tenant(&self, id: TenantId) -> Result<()> {
-        self.run(move |db| {
-            let transaction = db.transaction()?;
-            transaction.execute("DELETE FROM artifacts WHERE tenant = ?", [id.0])?;
-            match transaction.execute("DELETE FROM tenants WHERE id = ?", [id.0])? {
+        self.write(move |db| {
+            db.execute("DELETE FROM artifacts WHERE tenant = ?", [id.0])?;
+            match db.execute("DELETE FROM tenants WHERE id = ?", [id.0])? {
                 0 => Err(StoreError::Missing("tenant")),
-                _ => Ok(transaction.commit()?),
+                _ => Ok(()),
             }
         })
         .await

@@ -7,7 +7,10 @@ use hearth_wire::{Scope, TokenDigest, TokenGrant, limits};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{Result, Store, StoreError, TenantId, column, instant, millis, optional, parsed};
+use super::functions::commit;
+use super::{
+    NewGeneration, Result, Store, StoreError, TenantId, column, instant, millis, optional, parsed,
+};
 
 /// Tells a token from other secrets, for people and for scanners.
 const PREFIX: &str = "hearth_";
@@ -53,36 +56,32 @@ impl Store {
         scope: Scope,
         expires_at: Option<Timestamp>,
     ) -> Result<(TokenRow, String)> {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(StoreError::Random)?;
-        let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
-        let digest = TokenDigest::of(&text);
-        self.run(move |db| {
-            let transaction = db.transaction()?;
+        let (text, digest) = random()?;
+        self.write(move |db| {
             let now = Timestamp::now();
-            if let Some(id) = tenant {
-                let there = transaction
-                    .prepare_cached("SELECT 1 FROM tenants WHERE id = ?")?
-                    .exists([id.0])?;
-                if !there {
-                    return Err(StoreError::Missing("tenant"));
-                }
-            }
-            if count(&transaction, tenant)? >= limits::TOKENS_MAX {
-                transaction.execute(
-                    "DELETE FROM tokens WHERE tenant IS ? AND expires_at <= ?",
-                    (tenant.map(|id| id.0), millis(now)),
-                )?;
-            }
-            if count(&transaction, tenant)? >= limits::TOKENS_MAX {
-                return Err(StoreError::TooMany { what: "tokens", max: limits::TOKENS_MAX });
-            }
-            let row = insert(
-                &transaction,
-                New { tenant, name, scope, digest, adopted: false, now, expires_at },
-            )?;
-            transaction.commit()?;
-            Ok((row, text))
+            let new = New { tenant, name, scope, digest, adopted: false, now, expires_at };
+            Ok((make(db, new)?, text))
+        })
+        .await
+    }
+
+    /// Makes a tenant's first generation the current one, and its owner's token: there are both, or
+    /// none.
+    pub async fn found_tenant(&self, first: NewGeneration) -> Result<String> {
+        let (text, digest) = random()?;
+        self.write(move |db| {
+            let new = New {
+                tenant: Some(first.tenant),
+                name: "owner".to_owned(),
+                scope: Scope::Owner,
+                digest,
+                adopted: false,
+                now: Timestamp::now(),
+                expires_at: None,
+            };
+            commit(db, first)?;
+            make(db, new)?;
+            Ok(text)
         })
         .await
     }
@@ -91,11 +90,9 @@ impl Store {
     /// changing the configuration revokes it.
     pub async fn adopt_admin_token(&self, token: &str) -> Result<()> {
         let digest = TokenDigest::of(token);
-        self.run(move |db| {
-            let transaction = db.transaction()?;
-            transaction
-                .execute("DELETE FROM tokens WHERE adopted AND digest <> ?", [digest.as_bytes()])?;
-            let known = transaction
+        self.write(move |db| {
+            db.execute("DELETE FROM tokens WHERE adopted AND digest <> ?", [digest.as_bytes()])?;
+            let known = db
                 .prepare_cached("SELECT 1 FROM tokens WHERE digest = ? AND tenant IS NULL")?
                 .exists([digest.as_bytes()])?;
             if !known {
@@ -108,16 +105,16 @@ impl Store {
                     now: Timestamp::now(),
                     expires_at: None,
                 };
-                insert(&transaction, new)?;
+                insert(db, new)?;
             }
-            Ok(transaction.commit()?)
+            Ok(())
         })
         .await
     }
 
     /// Oldest first, expired ones too.
     pub async fn tokens(&self, tenant: Option<TenantId>) -> Result<Vec<TokenRow>> {
-        self.run(move |db| {
+        self.read(move |db| {
             let mut statement =
                 db.prepare_cached("SELECT * FROM tokens WHERE tenant IS ? ORDER BY id")?;
             let rows = statement.query_map([tenant.map(|id| id.0)], TokenRow::of)?;
@@ -128,7 +125,7 @@ impl Store {
 
     /// Whether there was such a token.
     pub async fn delete_token(&self, tenant: Option<TenantId>, id: i64) -> Result<bool> {
-        self.run(move |db| {
+        self.write(move |db| {
             let gone = db.execute(
                 "DELETE FROM tokens WHERE tenant IS ? AND id = ?",
                 (tenant.map(|id| id.0), id),
@@ -140,7 +137,7 @@ impl Store {
 
     /// `None` also for one that has expired.
     pub async fn token_by_digest(&self, digest: TokenDigest) -> Result<Option<TokenRow>> {
-        self.run(move |db| {
+        self.read(move |db| {
             let mut statement = db.prepare_cached("SELECT * FROM tokens WHERE digest = ?")?;
             let row = statement.query_row([digest.as_bytes()], TokenRow::of).optional()?;
             Ok(row.filter(|row| row.is_live(Timestamp::now())))
@@ -157,7 +154,7 @@ impl Store {
 
     /// The tenant's live tokens, as its worker is told of them.
     pub async fn grants(&self, tenant: TenantId) -> Result<Vec<TokenGrant>> {
-        self.run(move |db| {
+        self.read(move |db| {
             let now = Timestamp::now();
             let mut statement =
                 db.prepare_cached("SELECT * FROM tokens WHERE tenant = ? ORDER BY id")?;
@@ -188,6 +185,35 @@ struct New {
     adopted: bool,
     now: Timestamp,
     expires_at: Option<Timestamp>,
+}
+
+/// A token's text, and what is kept of it.
+fn random() -> Result<(String, TokenDigest)> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(StoreError::Random)?;
+    let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
+    let digest = TokenDigest::of(&text);
+    Ok((text, digest))
+}
+
+/// Inserts it where there is room.
+fn make(db: &Connection, new: New) -> Result<TokenRow> {
+    let New { tenant, now, .. } = new;
+    if let Some(id) = tenant
+        && !db.prepare_cached("SELECT 1 FROM tenants WHERE id = ?")?.exists([id.0])?
+    {
+        return Err(StoreError::Missing("tenant"));
+    }
+    if count(db, tenant)? >= limits::TOKENS_MAX {
+        db.execute(
+            "DELETE FROM tokens WHERE tenant IS ? AND expires_at <= ?",
+            (tenant.map(|id| id.0), millis(now)),
+        )?;
+    }
+    if count(db, tenant)? >= limits::TOKENS_MAX {
+        return Err(StoreError::TooMany { what: "tokens", max: limits::TOKENS_MAX });
+    }
+    insert(db, new)
 }
 
 fn insert(db: &Connection, new: New) -> Result<TokenRow> {

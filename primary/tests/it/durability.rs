@@ -1,4 +1,16 @@
-//! What was acknowledged is there after the host died as by a power cut.
+//! What was acknowledged is there after the host died as by a power cut; what was not is there
+//! whole or not at all.
+//!
+//! `points.rs` kills it at each point that it has, `kills.rs` any process at any moment; in
+//! `refusals.rs` the disk refuses each step, and in `damage.rs` it changes what was kept. All of
+//! them ask `checker.rs`, which reads the data directory by itself.
+
+mod checker;
+mod damage;
+mod kills;
+mod points;
+mod refusals;
+mod stage;
 
 use serde_json::json;
 

@@ -100,7 +100,8 @@ impl Host {
         let mut all = vec!["--tenant-ports", &ports, "--log", "text"];
         all.extend(options);
         let options: Vec<String> = all.into_iter().map(str::to_owned).collect();
-        let (child, front) = launch(&command, directory.path(), "127.0.0.1:0", &options);
+        let (child, front) = launch(&command, directory.path(), "127.0.0.1:0", &options)
+            .unwrap_or_else(|log| panic!("hearth up ended before it served:\n{log}"));
         Self { directory, command, options, child, front }
     }
 
@@ -124,16 +125,30 @@ impl Host {
     /// The host dies as by a power cut, and starts again on what it left.
     pub fn kill_and_start_again(&mut self) {
         let left = descendants(self.pid());
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.kill();
         // What belonged to it ends by itself, and only then are its ports free.
         eventually("the end of the host's processes", || {
             left.iter().all(|pid| !crate::processes::is_alive(*pid)).then_some(())
         });
-        // At the same address, so that what the test knows of it stays true.
+        self.start_again();
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// At the same address, so that what the test knows of it stays true.
+    pub fn start_again(&mut self) {
+        self.try_start_again().unwrap_or_else(|log| panic!("ended before it served:\n{log}"));
+    }
+
+    /// What it said, where it ended before it served.
+    pub fn try_start_again(&mut self) -> Result<(), String> {
         let listen = self.front.to_string();
         (self.child, self.front) =
-            launch(&self.command, self.directory.path(), &listen, &self.options);
+            launch(&self.command, self.directory.path(), &listen, &self.options)?;
+        Ok(())
     }
 
     /// Sends the signal that asks for an end; the end itself is waited for by [`Host::ended`].
@@ -280,13 +295,13 @@ fn hearth(home: &Path) -> Command {
     command
 }
 
-/// Starts the host and waits until it says, on descriptor 3, that it serves.
+/// Starts the host and waits until it says, on descriptor 3, that it serves; else what it said.
 fn launch(
     command: &[String],
     directory: &Path,
     listen: &str,
     options: &[String],
-) -> (Child, SocketAddr) {
+) -> Result<(Child, SocketAddr), String> {
     let log = File::options().create(true).append(true).open(directory.join("log")).unwrap();
     let (ready, its_end) = std::io::pipe().unwrap();
     // The host opens it once more, which is for whoever the pipe belongs to.
@@ -308,16 +323,16 @@ fn launch(
         .stdin(Stdio::from(its_end))
         .stdout(log.try_clone().unwrap())
         .stderr(log);
-    let child = command.spawn().unwrap();
+    let mut child = command.spawn().unwrap();
     // The command holds our copy of its end; without it, the pipe ends when the host does.
     drop(command);
     let Some(line) = first_line(ready) else {
-        let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
-        panic!("hearth up ended before it served:\n{log}");
+        child.wait().unwrap();
+        return Err(fs::read_to_string(directory.join("log")).unwrap_or_default());
     };
     let said: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(said["pid"], child.id(), "{line}");
-    (child, said["listen"].as_str().unwrap().parse().unwrap())
+    Ok((child, said["listen"].as_str().unwrap().parse().unwrap()))
 }
 
 fn first_line(pipe: PipeReader) -> Option<String> {

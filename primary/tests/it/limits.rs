@@ -12,7 +12,7 @@ mod memory;
 mod settings;
 mod storage;
 mod time;
-mod uploads;
+pub mod uploads;
 
 use std::fs;
 

@@ -18,12 +18,25 @@ use nix::unistd::Pid;
 /// Asks again until there is an answer. Fails the test when there is none in time.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let mut answer = None;
+    let had = soon(|| {
+        answer = ask();
+        answer.is_some()
+    });
+    assert!(had, "not in time: {what}");
+    answer.expect("it was had")
+}
+
+/// The same for a test that has more to say of what it did not find.
+pub fn soon(mut is_so: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        if is_so() {
+            return true;
         }
-        assert!(Instant::now() < deadline, "not in time: {what}");
+        if Instant::now() >= deadline {
+            return false;
+        }
         pause(Duration::from_millis(5));
     }
 }

@@ -12,7 +12,7 @@ mod options;
 mod reuse;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -56,6 +56,7 @@ fn run() -> anyhow::Result<()> {
     let reply = match reply(&request, fds) {
         Ok(reply) => reply,
         Err(Failure::Refused(detail)) => CompileReply::Refused(Diagnosis { detail: cut(detail) }),
+        Err(Failure::Ours(error)) if is_full(&error) => CompileReply::Full,
         Err(Failure::Ours(error)) => CompileReply::Failed { reason: format!("{error:#}") },
     };
     match hearth_wire::send(&*control, &reply, &[]) {
@@ -84,6 +85,11 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Ours(error.into())
     }
+}
+
+fn is_full(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
 }
 
 fn reply(request: &CompileRequest, fds: Vec<OwnedFd>) -> Result<CompileReply, Failure> {
@@ -180,7 +186,7 @@ fn read(mut file: impl Read) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn write(mut file: &File, bytes: &[u8]) -> std::io::Result<()> {
+fn write(mut file: &File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.flush()
 }

@@ -253,6 +253,7 @@ mod tests {
                 sha256: ModuleDigest::new([0; 32]),
                 kind: HandlerKind::IncomingHandler,
                 options: OptionsPatch::parse(options).unwrap().resolve(),
+                damaged: false,
             }],
         }
     }

@@ -122,7 +122,9 @@ impl Release {
                 let (sha256, kind, code) = artifact(guest);
                 let options = OptionsPatch::parse(options).unwrap().resolve();
                 let path = path.parse().unwrap();
-                let function = ManifestFunction { path, version: 1, sha256, kind, options };
+                let damaged = false;
+                let function =
+                    ManifestFunction { path, version: 1, sha256, kind, options, damaged };
                 std::fs::write(dir.path().join(function.artifact()), code).unwrap();
                 function
             })

@@ -37,6 +37,10 @@ pub struct ManifestFunction {
     pub sha256: ModuleDigest,
     pub kind: HandlerKind,
     pub options: Options,
+    /// The host's copy of its module is not what it was. There is no artifact, and callers are
+    /// told so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub damaged: bool,
 }
 
 impl ManifestFunction {

@@ -373,7 +373,7 @@ pub enum CompileReply {
     },
     Checked,
     Refused(Diagnosis),
-    /// Ours: a mixed installation, a full disk.
+    /// Ours, such as a mixed installation.
     Failed {
         reason: String,
     },
@@ -381,6 +381,8 @@ pub enum CompileReply {
     Forbidden {
         call: u32,
     },
+    /// There is no room for the artifact.
+    Full,
 }
 
 /// Why a module cannot be a function, or not with these options. Fit for its author.

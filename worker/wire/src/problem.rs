@@ -4,6 +4,8 @@
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use crate::manifest::Version;
+use crate::name::FunctionPath;
 use crate::request_id::RequestId;
 
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -37,6 +39,7 @@ pub enum Code {
     StorageFull,
     // Ours.
     Internal,
+    ModuleDamaged,
     WorkerUnavailable,
 }
 
@@ -60,7 +63,7 @@ impl Code {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             Self::FunctionNoResponse => StatusCode::BAD_GATEWAY,
-            Self::WorkerUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ModuleDamaged | Self::WorkerUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
         }
@@ -89,6 +92,7 @@ impl Code {
             Self::Timeout => "Time is up",
             Self::StorageFull => "Storage is full",
             Self::Internal => "Internal error",
+            Self::ModuleDamaged => "The function's module is damaged",
             Self::WorkerUnavailable => "The worker is unavailable",
         }
     }
@@ -143,6 +147,13 @@ impl Problem {
             errors: Vec::new(),
             request_id: None,
         }
+    }
+
+    /// What is told of a function whose module the host's disk has changed.
+    pub fn damaged(path: &FunctionPath, version: Version) -> String {
+        format!(
+            "the host's copy of {path}@{version} is damaged: upload it again, or roll back to another version"
+        )
     }
 
     pub fn of_request(mut self, request_id: RequestId) -> Self {
