@@ -113,8 +113,11 @@ impl Provision {
         by: &str,
     ) -> Result<(Tenant, String), ProvisionError> {
         let _creating = self.creating.lock().await;
-        if self.store.tenant(&name).await?.is_some() {
-            return Err(ProvisionError::Exists(name));
+        match self.store.tenant(&name).await? {
+            // A making that failed could not be taken back then.
+            Some(half) if half.generation == 0 => self.undo(&half).await,
+            Some(_) => return Err(ProvisionError::Exists(name)),
+            None => {}
         }
         let taken = self.store.ports().await?;
         let (listener, port) =

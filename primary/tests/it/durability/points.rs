@@ -39,7 +39,7 @@ fn sweep(operations: &[Operation]) {
             let answer = (operation.act)(&stage);
             assert_eq!(stage.host.ended().signal(), KILL, "{when}: {answer:?}");
             stage.disarm();
-            stage.host.start_again();
+            stage.start_again(&when);
 
             let after = checker::read(&stage.data());
             stage.is_whole(&when);
@@ -54,7 +54,6 @@ fn sweep(operations: &[Operation]) {
                 assert!(stage::same(&expected, &after), "{when}: {after:#?}\nnot {expected:#?}");
                 new += 1;
             }
-            stage.is_swept(&when);
             eventually("the end of the old host's processes", || {
                 processes.iter().all(|pid| !is_alive(*pid)).then_some(())
             });
