@@ -296,12 +296,13 @@ async fn note(mut request: Request<Received>, log: Log) -> Response {
         .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
         .collect();
     fields.sort();
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    // A whole address may have no path, which is the shortest one.
+    let target = origin_form(request.uri(), request.uri().path()).to_string();
     let number = {
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
         log.push(Seen {
             method: request.method().to_string(),
-            target: target.to_owned(),
+            target,
             host,
             fields,
             body: Vec::new(),
