@@ -33,12 +33,16 @@ const DOMAIN: Option<&str> = Some("example.org");
 /// Of one input.
 const BYTES_MAX: usize = 64 << 10;
 
-fn runtime() -> &'static Runtime {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime can be built")
-    })
+thread_local! {
+    /// One for each thread: whoever waits beside another thread in one runtime drives no task.
+    static RUNTIME: Runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime can be built");
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    RUNTIME.with(|runtime| runtime.block_on(future))
 }
 
 /// An upload's form. The first byte says into how large pieces it is cut on its way.
@@ -65,7 +69,7 @@ pub fn upload(bytes: &[u8]) {
         taken.await.expect("taking bytes in does not panic")
     };
     let read = parts::read(Some(&dir), &headers, stream::iter(pieces), &limits, ingest);
-    match runtime().block_on(read) {
+    match run(read) {
         Ok((incoming, options)) => {
             assert!((1..=parts::FILES_MAX).contains(&incoming.len()));
             for (at, file) in incoming.iter().enumerate() {
@@ -158,10 +162,10 @@ pub fn http(bytes: &[u8]) {
     if bytes.len() > BYTES_MAX {
         return;
     }
-    let direct = runtime().block_on(seen(bytes, bytes.len().max(1), Way::Direct));
-    let pieces = runtime().block_on(seen(bytes, 7, Way::Direct));
+    let direct = run(seen(bytes, bytes.len().max(1), Way::Direct));
+    let pieces = run(seen(bytes, 7, Way::Direct));
     same(&direct, &pieces);
-    let proxied = runtime().block_on(seen(bytes, bytes.len().max(1), Way::Proxied));
+    let proxied = run(seen(bytes, bytes.len().max(1), Way::Proxied));
     same(&direct, &proxied);
     if let (Peek::Tenant(tenant), Some(first)) = (peek(bytes, DOMAIN), direct.first()) {
         let named = TenantName::of_host(&first.host, DOMAIN);
@@ -292,12 +296,13 @@ async fn note(mut request: Request<Received>, log: Log) -> Response {
         .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
         .collect();
     fields.sort();
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    // A whole address may have no path, which is the shortest one.
+    let target = origin_form(request.uri(), request.uri().path()).to_string();
     let number = {
         let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
         log.push(Seen {
             method: request.method().to_string(),
-            target: target.to_owned(),
+            target,
             host,
             fields,
             body: Vec::new(),
@@ -327,16 +332,57 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
+    /// Of each file of a corpus, besides itself.
+    const ALTERED: u64 = 40;
+    const ALTERED_LONG: u64 = 4_000;
+
     fn replay(name: &str, entry: fn(&[u8])) {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ops/fuzz/corpus").join(name);
-        let mut replayed = 0;
-        for file in fs::read_dir(corpus).unwrap() {
-            let file = file.unwrap().path();
-            println!("{}", file.display());
-            entry(&fs::read(file).unwrap());
-            replayed += 1;
+        let mut files: Vec<_> =
+            fs::read_dir(corpus).unwrap().map(|file| file.unwrap().path()).collect();
+        files.sort();
+        assert!(!files.is_empty());
+        let altered_each = match std::env::var_os("SOAK") {
+            Some(_) => ALTERED_LONG,
+            None => ALTERED,
+        };
+        for file in files {
+            let bytes = fs::read(&file).unwrap();
+            entry(&bytes);
+            for seed in 1..=altered_each {
+                // Printed where it fails, which is the only time that anybody reads it.
+                println!("{} altered by {seed}", file.display());
+                entry(&altered(&bytes, seed));
+            }
         }
-        assert!(replayed > 0);
+    }
+
+    /// The same bytes for the same seed: some are others, gone, or there twice.
+    fn altered(bytes: &[u8], seed: u64) -> Vec<u8> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut draw = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as usize % below.max(1)
+        };
+        const TELLING: &[u8] = b"\r\n\0 :;,/%.$\"-+0\xff\x80";
+        let mut altered = bytes.to_vec();
+        for _ in 0..1 + draw(4) {
+            let at = draw(altered.len());
+            let end = (at + 1 + draw(8)).min(altered.len());
+            match draw(4) {
+                0 if at < end => altered[at] = TELLING[draw(TELLING.len())],
+                1 if at < end => altered[at] ^= 1 << draw(8),
+                2 => drop(altered.drain(at..end)),
+                _ => {
+                    let again = altered[at..end].to_vec();
+                    let to = draw(altered.len() + 1);
+                    altered.splice(to..to, again);
+                }
+            }
+        }
+        altered
     }
 
     #[test]

@@ -195,7 +195,7 @@ fn row_05_what_is_nested_without_end_is_refused_at_upload() {
         let nested = format!("{}{}", "(block ".repeat(depth), ")".repeat(depth));
         handler(&format!(r#"(func (export "handle") (param i32 i32) {nested})"#))
     };
-    for (name, module) in [("components", components(500)), ("types", types(2_000))] {
+    for (name, module) in [("components", components(10_000)), ("types", types(2_000))] {
         let answer = tenant.upload(&[("deep.wasm", &module)], None);
         println!("{name}: {}", answer.text());
         answer.expect_problem(400, "invalid_module");
