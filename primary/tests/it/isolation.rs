@@ -5,9 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use serde_json::json;
+
 use crate::guests;
 use crate::host::Host;
-use crate::processes::eventually;
+use crate::processes::{eventually, is_alive};
 
 /// A program that runs another one without some system calls.
 fn without() -> String {
@@ -190,36 +192,23 @@ fn doctor_tells_the_same() {
 }
 
 #[test]
-fn a_tenants_group_bounds_it_and_a_kill_for_memory_is_told() {
+fn row_03_a_tenant_has_so_much_memory_in_all_and_a_kill_for_it_is_told() {
     let host = Host::start();
     let tenant = host.tenant("demo");
-    tenant.deploy("one", guests::version_one());
+    tenant.deploy_with("eats", guests::eats_memory(), &json!({ "memory_mb": 200 }));
+    assert_eq!(tenant.post("/eats?mb=100", "").expect(200).text(), "100");
+    let limits = json!({ "limits": { "total_memory_mb": 64 } });
+    host.send(&host.admin("PATCH", "/tenants/demo/limits").json(&limits)).expect(200);
     let worker = host.workers(&tenant)[0];
     let groups = fs::read_to_string(format!("/proc/{worker}/cgroup")).unwrap();
-    let group = groups
-        .lines()
-        .filter(|line| line.contains(":memory:") || line.starts_with("0::"))
-        .find_map(|line| line.split(':').find(|part| part.contains("hearth-")))
-        .unwrap_or_else(|| panic!("{groups}"));
-    let group = group.trim_start_matches('/');
-    // Less than it has: the kernel looks for something to end.
-    let directory = ["/sys/fs/cgroup", "/sys/fs/cgroup/memory"]
-        .map(|mount| Path::new(mount).join(group))
-        .into_iter()
-        .find(|directory| directory.exists())
-        .unwrap_or_else(|| panic!("{group} of {groups}"));
-    let limits = ["memory.max", "memory.limit_in_bytes"].map(|file| directory.join(file));
-    let limit = limits.iter().find(|file| file.exists()).unwrap();
-    assert_eq!(fs::read_to_string(limit).unwrap().trim(), (1024_u64 << 20).to_string());
-    tenant.deploy("fills", guests::fills_memory());
-    fs::write(limit, (1 << 20).to_string()).unwrap_or_default();
-    let _ = tenant.door().request("POST", "/fills").try_send(tenant.door().to);
+    assert!(groups.contains("hearth-"), "{groups}");
+
+    let call = tenant.door().request("POST", "/eats?mb=150");
+    assert!(call.try_send(tenant.door().to).is_err(), "it has more than its tenant may have");
+    eventually("its end", || (!is_alive(worker)).then_some(()));
     let counted = r#"hearth_out_of_memory_total{tenant="demo"}"#;
-    eventually("the count", || {
-        let _ = tenant.door().request("POST", "/fills").try_send(tenant.door().to);
-        (host.figure(counted) > 0).then_some(())
-    });
-    let reason = tenant.ask("/worker")["reason"].as_str().map(str::to_owned).unwrap_or_default();
-    assert!(reason.contains("out of memory") || reason.is_empty(), "{reason}");
-    assert!(host.log().contains("out of memory: its processes had"), "{}", host.log());
+    eventually("the count", || (host.figure(counted) == 1).then_some(()));
+    let reason = tenant.ask("/worker")["reason"].as_str().unwrap().to_owned();
+    assert!(reason.starts_with("out of memory: its processes had 6"), "{reason}");
+    assert_eq!(tenant.post("/eats?mb=10", "").expect(200).text(), "10");
 }
