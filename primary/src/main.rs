@@ -2,6 +2,7 @@
 
 mod api;
 mod app;
+mod backup;
 mod cli;
 mod compile;
 mod config;
@@ -14,6 +15,7 @@ mod provision;
 mod release;
 mod store;
 mod telemetry;
+mod tree;
 mod upkeep;
 mod upload;
 

@@ -12,15 +12,18 @@ use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
-use crate::fleet::{Fleet, sockets};
+use crate::backup::Staged;
+use crate::fleet::{self, Fleet, sockets};
 use crate::logs::Logs;
 use crate::release::{Bundled, ReleaseError, Releases};
-use crate::store::{Change, NewGeneration, Store, StoreError, Tenant, VersionRow};
+use crate::store::{self, Change, NewGeneration, Store, StoreError, Tenant, VersionRow};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProvisionError {
     #[error("there is a tenant {0} already")]
     Exists(TenantName),
+    #[error("the backup has no tenant {0}")]
+    Unknown(TenantName),
     #[error("no port of {}-{} is free; widen --tenant-ports", .0.start(), .0.end())]
     NoPort(RangeInclusive<u16>),
     #[error("the tenant's first generation could not be made")]
@@ -36,6 +39,7 @@ impl ProvisionError {
             error!(error = self as &dyn std::error::Error, "a tenant could not be made or removed");
         }
         match self {
+            Self::Unknown(_) => Problem::new(Code::NotFound, self.to_string()),
             Self::Exists(_) | Self::NoPort(_) => Problem::new(Code::Conflict, self.to_string()),
             Self::Store(StoreError::Full(_)) => {
                 Problem::new(Code::StorageFull, "the host's disk is full")
@@ -57,7 +61,7 @@ pub struct Provision {
     bind: IpAddr,
     ports: RangeInclusive<u16>,
     bundled: Arc<[Bundled]>,
-    /// One at a time looks for a port.
+    /// One at a time looks for a port, or removes what is a tenant's.
     creating: Arc<Mutex<()>>,
 }
 
@@ -111,6 +115,56 @@ impl Provision {
         Ok((tenant, token))
     }
 
+    /// Takes tenants over from a backup that was checked, to the ports that they had where these
+    /// are free. All of them come, or none does.
+    pub async fn take_over(
+        &self,
+        staged: &Staged,
+        names: &[TenantName],
+        by: &str,
+    ) -> Result<Vec<Tenant>, ProvisionError> {
+        let _creating = self.creating.lock().await;
+        let mut taken = self.store.ports().await?;
+        let (mut wanted, mut listeners) = (Vec::new(), Vec::new());
+        for name in names {
+            let own = staged.contents.tenants.get(name);
+            let own = own.copied().ok_or_else(|| ProvisionError::Unknown(name.clone()))?;
+            if self.store.tenant(name).await?.is_some() {
+                return Err(ProvisionError::Exists(name.clone()));
+            }
+            let bound = match taken.contains(&own) {
+                // Where it was just removed, its last worker may have the port for a moment yet.
+                false => fleet::bind_patiently(self.bind, own).await.ok().map(|it| (it, own)),
+                true => None,
+            };
+            let bound = bound.or_else(|| self.bind_free(&taken));
+            let (listener, port) =
+                bound.ok_or_else(|| ProvisionError::NoPort(self.ports.clone()))?;
+            taken.insert(port);
+            wanted.push((name.clone(), port));
+            listeners.push(listener);
+        }
+        let tenants = {
+            let _arriving = self.releases.arriving().await;
+            let from = staged.directory.path();
+            self.releases.take_over(from, names).await.map_err(ReleaseError::Disk)?;
+            let imported = self.store.import(from.join(store::FILE), wanted).await;
+            if imported.is_err() {
+                self.releases.remove_trees(names).await.map_err(ReleaseError::Disk)?;
+            }
+            imported?
+        };
+        let mut here = Vec::new();
+        for (tenant, listener) in tenants.into_iter().zip(listeners) {
+            let tenant = self.complete(tenant, by).await?;
+            let grants = self.store.grants(tenant.id).await?;
+            self.fleet.add(tenant.clone(), grants, listener);
+            info!(tenant = %tenant.name, port = tenant.port, by, "tenant restored");
+            here.push(tenant);
+        }
+        Ok(here)
+    }
+
     /// Gives a tenant its first generation, where the host stopped before it had one.
     pub async fn complete(&self, tenant: Tenant, by: &str) -> Result<Tenant, ProvisionError> {
         if tenant.generation > 0 {
@@ -139,6 +193,8 @@ impl Provision {
 
     /// Ends a tenant and removes all that was kept of it.
     pub async fn delete(&self, tenant: &Tenant, by: &str) -> Result<(), ProvisionError> {
+        // Nobody of its name comes before its files are gone.
+        let _creating = self.creating.lock().await;
         self.store.delete_tenant(tenant.id).await?;
         self.fleet.remove(&tenant.name).await;
         self.logs.remove(&tenant.name).await;

@@ -13,6 +13,8 @@
 mod disk;
 pub mod modules;
 
+pub use modules::{file_name as module_file, sync_dir};
+
 use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -24,21 +26,27 @@ use std::sync::Arc;
 use dashmap::{DashMap, DashSet};
 use hearth_wire::{
     FunctionPath, Generation, Manifest, ManifestFunction, ModuleDigest, OptionsError, OptionsPatch,
-    limits,
+    TenantName, limits,
 };
 use hmac::{Hmac, KeyInit, Mac};
+use rustix::fs::{Mode, OFlags};
 use sha2::Sha256;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tracing::{info, warn};
 
 use crate::compile::{CompileError, Compiler};
 use crate::store::{Store, StoreError, Tenant, TenantId, VersionRow};
-use modules::{Arrived, IngestError, Modules, Packing, sync_dir};
+use crate::tree::Trees;
+use modules::{Arrived, IngestError, Modules, Packing};
 
 mod bundled {
     include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
 }
+
+/// Directories of the data directory that a restore fills, too.
+pub const MODULES: &str = "modules";
+pub const TENANTS: &str = "tenants";
 
 /// Files, and the modules that they were made of.
 type Artifacts = BTreeSet<(PathBuf, ModuleDigest)>;
@@ -143,6 +151,7 @@ struct Inner {
     data: PathBuf,
     modules: Modules,
     compiler: Compiler,
+    trees: Trees,
     store: Store,
     /// Keys the artifacts' digests.
     key: [u8; 32],
@@ -158,12 +167,17 @@ struct Inner {
 
 impl Releases {
     /// Makes the directories, and removes what an earlier process left half done.
-    pub async fn open(data: &Path, store: Store, compiler: Compiler) -> Result<Self, ReleaseError> {
+    pub async fn open(
+        data: &Path,
+        store: Store,
+        compiler: Compiler,
+        trees: Trees,
+    ) -> Result<Self, ReleaseError> {
         let tmp = data.join("tmp");
         if tmp.exists() {
             fs::remove_dir_all(&tmp)?;
         }
-        let (kept, tenants) = (data.join("modules"), data.join("tenants"));
+        let (kept, tenants) = (data.join(MODULES), data.join(TENANTS));
         for dir in [&tmp, &kept, &tenants, &data.join("artifacts").join(&compiler.engine)] {
             fs::create_dir_all(dir)?;
         }
@@ -172,6 +186,7 @@ impl Releases {
             data: data.to_owned(),
             modules: Modules::new(kept, tmp),
             compiler,
+            trees,
             store,
             key,
             checked: DashSet::new(),
@@ -190,6 +205,80 @@ impl Releases {
     /// For the sweep: `None` while something arrives.
     pub fn nothing_arrives(&self) -> Option<OwnedRwLockWriteGuard<()>> {
         self.inner.arriving.clone().try_write_owned().ok()
+    }
+
+    /// A directory on the file system of everything else, which goes with its handle, or with the
+    /// next start.
+    pub fn scratch(&self) -> io::Result<TempDir> {
+        TempDir::new_in(self.inner.data.join("tmp"))
+    }
+
+    /// Gives modules a second name in `dir`, and tells which of them are not there.
+    pub async fn link_modules(
+        &self,
+        modules: &HashSet<ModuleDigest>,
+        dir: &Path,
+    ) -> io::Result<Vec<ModuleDigest>> {
+        let (inner, modules, dir) = (self.inner.clone(), modules.clone(), dir.to_owned());
+        blocking(move || {
+            let mut missing = Vec::new();
+            for sha256 in modules {
+                match inner.modules.link(sha256, &dir) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(sha256),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(missing)
+        })
+        .await
+    }
+
+    /// Puts the modules and these tenants' directories of a backup, which are durable there, among
+    /// this host's own. To be called before the commit that names them.
+    pub async fn take_over(&self, staged: &Path, tenants: &[TenantName]) -> io::Result<()> {
+        let (inner, staged, tenants) = (self.inner.clone(), staged.to_owned(), tenants.to_vec());
+        blocking(move || {
+            let kept = inner.data.join(MODULES);
+            for module in fs::read_dir(staged.join(MODULES))? {
+                let module = module?;
+                match fs::hard_link(module.path(), kept.join(module.file_name())) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(error);
+                    }
+                    _ => {}
+                }
+            }
+            sync_dir(&kept)?;
+            let trees = inner.data.join(TENANTS);
+            for tenant in &tenants {
+                let (from, to) =
+                    (staged.join(TENANTS).join(tenant.as_str()), trees.join(tenant.as_str()));
+                // One that is there is of a tenant that was, and whose removal did not end.
+                remove_tree(&inner.trees, &to)?;
+                match fs::rename(from, to) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            sync_dir(&trees)
+        })
+        .await
+    }
+
+    /// Of tenants that did not come after all.
+    pub async fn remove_trees(&self, tenants: &[TenantName]) -> io::Result<()> {
+        let (inner, tenants) = (self.inner.clone(), tenants.to_vec());
+        blocking(move || {
+            let trees = inner.data.join(TENANTS);
+            tenants.iter().try_for_each(|it| remove_tree(&inner.trees, &trees.join(it.as_str())))
+        })
+        .await
+    }
+
+    /// What is kept of a tenant besides its modules, where it has anything.
+    pub fn tenant_directory(&self, tenant: &TenantName) -> io::Result<Option<OwnedFd>> {
+        open_dir(&self.inner.data.join(TENANTS).join(tenant.as_str()))
     }
 
     /// Keeps and compiles the functions that come with Hearth; tells which artifacts are worth
@@ -235,7 +324,7 @@ impl Releases {
     /// though others may name them too.
     pub async fn disk_use(&self, tenant: &Tenant) -> Result<u64, ReleaseError> {
         let modules = self.inner.store.module_bytes(tenant.id).await?;
-        let tree = self.inner.data.join("tenants").join(tenant.name.as_str());
+        let tree = self.inner.data.join(TENANTS).join(tenant.name.as_str());
         let artifacts = self.inner.data.join("artifacts").join(&self.inner.compiler.engine);
         let artifacts = artifacts.join(tenant.name.as_str());
         // Releases hold links to the artifacts, which count once.
@@ -340,11 +429,11 @@ impl Releases {
     pub async fn forget(&self, tenant: &Tenant) -> io::Result<()> {
         self.inner.prepared.retain(|(id, _)| *id != tenant.id);
         self.inner.checked.retain(|(owner, _)| owner.id() != tenant.id);
-        let tree = self.inner.data.join("tenants").join(tenant.name.as_str());
+        let tree = self.inner.data.join(TENANTS).join(tenant.name.as_str());
         let artifacts = self.inner.data.join("artifacts");
-        let name = tenant.name.to_string();
+        let (name, trees) = (tenant.name.to_string(), self.inner.trees.clone());
         blocking(move || {
-            remove_dir(&tree)?;
+            remove_tree(&trees, &tree)?;
             for engine in fs::read_dir(artifacts)? {
                 remove_dir(&engine?.path().join(&name))?;
             }
@@ -356,12 +445,13 @@ impl Releases {
     /// Removes the trees of tenants that are no more: a host was killed while it removed them.
     pub async fn forget_strangers(&self, tenants: &[Tenant]) -> io::Result<()> {
         let known: HashSet<String> = tenants.iter().map(|tenant| tenant.name.to_string()).collect();
-        let dir = self.inner.data.join("tenants");
+        let dir = self.inner.data.join(TENANTS);
+        let trees = self.inner.trees.clone();
         blocking(move || {
             for entry in fs::read_dir(&dir)? {
                 let name = entry?.file_name();
                 if name.to_str().is_none_or(|name| !known.contains(name)) {
-                    remove_dir(&dir.join(name))?;
+                    remove_tree(&trees, &dir.join(name))?;
                 }
             }
             Ok(())
@@ -407,7 +497,7 @@ impl Inner {
     }
 
     fn releases(&self, tenant: &Tenant) -> PathBuf {
-        self.data.join("tenants").join(tenant.name.as_str()).join("releases")
+        self.data.join(TENANTS).join(tenant.name.as_str()).join("releases")
     }
 
     fn manifest(
@@ -559,6 +649,32 @@ fn is_release(releases: &Path, manifest: &Manifest, artifacts: &Artifacts) -> bo
     };
     let found = fs::read(dir.join(Manifest::FILE));
     found.is_ok_and(|found| found == written(manifest)) && artifacts.iter().all(same)
+}
+
+/// The host removes what it wrote itself. Whatever else is there may be a tenant's own doing, and
+/// is removed by a process without the host's rights.
+fn remove_tree(trees: &Trees, dir: &Path) -> io::Result<()> {
+    let Some(opened) = open_dir(dir)? else { return Ok(()) };
+    for own in ["releases", "logs"] {
+        remove_dir(&dir.join(own))?;
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            trees.remove(&opened).map_err(io::Error::other)?;
+            fs::remove_dir(dir)
+        }
+        removed => removed,
+    }
+}
+
+/// `None` where there is none.
+fn open_dir(dir: &Path) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(dir, flags, Mode::empty()) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn remove_dir(dir: &Path) -> io::Result<()> {

@@ -8,15 +8,19 @@
 
 mod artifacts;
 mod functions;
+mod import;
 mod migrations;
+mod snapshot;
 mod tenants;
 mod tokens;
 
 pub use functions::{Change, GenerationRow, NewGeneration, VersionRow};
+pub use snapshot::{Contents, inspect};
 pub use tenants::{Tenant, TenantId};
 pub use tokens::TokenRow;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -30,7 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 const QUEUE: usize = 256;
 /// Another process that holds the file (a backup) is waited for this long.
 const BUSY: Duration = Duration::from_secs(5);
-const FILE: &str = "hearth.db";
+pub const FILE: &str = "hearth.db";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -49,6 +53,8 @@ pub enum StoreError {
         "the store has schema {found}, which a newer version of Hearth wrote; this one knows schemas up to {known}"
     )]
     TooNew { found: i64, known: i64 },
+    #[error("the store's file is damaged: {0}")]
+    Damaged(String),
     #[error("the store's thread could not be started")]
     Thread(#[source] std::io::Error),
     #[error("no random bytes could be had")]
@@ -81,18 +87,20 @@ enum Request {
 #[derive(Clone)]
 pub struct Store {
     requests: mpsc::Sender<Request>,
+    file: Arc<Path>,
 }
 
 impl Store {
     /// Opens the store in the data directory, made and brought up to date where need be.
     pub fn open(data_dir: &Path) -> Result<Store> {
-        let connection = connect(&data_dir.join(FILE))?;
+        let file: Arc<Path> = data_dir.join(FILE).into();
+        let connection = connect(&file)?;
         let (requests, queue) = mpsc::channel(QUEUE);
         thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || own(connection, queue))
             .map_err(StoreError::Thread)?;
-        Ok(Store { requests })
+        Ok(Store { requests, file })
     }
 
     /// Finishes what was asked before and closes the file. Later requests are told `Closed`.

@@ -100,6 +100,7 @@ fn describe() {
         "Connections at the front door: handed over to a worker for good, or proxied."
     );
     describe_counter!("hearth_uploads_total", "Uploads, by outcome.");
+    describe_counter!("hearth_backups_total", "Backups, by outcome.");
     describe_counter!(
         "hearth_gateway_requests_total",
         "Requests at the front door that were for a tenant."

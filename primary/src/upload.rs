@@ -626,7 +626,7 @@ impl Uploads {
         most: u64,
     ) -> Result<Result<Arrived, IngestError>, UploadError> {
         let (sender, receiver) = mpsc::channel(CHUNKS);
-        let reader = Chunks { receiver, current: Bytes::new() };
+        let reader = Chunks::new(receiver);
         let feed = async move {
             loop {
                 match field.chunk().await {
@@ -695,9 +695,15 @@ fn assign_options(
 }
 
 /// A body's chunks as a blocking reader.
-struct Chunks {
+pub struct Chunks {
     receiver: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
+}
+
+impl Chunks {
+    pub fn new(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self { receiver, current: Bytes::new() }
+    }
 }
 
 impl Read for Chunks {

@@ -62,7 +62,12 @@ impl Modules {
     }
 
     fn path(&self, sha256: ModuleDigest) -> PathBuf {
-        self.dir.join(format!("{sha256}{SUFFIX}"))
+        self.dir.join(file_name(sha256))
+    }
+
+    /// Gives a kept module a second name, in a directory where no sweep comes by.
+    pub fn link(&self, sha256: ModuleDigest, dir: &Path) -> io::Result<()> {
+        fs::hard_link(self.path(sha256), dir.join(file_name(sha256)))
     }
 
     /// Takes an upload's bytes in, at most so many of the module.
@@ -166,6 +171,11 @@ impl Modules {
         }
         Ok(removed)
     }
+}
+
+/// Under which a module is kept.
+pub fn file_name(sha256: ModuleDigest) -> String {
+    format!("{sha256}{SUFFIX}")
 }
 
 fn damaged(sha256: ModuleDigest) -> io::Error {

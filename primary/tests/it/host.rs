@@ -55,6 +55,24 @@ impl Host {
         Self { directory, options, child, front }
     }
 
+    /// On a data directory that somebody filled, with the ports and options of a host that ended.
+    pub fn on(directory: TempDir, like: &Self) -> Self {
+        let options = like.options.clone();
+        let (child, front) = launch(directory.path(), "127.0.0.1:0", &options);
+        Self { directory, options, child, front }
+    }
+
+    /// Dies as by a power cut.
+    pub fn kill(&mut self) {
+        let left = descendants(self.pid());
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        // What belonged to it ends by itself, and only then are its ports free.
+        eventually("the end of the host's processes", || {
+            left.iter().all(|pid| !crate::processes::is_alive(*pid)).then_some(())
+        });
+    }
+
     pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }
@@ -69,13 +87,7 @@ impl Host {
 
     /// The host dies as by a power cut, and starts again on what it left.
     pub fn kill_and_start_again(&mut self) {
-        let left = descendants(self.pid());
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        // What belonged to it ends by itself, and only then are its ports free.
-        eventually("the end of the host's processes", || {
-            left.iter().all(|pid| !crate::processes::is_alive(*pid)).then_some(())
-        });
+        self.kill();
         // At the same address, so that what the test knows of it stays true.
         let listen = self.front.to_string();
         (self.child, self.front) = launch(self.directory.path(), &listen, &self.options);
@@ -173,6 +185,12 @@ impl Host {
     }
 }
 
+/// The command line where no host is, or none that matters.
+pub fn run(home: &Path, arguments: &[&str]) -> Said {
+    let output = hearth(home).args(arguments).stdin(Stdio::null()).output().unwrap();
+    Said { asked: arguments.join(" "), output }
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -187,7 +205,7 @@ impl Drop for Host {
 }
 
 /// The program, with nothing of the environment that the tests themselves run in.
-fn hearth(home: &Path) -> Command {
+pub fn hearth(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
     command.env_clear().env("HOME", home).env("RUST_BACKTRACE", "1");
     let given = |name: &str| std::env::var_os(name);
@@ -295,6 +313,11 @@ impl Door {
 }
 
 impl Tenant {
+    /// The same tenant, where another host has it.
+    pub fn on(&self, host: &Host) -> Self {
+        Self { front: host.front, ..self.clone() }
+    }
+
     /// Its own port.
     pub fn door(&self) -> Door {
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
@@ -427,11 +450,11 @@ impl Said {
         error
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.output.stdout).into_owned()
     }
 
-    fn error(&self) -> String {
+    pub fn error(&self) -> String {
         String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
 }

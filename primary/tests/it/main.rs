@@ -6,6 +6,7 @@
 //! other file is one part of what Hearth promises.
 
 mod api;
+mod backup;
 mod calls;
 mod commands;
 mod components;

@@ -12,4 +12,4 @@ mod walls;
 
 pub use descriptors::{Slots, keep_only, open_now, take_stdin};
 pub use process::{ChildEnd, Children, ForkError, Forked, fork};
-pub use walls::{COMPILE, Limit, WORKER, Wall, WallError, ZYGOTE, enter};
+pub use walls::{COMPILE, Limit, TREE, WORKER, Wall, WallError, ZYGOTE, enter};

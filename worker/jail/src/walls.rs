@@ -67,6 +67,17 @@ pub const COMPILE: &[Wall] = &[
     Wall::NotDumpable,
 ];
 
+/// It moves a tenant's files, and holds one of them at a time.
+pub const TREE: &[Wall] = &[
+    Wall::PrivateFiles,
+    Wall::Limit(Limit::CoreBytes(0)),
+    Wall::Limit(Limit::DataBytes(64 << 20)),
+    Wall::Limit(Limit::CpuSeconds(3_600)),
+    Wall::Limit(Limit::Descriptors(64)),
+    Wall::NoNewPrivileges,
+    Wall::NotDumpable,
+];
+
 #[derive(Debug, thiserror::Error)]
 #[error("the wall {wall:?} does not stand")]
 pub struct WallError {

@@ -18,6 +18,7 @@ mod request_id;
 mod schema;
 mod socket;
 mod token;
+mod tree;
 
 pub use cors::Cors;
 pub use digest::{DigestError, ModuleDigest};
@@ -36,6 +37,7 @@ pub use request_id::RequestId;
 pub use schema::{Answers, Schema, Schemas};
 pub use socket::{Channel, FDS_MAX, FRAME_MAX, SocketError, pair, recv, send, watch};
 pub use token::{Scope, ScopeError, TokenDigest, TokenGrant};
+pub use tree::{TreeDone, TreeJob, TreePath, TreePathError, TreeReply, TreeRequest};
 
 /// Headers that Hearth gives a meaning to.
 pub mod header {
