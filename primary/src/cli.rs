@@ -28,6 +28,7 @@ mod multipart;
 mod new;
 mod options;
 mod print;
+mod service;
 mod tenants;
 mod tokens;
 mod upload;
@@ -101,6 +102,10 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Restore a backup: into an empty data directory, or tenants into a host that serves
     Restore(backup::RestoreArgs),
+    /// Install the host as a service of systemd
+    Install(service::InstallArgs),
+    /// Stop the service and remove it
+    Uninstall(service::UninstallArgs),
     /// Check this machine, these settings and the host
     Doctor(Box<doctor::DoctorArgs>),
     /// Print a script that completes these commands in a shell
@@ -184,6 +189,8 @@ fn dispatch(command: Command, client: &ClientArgs, print: Print) -> Result<(), C
         Command::Worker(command) => workers::run(command, client, print),
         Command::Backup(args) => backup::backup(&args, client, print),
         Command::Restore(args) => backup::restore(&args, client, print),
+        Command::Install(args) => service::install(&args, print),
+        Command::Uninstall(args) => service::uninstall(&args, print),
         Command::Doctor(args) => doctor::run(*args, client, print),
         Command::Completions { shell } => {
             // Into memory first: it panics where nobody reads to the end.
@@ -307,6 +314,8 @@ mod tests {
             "hearth restore hearth.tar.zst",
             "hearth restore hearth.tar.zst --tenant demo",
             "hearth restore hearth.tar.zst --data /tmp",
+            "hearth install --user --dry-run",
+            "hearth uninstall --purge --yes --root /mnt",
             "hearth doctor --data /tmp",
             "hearth completions zsh",
         ] {
@@ -327,6 +336,7 @@ mod tests {
             "hearth token add ci --scope everything",
             "hearth tenant add Demo",
             "hearth backup",
+            "hearth uninstall --yes",
             "hearth completions ksh",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

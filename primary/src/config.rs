@@ -22,7 +22,7 @@ use ipnet::IpNet;
 
 mod client;
 
-pub use client::{Client, ClientArgs, Login, LoginError};
+pub use client::{Client, ClientArgs, Login, LoginError, UserDirectories};
 
 const PREFIX: &str = "HEARTH_";
 const DATA_DEFAULT: &str = "./hearth-data";

@@ -28,6 +28,7 @@ mod processes;
 mod protocol;
 mod refused_uploads;
 mod schemas;
+mod service;
 mod sleeping;
 mod stopping;
 mod suite;
