@@ -6,6 +6,7 @@
 //! come here; tenants' own addresses are not served here.
 
 pub mod auth;
+pub mod backup;
 pub mod error;
 pub mod functions;
 pub mod health;
@@ -26,6 +27,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::backup::Backups;
 use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::logs::Logs;
@@ -46,6 +48,7 @@ pub struct Api {
     pub provision: Provision,
     pub logs: Logs,
     pub telemetry: Telemetry,
+    pub backups: Backups,
     /// Cancelled when the host goes down: it is not ready any more.
     pub stop: CancellationToken,
 }
@@ -78,6 +81,7 @@ parts! {
     provision: Provision,
     logs: Logs,
     telemetry: Telemetry,
+    backups: Backups,
 }
 
 impl FromRef<State> for Stopping {
@@ -142,6 +146,8 @@ fn described() -> OpenApiRouter<State> {
         .routes(routes!(tokens::delete_admin_token))
         .routes(routes!(logs::list_lines))
         .routes(routes!(logs::list_calls))
+        .routes(routes!(backup::backup))
+        .routes(routes!(backup::restore))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
@@ -158,6 +164,8 @@ mod tests {
 
     const OPERATIONS: &str = "\
 GET    /api/openapi.json openapi
+GET    /api/v1/backup backup
+POST   /api/v1/restore restore
 GET    /api/v1/tenants list_tenants
 POST   /api/v1/tenants create_tenant
 GET    /api/v1/tenants/{tenant} get_tenant

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::{self, Api};
+use crate::backup::{Backups, restore};
 use crate::compile::Compiler;
 use crate::config::{Config, Secrets, Written};
 use crate::drain::{self, Running, Signals};
@@ -36,11 +37,14 @@ use crate::provision::Provision;
 use crate::release::Releases;
 use crate::store::{Store, Tenant};
 use crate::telemetry::{self, Telemetry};
+use crate::tree::Trees;
 use crate::upkeep;
 use crate::upload::Uploads;
 
 /// The tenant that a first start makes, so that there is something to call.
 const FIRST_TENANT: &str = "home";
+/// In the data directory.
+pub const LOCK: &str = "lock";
 /// Doors and turned-away connections that wait to be answered.
 const VISITS: usize = 1_024;
 /// The most descriptors that are reckoned with, whatever the system allows.
@@ -55,6 +59,12 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     durable::create_dir(&config.data, Point::DataSync)
         .context("the data directory cannot be made")?;
     let _lock = lock(&config.data)?;
+    if restore::is_unfinished(&config.data) {
+        let data = config.data.display();
+        bail!(
+            "a restore into {data} did not end; do it again (hearth restore FILE --data {data}), or give --data another directory"
+        );
+    }
     raise_descriptors();
     zygote::adopt_orphans()?;
     let programs = Programs::beside_this()?;
@@ -73,13 +83,13 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     outcome
 }
 
-struct Programs {
-    worker: PathBuf,
+pub struct Programs {
+    pub worker: PathBuf,
     compile: PathBuf,
 }
 
 impl Programs {
-    fn beside_this() -> anyhow::Result<Self> {
+    pub fn beside_this() -> anyhow::Result<Self> {
         let this = std::env::current_exe()?;
         let beside = |name: &str| -> anyhow::Result<PathBuf> {
             let program = this.with_file_name(name);
@@ -93,8 +103,8 @@ impl Programs {
 }
 
 /// One host a data directory: the lock goes with the process.
-fn lock(data: &Path) -> anyhow::Result<File> {
-    let file = File::options().create(true).truncate(false).write(true).open(data.join("lock"))?;
+pub fn lock(data: &Path) -> anyhow::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(data.join(LOCK))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         bail!(
             "another hearth runs on {}; stop it, or give --data another directory",
@@ -162,7 +172,8 @@ async fn host(
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let compiler = Compiler::new(programs.compile, greeting.engine, compilers, cores);
-    let releases = Releases::open(&config.data, store.clone(), compiler).await?;
+    let trees = Trees::new(&programs.worker);
+    let releases = Releases::open(&config.data, store.clone(), compiler, trees.clone()).await?;
     fail::moment(Point::StartBundle);
     let mut bundled = Vec::new();
     for (function, artifact) in releases.bundle().await? {
@@ -239,6 +250,7 @@ async fn host(
         provision: provision.clone(),
         logs: logs.clone(),
         telemetry: telemetry.clone(),
+        backups: Backups::new(store.clone(), releases.clone(), trees, stop.clone()),
         stop: stop.clone(),
     });
     let front = Front { platform, gateway, uploads: uploads.clone(), store: store.clone() };

@@ -11,8 +11,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::backup::archive::ArchiveError;
+use crate::backup::restore::RestoreError;
 use crate::config::{ClientArgs, ConfigError, LoginError, UpArgs, Written};
 
+mod backup;
 mod build;
 mod client;
 mod doctor;
@@ -25,6 +28,7 @@ mod multipart;
 mod new;
 mod options;
 mod print;
+mod service;
 mod tenants;
 mod tokens;
 mod upload;
@@ -94,6 +98,14 @@ enum Command {
     /// List, start, restart and stop workers
     #[command(subcommand)]
     Worker(workers::Workers),
+    /// Back the whole host up to a file
+    Backup(backup::BackupArgs),
+    /// Restore a backup: into an empty data directory, or tenants into a host that serves
+    Restore(backup::RestoreArgs),
+    /// Install the host as a service of systemd
+    Install(service::InstallArgs),
+    /// Stop the service and remove it
+    Uninstall(service::UninstallArgs),
     /// Check this machine, these settings and the host
     Doctor(Box<doctor::DoctorArgs>),
     /// Print a script that completes these commands in a shell
@@ -124,6 +136,10 @@ pub enum CliError {
     Answer(#[source] serde_json::Error),
     #[error("{}", path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Backup(ArchiveError),
+    #[error(transparent)]
+    Restore(RestoreError),
     #[error("standard output")]
     Output(#[source] io::Error),
     #[error(transparent)]
@@ -171,6 +187,10 @@ fn dispatch(command: Command, client: &ClientArgs, print: Print) -> Result<(), C
         Command::Logs(args) => logs::logs(&args, client, print),
         Command::Calls(args) => logs::calls(&args, client, print),
         Command::Worker(command) => workers::run(command, client, print),
+        Command::Backup(args) => backup::backup(&args, client, print),
+        Command::Restore(args) => backup::restore(&args, client, print),
+        Command::Install(args) => service::install(&args, print),
+        Command::Uninstall(args) => service::uninstall(&args, print),
         Command::Doctor(args) => doctor::run(*args, client, print),
         Command::Completions { shell } => {
             // Into memory first: it panics where nobody reads to the end.
@@ -207,6 +227,8 @@ fn end(error: &CliError) -> ExitCode {
         | CliError::Cut(_)
         | CliError::Answer(_)
         | CliError::File { .. }
+        | CliError::Backup(_)
+        | CliError::Restore(_)
         | CliError::Output(_)
         | CliError::Up(_)
         | CliError::Told => ExitCode::FAILURE,
@@ -287,6 +309,13 @@ mod tests {
             "hearth calls -f hello",
             "hearth worker list",
             "hearth worker restart --tenant demo",
+            "hearth backup -",
+            "hearth backup /tmp/hearth.tar.zst --json",
+            "hearth restore hearth.tar.zst",
+            "hearth restore hearth.tar.zst --tenant demo",
+            "hearth restore hearth.tar.zst --data /tmp",
+            "hearth install --user --dry-run",
+            "hearth uninstall --purge --yes --root /mnt",
             "hearth doctor --data /tmp",
             "hearth completions zsh",
         ] {
@@ -306,6 +335,8 @@ mod tests {
             "hearth rollback hello last",
             "hearth token add ci --scope everything",
             "hearth tenant add Demo",
+            "hearth backup",
+            "hearth uninstall --yes",
             "hearth completions ksh",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

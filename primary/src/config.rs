@@ -23,7 +23,7 @@ use ipnet::IpNet;
 mod client;
 
 use crate::isolation::Level;
-pub use client::{Client, ClientArgs, Login, LoginError};
+pub use client::{Client, ClientArgs, Login, LoginError, UserDirectories};
 
 const PREFIX: &str = "HEARTH_";
 const DATA_DEFAULT: &str = "./hearth-data";

@@ -23,6 +23,13 @@ pub fn sync_dir(dir: &Path, point: Point) -> io::Result<()> {
     sync(&File::open(dir)?, point)
 }
 
+/// Makes everything durable that is on the file system of this directory.
+#[expect(clippy::disallowed_methods, reason = "this is the place for it")]
+pub fn sync_file_system(dir: &Path, point: Point) -> io::Result<()> {
+    fail::step(point)?;
+    Ok(rustix::fs::syncfs(File::open(dir)?)?)
+}
+
 #[expect(clippy::disallowed_methods, reason = "this is the place for it")]
 pub fn rename(from: &Path, to: &Path, point: Point) -> io::Result<()> {
     fail::step(point)?;

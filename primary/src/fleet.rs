@@ -305,7 +305,7 @@ impl Fleet {
 
 /// Binds a port that a worker of a host that was just killed may still hold: it ends when it
 /// sees that its primary is gone.
-async fn bind_patiently(ip: IpAddr, port: u16) -> std::io::Result<OwnedFd> {
+pub async fn bind_patiently(ip: IpAddr, port: u16) -> std::io::Result<OwnedFd> {
     let mut tries = 0;
     loop {
         match sockets::bind(ip, port) {

@@ -3,6 +3,7 @@
 
 mod api;
 mod app;
+mod backup;
 mod cli;
 mod compile;
 mod config;
@@ -20,6 +21,7 @@ mod provision;
 mod release;
 mod store;
 mod telemetry;
+mod tree;
 mod upkeep;
 mod upload;
 

@@ -7,16 +7,17 @@ use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use hearth_wire::{Code, Generation, OptionsPatch, Problem, TenantName};
+use hearth_wire::{Code, Generation, OptionsPatch, Problem, TenantName, TokenGrant};
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
+use crate::backup::Staged;
 use crate::fail::{self, Point};
-use crate::fleet::{Fleet, sockets};
+use crate::fleet::{self, Fleet, sockets};
 use crate::logs::Logs;
 use crate::release::{Bundled, ReleaseError, Releases};
-use crate::store::{Change, NewGeneration, Store, StoreError, Tenant, VersionRow};
+use crate::store::{self, Change, NewGeneration, Store, StoreError, Tenant, VersionRow};
 
 /// A new tenant's generation.
 const FIRST: Generation = 1;
@@ -25,6 +26,8 @@ const FIRST: Generation = 1;
 pub enum ProvisionError {
     #[error("there is a tenant {0} already")]
     Exists(TenantName),
+    #[error("the backup has no tenant {0}")]
+    Unknown(TenantName),
     #[error("no port of {}-{} is free; widen --tenant-ports", .0.start(), .0.end())]
     NoPort(RangeInclusive<u16>),
     #[error("the tenant's first generation could not be made")]
@@ -40,6 +43,7 @@ impl ProvisionError {
             error!(error = self as &dyn std::error::Error, "a tenant could not be made or removed");
         }
         match self {
+            Self::Unknown(_) => Problem::new(Code::NotFound, self.to_string()),
             Self::Exists(_) | Self::NoPort(_) => Problem::new(Code::Conflict, self.to_string()),
             Self::Store(StoreError::Full(_)) => {
                 Problem::new(Code::StorageFull, "the host's disk is full")
@@ -148,21 +152,108 @@ impl Provision {
         Ok((tenant, token))
     }
 
+    /// Takes tenants over from a backup that was checked, to the ports that they had where these
+    /// are free. All of them come, or none does.
+    pub async fn take_over(
+        &self,
+        staged: &Staged,
+        names: &[TenantName],
+        by: &str,
+    ) -> Result<Vec<Tenant>, ProvisionError> {
+        let _creating = self.creating.lock().await;
+        let mut taken = self.store.ports().await?;
+        let (mut wanted, mut listeners) = (Vec::new(), Vec::new());
+        for name in names {
+            let own = staged.contents.tenants.get(name);
+            let own = own.copied().ok_or_else(|| ProvisionError::Unknown(name.clone()))?;
+            if self.store.tenant(name).await?.is_some() {
+                return Err(ProvisionError::Exists(name.clone()));
+            }
+            let bound = match taken.contains(&own) {
+                // Where it was just removed, its last worker may have the port for a moment yet.
+                false => fleet::bind_patiently(self.bind, own).await.ok().map(|it| (it, own)),
+                true => None,
+            };
+            let bound = bound.or_else(|| self.bind_free(&taken));
+            let (listener, port) =
+                bound.ok_or_else(|| ProvisionError::NoPort(self.ports.clone()))?;
+            taken.insert(port);
+            wanted.push((name.clone(), port));
+            listeners.push(listener);
+        }
+        let tenants = {
+            let _arriving = self.releases.arriving().await;
+            let from = staged.directory.path();
+            self.releases.take_over(from, names).await.map_err(ReleaseError::Disk)?;
+            let imported = self.store.import(from.join(store::FILE), wanted).await;
+            // What failed on its way to the disk may be there all the same, and names these.
+            if imported.is_err() && !self.store.is_read_only() {
+                self.releases.remove_trees(names).await.map_err(ReleaseError::Disk)?;
+            }
+            imported?
+        };
+        let completed = match self.complete(&tenants, by).await {
+            Ok(completed) => completed,
+            // As above.
+            Err(error) if self.store.is_read_only() => return Err(error),
+            Err(error) => {
+                for tenant in &tenants {
+                    self.undo(tenant).await;
+                }
+                return Err(error);
+            }
+        };
+        let mut here = Vec::new();
+        for ((tenant, grants), listener) in completed.into_iter().zip(listeners) {
+            self.fleet.add(tenant.clone(), grants, listener);
+            info!(tenant = %tenant.name, port = tenant.port, by, "tenant restored");
+            here.push(tenant);
+        }
+        Ok(here)
+    }
+
+    /// What restored tenants lack: a user of this machine's, and the first generation of those
+    /// that the backup was made before.
+    async fn complete(
+        &self,
+        tenants: &[Tenant],
+        by: &str,
+    ) -> Result<Vec<(Tenant, Vec<TokenGrant>)>, ProvisionError> {
+        self.settle().await?;
+        let mut completed = Vec::new();
+        for tenant in tenants {
+            if tenant.generation == 0 {
+                let _arriving = self.releases.arriving().await;
+                let first = self.first(tenant, by).await?;
+                self.store.commit_generation(first).await?;
+            }
+            let made = self.store.tenant_by_id(tenant.id).await?;
+            let made = made.ok_or(StoreError::Missing("tenant"))?;
+            completed.push((made, self.store.grants(tenant.id).await?));
+        }
+        Ok(completed)
+    }
+
     /// A new tenant's first generation, and its owner's token.
     async fn found(&self, tenant: &Tenant, by: &str) -> Result<String, ProvisionError> {
         let _arriving = self.releases.arriving().await;
         // What an earlier one of that name could not be rid of must not become this one's.
         self.releases.forget(tenant).await.map_err(ReleaseError::Disk)?;
+        let first = self.first(tenant, by).await?;
+        Ok(self.store.found_tenant(first).await?)
+    }
+
+    /// Writes a tenant's first generation, which is then to be committed.
+    async fn first(&self, tenant: &Tenant, by: &str) -> Result<NewGeneration, ProvisionError> {
         let rows: Vec<VersionRow> = self.bundled.iter().map(first_version).collect();
         self.releases.write(tenant, FIRST, &rows).await?;
-        let first = NewGeneration {
+        Ok(NewGeneration {
             tenant: tenant.id,
             generation: FIRST,
             cause: "created".to_owned(),
             by: by.to_owned(),
             changes: rows.into_iter().map(Change::Add).collect(),
-        };
-        Ok(self.store.found_tenant(first).await?)
+        })
     }
 
     /// Takes back a tenant of which nobody was told: without a generation it is none.
@@ -192,7 +283,7 @@ impl Provision {
 
     /// Ends a tenant and removes all that was kept of it.
     pub async fn delete(&self, tenant: &Tenant, by: &str) -> Result<(), ProvisionError> {
-        // Its user is nobody else's before its files are gone.
+        // Its name and its user are nobody else's before its files are gone.
         let _creating = self.creating.lock().await;
         self.store.delete_tenant(tenant.id).await?;
         fail::moment(Point::TenantDeleted);

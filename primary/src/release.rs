@@ -13,7 +13,10 @@
 mod disk;
 pub mod modules;
 
+pub use modules::file_name as module_file;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
@@ -24,11 +27,12 @@ use std::sync::Arc;
 use dashmap::{DashMap, DashSet};
 use hearth_wire::{
     Code, FunctionPath, Generation, Limits, Manifest, ManifestFunction, ModuleDigest, OptionsError,
-    OptionsPatch, Problem, Version, limits,
+    OptionsPatch, Problem, TenantName, Version, limits,
 };
 use hmac::{Hmac, KeyInit, Mac};
+use rustix::fs::{Mode, OFlags};
 use sha2::Sha256;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tracing::{info, warn};
 
@@ -36,12 +40,16 @@ use crate::compile::{CompileError, Compiler};
 use crate::durable;
 use crate::fail::{self, Point};
 use crate::store::{Store, StoreError, Tenant, TenantId, VersionRow};
+use crate::tree::Trees;
 use modules::{Arrived, Condition, IngestError, Kept, Modules, Packing};
 
 mod bundled {
     include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
 }
 
+/// Directories of the data directory that a restore fills, too.
+pub const MODULES: &str = "modules";
+pub const TENANTS: &str = "tenants";
 /// What a worker is started from.
 pub struct Prepared {
     /// The directory of its generation.
@@ -181,6 +189,7 @@ struct Inner {
     data: PathBuf,
     modules: Modules,
     compiler: Compiler,
+    trees: Trees,
     store: Store,
     /// Keys the artifacts' digests.
     key: [u8; 32],
@@ -198,10 +207,15 @@ struct Inner {
 
 impl Releases {
     /// Makes the directories, and removes what an earlier process left half done.
-    pub async fn open(data: &Path, store: Store, compiler: Compiler) -> Result<Self, ReleaseError> {
+    pub async fn open(
+        data: &Path,
+        store: Store,
+        compiler: Compiler,
+        trees: Trees,
+    ) -> Result<Self, ReleaseError> {
         let tmp = data.join("tmp");
         durable::remove_dir(&tmp, Point::TmpClear)?;
-        let (kept, tenants) = (data.join("modules"), data.join("tenants"));
+        let (kept, tenants) = (data.join(MODULES), data.join(TENANTS));
         for dir in [&tmp, &kept, &tenants, &data.join("artifacts").join(&compiler.engine)] {
             fs::create_dir_all(dir)?;
         }
@@ -214,6 +228,7 @@ impl Releases {
             data: data.to_owned(),
             modules: Modules::new(kept, tmp),
             compiler,
+            trees,
             store,
             key,
             checked: DashSet::new(),
@@ -233,6 +248,72 @@ impl Releases {
     /// For the sweep: `None` while something arrives.
     pub fn nothing_arrives(&self) -> Option<OwnedRwLockWriteGuard<()>> {
         self.inner.arriving.clone().try_write_owned().ok()
+    }
+
+    /// A directory on the file system of everything else, which goes with its handle, or with the
+    /// next start.
+    pub fn scratch(&self) -> io::Result<TempDir> {
+        TempDir::new_in(self.inner.data.join("tmp"))
+    }
+
+    /// Gives modules a second name in `dir`, and tells which of them are not there.
+    pub async fn link_modules(
+        &self,
+        modules: &HashSet<ModuleDigest>,
+        dir: &Path,
+    ) -> io::Result<Vec<ModuleDigest>> {
+        let (inner, modules, dir) = (self.inner.clone(), modules.clone(), dir.to_owned());
+        blocking(move || {
+            let mut missing = Vec::new();
+            for sha256 in modules {
+                match inner.modules.link(sha256, &dir) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(sha256),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(missing)
+        })
+        .await
+    }
+
+    /// Puts the modules and these tenants' directories of a backup, which are durable there, among
+    /// this host's own. To be called before the commit that names them.
+    pub async fn take_over(&self, staged: &Path, tenants: &[TenantName]) -> io::Result<()> {
+        let (inner, staged, tenants) = (self.inner.clone(), staged.to_owned(), tenants.to_vec());
+        blocking(move || {
+            inner.modules.adopt(&staged.join(MODULES))?;
+            let trees = inner.data.join(TENANTS);
+            for tenant in &tenants {
+                let (from, to) =
+                    (staged.join(TENANTS).join(tenant.as_str()), trees.join(tenant.as_str()));
+                // One that is there is of a tenant that was, and whose removal did not end.
+                remove_tree(&inner.trees, &to, Point::TenantTree)?;
+                match durable::rename(&from, &to, Point::TenantTree) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            durable::sync_dir(&trees, Point::TenantTree)
+        })
+        .await
+    }
+
+    /// Of tenants that did not come after all.
+    pub async fn remove_trees(&self, tenants: &[TenantName]) -> io::Result<()> {
+        let (inner, tenants) = (self.inner.clone(), tenants.to_vec());
+        blocking(move || {
+            let trees = inner.data.join(TENANTS);
+            tenants.iter().try_for_each(|it| {
+                remove_tree(&inner.trees, &trees.join(it.as_str()), Point::TenantTree)
+            })
+        })
+        .await
+    }
+
+    /// What is kept of a tenant besides its modules, where it has anything.
+    pub fn tenant_directory(&self, tenant: &TenantName) -> io::Result<Option<OwnedFd>> {
+        open_dir(&self.inner.data.join(TENANTS).join(tenant.as_str()))
     }
 
     /// Keeps and compiles the functions that come with Hearth; tells which artifacts are worth
@@ -279,7 +360,7 @@ impl Releases {
     /// though others may name them too.
     pub async fn disk_use(&self, tenant: &Tenant) -> Result<u64, ReleaseError> {
         let modules = self.inner.store.module_bytes(tenant.id).await?;
-        let tree = self.inner.data.join("tenants").join(tenant.name.as_str());
+        let tree = self.inner.data.join(TENANTS).join(tenant.name.as_str());
         let artifacts = self.inner.data.join("artifacts").join(&self.inner.compiler.engine);
         let artifacts = artifacts.join(tenant.name.as_str());
         // Releases hold links to the artifacts, which count once.
@@ -456,11 +537,11 @@ impl Releases {
     pub async fn forget(&self, tenant: &Tenant) -> io::Result<()> {
         self.recheck(tenant.id);
         self.inner.checked.retain(|(owner, _)| owner.id() != tenant.id);
-        let tree = self.inner.data.join("tenants").join(tenant.name.as_str());
+        let tree = self.inner.data.join(TENANTS).join(tenant.name.as_str());
         let artifacts = self.inner.data.join("artifacts");
-        let name = tenant.name.to_string();
+        let (name, trees) = (tenant.name.to_string(), self.inner.trees.clone());
         blocking(move || {
-            durable::remove_dir(&tree, Point::TenantTree)?;
+            remove_tree(&trees, &tree, Point::TenantTree)?;
             for engine in fs::read_dir(artifacts)? {
                 durable::remove_dir(&engine?.path().join(&name), Point::TenantArtifacts)?;
             }
@@ -474,16 +555,21 @@ impl Releases {
         let mut known: HashSet<String> =
             tenants.iter().map(|tenant| tenant.name.to_string()).collect();
         known.insert(Owner::Bundled.dir().to_owned());
+        let dir = self.inner.data.join(TENANTS);
         let artifacts = self.inner.data.join("artifacts").join(&self.inner.compiler.engine);
-        let dirs = [self.inner.data.join("tenants"), artifacts];
+        let trees = self.inner.trees.clone();
         blocking(move || {
-            for dir in dirs {
-                for entry in fs::read_dir(&dir)? {
-                    let name = entry?.file_name();
-                    if name.to_str().is_none_or(|name| !known.contains(name)) {
-                        durable::remove_dir(&dir.join(name), Point::StartStrangers)?;
-                    }
-                }
+            let strangers = |dir: &Path| -> io::Result<Vec<PathBuf>> {
+                let names = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name()));
+                let names = names.collect::<io::Result<Vec<_>>>()?.into_iter();
+                let is_known = |name: &OsString| name.to_str().is_some_and(|it| known.contains(it));
+                Ok(names.filter(|name| !is_known(name)).map(|name| dir.join(name)).collect())
+            };
+            for tree in strangers(&dir)? {
+                remove_tree(&trees, &tree, Point::StartStrangers)?;
+            }
+            for artifacts in strangers(&artifacts)? {
+                durable::remove_dir(&artifacts, Point::StartStrangers)?;
             }
             Ok(())
         })
@@ -537,7 +623,7 @@ impl Inner {
     }
 
     fn releases(&self, tenant: &Tenant) -> PathBuf {
-        self.data.join("tenants").join(tenant.name.as_str()).join("releases")
+        self.data.join(TENANTS).join(tenant.name.as_str()).join("releases")
     }
 
     fn manifest(
@@ -731,6 +817,33 @@ fn is_release(releases: &Path, manifest: &Manifest, artifacts: &Artifacts) -> bo
     };
     let found = fs::read(dir.join(Manifest::FILE));
     found.is_ok_and(|found| found == written(manifest)) && artifacts.iter().all(same)
+}
+
+/// The host removes what it wrote itself. Whatever else is there may be a tenant's own doing, and
+/// is removed by a process without the host's rights.
+fn remove_tree(trees: &Trees, dir: &Path, point: Point) -> io::Result<()> {
+    fail::step(point)?;
+    let Some(opened) = open_dir(dir)? else { return Ok(()) };
+    for own in ["releases", "logs"] {
+        durable::remove_dir(&dir.join(own), point)?;
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            trees.remove(&opened).map_err(io::Error::other)?;
+            fs::remove_dir(dir)
+        }
+        removed => removed,
+    }
+}
+
+/// `None` where there is none.
+fn open_dir(dir: &Path) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(dir, flags, Mode::empty()) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -9,11 +9,14 @@
 
 mod artifacts;
 mod functions;
+mod import;
 mod migrations;
+mod snapshot;
 mod tenants;
 mod tokens;
 
 pub use functions::{Change, GenerationRow, NewGeneration, VersionRow};
+pub use snapshot::{Contents, inspect};
 pub use tenants::{Tenant, TenantId};
 pub use tokens::TokenRow;
 
@@ -37,7 +40,7 @@ use crate::fail::{self, Point};
 const QUEUE: usize = 256;
 /// Another process that holds the file (a backup) is waited for this long.
 const BUSY: Duration = Duration::from_secs(5);
-const FILE: &str = "hearth.db";
+pub const FILE: &str = "hearth.db";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -103,18 +106,20 @@ pub struct Store {
     requests: mpsc::Sender<Request>,
     /// Set once, when a change failed on its way to the disk.
     read_only: Arc<AtomicBool>,
+    file: Arc<Path>,
 }
 
 impl Store {
     /// Opens the store in the data directory, made and brought up to date where need be.
     pub fn open(data_dir: &Path) -> Result<Store> {
-        let connection = connect(&data_dir.join(FILE))?;
+        let file: Arc<Path> = data_dir.join(FILE).into();
+        let connection = connect(&file)?;
         let (requests, queue) = mpsc::channel(QUEUE);
         thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || own(connection, queue))
             .map_err(StoreError::Thread)?;
-        Ok(Store { requests, read_only: Arc::default() })
+        Ok(Store { requests, read_only: Arc::default(), file })
     }
 
     /// Finishes what was asked before and closes the file. Later requests are told `Closed`.
@@ -144,12 +149,20 @@ impl Store {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.run_change(move |db| change(db, work)).await
+    }
+
+    /// Runs what comes to such a change, where the store still takes any.
+    async fn run_change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let read_only = self.read_only.clone();
         self.run(move |db| {
             if read_only.load(Ordering::Acquire) {
                 return Err(StoreError::ReadOnly);
             }
-            let changed = change(db, work);
+            let changed = work(db);
             if let Err(StoreError::Disk(_)) = changed {
                 read_only.store(true, Ordering::Release);
                 metrics::gauge!("hearth_store_read_only").set(1);
@@ -187,14 +200,14 @@ fn connect(file: &Path) -> Result<Connection> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.set_prepared_statement_cache_capacity(64);
-    inspect(&connection)?;
+    check(&connection)?;
     migrations::apply(&mut connection)?;
     artifacts::ensure_host_key(&mut connection)?;
     Ok(connection)
 }
 
 /// Says what is wrong before anything is built on it.
-fn inspect(db: &Connection) -> Result<()> {
+fn check(db: &Connection) -> Result<()> {
     let found: String = db.pragma_query_value(None, "integrity_check", |row| row.get(0))?;
     if found != "ok" {
         // Its last line says what; those before it, where.

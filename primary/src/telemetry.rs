@@ -109,6 +109,7 @@ fn describe() {
         "Connections at the front door: handed over to a worker for good, or proxied."
     );
     describe_counter!("hearth_uploads_total", "Uploads, by outcome.");
+    describe_counter!("hearth_backups_total", "Backups, by outcome.");
     describe_gauge!(
         "hearth_modules_damaged",
         "Modules that the disk has changed: their versions are out of service."

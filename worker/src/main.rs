@@ -1,9 +1,9 @@
 //! `hearth-worker`: serves the functions of exactly one tenant.
 //!
 //! `hearth-worker zygote` holds the engine and forks workers; `hearth-worker exec` is the slower
-//! way to the same [`control::run`], one process for one worker. Either way the control socket is
-//! the standard input and everything else comes with messages. Opens no socket and reads no
-//! environment.
+//! way to the same [`control::run`], one process for one worker. `hearth-worker tree` does one job
+//! in one tenant's directory. Whichever it is, the control socket is the standard input and
+//! everything else comes with messages. Opens no socket and reads no environment.
 
 mod builtin;
 mod call;
@@ -20,6 +20,7 @@ mod limits;
 mod measure;
 mod report;
 mod serve;
+mod tree;
 mod zygote;
 
 use std::process::ExitCode;
@@ -38,6 +39,12 @@ fn main() -> ExitCode {
             Err(error) => failed(&error),
         };
     }
+    if std::env::args().nth(1).as_deref() == Some("tree") {
+        return match tree::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        };
+    }
     let started = match (arguments.next().as_deref(), arguments.next()) {
         (Some("zygote"), None) => zygote::run(),
         (Some("exec"), None) => zygote::exec(),
@@ -46,7 +53,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         _ => {
-            eprintln!("usage: hearth-worker zygote | exec (started by hearth, not by hand)");
+            eprintln!("usage: hearth-worker zygote | exec | tree (started by hearth, not by hand)");
             return ExitCode::from(2);
         }
     };

@@ -13,7 +13,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::build::{self, cargo, root, target};
+use crate::build::{self, cargo, dist, root, target};
 use crate::chores::Chores;
 
 const PROGRAMS: [&str; 3] = ["hearth", "hearth-worker", "hearth-compile"];
@@ -59,12 +59,6 @@ pub(crate) fn run(chores: &mut Chores, names: &[String]) -> anyhow::Result<()> {
 
 fn bench() -> Command {
     Command::new(target().join("dist/hearth-bench"))
-}
-
-fn dist(packages: &[&str]) -> Command {
-    let mut build = cargo(["build", "--profile", "dist"]);
-    build.args(build::packages(packages));
-    build
 }
 
 /// What the tests of crashes are steered by must not be there for others to use.

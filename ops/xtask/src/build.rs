@@ -99,6 +99,20 @@ pub(crate) fn host(chores: &mut Chores, with: With) -> anyhow::Result<()> {
     chores.command("building the compiler", &mut cargo(["build", "-p", "hearth-compile"]))
 }
 
+/// The programs of a release, in `target/dist`.
+pub(crate) fn release(chores: &mut Chores) -> anyhow::Result<()> {
+    bundled(chores)?;
+    chores.command("building host and worker", &mut dist(&["hearth", "hearth-worker"]))?;
+    chores.command("building the compiler", &mut dist(&["hearth-compile"]))
+}
+
+/// A build with the profile of releases.
+pub(crate) fn dist(packages: &[&str]) -> Command {
+    let mut build = cargo(["build", "--profile", "dist"]);
+    build.args(self::packages(packages));
+    build
+}
+
 /// The guests of the tests.
 fn guests(chores: &mut Chores) -> anyhow::Result<()> {
     chores.command(

@@ -43,6 +43,8 @@ enum Chore {
     },
     /// Builds functions, host, worker and compiler
     Build,
+    /// Builds the three programs for release, into target/dist
+    Dist,
     /// Builds for release and measures
     Bench {
         /// What to measure; everything where nothing is named
@@ -85,6 +87,12 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             let mut chores = Chores::begin();
             suite::run(&mut chores, &arguments)?;
             chores.end("everything passed");
+            Ok(())
+        }
+        Chore::Dist => {
+            let mut chores = Chores::begin();
+            build::release(&mut chores)?;
+            chores.end("built");
             Ok(())
         }
         Chore::Bench { names } => {

@@ -13,6 +13,9 @@ use http::header::ALLOW;
 use http::{HeaderName, HeaderValue};
 use tracing::{Instrument, error, info_span};
 
+use crate::backup::BackupError;
+use crate::backup::archive::ArchiveError;
+use crate::backup::restore::RestoreError;
 use crate::fleet::{FleetError, SwapError};
 use crate::gateway;
 use crate::logs::LogsError;
@@ -99,6 +102,54 @@ impl From<LogsError> for Refusal {
             LogsError::TooManyFollowers => Self::new(Code::TooManyRequests, error.to_string()),
             LogsError::Read(_) => failed(Code::Internal, "the journal could not be read", &error),
             LogsError::Closed => failed(Code::WorkerUnavailable, "the host is going down", &error),
+        }
+    }
+}
+
+impl From<BackupError> for Refusal {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Busy => Self::new(Code::Conflict, error.to_string()),
+            BackupError::Store(error) => error.into(),
+            BackupError::Disk(ref io) if io.kind() == std::io::ErrorKind::StorageFull => {
+                failed(Code::StorageFull, "the host's disk is full", &error)
+            }
+            BackupError::Disk(_)
+            | BackupError::Release(_)
+            | BackupError::Tree { .. }
+            | BackupError::Write(_) => failed(
+                Code::Internal,
+                "the backup could not be made; the host's log says why",
+                &error,
+            ),
+        }
+    }
+}
+
+impl From<RestoreError> for Refusal {
+    fn from(error: RestoreError) -> Self {
+        match &error {
+            RestoreError::InUse(_) | RestoreError::NotEmpty { .. } => {
+                Self::new(Code::Conflict, error.to_string())
+            }
+            RestoreError::Disk { source, .. }
+            | RestoreError::Archive(ArchiveError::Taken(source)) => {
+                if source.kind() == std::io::ErrorKind::StorageFull {
+                    return failed(Code::StorageFull, "the host's disk is full", &error);
+                }
+                failed(
+                    Code::Internal,
+                    "the backup could not be taken in; the host's log says why",
+                    &error,
+                )
+            }
+            RestoreError::Archive(ArchiveError::Read(_)) => {
+                Self::new(Code::BadRequest, "the backup broke off on its way")
+            }
+            RestoreError::Store(StoreError::TooNew { .. })
+            | RestoreError::Archive(_)
+            | RestoreError::Damaged(_) => Self::new(Code::BadRequest, error.to_string()),
+            RestoreError::Store(_) => Self::new(Code::BadRequest, "the backup's store is damaged"),
         }
     }
 }

@@ -116,7 +116,7 @@ pub enum LoginError {
     Url(String),
     #[error("that is no token: it must be one line of visible ASCII characters")]
     Token,
-    #[error("neither XDG_CONFIG_HOME nor HOME is set, so there is no place to store a login")]
+    #[error("HOME is not set, so there is no place for what is this user's")]
     NoHome,
     #[error("{} cannot be written", path.display())]
     Write { path: PathBuf, source: io::Error },
@@ -175,11 +175,27 @@ impl Login {
     }
 
     fn path() -> Option<PathBuf> {
-        let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let config = absolute("XDG_CONFIG_HOME")
-            .or_else(|| absolute("HOME").map(|home| home.join(".config")))?;
-        Some(config.join("hearth").join("login.json"))
+        Some(user_directory("XDG_CONFIG_HOME", ".config")?.join("hearth").join("login.json"))
     }
+}
+
+/// Where programs keep what is this user's.
+pub struct UserDirectories {
+    pub config: PathBuf,
+    pub data: PathBuf,
+}
+
+impl UserDirectories {
+    pub fn find() -> Result<Self, LoginError> {
+        let config = user_directory("XDG_CONFIG_HOME", ".config").ok_or(LoginError::NoHome)?;
+        let data = user_directory("XDG_DATA_HOME", ".local/share").ok_or(LoginError::NoHome)?;
+        Ok(Self { config, data })
+    }
+}
+
+fn user_directory(name: &str, below_home: &str) -> Option<PathBuf> {
+    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute(name).or_else(|| absolute("HOME").map(|home| home.join(below_home)))
 }
 
 #[cfg(test)]

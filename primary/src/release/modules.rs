@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use dashmap::DashMap;
@@ -96,7 +96,12 @@ impl Modules {
     }
 
     fn path(&self, sha256: ModuleDigest) -> PathBuf {
-        self.dir.join(format!("{sha256}{SUFFIX}"))
+        self.dir.join(file_name(sha256))
+    }
+
+    /// Gives a kept module a second name, in a directory where no sweep comes by.
+    pub fn link(&self, sha256: ModuleDigest, dir: &Path) -> io::Result<()> {
+        fs::hard_link(self.path(sha256), dir.join(file_name(sha256)))
     }
 
     /// Takes an upload's bytes in, at most so many of the module.
@@ -179,6 +184,30 @@ impl Modules {
         }
         self.note(sha256, Condition::Whole);
         Ok(if was_named { Kept::Mended } else { Kept::New })
+    }
+
+    /// Gives modules that lie in `from`, and are durable there, their names here, too.
+    pub fn adopt(&self, from: &Path) -> io::Result<()> {
+        let _alone = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut placed = Vec::new();
+        let mut place = || {
+            for module in fs::read_dir(from)? {
+                let module = module?;
+                let path = self.dir.join(module.file_name());
+                match fs::hard_link(module.path(), &path) {
+                    Ok(()) => placed.push(path),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            durable::sync_dir(&self.dir, Point::ModuleSyncDir)
+        };
+        place().inspect_err(|_| {
+            // As in `keep`: nobody may find what may be lost with the power.
+            for path in &placed {
+                let _ = fs::remove_file(path);
+            }
+        })
     }
 
     /// What was found of it, if it was looked at.
@@ -270,6 +299,11 @@ impl Modules {
     }
 }
 
+/// Under which a module is kept.
+pub fn file_name(sha256: ModuleDigest) -> String {
+    format!("{sha256}{SUFFIX}")
+}
+
 fn damaged(sha256: ModuleDigest) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the module {sha256} is damaged on disk"))
 }
@@ -306,8 +340,6 @@ impl<R: Read> Read for Marked<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     const MOST: u64 = limits::MODULE_MAX_BYTES;

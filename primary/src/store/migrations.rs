@@ -12,11 +12,7 @@ const STEPS: [&str; 3] = [
 ];
 
 pub(super) fn apply(connection: &mut Connection) -> Result<()> {
-    let known = STEPS.len() as i64;
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found > known {
-        return Err(StoreError::TooNew { found, known });
-    }
+    let found = check(connection)?;
     for (step, sql) in (1..).zip(STEPS).filter(|(step, _)| *step > found) {
         change(connection, |db| {
             db.execute_batch(sql)?;
@@ -24,4 +20,11 @@ pub(super) fn apply(connection: &mut Connection) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Which schema a store has, if this version of Hearth knows it.
+pub(super) fn check(connection: &Connection) -> Result<i64> {
+    let known = STEPS.len() as i64;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > known { Err(StoreError::TooNew { found, known }) } else { Ok(found) }
 }

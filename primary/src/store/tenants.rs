@@ -138,7 +138,7 @@ impl Store {
     }
 }
 
-fn by_id(db: &Connection, id: TenantId) -> rusqlite::Result<Option<Tenant>> {
+pub(super) fn by_id(db: &Connection, id: TenantId) -> rusqlite::Result<Option<Tenant>> {
     db.prepare_cached("SELECT * FROM tenants WHERE id = ?")?
         .query_row([id.0], Tenant::of)
         .optional()

@@ -106,7 +106,7 @@ where
     A: Future<Output = Result<Arrived, IngestError>>,
 {
     let (sender, receiver) = mpsc::channel(CHUNKS);
-    let reader = Chunks { receiver, current: Bytes::new() };
+    let reader = Chunks::new(receiver);
     let feed = async move {
         loop {
             match field.chunk().await {
@@ -172,6 +172,12 @@ fn assign_options(
 pub struct Chunks {
     receiver: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
+}
+
+impl Chunks {
+    pub fn new(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self { receiver, current: Bytes::new() }
+    }
 }
 
 impl Read for Chunks {

@@ -10,12 +10,13 @@ use crate::host::Host;
 use crate::http::Request;
 
 /// Every route, by what the API promises; the document must know these and no others.
-const ROUTES: [&str; 32] = [
+const ROUTES: [&str; 34] = [
     "delete /api/v1/tenants/{tenant}",
     "delete /api/v1/tenants/{tenant}/functions/{path}",
     "delete /api/v1/tenants/{tenant}/tokens/{id}",
     "delete /api/v1/tokens/{id}",
     "get /api/openapi.json",
+    "get /api/v1/backup",
     "get /api/v1/tenants",
     "get /api/v1/tenants/{tenant}",
     "get /api/v1/tenants/{tenant}/calls",
@@ -34,6 +35,7 @@ const ROUTES: [&str; 32] = [
     "get /readyz",
     "patch /api/v1/tenants/{tenant}/functions/{path}",
     "patch /api/v1/tenants/{tenant}/limits",
+    "post /api/v1/restore",
     "post /api/v1/tenants",
     "post /api/v1/tenants/{tenant}/functions",
     "post /api/v1/tenants/{tenant}/functions/{path}/invoke",

@@ -105,6 +105,30 @@ impl Host {
         Self { directory, command, options, child, front }
     }
 
+    /// On a data directory that somebody filled, with the ports and options of a host that ended.
+    pub fn on(directory: TempDir, like: &Self) -> Self {
+        let (command, options) = (like.command.clone(), like.options.clone());
+        let (child, front) = launch(&command, directory.path(), "127.0.0.1:0", &options)
+            .unwrap_or_else(|log| panic!("hearth up ended before it served:\n{log}"));
+        Self { directory, command, options, child, front }
+    }
+
+    /// Dies as by a power cut.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// The same, and nothing of it is left.
+    pub fn kill_and_wait(&mut self) {
+        let left = descendants(self.pid());
+        self.kill();
+        // What belonged to it ends by itself, and only then are its ports free.
+        eventually("the end of the host's processes", || {
+            left.iter().all(|pid| !crate::processes::is_alive(*pid)).then_some(())
+        });
+    }
+
     pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }
@@ -124,18 +148,8 @@ impl Host {
 
     /// The host dies as by a power cut, and starts again on what it left.
     pub fn kill_and_start_again(&mut self) {
-        let left = descendants(self.pid());
-        self.kill();
-        // What belonged to it ends by itself, and only then are its ports free.
-        eventually("the end of the host's processes", || {
-            left.iter().all(|pid| !crate::processes::is_alive(*pid)).then_some(())
-        });
+        self.kill_and_wait();
         self.start_again();
-    }
-
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
     }
 
     /// At the same address, so that what the test knows of it stays true.
@@ -243,6 +257,12 @@ impl Host {
     }
 }
 
+/// The command line where no host is, or none that matters.
+pub fn run(home: &Path, arguments: &[&str]) -> Said {
+    let output = hearth(home).args(arguments).stdin(Stdio::null()).output().unwrap();
+    Said { asked: arguments.join(" "), output }
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
         let workers = descendants(self.pid());
@@ -283,7 +303,7 @@ fn remove_cgroups(data: &Path, processes: &[i32]) {
 }
 
 /// The program, with nothing of the environment that the tests themselves run in.
-fn hearth(home: &Path) -> Command {
+pub fn hearth(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
     command.env_clear().env("HOME", home).env("RUST_BACKTRACE", "1");
     let given = |name: &str| std::env::var_os(name);
@@ -400,6 +420,11 @@ impl Door {
 }
 
 impl Tenant {
+    /// The same tenant, where another host has it.
+    pub fn on(&self, host: &Host) -> Self {
+        Self { front: host.front, ..self.clone() }
+    }
+
     /// Its own port.
     pub fn door(&self) -> Door {
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
@@ -532,11 +557,11 @@ impl Said {
         error
     }
 
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.output.stdout).into_owned()
     }
 
-    fn error(&self) -> String {
+    pub fn error(&self) -> String {
         String::from_utf8_lossy(&self.output.stderr).into_owned()
     }
 }

@@ -7,6 +7,7 @@
 
 mod api;
 mod attacks;
+mod backup;
 mod calls;
 mod captive;
 mod commands;
@@ -31,6 +32,7 @@ mod processes;
 mod protocol;
 mod refused_uploads;
 mod schemas;
+mod service;
 mod sleeping;
 mod smuggling;
 mod stopping;

@@ -21,6 +21,6 @@ pub use descriptors::{Slots, keep_only, open_now, take_stdin};
 pub use filters::{EXIT_VIOLATION, Encode};
 pub use process::{ChildEnd, Children, ForkError, Forked, fork, wait};
 pub use walls::{
-    Cell, Seal, Standing, WallError, fence_compiler, fence_lone_worker, fence_worker, fence_zygote,
-    seal_compiler,
+    Cell, Seal, Standing, WallError, fence_compiler, fence_lone_worker, fence_tree, fence_worker,
+    fence_zygote, seal_compiler,
 };

@@ -6,6 +6,7 @@
 //!  zygote    session ─ end with parent ─ limits ─ namespaces ─ capabilities ─ no new privileges ─ filter
 //!    └ worker   limits ─ own user ─ no capability ─ not dumpable │ code is loaded │ Landlock ─ seal
 //!  compiler  limits ─ namespaces ─ own user ─ no capability ─ … ─ Landlock ─ filter │ compiled │ seal
+//!  tree      limits ─ namespaces ─ own user ─ no capability ─ no new privileges ─ not dumpable
 //! ```
 //!
 //! The floor is what every kernel since 5.13 gives everybody: without the filter nothing starts.
@@ -32,6 +33,10 @@ const COMPILER_DATA_BYTES: u64 = 2 << 30;
 const COMPILER_CPU_SECONDS: u64 = 120;
 const COMPILER_DESCRIPTORS: u64 = 64;
 const COMPILER_FILE_BYTES: u64 = 1 << 30;
+/// What moves a tenant's files holds one of them at a time.
+const TREE_DATA_BYTES: u64 = 64 << 20;
+const TREE_CPU_SECONDS: u64 = 3_600;
+const TREE_DESCRIPTORS: u64 = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WallError {
@@ -117,7 +122,7 @@ pub fn fence_worker(cell: Cell) -> Result<(), WallError> {
     users::keep_capabilities(NONE).map_err(wall("dropping capabilities"))?;
     // After the user was changed, which sets it anew. Others of the same user cannot trace it; its
     // own descriptor for `/proc/self/pagemap` is open and goes on working.
-    Ok(prctl::set_dumpable(false).map_err(wall("being unreadable"))?)
+    prctl::set_dumpable(false).map_err(wall("being unreadable"))
 }
 
 /// The seal around workers, built once in the zygote.
@@ -174,6 +179,28 @@ pub fn fence_compiler(user: Option<u32>, encode: Encode) -> Result<(), WallError
 /// Closes the compiler before it runs what it has compiled.
 pub fn seal_compiler() -> Result<(), WallError> {
     Ok(filters::apply(&filters::seal(Stage::Compiler, Stage::Trial)?)?)
+}
+
+/// Around what packs, unpacks and removes a tenant's files. It comes to these by the descriptor of
+/// their directory alone, and has no other right over them than whoever it runs as.
+pub fn fence_tree(user: Option<u32>) -> Result<(), WallError> {
+    private_files();
+    for limit in [
+        Limit::CoreBytes(0),
+        Limit::DataBytes(TREE_DATA_BYTES),
+        Limit::CpuSeconds(TREE_CPU_SECONDS),
+        Limit::Descriptors(TREE_DESCRIPTORS),
+    ] {
+        limit.set()?;
+    }
+    // Where there are none, the others stand: what the machine lacks is told of the zygote.
+    let _ = namespaces::enter();
+    if let Some(user) = user {
+        users::become_user(user).map_err(wall("a user of its own"))?;
+    }
+    users::keep_capabilities(NONE).map_err(wall("dropping capabilities"))?;
+    prctl::set_no_new_privs().map_err(wall("no new privileges"))?;
+    prctl::set_dumpable(false).map_err(wall("being unreadable"))
 }
 
 /// A session of its own, so that a key pressed at the host's terminal reaches the host alone.

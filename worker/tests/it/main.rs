@@ -7,3 +7,4 @@ mod handover;
 mod harness;
 mod life;
 mod reuse;
+mod tree;

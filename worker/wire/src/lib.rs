@@ -19,6 +19,7 @@ mod route;
 mod schema;
 mod socket;
 mod token;
+mod tree;
 
 pub use cors::Cors;
 pub use digest::{DigestError, ModuleDigest};
@@ -40,6 +41,7 @@ pub use socket::{
     Channel, FDS_MAX, FRAME_MAX, SocketError, encode_into, pair, parse, recv, send, watch,
 };
 pub use token::{Scope, ScopeError, TokenDigest, TokenGrant};
+pub use tree::{TreeDone, TreeJob, TreePath, TreePathError, TreeReply, TreeRequest};
 
 /// Headers that Hearth gives a meaning to.
 pub mod header {

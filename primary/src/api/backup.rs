@@ -1,0 +1,108 @@
+//! `/backup`: everything that the host keeps, as one file. `/restore`: tenants out of one.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use hearth_wire::TenantName;
+use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::auth::Admin;
+use super::error::Refusal;
+use super::openapi::tenant_name;
+use super::request::Params;
+use crate::backup::Backups;
+use crate::provision::Provision;
+use crate::store::Store;
+
+/// A backup of the whole host
+///
+/// A tar, compressed with zstd. It is whole only if its last file is `manifest.json`, with which
+/// all others agree; `hearth backup` checks that.
+#[utoipa::path(
+    get, path = "/api/v1/backup", operation_id = "backup", tag = "host",
+    responses(
+        (status = 200, description = "The backup, as it is made", body = Vec<u8>, content_type = "application/zstd"),
+        (status = 409, description = "Another one is being made", body = super::openapi::ProblemSchema, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn backup(
+    Admin(caller): Admin,
+    State(backups): State<Backups>,
+) -> Result<Response, Refusal> {
+    let chunks = backups.begin(&caller.name).await?;
+    let made_at = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
+    let headers = [
+        (CONTENT_TYPE, "application/zstd".to_owned()),
+        (CONTENT_DISPOSITION, format!("attachment; filename=\"hearth-{made_at}.tar.zst\"")),
+        (CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    let body = stream::unfold(chunks, |mut chunks| async { Some((chunks.recv().await?, chunks)) });
+    Ok((headers, Body::from_stream(body)).into_response())
+}
+
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreParams {
+    /// Only this tenant.
+    #[param(value_type = Option<String>)]
+    tenant: Option<TenantName>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RestoredTenants {
+    pub restored: Vec<RestoredTenant>,
+    /// Tenants of the backup that are here, and stay as they are.
+    #[schema(value_type = Vec<String>)]
+    pub kept: Vec<TenantName>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RestoredTenant {
+    #[schema(schema_with = tenant_name)]
+    pub name: TenantName,
+    /// The one that it had, or another where something else has that.
+    pub port: u16,
+    pub url: String,
+}
+
+/// Bring tenants back out of a backup
+///
+/// Those that are not here, or the one that is named; a tenant that is here is never changed.
+/// The backup is checked as a whole before anything of it is put to use.
+#[utoipa::path(
+    post, path = "/api/v1/restore", operation_id = "restore", tag = "host",
+    params(RestoreParams),
+    request_body(content = Vec<u8>, content_type = "application/zstd"),
+    responses(
+        (status = 200, description = "They serve", body = RestoredTenants),
+        (status = 400, description = "It is no whole backup", body = super::openapi::ProblemSchema, content_type = "application/problem+json"),
+        (status = 409, description = "The tenant that is named is here, or another backup is on its way", body = super::openapi::ProblemSchema, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn restore(
+    Admin(caller): Admin,
+    Params(RestoreParams { tenant }): Params<RestoreParams>,
+    State(backups): State<Backups>,
+    State(provision): State<Provision>,
+    State(store): State<Store>,
+    request: Request,
+) -> Result<Json<RestoredTenants>, Refusal> {
+    let staged = backups.stage(request.into_body()).await?;
+    let here: Vec<_> = store.tenants().await?.into_iter().map(|tenant| tenant.name).collect();
+    let (kept, wanted): (Vec<_>, Vec<_>) = match tenant {
+        Some(tenant) => (Vec::new(), vec![tenant]),
+        None => staged.contents.tenants.keys().cloned().partition(|name| here.contains(name)),
+    };
+    let tenants = provision.take_over(&staged, &wanted, &caller.name).await?;
+    let restored = tenants.into_iter().map(|tenant| {
+        let url = provision.url(&tenant);
+        RestoredTenant { name: tenant.name, port: tenant.port, url }
+    });
+    Ok(Json(RestoredTenants { restored: restored.collect(), kept }))
+}

@@ -1,0 +1,337 @@
+//! A backup of a host that serves: everything that cannot be made again, as one stream.
+//!
+//! ```text
+//! store ── copy ──► DATA/tmp/…/hearth.db ──┐
+//! modules ── links ► DATA/tmp/…/<sha256> ──┼─► archive.rs ──► whoever asked
+//! tenants' directories ── hearth-worker tree ┘
+//! ```
+//!
+//! The store comes first, and names all the rest; what it names is held in a directory of the
+//! backup's own, so that a slow reader keeps no sweep from its work and an upload, a rollback or a
+//! removal meanwhile changes nothing. A tenant that is removed meanwhile has its rows in the
+//! backup, and no files. What goes back is `restore.rs`'s; who may ask is the API's to say.
+
+pub mod archive;
+pub mod restore;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use hearth_wire::{ModuleDigest, TenantName, TreePath};
+use http_body_util::BodyExt;
+use rustix::fs::{AtFlags, statat};
+use tar::{Archive, EntryType};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::durable;
+use crate::fail::Point;
+use crate::release::{ReleaseError, Releases, module_file};
+use crate::store::{self, Contents, Store, StoreError};
+use crate::tree::{TreeError, Trees};
+use crate::upload::parts::Chunks;
+use archive::{LeftOut, Member, Writer};
+use restore::RestoreError;
+
+/// What of a tenant's directory cannot be made again from the store and the modules.
+const KEPT: [&str; 2] = ["logs", "state"];
+/// What is sent in one piece, and pieces that wait for their reader.
+const CHUNK_BYTES: usize = 256 << 10;
+const CHUNKS: usize = 4;
+/// A reader that takes nothing for this long has gone.
+const STALLED: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    #[error("a backup is being made already; there is one at a time")]
+    Busy,
+    #[error("the store")]
+    Store(#[from] StoreError),
+    #[error("a file of the data directory")]
+    Disk(#[from] io::Error),
+    #[error("the modules")]
+    Release(#[from] ReleaseError),
+    #[error("the files of the tenant {tenant}")]
+    Tree { tenant: TenantName, source: TreeError },
+    #[error("the backup could not be passed on")]
+    Write(#[source] io::Error),
+}
+
+#[derive(Clone)]
+pub struct Backups {
+    store: Store,
+    releases: Releases,
+    trees: Trees,
+    /// Cancelled when the host goes down, which waits for no backup.
+    stop: CancellationToken,
+    alone: Arc<Semaphore>,
+}
+
+/// A backup on its way. It is whole only if it ends without an error.
+pub type Stream = mpsc::Receiver<io::Result<Bytes>>;
+
+/// The store at one instant, and links to all modules that it names.
+struct Snapshot {
+    directory: TempDir,
+    contents: Contents,
+    missing: Vec<ModuleDigest>,
+}
+
+/// A backup that was taken in and found whole. It goes with its handle.
+pub struct Staged {
+    pub directory: TempDir,
+    pub contents: Contents,
+    _alone: OwnedSemaphorePermit,
+}
+
+impl Backups {
+    pub fn new(store: Store, releases: Releases, trees: Trees, stop: CancellationToken) -> Self {
+        Self { store, releases, trees, stop, alone: Arc::new(Semaphore::new(1)) }
+    }
+
+    pub async fn begin(&self, by: &str) -> Result<Stream, BackupError> {
+        let alone = self.alone.clone().try_acquire_owned().map_err(|_| BackupError::Busy)?;
+        let snapshot = self.snapshot().await?;
+        let (chunks, stream) = mpsc::channel(CHUNKS);
+        let runtime = Handle::current();
+        let sending = Sending {
+            chunks: chunks.clone(),
+            pending: Vec::with_capacity(CHUNK_BYTES),
+            stop: self.stop.clone(),
+            runtime: runtime.clone(),
+        };
+        let (making, by) = (self.clone(), by.to_owned());
+        info!(by, tenants = snapshot.contents.tenants.len(), "backup begins");
+        tokio::task::spawn_blocking(move || {
+            let outcome = match making.write(snapshot, alone, sending) {
+                Ok(bytes) => {
+                    info!(by, bytes, "backup made");
+                    "done"
+                }
+                Err(error) => {
+                    error!(by, error = &error as &dyn std::error::Error, "backup failed");
+                    // The stream breaks off, which its reader cannot take for its end.
+                    let broken = chunks.send(Err(io::Error::other("the backup failed")));
+                    let _ = runtime.block_on(tokio::time::timeout(STALLED, broken));
+                    "failed"
+                }
+            };
+            metrics::counter!("hearth_backups_total", "outcome" => outcome).increment(1);
+        });
+        Ok(stream)
+    }
+
+    /// Takes a backup in, checks it from its first byte to its last, and leaves it beside what
+    /// serves, where [`crate::provision`] finds tenants to take over.
+    pub async fn stage(&self, mut body: Body) -> Result<Staged, RestoreError> {
+        let busy = || RestoreError::InUse("another backup or restore is on its way".to_owned());
+        let alone = self.alone.clone().try_acquire_owned().map_err(|_| busy())?;
+        let (chunks, arriving) = mpsc::channel(CHUNKS);
+        let feeding = async {
+            while let Some(frame) = next_frame(&mut body, &self.stop).await {
+                let chunk = frame.map(|frame| frame.into_data().unwrap_or_default());
+                let last = chunk.is_err();
+                if chunks.send(chunk).await.is_err() || last {
+                    break;
+                }
+            }
+            drop(chunks);
+        };
+        let (releases, trees) = (self.releases.clone(), self.trees.clone());
+        let staging = tokio::task::spawn_blocking(move || {
+            let disk = |source| RestoreError::Disk { data: "the data directory".into(), source };
+            let directory = releases.scratch().map_err(disk)?;
+            let (_, contents) = restore::unpack(Chunks::new(arriving), directory.path(), &trees)?;
+            durable::sync_file_system(directory.path(), Point::DataSync).map_err(disk)?;
+            Ok(Staged { directory, contents, _alone: alone })
+        });
+        let ((), staged) = tokio::join!(feeding, staging);
+        staged.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, BackupError> {
+        let directory = self.releases.scratch()?;
+        // No sweep between the copy and the links.
+        let _arriving = self.releases.arriving().await;
+        let contents = self.store.snapshot(directory.path()).await?;
+        let missing = self.releases.link_modules(&contents.modules, directory.path()).await?;
+        Ok(Snapshot { directory, contents, missing })
+    }
+
+    /// How many bytes it had.
+    fn write(
+        &self,
+        snapshot: Snapshot,
+        _alone: OwnedSemaphorePermit,
+        sending: Sending,
+    ) -> Result<u64, BackupError> {
+        let Snapshot { directory, contents, missing } = snapshot;
+        let mut counted = Counted { inner: sending, bytes: 0 };
+        let mut archive = Writer::begin(&mut counted).map_err(BackupError::Write)?;
+        let mut put = |member: &Member, file: File| -> Result<(), BackupError> {
+            let size = file.metadata()?.len();
+            archive.file(member, size, file).map_err(BackupError::Write)
+        };
+        put(&Member::Database, File::open(directory.path().join(store::FILE))?)?;
+        for sha256 in &contents.modules {
+            if !missing.contains(sha256) {
+                let file = directory.path().join(module_file(*sha256));
+                put(&Member::Module(*sha256), File::open(&file)?)?;
+                // Its own name is enough again, and the sweep may have that.
+                std::fs::remove_file(file)?;
+            }
+        }
+        for sha256 in missing {
+            warn!(%sha256, "a module is not on disk, and not in the backup");
+            archive.leave_out(LeftOut::Module(sha256));
+        }
+        for tenant in contents.tenants.into_keys() {
+            if let Some(directory) = self.releases.tenant_directory(&tenant)? {
+                let mut files = 0;
+                for root in KEPT {
+                    let root: TreePath = root.parse().expect("it is a plain name");
+                    if is_there(&directory, &root) {
+                        files += self.tree(&tenant, &directory, root, &mut archive)?;
+                    }
+                }
+                if files > 0 {
+                    warn!(%tenant, files, "files are not in the backup");
+                    archive.leave_out(LeftOut::Files { tenant, files });
+                }
+            }
+        }
+        archive.finish().and_then(Write::flush).map_err(BackupError::Write)?;
+        Ok(counted.bytes)
+    }
+
+    /// A part of one tenant's directory; tells how many files of it were left out.
+    fn tree(
+        &self,
+        tenant: &TenantName,
+        directory: &OwnedFd,
+        root: TreePath,
+        archive: &mut Writer<impl Write>,
+    ) -> Result<u64, BackupError> {
+        let failed = |source| BackupError::Tree { tenant: tenant.clone(), source };
+        let mut tree = Archive::new(self.trees.pack(directory, &[root]).map_err(failed)?);
+        let packed = tree_members(tenant, &mut tree, archive);
+        // Where its stream broke off, it knows why.
+        let done = tree.into_inner().finish().map_err(failed);
+        match packed {
+            Err(BackupError::Write(error)) => Err(BackupError::Write(error)),
+            packed => done.and_then(|done| packed.map(|()| done.left_out)),
+        }
+    }
+}
+
+/// The next piece of a body, from a sender who may not fall silent.
+async fn next_frame(
+    body: &mut Body,
+    stop: &CancellationToken,
+) -> Option<io::Result<http_body::Frame<Bytes>>> {
+    let frame = tokio::select! {
+        frame = tokio::time::timeout(STALLED, body.frame()) => frame,
+        () = stop.cancelled() => return Some(Err(io::ErrorKind::UnexpectedEof.into())),
+    };
+    match frame {
+        Ok(Some(Ok(frame))) => Some(Ok(frame)),
+        Ok(None) => None,
+        Ok(Some(Err(_))) | Err(_) => Some(Err(io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+/// Whoever packs it looks closer; this only spares a process where there is nothing.
+fn is_there(directory: &OwnedFd, root: &TreePath) -> bool {
+    statat(directory, root.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+/// What a tenant's directory holds, under the tenant's name. The other side is taken for hostile.
+fn tree_members(
+    tenant: &TenantName,
+    tree: &mut Archive<impl Read>,
+    archive: &mut Writer<impl Write>,
+) -> Result<(), BackupError> {
+    let failed = |reason: String| BackupError::Tree {
+        tenant: tenant.clone(),
+        source: TreeError::Failed(reason),
+    };
+    for entry in tree.entries()?.raw(true) {
+        let entry = entry.map_err(|error| failed(error.to_string()))?;
+        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let path = path.trim_end_matches('/').parse();
+        let path = path.map_err(|_| failed("a name that is none".to_owned()))?;
+        let (tenant, size) = (tenant.clone(), entry.size());
+        match entry.header().entry_type() {
+            EntryType::Directory => archive.directory(&Member::Directory { tenant, path }),
+            EntryType::Regular => archive.file(&Member::File { tenant, path }, size, entry),
+            kind => return Err(failed(format!("{path} is {kind:?}"))),
+        }
+        .map_err(BackupError::Write)?;
+    }
+    Ok(())
+}
+
+/// The writing thread's end of a stream.
+struct Sending {
+    chunks: mpsc::Sender<io::Result<Bytes>>,
+    pending: Vec<u8>,
+    stop: CancellationToken,
+    runtime: Handle,
+}
+
+impl Sending {
+    fn send(&mut self) -> io::Result<()> {
+        let chunk = std::mem::replace(&mut self.pending, Vec::with_capacity(CHUNK_BYTES));
+        let sent = async {
+            tokio::select! {
+                sent = tokio::time::timeout(STALLED, self.chunks.send(Ok(chunk.into()))) => sent,
+                () = self.stop.cancelled() => Ok(Err(mpsc::error::SendError(Ok(Bytes::new())))),
+            }
+        };
+        match self.runtime.block_on(sent) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+impl Write for Sending {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = CHUNK_BYTES - self.pending.len();
+        let taken = bytes.len().min(room);
+        self.pending.extend_from_slice(&bytes[..taken]);
+        if self.pending.len() == CHUNK_BYTES {
+            self.send()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() { Ok(()) } else { self.send() }
+    }
+}
+
+struct Counted<W> {
+    inner: W,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let wrote = self.inner.write(bytes)?;
+        self.bytes += wrote as u64;
+        Ok(wrote)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

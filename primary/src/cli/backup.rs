@@ -1,0 +1,289 @@
+//! `hearth backup` and `hearth restore`: the whole host to a file, and back.
+//!
+//! A backup is read to its end and checked while it arrives, and is given its name only then.
+//! Restoring into a directory needs no host, and must have none on it; into a host, it is a call
+//! of the API like any other.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::Method;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustix::fs::Mode;
+use rustix::process::umask;
+use serde::Serialize;
+use tempfile::NamedTempFile;
+use ureq::SendBody;
+
+use super::CliError;
+use super::client::{Call, Host, answer, query};
+use super::print::{Print, bytes, escape, seconds};
+use crate::api::backup::{RestoredTenant, RestoredTenants};
+use crate::app::Programs;
+use crate::backup::archive::{self, LeftOut};
+use crate::backup::restore::{self, Restored};
+use crate::config::ClientArgs;
+use crate::tree::Trees;
+
+/// Until the host has its copy of the store.
+const BEGUN: Duration = Duration::from_secs(600);
+/// The host packs a tenant's files in between.
+const SILENCE: Duration = Duration::from_secs(120);
+const STDIO: &str = "-";
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "For the host's admin. The host goes on serving. The file holds tenants, tokens (their digests),\nfunctions, versions, modules and logs; a file of that name is replaced once the new one is whole.\n\nExample:\n  hearth backup hearth.tar.zst\n  hearth backup - | ssh elsewhere 'cat > hearth.tar.zst'"
+)]
+pub struct BackupArgs {
+    /// Where to; `-` is standard output
+    file: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "With --data, with no host on it, and as the user that the host runs as: everything, into an empty\ndirectory. Else, for the host's admin: the tenants that the host does not have, or that of --tenant;\nwhat it has stays as it is. Either way all is checked before any of it is put to use.\n\nExample:\n  hearth restore hearth.tar.zst --data /var/lib/hearth\n  hearth restore hearth.tar.zst --tenant demo"
+)]
+pub struct RestoreArgs {
+    /// What `hearth backup` wrote; `-` is standard input
+    file: PathBuf,
+    /// A data directory that is empty or not there yet
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+/// What is told of either, for programs.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    hearth: &'a str,
+    made_at: jiff::Timestamp,
+    bytes: u64,
+    modules: u64,
+    left_out: &'a [LeftOut],
+}
+
+pub fn backup(args: &BackupArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    let host = Host::connect(client)?;
+    let mut out = Out::open(&args.file)?;
+    let call = Call { answer: Some(BEGUN), silence: Some(SILENCE), ..Call::default() };
+    let response = host.call(Method::GET, "/backup", SendBody::none(), &call)?;
+    let bar = bar("backing up", None);
+    let mut passing = Passing {
+        inner: response.into_body().into_reader(),
+        out: &mut out,
+        failed: false,
+        bytes: 0,
+    };
+    let read = archive::read(bar.wrap_read(&mut passing), &mut |_, _, _| Ok(()));
+    let (failed, length) = (passing.failed, passing.bytes);
+    bar.finish_and_clear();
+    let named = |source| CliError::File { path: args.file.clone(), source };
+    let whole = match read {
+        Err(archive::ArchiveError::Read(source)) if failed => return Err(named(source)),
+        read => read.map_err(CliError::Backup)?,
+    };
+    out.finish(&args.file).map_err(named)?;
+    let summary = Summary {
+        hearth: &whole.head.hearth,
+        made_at: whole.head.made_at,
+        bytes: length,
+        modules: whole.modules,
+        left_out: &whole.left_out,
+    };
+    warn(&whole.left_out);
+    if args.file == Path::new(STDIO) {
+        return Ok(());
+    }
+    tell(
+        print,
+        &summary,
+        format_args!(
+            "Backed up to {} ({}, modules: {}), and checked.",
+            args.file.display(),
+            bytes(length),
+            whole.modules
+        ),
+    )
+}
+
+pub fn restore(args: &RestoreArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    let named = |source| CliError::File { path: args.file.clone(), source };
+    let (source, length): (Box<dyn Read>, _) = if args.file == Path::new(STDIO) {
+        (Box::new(io::stdin().lock()), None)
+    } else {
+        let file = File::open(&args.file).map_err(named)?;
+        let metadata = file.metadata().map_err(named)?;
+        (Box::new(file), metadata.is_file().then_some(metadata.len()))
+    };
+    let bar = bar("restoring", length);
+    match &args.data {
+        Some(data) => into_directory(data, bar.wrap_read(source), &bar, print),
+        None => into_host(client, bar.wrap_read(source), &bar, print),
+    }
+}
+
+fn into_directory(
+    data: &Path,
+    source: impl Read,
+    bar: &ProgressBar,
+    print: Print,
+) -> Result<(), CliError> {
+    umask(Mode::RWXG | Mode::RWXO);
+    let programs = Programs::beside_this().map_err(|error| CliError::Up(error.into()))?;
+    let restored = restore::restore(source, data, &Trees::new(&programs.worker));
+    let read = bar.position();
+    bar.finish_and_clear();
+    let Restored { whole, tenants } = restored.map_err(CliError::Restore)?;
+    let summary = Summary {
+        hearth: &whole.head.hearth,
+        made_at: whole.head.made_at,
+        bytes: read,
+        modules: whole.modules,
+        left_out: &whole.left_out,
+    };
+    warn(&whole.left_out);
+    tell(
+        print,
+        &summary,
+        format_args!(
+            "Restored what was there on {} into {data} (tenants: {tenants}, modules: {}).\nStart the host on it: hearth up --data {data}\nEach function is compiled again when its tenant is first called.",
+            seconds(whole.head.made_at),
+            whole.modules,
+            data = data.display(),
+        ),
+    )
+}
+
+fn into_host(
+    client: &ClientArgs,
+    source: impl Read,
+    bar: &ProgressBar,
+    print: Print,
+) -> Result<(), CliError> {
+    let host = Host::connect(client)?;
+    // Only what was said here and now: a variable that is meant for other commands must not
+    // leave tenants out.
+    let tenant = query(&[("tenant", client.tenant.as_deref())]);
+    let call = Call { answer: Some(BEGUN), ..Call::default() };
+    let mut source = source;
+    let body = SendBody::from_reader(&mut source);
+    let sent = host.call(Method::POST, &format!("/restore{tenant}"), body, &call);
+    bar.finish_and_clear();
+    print.answer::<RestoredTenants>(&answer(sent?)?, |tenants, out| {
+        let RestoredTenants { restored, kept } = tenants;
+        for RestoredTenant { name, port: _, url } in restored {
+            writeln!(out, "Restored the tenant {name}. Its functions are at {}", escape(&url))?;
+        }
+        for name in kept {
+            writeln!(out, "The tenant {name} is there, and stays as it is.")?;
+        }
+        Ok(())
+    })
+}
+
+fn tell(
+    print: Print,
+    summary: &Summary<'_>,
+    said: std::fmt::Arguments<'_>,
+) -> Result<(), CliError> {
+    if print.json() {
+        return print.raw(&serde_json::to_string(summary).expect("it is plain data"));
+    }
+    print.say(said)
+}
+
+/// On standard error: what is missing must be seen even where nobody reads the rest.
+fn warn(left_out: &[LeftOut]) {
+    for missing in left_out {
+        eprintln!("hearth: {missing}");
+    }
+}
+
+fn bar(message: &'static str, length: Option<u64>) -> ProgressBar {
+    let target = match io::stderr().is_terminal() {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    };
+    let bar = ProgressBar::with_draw_target(length, target);
+    let style = match length {
+        Some(_) => "{msg} {bar:30} {bytes}/{total_bytes}",
+        None => "{spinner} {msg} {bytes} {elapsed}",
+    };
+    bar.set_style(ProgressStyle::with_template(style).expect("a template that indicatif knows"));
+    bar.set_message(message);
+    bar
+}
+
+/// Where a backup goes.
+enum Out {
+    /// Under a name of its own until it is whole.
+    File(NamedTempFile),
+    Stdout(io::StdoutLock<'static>),
+}
+
+impl Out {
+    fn open(path: &Path) -> Result<Self, CliError> {
+        if path == Path::new(STDIO) {
+            return Ok(Self::Stdout(io::stdout().lock()));
+        }
+        let beside = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        if path.is_dir() {
+            return Err(super::usage(format!("{} is a directory; name a file", path.display())));
+        }
+        // Made with mode 0600: whoever has it has every tenant's code.
+        let file = NamedTempFile::new_in(beside);
+        file.map(Self::File).map_err(|source| CliError::File { path: path.to_owned(), source })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a client's file, and none of the host's")]
+    fn finish(self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::File(file) => {
+                file.as_file().sync_all()?;
+                file.persist(path)?;
+                Ok(())
+            }
+            Self::Stdout(mut out) => out.flush(),
+        }
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Stdout(out) => out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Stdout(out) => out.flush(),
+        }
+    }
+}
+
+/// Keeps what it hands on.
+struct Passing<'a, R> {
+    inner: R,
+    out: &'a mut Out,
+    /// Whether it was the keeping that failed.
+    failed: bool,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Passing<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(buffer)?;
+        self.bytes += got as u64;
+        let kept = self.out.write_all(&buffer[..got]);
+        self.failed |= kept.is_err();
+        kept.map(|()| got)
+    }
+}

@@ -1,0 +1,449 @@
+//! `hearth install` and `hearth uninstall`: this program as a service of systemd.
+//!
+//! What is to be done is a list of steps, which a dry run prints and any other run performs. Each
+//! of them can be done again: an installation over another one changes what is different. The
+//! units themselves are files of `ops/service`; owns nothing else of the system's.
+
+use std::fmt;
+use std::fs::{self, DirBuilder};
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::print::Print;
+use super::{CliError, usage};
+use crate::app::Programs;
+use crate::config::UserDirectories;
+
+const SYSTEM_UNIT: &str = include_str!("../../../ops/service/hearth.service");
+const USER_UNIT: &str = include_str!("../../../ops/service/hearth-user.service");
+/// Where the units say that the program is.
+const PROGRAM: &str = "/usr/local/bin/hearth";
+/// With which both units begin, so that nobody else's is overwritten or removed.
+const MARK: &str = "# Hearth as a service of";
+/// Of these a system's service sees nothing, or other files.
+const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Writes a unit, settings, a token for the admin and the data directory, each where it is missing,\nand starts the service. Settings and token that are there stay. Run it again after an upgrade.\n\nExample:\n  sudo hearth install\n  hearth install --user\n  hearth install --dry-run"
+)]
+pub struct InstallArgs {
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Stops the service and removes the unit. Data, settings and the admin's token stay, unless they are\npurged.\n\nExample:\n  sudo hearth uninstall\n  sudo hearth uninstall --purge"
+)]
+pub struct UninstallArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Remove data, settings and token as well
+    #[arg(long)]
+    purge: bool,
+    /// Do not ask before purging
+    #[arg(long, short, requires = "purge")]
+    yes: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// For this user's systemd in place of the system's
+    #[arg(long)]
+    user: bool,
+    /// Print what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Write below this directory, as for an image, and start nothing
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+/// Where the parts of an installation are, as the service sees them.
+struct Layout {
+    unit: PathBuf,
+    settings: PathBuf,
+    token: PathBuf,
+    data: PathBuf,
+    user: bool,
+}
+
+/// One thing to be done.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Made where it is missing, for its owner alone.
+    Directory(PathBuf),
+    /// In the place of what is there.
+    File {
+        path: PathBuf,
+        mode: u32,
+        content: String,
+    },
+    /// The same, only where there is nothing.
+    Missing {
+        path: PathBuf,
+        mode: u32,
+        content: Content,
+    },
+    RemoveFile(PathBuf),
+    RemoveTree(PathBuf),
+    Systemctl(Vec<&'static str>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Content {
+    Text(String),
+    /// Made when it is written, and never shown.
+    Token,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => write!(f, "make the directory {}", path.display()),
+            Self::File { path, content, .. } => {
+                write!(f, "write {}:\n{}", path.display(), indented(content))
+            }
+            Self::Missing { path, content: Content::Text(content), .. } => {
+                write!(f, "write {}, unless it is there:\n{}", path.display(), indented(content))
+            }
+            Self::Missing { path, content: Content::Token, .. } => {
+                write!(f, "write a new token to {}, unless it is there", path.display())
+            }
+            Self::RemoveFile(path) => write!(f, "remove {}", path.display()),
+            Self::RemoveTree(path) => {
+                write!(f, "remove {} with everything in it", path.display())
+            }
+            Self::Systemctl(arguments) => write!(f, "run systemctl {}", arguments.join(" ")),
+        }
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}").trim_end().to_owned() + "\n").collect()
+}
+
+pub fn install(args: &InstallArgs, print: Print) -> Result<(), CliError> {
+    let program = std::env::current_exe().map_err(CliError::Output)?;
+    Programs::beside_this().map_err(|error| CliError::Up(error.into()))?;
+    let layout = Layout::of(&args.place)?;
+    let is_seen = layout.user || args.place.root.is_some();
+    if let Some(hidden) = HIDDEN.iter().find(|dir| !is_seen && program.starts_with(dir)) {
+        return Err(CliError::Refused(format!(
+            "a service of the system cannot run what is below {hidden}: copy hearth, hearth-worker and hearth-compile to /usr/local/bin and install from there, or install with --user"
+        )));
+    }
+    if !program.to_str().is_some_and(|program| program.bytes().all(is_plain)) {
+        return Err(CliError::Refused(format!(
+            "{} cannot stand in a unit; install from a path without blanks and signs",
+            program.display()
+        )));
+    }
+    let steps = layout.install(&program);
+    args.place.perform(&layout, &steps, print)?;
+    if args.place.dry_run {
+        return Ok(());
+    }
+    let (settings, token) = (layout.settings.display(), layout.token.display());
+    print.say(format_args!(
+        "Installed. Settings: {settings}. Sign in: hearth login --token-file {token}"
+    ))?;
+    if layout.user {
+        print.say(format_args!(
+            "It ends with your last session, unless: loginctl enable-linger $USER"
+        ))?;
+    }
+    Ok(())
+}
+
+pub fn uninstall(args: &UninstallArgs, print: Print) -> Result<(), CliError> {
+    let layout = Layout::of(&args.place)?;
+    if args.purge && !args.yes && !args.place.dry_run && !is_meant(&layout)? {
+        return Err(CliError::Refused("nothing was removed".to_owned()));
+    }
+    let steps = layout.uninstall(args.purge);
+    args.place.perform(&layout, &steps, print)?;
+    if args.place.dry_run {
+        return Ok(());
+    }
+    match args.purge {
+        true => print.say(format_args!("Uninstalled, with all data and settings.")),
+        false => print.say(format_args!(
+            "Uninstalled. Its data stays in {}, its settings in {}.",
+            layout.data.display(),
+            layout.settings.display()
+        )),
+    }
+}
+
+/// What means itself in a unit's command line.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte)
+}
+
+/// Nobody means that by accident: a script says `--yes`.
+fn is_meant(layout: &Layout) -> Result<bool, CliError> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(usage("--purge removes all tenants and their functions; say --yes as well"));
+    }
+    eprint!("Remove {} with all tenants, functions and logs? [y/N] ", layout.data.display());
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+impl Layout {
+    fn of(place: &Place) -> Result<Self, CliError> {
+        if !place.user {
+            return Ok(Self {
+                unit: "/etc/systemd/system/hearth.service".into(),
+                settings: "/etc/hearth/hearth.toml".into(),
+                token: "/etc/hearth/admin-token".into(),
+                data: "/var/lib/hearth".into(),
+                user: false,
+            });
+        }
+        let UserDirectories { config, data } = UserDirectories::find()?;
+        Ok(Self {
+            unit: config.join("systemd/user/hearth.service"),
+            settings: config.join("hearth/hearth.toml"),
+            token: config.join("hearth/admin-token"),
+            data: data.join("hearth"),
+            user: true,
+        })
+    }
+
+    fn install(&self, program: &Path) -> Vec<Step> {
+        let template = if self.user { USER_UNIT } else { SYSTEM_UNIT };
+        let unit = template.replace(PROGRAM, &program.to_string_lossy());
+        let unit = unit.replace("%E/hearth/hearth.toml", &self.settings.to_string_lossy());
+        let parent = |path: &Path| path.parent().expect("it lies in a directory").to_owned();
+        vec![
+            Step::Directory(parent(&self.settings)),
+            Step::Directory(self.data.clone()),
+            Step::Missing { path: self.token.clone(), mode: 0o600, content: Content::Token },
+            Step::Missing {
+                path: self.settings.clone(),
+                mode: 0o600,
+                content: Content::Text(self.first_settings()),
+            },
+            Step::File { path: self.unit.clone(), mode: 0o644, content: unit },
+            Step::Systemctl(vec!["daemon-reload"]),
+            Step::Systemctl(vec!["enable", "hearth.service"]),
+            // Starts it where it does not run, and runs what is installed now where it does.
+            Step::Systemctl(vec!["restart", "hearth.service"]),
+        ]
+    }
+
+    fn uninstall(&self, purge: bool) -> Vec<Step> {
+        let mut steps = vec![
+            Step::Systemctl(vec!["disable", "--now", "hearth.service"]),
+            Step::RemoveFile(self.unit.clone()),
+            Step::Systemctl(vec!["daemon-reload"]),
+        ];
+        if purge {
+            steps.push(Step::RemoveTree(self.data.clone()));
+            // Not their directory: what `hearth login` stored is there, too, and is the user's.
+            steps.push(Step::RemoveFile(self.settings.clone()));
+            steps.push(Step::RemoveFile(self.token.clone()));
+        }
+        steps
+    }
+
+    fn first_settings(&self) -> String {
+        let quoted = |path: &Path| toml::Value::String(path.to_string_lossy().into_owned());
+        format!(
+            "# Settings of the service hearth: the options of `hearth up`, which says what they mean.\n\
+             # In force after: systemctl {user}restart hearth\n\
+             data = {}\n\
+             admin-token-file = {}\n\
+             listen = \"127.0.0.1:3400\"\n\
+             # tenant-bind = \"127.0.0.1\"\n\
+             # tenant-ports = \"3411-13410\"\n\
+             # domain = \"apps.example.org\"\n\
+             # trusted-proxy = \"127.0.0.1\"\n\
+             # idle = \"60s\"\n",
+            quoted(&self.data),
+            quoted(&self.token),
+            user = if self.user { "--user " } else { "" },
+        )
+    }
+}
+
+impl Place {
+    /// Where a path is at this moment.
+    fn at(&self, path: &Path) -> PathBuf {
+        match &self.root {
+            Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+            None => path.to_owned(),
+        }
+    }
+
+    fn perform(&self, layout: &Layout, steps: &[Step], print: Print) -> Result<(), CliError> {
+        let unit = self.at(&layout.unit);
+        if let Ok(found) = fs::read_to_string(&unit)
+            && !found.starts_with(MARK)
+        {
+            return Err(CliError::Refused(format!(
+                "{} was not written by hearth; move it away first",
+                unit.display()
+            )));
+        }
+        for step in steps {
+            if self.dry_run {
+                print.say(format_args!("{step}"))?;
+                continue;
+            }
+            self.act(step, layout.user)?;
+        }
+        if self.root.is_some() && !self.dry_run {
+            print.say(format_args!("Below another root systemd is not asked for anything."))?;
+        }
+        Ok(())
+    }
+
+    fn act(&self, step: &Step, user: bool) -> Result<(), CliError> {
+        let named = |path: &Path| {
+            let path = path.to_owned();
+            move |source| CliError::File { path, source }
+        };
+        match step {
+            Step::Directory(path) => {
+                let path = self.at(path);
+                let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+                made.map_err(named(&path))
+            }
+            Step::File { path, mode, content } => {
+                let path = self.at(path);
+                write(&path, *mode, content).map_err(named(&path))
+            }
+            Step::Missing { path, mode, content } => {
+                let path = self.at(path);
+                if path.exists() {
+                    return Ok(());
+                }
+                let text = match content {
+                    Content::Text(text) => text.clone(),
+                    Content::Token => new_token()?,
+                };
+                write(&path, *mode, &text).map_err(named(&path))
+            }
+            Step::RemoveFile(path) => {
+                let path = self.at(path);
+                gone(fs::remove_file(&path)).map_err(named(&path))
+            }
+            Step::RemoveTree(path) => {
+                let path = self.at(path);
+                gone(fs::remove_dir_all(&path)).map_err(named(&path))
+            }
+            Step::Systemctl(_) if self.root.is_some() => Ok(()),
+            Step::Systemctl(arguments) => systemctl(arguments, user),
+        }
+    }
+}
+
+/// Whole, and with its rights from its first instant.
+#[expect(clippy::disallowed_methods, reason = "the machine's file, and none of the host's")]
+fn write(path: &Path, mode: u32, content: &str) -> io::Result<()> {
+    let directory = path.parent().expect("it lies in a directory");
+    fs::create_dir_all(directory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(content.as_bytes())?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn new_token() -> Result<String, CliError> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|error| CliError::Up(Box::new(error)))?;
+    Ok(format!("hearth_{}\n", URL_SAFE_NO_PAD.encode(secret)))
+}
+
+fn systemctl(arguments: &[&str], user: bool) -> Result<(), CliError> {
+    let mut command = Command::new("systemctl");
+    command.args(user.then_some("--user")).args(arguments).stdin(Stdio::null());
+    let asked = format!("systemctl {}{}", if user { "--user " } else { "" }, arguments.join(" "));
+    let output = command.output().map_err(|error| {
+        CliError::Refused(format!(
+            "the files are in place, but {asked} could not be run ({error}): is there systemd here?"
+        ))
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let why =
+        super::print::escape(said.trim().lines().next_back().unwrap_or_default()).into_owned();
+    // What is not there need not be stopped.
+    if arguments.first() == Some(&"disable") && why.contains("does not exist") {
+        return Ok(());
+    }
+    let hint =
+        "; `journalctl -u hearth` may say more, and without systemd: hearth up --config FILE";
+    Err(CliError::Refused(format!("the files are in place, but {asked} failed: {why}{hint}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(user: bool) -> Layout {
+        Layout {
+            unit: "/u/hearth.service".into(),
+            settings: "/c/hearth.toml".into(),
+            token: "/c/admin-token".into(),
+            data: "/d \"x\"".into(),
+            user,
+        }
+    }
+
+    #[test]
+    fn both_units_run_the_program_that_installs_them() {
+        for user in [false, true] {
+            let steps = layout(user).install(Path::new("/opt/hearth"));
+            let unit = steps.iter().find_map(|step| match step {
+                Step::File { content, .. } => Some(content),
+                _ => None,
+            });
+            let unit = unit.unwrap();
+            assert!(unit.starts_with(MARK), "{unit}");
+            let start = unit.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
+            let settings = if user { "/c/hearth.toml" } else { "/etc/hearth/hearth.toml" };
+            assert_eq!(start, format!("ExecStart=/opt/hearth up --config {settings}"));
+            let stop = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
+            assert!(stop.parse::<u64>().unwrap() > crate::drain::DEADLINE.as_secs());
+        }
+    }
+
+    #[test]
+    fn the_first_settings_are_settings() {
+        let settings: toml::Table = layout(false).first_settings().parse().unwrap();
+        assert_eq!(settings["data"].as_str(), Some("/d \"x\""));
+        assert_eq!(settings["admin-token-file"].as_str(), Some("/c/admin-token"));
+    }
+
+    #[test]
+    fn data_and_settings_go_only_where_they_are_purged() {
+        let removes = |purge| {
+            let steps = layout(false).uninstall(purge);
+            steps.iter().filter(|step| !matches!(step, Step::Systemctl(_))).count()
+        };
+        assert_eq!((removes(false), removes(true)), (1, 4));
+    }
+}

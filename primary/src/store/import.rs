@@ -1,0 +1,129 @@
+//! Tenants of another store, out of a backup, taken over into this one while it serves.
+//!
+//! They come with their tokens, functions, versions, options, limits and generations, in one
+//! transaction, and under ids of this store's own. What was there stays as it is.
+
+use std::path::{Path, PathBuf};
+
+use hearth_wire::TenantName;
+use rusqlite::{Connection, Transaction};
+
+use super::{Result, Store, StoreError, Tenant, change, migrations};
+
+impl Store {
+    /// From a store's file that nobody has open, each to the port that is given.
+    pub async fn import(
+        &self,
+        from: PathBuf,
+        tenants: Vec<(TenantName, u16)>,
+    ) -> Result<Vec<Tenant>> {
+        let older = from.clone();
+        let brought_up = tokio::task::spawn_blocking(move || bring_up(&older));
+        brought_up.await.map_err(|_| StoreError::Closed)??;
+        self.run_change(move |db| {
+            db.execute("ATTACH DATABASE ? AS other", [from.to_string_lossy()])?;
+            let imported = change(db, |db| all(db, &tenants));
+            db.execute("DETACH DATABASE other", [])?;
+            imported
+        })
+        .await
+    }
+}
+
+fn bring_up(file: &Path) -> Result<()> {
+    let mut other = Connection::open(file)?;
+    migrations::apply(&mut other)?;
+    other.close().map_err(|(_, error)| StoreError::from(error))
+}
+
+fn all(db: &Transaction<'_>, tenants: &[(TenantName, u16)]) -> Result<Vec<Tenant>> {
+    tenants.iter().map(|(name, port)| one(db, name, *port)).collect()
+}
+
+fn one(db: &Transaction<'_>, name: &TenantName, port: u16) -> Result<Tenant> {
+    if db.prepare("SELECT 1 FROM main.tenants WHERE name = ?")?.exists([name.as_str()])? {
+        return Err(StoreError::Exists);
+    }
+    if db.prepare("SELECT 1 FROM main.tenants WHERE port = ?")?.exists([port])? {
+        return Err(StoreError::PortTaken(port));
+    }
+    let old: i64 =
+        db.query_row("SELECT id FROM other.tenants WHERE name = ?", [name.as_str()], |row| {
+            row.get(0)
+        })?;
+    db.execute(
+        "INSERT INTO main.tenants (name, port, generation, created_at, limits)
+         SELECT name, ?, generation, created_at, limits FROM other.tenants WHERE id = ?",
+        (port, old),
+    )?;
+    let new = db.last_insert_rowid();
+    db.execute(
+        "INSERT INTO main.generations (tenant, generation, cause, by, created_at)
+         SELECT ?, generation, cause, by, created_at FROM other.generations WHERE tenant = ?",
+        (new, old),
+    )?;
+    // A token that is here already stays what it is here.
+    db.execute(
+        "INSERT OR IGNORE INTO main.tokens (tenant, name, scope, digest, adopted, created_at, expires_at)
+         SELECT ?, name, scope, digest, adopted, created_at, expires_at FROM other.tokens WHERE tenant = ?",
+        (new, old),
+    )?;
+    let functions: Vec<i64> = db
+        .prepare("SELECT id FROM other.functions WHERE tenant = ? ORDER BY id")?
+        .query_map([old], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for old in functions {
+        db.execute(
+            "INSERT INTO main.functions (tenant, path, folded, latest, active, removed_at, options)
+             SELECT ?, path, folded, latest, active, removed_at, options FROM other.functions WHERE id = ?",
+            (new, old),
+        )?;
+        let function = db.last_insert_rowid();
+        db.execute(
+            "INSERT INTO main.versions (function, version, sha256, size, stored, kind, imports,
+                 declared, uploaded, bundled, created_at, created_by)
+             SELECT ?, version, sha256, size, stored, kind, imports,
+                 declared, uploaded, bundled, created_at, created_by
+             FROM other.versions WHERE function = ?",
+            (function, old),
+        )?;
+    }
+    super::tenants::by_id(db, super::TenantId(new))?.ok_or(StoreError::Missing("tenant"))
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_wire::Scope;
+
+    use super::*;
+    use crate::store::tests::{scratch, tenant};
+
+    #[tokio::test]
+    async fn a_tenant_comes_back_under_another_id_with_what_it_had() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        let (token, _) =
+            store.create_token(Some(acme.id), "ci".into(), Scope::Deploy, None).await.unwrap();
+        let there = tempfile::tempdir().unwrap();
+        store.snapshot(there.path()).await.unwrap();
+        let file = there.path().join(crate::store::FILE);
+        let wanted = |port| vec![(acme.name.clone(), port)];
+
+        let twice = store.import(file.clone(), wanted(4_002)).await;
+        assert!(matches!(twice, Err(StoreError::Exists)), "{twice:?}");
+        store.delete_tenant(acme.id).await.unwrap();
+        tenant(&store, "beta", 4_001).await;
+        let taken = store.import(file.clone(), wanted(4_001)).await;
+        assert!(matches!(taken, Err(StoreError::PortTaken(4_001))), "{taken:?}");
+        assert_eq!(store.tenants().await.unwrap().len(), 1);
+
+        let made = store.import(file.clone(), wanted(4_002)).await.unwrap();
+        assert_ne!(made[0].id, acme.id);
+        assert_eq!((&made[0].name, made[0].port), (&acme.name, 4_002));
+        let tokens = store.tokens(Some(made[0].id)).await.unwrap();
+        assert_eq!((tokens.len(), &tokens[0].name), (1, &token.name));
+        // Its file can be given back, and a second time it is there.
+        let twice = store.import(file, wanted(4_003)).await;
+        assert!(matches!(twice, Err(StoreError::Exists)), "{twice:?}");
+    }
+}

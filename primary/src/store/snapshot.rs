@@ -1,0 +1,135 @@
+//! A copy of the store that a backup can hold, and a look into one before it is put to use.
+//!
+//! The copy is made by SQLite's online backup over a connection of its own, within one read
+//! transaction: it is the store at one instant, and neither the store's thread nor a writer waits
+//! for it. What vouches for artifacts stays behind: artifacts are no part of a backup, and their
+//! key must not lie about in one. So do the tenants' users, which are this machine's.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::time::Duration;
+
+use hearth_wire::{ModuleDigest, TenantName};
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, OpenFlags};
+
+use super::{BUSY, FILE, Result, Store, StoreError, check, column, migrations, parsed};
+
+/// Pages that are copied in one step; between two, others have the file.
+const STEP: i32 = 512;
+
+/// What a copy names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    /// With their ports.
+    pub tenants: BTreeMap<TenantName, u16>,
+    pub modules: HashSet<ModuleDigest>,
+}
+
+impl Store {
+    /// Makes a copy of the store in this directory, under its own name, and tells what it names.
+    pub async fn snapshot(&self, directory: &Path) -> Result<Contents> {
+        let (file, copy) = (self.file.clone(), directory.join(FILE));
+        let copied = tokio::task::spawn_blocking(move || {
+            snapshot(&file, &copy)?;
+            inspect(&copy)
+        });
+        // It is cancelled only where the host ends.
+        copied.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn snapshot(file: &Path, copy: &Path) -> Result<()> {
+    let source = read_only(file)?;
+    // From here on writers go on, and this connection does not see it.
+    source.execute_batch("BEGIN")?;
+    source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    let mut target = Connection::open(copy)?;
+    Backup::new(&source, &mut target)?.run_to_completion(STEP, Duration::ZERO, None)?;
+    drop(source);
+    target.pragma_update(None, "journal_mode", "delete")?;
+    target.execute_batch(
+        "DELETE FROM artifacts;
+         DELETE FROM host WHERE key = 'key';
+         UPDATE tenants SET user = NULL;
+         VACUUM;",
+    )?;
+    target.close().map_err(|(_, error)| error)?;
+    Ok(())
+}
+
+/// Checks a copy from its first page to its last, and tells what it names.
+pub fn inspect(copy: &Path) -> Result<Contents> {
+    let db = read_only(copy)?;
+    db.pragma_update(None, "trusted_schema", false)?;
+    migrations::check(&db)?;
+    check(&db)?;
+    let tenants = db
+        .prepare("SELECT name, port FROM tenants")?
+        .query_map([], |row| Ok((column(row, "name", parsed)?, row.get("port")?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let modules = db
+        .prepare("SELECT DISTINCT sha256 FROM versions")?
+        .query_map([], |row| column(row, "sha256", parsed))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Contents { tenants, modules })
+}
+
+fn read_only(file: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    connection.busy_timeout(BUSY)?;
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{scratch, tenant};
+
+    #[tokio::test]
+    async fn a_copy_is_the_store_without_what_vouches_for_artifacts() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await.id;
+        let module = ModuleDigest::new([1; 32]);
+        store.put_artifact(acme, module, "48-a", [7; 32]).await.unwrap();
+        let key = store.host_key().await.unwrap();
+
+        let there = tempfile::tempdir().unwrap();
+        let contents = store.snapshot(there.path()).await.unwrap();
+        assert_eq!(contents.tenants, BTreeMap::from([("acme".parse().unwrap(), 4_001)]));
+        assert_eq!(contents.modules, HashSet::new());
+        let names: Vec<_> = std::fs::read_dir(there.path()).unwrap().flatten().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        let bytes = std::fs::read(there.path().join(FILE)).unwrap();
+        assert!(!bytes.windows(32).any(|window| window == key || window == [7; 32]));
+
+        let copy = Store::open(there.path()).unwrap();
+        assert_eq!(copy.tenants().await.unwrap(), store.tenants().await.unwrap());
+        assert_ne!(copy.host_key().await.unwrap(), key);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_whole_store_is_refused() {
+        let (_directory, store) = scratch();
+        for number in 0..200 {
+            tenant(&store, &format!("t{number}"), 4_001 + number).await;
+        }
+        let there = tempfile::tempdir().unwrap();
+        store.snapshot(there.path()).await.unwrap();
+        let copy = there.path().join(FILE);
+        let whole = std::fs::read(&copy).unwrap();
+
+        std::fs::write(&copy, b"something else").unwrap();
+        assert!(inspect(&copy).is_err());
+        let mut torn = whole.clone();
+        torn[4_096..8_192].fill(0xff);
+        std::fs::write(&copy, torn).unwrap();
+        assert!(inspect(&copy).is_err());
+        std::fs::write(&copy, &whole).unwrap();
+        let db = Connection::open(&copy).unwrap();
+        db.pragma_update(None, "user_version", 99).unwrap();
+        drop(db);
+        assert!(matches!(inspect(&copy), Err(StoreError::TooNew { found: 99, .. })));
+    }
+}

@@ -1,0 +1,201 @@
+//! The client of `hearth-worker tree`: what a tenant's directory holds is packed, unpacked and
+//! removed by a process of its own, which is behind its walls before it looks at anything. The
+//! host itself goes no further than to the directory's own descriptor.
+//!
+//! All of it blocks, for as long as the other side moves. What is packed, and where to, is
+//! `backup`'s to say; which directory goes, `release`'s.
+
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_wire::{
+    SocketError, TreeDone, TreeJob, TreePath, TreeReply, TreeRequest, VERSION, pair, recv, send,
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
+/// The longest that the other side may do nothing that can be seen.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Of one that closed its end of the pipe already.
+const LAST_WORD: Duration = Duration::from_secs(5);
+/// Removing shows nothing before it is done.
+const DONE_MAX: Duration = Duration::from_secs(600);
+
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    #[error("hearth-worker could not be started on a tenant's directory")]
+    Spawn(#[source] io::Error),
+    #[error("the conversation about a tenant's directory broke")]
+    Socket(#[from] SocketError),
+    #[error("a tenant's directory: {0}")]
+    Failed(String),
+    #[error("the work in a tenant's directory ended without a word")]
+    Gone,
+    #[error("the work in a tenant's directory took too long")]
+    Late,
+}
+
+#[derive(Debug, Clone)]
+pub struct Trees {
+    program: Arc<Path>,
+}
+
+impl Trees {
+    pub fn new(worker_program: &Path) -> Self {
+        Self { program: worker_program.into() }
+    }
+
+    /// A tar of these, as far as they are there.
+    pub fn pack(&self, directory: &OwnedFd, roots: &[TreePath]) -> Result<Packing, TreeError> {
+        let roots = roots.to_vec();
+        let (ours, theirs) = io::pipe().map_err(TreeError::Spawn)?;
+        let fds = [directory.as_fd(), theirs.as_fd()];
+        let job = Job::start(&self.program, TreeJob::Pack { roots }, &fds)?;
+        Ok(Packing { job, pipe: Patient::new(ours, PollFlags::IN).map_err(TreeError::Spawn)? })
+    }
+
+    /// Takes a tar, and makes in the directory what it holds.
+    pub fn unpack(&self, directory: &OwnedFd) -> Result<Unpacking, TreeError> {
+        let (theirs, ours) = io::pipe().map_err(TreeError::Spawn)?;
+        let fds = [directory.as_fd(), theirs.as_fd()];
+        let job = Job::start(&self.program, TreeJob::Unpack, &fds)?;
+        Ok(Unpacking { job, pipe: Patient::new(ours, PollFlags::OUT).map_err(TreeError::Spawn)? })
+    }
+
+    /// Removes everything below the directory, and leaves that.
+    pub fn remove(&self, directory: &OwnedFd) -> Result<TreeDone, TreeError> {
+        Job::start(&self.program, TreeJob::Remove, &[directory.as_fd()])?.reply(DONE_MAX)
+    }
+}
+
+pub struct Packing {
+    job: Job,
+    pipe: Patient<PipeReader>,
+}
+
+impl Packing {
+    /// To be called when the tar was read to its end.
+    pub fn finish(self) -> Result<TreeDone, TreeError> {
+        drop(self.pipe);
+        self.job.reply(SILENCE_MAX)
+    }
+}
+
+impl Read for Packing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.pipe.patiently(|pipe| pipe.read(buffer))
+    }
+}
+
+pub struct Unpacking {
+    job: Job,
+    pipe: Patient<PipeWriter>,
+}
+
+impl Unpacking {
+    /// To be called when the tar was written to its end.
+    pub fn finish(self) -> Result<TreeDone, TreeError> {
+        drop(self.pipe);
+        self.job.reply(SILENCE_MAX)
+    }
+}
+
+impl Write for Unpacking {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.pipe.patiently(|pipe| pipe.write(bytes)) {
+            // The other side has ended, and has said why.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                match self.job.reply(LAST_WORD) {
+                    Ok(_) => Err(error),
+                    Err(why) => Err(io::Error::other(why)),
+                }
+            }
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One process and the conversation with it; it does not outlive this.
+struct Job {
+    child: Child,
+    control: OwnedFd,
+}
+
+impl Job {
+    fn start(program: &Path, job: TreeJob, fds: &[BorrowedFd<'_>]) -> Result<Self, TreeError> {
+        let (control, theirs) = pair().map_err(TreeError::Spawn)?;
+        let child = Command::new(program)
+            .arg("tree")
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(TreeError::Spawn)?;
+        let started = Self { child, control };
+        send(&started.control, &TreeRequest { version: VERSION, job }, fds)?;
+        Ok(started)
+    }
+
+    fn reply(&self, most: Duration) -> Result<TreeDone, TreeError> {
+        if !ready(self.control.as_fd(), PollFlags::IN, most).map_err(SocketError::from)? {
+            return Err(TreeError::Late);
+        }
+        match recv::<TreeReply>(&self.control)? {
+            Some((TreeReply::Done(done), _)) => Ok(done),
+            Some((TreeReply::Failed { reason }, _)) => Err(TreeError::Failed(reason)),
+            None => Err(TreeError::Gone),
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // It has answered, or is not wanted any more.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An end of a pipe at which nobody waits for ever.
+struct Patient<P> {
+    pipe: P,
+    wanted: PollFlags,
+}
+
+impl<P: AsFd> Patient<P> {
+    /// The flag belongs to this end alone: the other one is another open file.
+    fn new(pipe: P, wanted: PollFlags) -> io::Result<Self> {
+        fcntl_setfl(&pipe, fcntl_getfl(&pipe)? | OFlags::NONBLOCK)?;
+        Ok(Self { pipe, wanted })
+    }
+
+    fn patiently<T>(&mut self, mut act: impl FnMut(&mut P) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match act(&mut self.pipe) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+            if !ready(self.pipe.as_fd(), self.wanted, SILENCE_MAX)? {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+    }
+}
+
+fn ready(fd: BorrowedFd<'_>, wanted: PollFlags, most: Duration) -> io::Result<bool> {
+    let most = Timespec { tv_sec: most.as_secs().cast_signed(), tv_nsec: 0 };
+    loop {
+        match poll(&mut [PollFd::from_borrowed_fd(fd, wanted)], Some(&most)) {
+            Err(rustix::io::Errno::INTR) => {}
+            polled => return Ok(polled? > 0),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! `hearth-worker tree`: one job in one tenant's directory, done as that tenant and by nobody with
+//! more rights: its files are packed for a backup, unpacked from one, or removed.
+//!
+//! Whatever lies in the directory may have been put there by hostile code, and may change while
+//! it is looked at. So it is only ever reached from its descriptor, one plain name after the
+//! other, no link is followed, and nothing but regular files with one name and directories, all on
+//! one file system, is taken for a tenant's own. Which job, and what becomes of the files, is the
+//! primary's to say.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, bail, ensure};
+use hearth_wire::{TreeDone, TreeJob, TreePath, TreeReply, TreeRequest, VERSION};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, mkdirat, openat, statat, unlinkat,
+};
+use rustix::io::Errno;
+use tar::{Archive, Builder, EntryType, Header};
+
+/// Directories within each other, when they are removed: a tenant's own have [`TreePath`]'s depth.
+const DEPTH_MAX: usize = 32;
+/// Files and directories of one tenant.
+const FILES_MAX: u64 = 1_000_000;
+const BUFFER: usize = 64 << 10;
+const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
+const PRIVATE_DIR: Mode = Mode::RWXU;
+/// A name is looked at before it is opened; that it is the same file is checked behind that.
+const LOOK: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+pub fn run() -> anyhow::Result<()> {
+    let control = hearth_jail::take_stdin().context("standard input is no control socket")?;
+    let Some((request, fds)) = hearth_wire::recv::<TreeRequest>(&control)? else { return Ok(()) };
+    hearth_jail::fence_tree(None)?;
+    let reply = match perform(request, fds) {
+        Ok(done) => TreeReply::Done(done),
+        Err(error) => TreeReply::Failed { reason: format!("{error:#}") },
+    };
+    Ok(hearth_wire::send(&control, &reply, &[])?)
+}
+
+fn perform(request: TreeRequest, mut fds: Vec<OwnedFd>) -> anyhow::Result<TreeDone> {
+    let TreeRequest { version, job } = request;
+    ensure!(version == VERSION, "hearth-worker speaks version {VERSION}, and hearth {version}");
+    let pipe = (fds.len() == 2).then(|| fds.remove(1)).map(File::from);
+    let (Some(directory), true) = (fds.pop(), fds.is_empty()) else {
+        bail!("the request came with other descriptors than it needs");
+    };
+    match (job, pipe) {
+        (TreeJob::Pack { roots }, Some(pipe)) => pack(&directory, &roots, pipe),
+        (TreeJob::Unpack, Some(pipe)) => unpack(&directory, pipe),
+        (TreeJob::Remove, None) => {
+            let mut remover = Remover { removed: TreeDone::default() };
+            remover.empty(directory.as_fd(), 0)?;
+            Ok(remover.removed)
+        }
+        _ => bail!("the request came with other descriptors than it needs"),
+    }
+}
+
+fn pack(directory: &OwnedFd, roots: &[TreePath], pipe: File) -> anyhow::Result<TreeDone> {
+    let tar = Builder::new(BufWriter::with_capacity(BUFFER, pipe));
+    let device = fstat(directory)?.st_dev;
+    let mut packer = Packer { tar, device, done: TreeDone::default() };
+    for root in roots {
+        let name = std::ffi::CString::new(root.as_str())?;
+        packer.entry(directory.as_fd(), &name, root)?;
+    }
+    packer.tar.into_inner()?.flush().context("the pipe broke")?;
+    Ok(packer.done)
+}
+
+struct Packer {
+    tar: Builder<BufWriter<File>>,
+    /// Another one is another file system, mounted where no tenant's is.
+    device: u64,
+    done: TreeDone,
+}
+
+impl Packer {
+    fn entry(&mut self, dir: BorrowedFd<'_>, name: &CStr, path: &TreePath) -> anyhow::Result<()> {
+        ensure!(self.done.files < FILES_MAX, "there are more than {FILES_MAX} files");
+        let Some(seen) = there(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))? else {
+            return Ok(());
+        };
+        let kind = FileType::from_raw_mode(seen.st_mode);
+        let own = match kind {
+            FileType::Directory => seen.st_dev == self.device,
+            FileType::RegularFile => seen.st_dev == self.device && seen.st_nlink == 1,
+            _ => false,
+        };
+        if !own {
+            self.done.left_out += 1;
+            return Ok(());
+        }
+        let found = there(openat(dir, name, LOOK, Mode::empty()));
+        let Some(found) = found.with_context(|| format!("{path} cannot be read"))? else {
+            return Ok(());
+        };
+        let stat = fstat(&found)?;
+        if !same(&seen, &stat) {
+            self.done.left_out += 1;
+            return Ok(());
+        }
+        match kind {
+            FileType::Directory => self.directory(found, &stat, path),
+            _ => self.file(found, &stat, path),
+        }
+    }
+
+    fn directory(&mut self, dir: OwnedFd, stat: &Stat, path: &TreePath) -> anyhow::Result<()> {
+        self.tar.append(&header(EntryType::Directory, 0, stat, path)?, io::empty())?;
+        self.done.files += 1;
+        let mut entries = Dir::read_from(&dir)?;
+        while let Some(entry) = entries.read() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            match name.to_str().ok().and_then(|name| path.join(name).ok()) {
+                Some(path) => self.entry(dir.as_fd(), name, &path)?,
+                None => self.done.left_out += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Exactly as long as the header says, though the file may grow or shrink meanwhile.
+    fn file(&mut self, file: OwnedFd, stat: &Stat, path: &TreePath) -> anyhow::Result<()> {
+        let size = u64::try_from(stat.st_size)?;
+        let content = File::from(file).take(size).chain(io::repeat(0)).take(size);
+        let header = header(EntryType::Regular, size, stat, path)?;
+        self.tar.append(&header, content).with_context(|| format!("{path} cannot be packed"))?;
+        self.done.files += 1;
+        self.done.bytes += size;
+        Ok(())
+    }
+}
+
+fn header(kind: EntryType, size: u64, stat: &Stat, path: &TreePath) -> anyhow::Result<Header> {
+    let mut header = Header::new_ustar();
+    header.set_path(path.as_str())?;
+    header.set_entry_type(kind);
+    header.set_mode(if kind.is_dir() { 0o700 } else { 0o600 });
+    header.set_size(size);
+    header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
+    header.set_cksum();
+    Ok(header)
+}
+
+fn unpack(directory: &OwnedFd, pipe: File) -> anyhow::Result<TreeDone> {
+    let mut done = TreeDone::default();
+    let mut archive = Archive::new(BufReader::with_capacity(BUFFER, pipe));
+    for entry in archive.entries()?.raw(true) {
+        let mut entry = entry?;
+        ensure!(done.files < FILES_MAX, "there are more than {FILES_MAX} files");
+        let path = entry.path_bytes();
+        let path = std::str::from_utf8(&path)?.trim_end_matches('/').parse::<TreePath>()?;
+        let (parent, name) = parent(directory, &path).with_context(|| format!("{path}"))?;
+        match entry.header().entry_type() {
+            EntryType::Directory => mkdirat(&parent, name, PRIVATE_DIR)
+                .with_context(|| format!("{path} cannot be made"))?,
+            EntryType::Regular => {
+                let new = OFlags::WRONLY
+                    | OFlags::CREATE
+                    | OFlags::EXCL
+                    | OFlags::NOFOLLOW
+                    | OFlags::CLOEXEC;
+                let file = openat(&parent, name, new, PRIVATE_FILE);
+                let mut file = File::from(file.with_context(|| format!("{path} cannot be made"))?);
+                let wrote = io::copy(&mut entry, &mut file);
+                let wrote = wrote.with_context(|| format!("{path} cannot be written"))?;
+                ensure!(wrote == entry.size(), "{path} ends early");
+                done.bytes += wrote;
+            }
+            kind => bail!("{path} is neither a file nor a directory but {kind:?}"),
+        }
+        done.files += 1;
+    }
+    Ok(done)
+}
+
+/// The directory that a path's last name is in, which was unpacked before it, and that name.
+fn parent<'a>(directory: &OwnedFd, path: &'a TreePath) -> io::Result<(OwnedFd, &'a str)> {
+    let mut names = path.names();
+    let last = names.next_back().expect("a path has a name");
+    let mut at = directory.try_clone()?;
+    for name in names {
+        at = openat(&at, name, LOOK | OFlags::DIRECTORY, Mode::empty())?;
+    }
+    Ok((at, last))
+}
+
+struct Remover {
+    removed: TreeDone,
+}
+
+impl Remover {
+    /// Until nothing is found: what is removed while a directory is read may hide something else.
+    fn empty(&mut self, dir: BorrowedFd<'_>, depth: usize) -> anyhow::Result<()> {
+        ensure!(depth < DEPTH_MAX, "there are more than {DEPTH_MAX} directories in each other");
+        loop {
+            let before = self.removed.files;
+            let mut entries = Dir::read_from(dir)?;
+            while let Some(entry) = entries.read() {
+                let entry = entry?;
+                let name = entry.file_name();
+                if !matches!(name.to_bytes(), b"." | b"..") {
+                    self.entry(dir, name, depth)?;
+                }
+            }
+            if self.removed.files == before {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A link is removed, and what it leads to stays.
+    fn entry(&mut self, dir: BorrowedFd<'_>, name: &CStr, depth: usize) -> anyhow::Result<()> {
+        let named = || format!("{} cannot be removed", name.to_string_lossy().escape_debug());
+        let seen = there(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW));
+        let Some(seen) = seen.with_context(named)? else { return Ok(()) };
+        let removed = if FileType::from_raw_mode(seen.st_mode) == FileType::Directory {
+            let inner = openat(dir, name, LOOK | OFlags::DIRECTORY, Mode::empty());
+            let Some(inner) = there(inner).with_context(named)? else { return Ok(()) };
+            self.empty(inner.as_fd(), depth + 1)?;
+            unlinkat(dir, name, AtFlags::REMOVEDIR)
+        } else {
+            unlinkat(dir, name, AtFlags::empty())
+        };
+        if there(removed).with_context(named)?.is_some() {
+            self.removed.files += 1;
+            self.removed.bytes += u64::try_from(seen.st_size).unwrap_or(0);
+        }
+        Ok(())
+    }
+}
+
+fn same(one: &Stat, other: &Stat) -> bool {
+    (one.st_dev, one.st_ino, one.st_mode) == (other.st_dev, other.st_ino, other.st_mode)
+}
+
+/// What went away meanwhile is nothing.
+fn there<T>(found: Result<T, Errno>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}

@@ -1,0 +1,152 @@
+//! `hearth-worker tree` by itself, given what no primary would give it.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::{Command, Stdio};
+
+use hearth_wire::{TreeDone, TreeJob, TreeReply, TreeRequest, VERSION};
+use tar::{Builder, EntryType, Header};
+use tempfile::TempDir;
+
+fn ask(request: &TreeRequest, fds: &[&dyn AsFd]) -> Option<TreeReply> {
+    let (ours, theirs) = hearth_wire::pair().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hearth-worker"))
+        .arg("tree")
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .spawn()
+        .unwrap();
+    let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
+    hearth_wire::send(&ours, request, &fds).unwrap();
+    let reply = hearth_wire::recv(&ours).unwrap().map(|(reply, _)| reply);
+    child.wait().unwrap();
+    reply
+}
+
+fn perform(job: TreeJob, fds: &[&dyn AsFd]) -> Result<TreeDone, String> {
+    match ask(&TreeRequest { version: VERSION, job }, fds) {
+        Some(TreeReply::Done(done)) => Ok(done),
+        Some(TreeReply::Failed { reason }) => Err(reason),
+        None => panic!("it ended without a word"),
+    }
+}
+
+/// What is in the pipe fits into it, so that nobody has to read at the same time.
+fn unpack(into: &TempDir, tar: Builder<Vec<u8>>) -> Result<TreeDone, String> {
+    let (theirs, mut ours) = std::io::pipe().unwrap();
+    let bytes = tar.into_inner().unwrap();
+    assert!(bytes.len() < 60_000);
+    ours.write_all(&bytes).unwrap();
+    drop(ours);
+    perform(TreeJob::Unpack, &[&File::open(into.path()).unwrap(), &theirs])
+}
+
+fn add(tar: &mut Builder<Vec<u8>>, name: &str, kind: EntryType, content: &[u8]) {
+    let mut header = Header::new_ustar();
+    header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+    header.set_entry_type(kind);
+    header.set_size(content.len() as u64);
+    header.set_mode(0o7777);
+    header.set_link_name("/etc").unwrap();
+    header.set_cksum();
+    tar.append(&header, content).unwrap();
+}
+
+fn empty() -> Builder<Vec<u8>> {
+    Builder::new(Vec::new())
+}
+
+#[test]
+fn what_is_packed_is_unpacked_and_removed() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir_all(from.path().join("state/deep/deeper")).unwrap();
+    fs::write(from.path().join("state/deep/deeper/file"), "content").unwrap();
+    fs::write(from.path().join("state/empty"), "").unwrap();
+    fs::create_dir(from.path().join("other")).unwrap();
+    let (mut ours, theirs) = std::io::pipe().unwrap();
+    let roots = ["state", "missing"].map(|root| root.parse().unwrap()).into();
+    let directory = File::open(from.path()).unwrap();
+    let packed = perform(TreeJob::Pack { roots }, &[&directory, &theirs]);
+    drop(theirs);
+    assert_eq!(packed, Ok(TreeDone { files: 5, bytes: 7, left_out: 0 }));
+    let mut tar = Vec::new();
+    ours.read_to_end(&mut tar).unwrap();
+
+    let (theirs, mut ours) = std::io::pipe().unwrap();
+    ours.write_all(&tar).unwrap();
+    drop(ours);
+    let unpacked = perform(TreeJob::Unpack, &[&File::open(to.path()).unwrap(), &theirs]);
+    assert_eq!(unpacked, Ok(TreeDone { files: 5, bytes: 7, left_out: 0 }));
+    let file = to.path().join("state/deep/deeper/file");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "content");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert!(!to.path().join("other").exists());
+
+    let removed = perform(TreeJob::Remove, &[&File::open(from.path()).unwrap()]).unwrap();
+    assert_eq!(removed.files, 6);
+    assert_eq!(fs::read_dir(from.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_leads_out_is_not_unpacked() {
+    for (name, kind) in [
+        ("../out", EntryType::Regular),
+        ("/tmp/out", EntryType::Regular),
+        ("state/../../out", EntryType::Regular),
+        ("link/out", EntryType::Regular),
+        ("out", EntryType::Symlink),
+        ("out", EntryType::Link),
+        ("out", EntryType::Char),
+        ("out", EntryType::Fifo),
+        ("out", EntryType::GNULongName),
+    ] {
+        let (outer, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        symlink(outer.path(), to.path().join("link")).unwrap();
+        let mut tar = empty();
+        add(&mut tar, name, kind, b"");
+        let refused = unpack(&to, tar).unwrap_err();
+        assert!(!refused.is_empty());
+        assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 0, "{name}: {refused}");
+        assert_eq!(fs::read_dir(to.path()).unwrap().count(), 1, "{name}: {refused}");
+    }
+    // Nor over what is there.
+    let to = tempfile::tempdir().unwrap();
+    let mut tar = empty();
+    add(&mut tar, "file", EntryType::Regular, b"one");
+    add(&mut tar, "file", EntryType::Regular, b"two");
+    assert!(unpack(&to, tar).unwrap_err().contains("file cannot be made"));
+    assert_eq!(fs::read(to.path().join("file")).unwrap(), b"one");
+}
+
+#[test]
+fn what_links_lead_to_is_not_removed() {
+    let (outer, tree) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(outer.path().join("file"), "stays").unwrap();
+    symlink(outer.path(), tree.path().join("directory")).unwrap();
+    symlink(outer.path().join("file"), tree.path().join("file")).unwrap();
+    for number in 0..2_000 {
+        fs::write(tree.path().join(format!("{number}")), "").unwrap();
+    }
+    let removed = perform(TreeJob::Remove, &[&File::open(tree.path()).unwrap()]).unwrap();
+    assert_eq!(removed.files, 2_002);
+    assert_eq!(fs::read_dir(tree.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_to_string(outer.path().join("file")).unwrap(), "stays");
+}
+
+#[test]
+fn another_version_or_other_descriptors_are_refused() {
+    let tree = tempfile::tempdir().unwrap();
+    let directory = File::open(tree.path()).unwrap();
+    let other = TreeRequest { version: VERSION + 1, job: TreeJob::Remove };
+    let said = ask(&other, &[&directory]);
+    assert!(matches!(said, Some(TreeReply::Failed { reason }) if reason.contains("version")));
+    for (job, fds) in [
+        (TreeJob::Remove, vec![]),
+        (TreeJob::Remove, vec![&directory as &dyn AsFd, &directory]),
+        (TreeJob::Unpack, vec![&directory as &dyn AsFd]),
+    ] {
+        assert!(perform(job, &fds).unwrap_err().contains("descriptors"));
+    }
+}
