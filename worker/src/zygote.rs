@@ -25,6 +25,9 @@ use wasmtime::component::{Component, Linker};
 
 use crate::host::Guest;
 
+/// A child that was to try the walls and could not put them up.
+const EXIT_UNFENCED: u8 = 1;
+
 /// What a worker begins with.
 pub struct Inherited {
     pub control: OwnedFd,
@@ -164,9 +167,8 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
                         }
                         Ok(Forked::Child) => match try_out(attempt, cell, &seal) {
                             Err(error) => {
-                                // Its own end would look like one that was kept in.
                                 eprintln!("hearth-worker: {}", explain(&error));
-                                std::process::abort()
+                                hearth_jail::leave(EXIT_UNFENCED)
                             }
                         },
                         Err(error) => return Err(ZygoteError::Unexpected(explain(&error))),
@@ -190,7 +192,7 @@ fn try_out(attempt: &Attempt, cell: Cell, seal: &Seal) -> Result<Infallible, Wal
     // To nobody: the control socket is the zygote's.
     seal.close(|_, _| 0)?;
     let escapes = (attempt.escapes)();
-    std::process::exit(if escapes { i32::from(EXIT_ESCAPED) } else { 0 })
+    hearth_jail::leave(if escapes { EXIT_ESCAPED } else { 0 })
 }
 
 /// Refused with an error, or ended by the report of it: everything else is no wall, or no trial.

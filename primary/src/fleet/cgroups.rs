@@ -279,6 +279,7 @@ impl Group {
 }
 
 /// Of processes that have ended. The kernel lets a group go a moment after the last of them.
+#[expect(clippy::disallowed_methods, reason = "of a group that becomes empty nobody is told")]
 fn remove(directory: &Path) {
     for _ in 0..REMOVE_TRIES {
         match fs::remove_dir(directory) {

@@ -19,7 +19,7 @@ mod walls;
 pub use attempts::{ATTEMPTS, Attempt, EXIT_ESCAPED};
 pub use descriptors::{Slots, keep_only, open_now, take_stdin};
 pub use filters::{EXIT_VIOLATION, Encode};
-pub use process::{ChildEnd, Children, ForkError, Forked, fork, wait};
+pub use process::{ChildEnd, Children, ForkError, Forked, fork, leave, wait};
 pub use walls::{
     Cell, Seal, Standing, WallError, fence_compiler, fence_lone_worker, fence_tree, fence_worker,
     fence_zygote, seal_compiler,
