@@ -1,6 +1,7 @@
 //! What dies: workers, at any time and over and over, and the process that they are forked from.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -29,6 +30,21 @@ fn queued_connections_outlive_their_worker() {
     }
     assert_ne!(host.workers(&tenant)[0], first);
     assert!(!is_alive(first));
+}
+
+#[test]
+fn row_02_a_worker_that_gives_no_sign_of_life_is_ended() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("one", guests::version_one());
+    let stuck = host.workers(&tenant)[0];
+    // As one whose only thread never comes back from a call of the host.
+    signal(stuck, Signal::SIGSTOP);
+    let begun = Instant::now();
+    eventually("its end", || (!is_alive(stuck)).then_some(()));
+    assert!(begun.elapsed() > Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(host.log().contains("it is stuck: it did not answer the host for 15 seconds"));
+    assert_eq!(tenant.post("/one", "").expect(200).text(), "version one");
 }
 
 #[test]
