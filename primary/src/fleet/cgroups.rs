@@ -131,7 +131,8 @@ impl Bounds {
 pub struct Taken {
     /// Processes that the kernel ended for want of memory.
     pub oom_kills: u64,
-    pub memory_peak: u64,
+    /// All that they may have.
+    pub memory_bytes: u64,
 }
 
 impl Cgroups {
@@ -261,14 +262,14 @@ impl Group {
     }
 
     pub fn taken(&self) -> Taken {
-        let (events, peak) = match self.kind {
-            Kind::V2 => ("memory.events", "memory.peak"),
-            Kind::V1 => ("memory.oom_control", "memory.max_usage_in_bytes"),
+        let (events, most) = match self.kind {
+            Kind::V2 => ("memory.events", "memory.max"),
+            Kind::V1 => ("memory.oom_control", "memory.limit_in_bytes"),
         };
         let read = |file| fs::read_to_string(self.directory("memory").join(file));
         let oom_kills = read(events).ok().and_then(|text| figure(&text, "oom_kill")).unwrap_or(0);
-        let memory_peak = read(peak).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        Taken { oom_kills, memory_peak }
+        let memory_bytes = read(most).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        Taken { oom_kills, memory_bytes }
     }
 
     fn remove(&self) {

@@ -1061,10 +1061,10 @@ async fn accompany(
 fn explain(status: Option<ExitStatus>, starved: Option<Taken>) -> String {
     match (status, starved) {
         (Some(ExitStatus::Code(0)), _) => "ended".to_owned(),
-        (Some(ExitStatus::Signal(9)), Some(Taken { memory_peak, .. })) => format!(
-            "out of memory: its processes had {} MiB, all that the tenant may have \
+        (Some(ExitStatus::Signal(9)), Some(Taken { memory_bytes, .. })) => format!(
+            "out of memory: its processes had all of the {} MiB that the tenant may have \
              (total_memory_mb), and the kernel ended it",
-            memory_peak >> 20
+            memory_bytes >> 20
         ),
         (Some(ExitStatus::Signal(9)), None) => {
             "killed by signal 9: by the kernel for want of memory, or by somebody".to_owned()

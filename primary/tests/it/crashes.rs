@@ -134,10 +134,10 @@ fn workers_outlive_their_zygote_and_a_new_one_wakes_others() {
 
     let zygote = host.zygote().unwrap();
     signal(zygote, Signal::SIGKILL);
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     asleep.post("/hello", "{}").expect(200);
     let took = begun.elapsed();
-    assert!(took < std::time::Duration::from_secs(5), "a wake took {took:?}");
+    assert!(took < Duration::from_secs(5), "a wake took {took:?}");
     assert_ne!(host.zygote(), Some(zygote));
 
     connection.call(&awake.door().request("POST", "/one")).expect(200);

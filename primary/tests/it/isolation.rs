@@ -209,6 +209,6 @@ fn row_03_a_tenant_has_so_much_memory_in_all_and_a_kill_for_it_is_told() {
     let counted = r#"hearth_out_of_memory_total{tenant="demo"}"#;
     eventually("the count", || (host.figure(counted) == 1).then_some(()));
     let reason = tenant.ask("/worker")["reason"].as_str().unwrap().to_owned();
-    assert!(reason.starts_with("out of memory: its processes had 6"), "{reason}");
+    assert!(reason.starts_with("out of memory: its processes had all of the 64 MiB"), "{reason}");
     assert_eq!(tenant.post("/eats?mb=10", "").expect(200).text(), "10");
 }

@@ -555,6 +555,9 @@ fn a_pattern_takes_time_in_proportion_to_the_text() {
 fn a_check_without_end_is_ended_and_keeps_nobody_waiting() {
     let host = Host::start();
     let tenant = host.tenant("demo");
+    // A check without end takes memory without end, too, and it is to be the time that ends it.
+    let limits = json!({ "limits": { "total_memory_mb": 16 << 10 } });
+    host.send(&host.admin("PATCH", "/tenants/demo/limits").json(&limits)).expect(200);
     let again = json!({ "properties": {"in": {"$ref": "#"}} });
     let schema = json!({ "body": {"type": "object", "anyOf": [again, again], "not": false} });
     let schema = json!({ "schema": schema });

@@ -107,7 +107,6 @@ fn what_it_does_not_understand_keeps_it_from_starting() {
         (vec!["--idle", "soon"], "idle"),
         (vec!["--tenant-ports", "9-1"], "tenant-ports"),
         (vec!["--trusted-proxy", "everybody"], "trusted-proxy"),
-        (vec!["--isolation", "A"], "isolation"),
         (vec!["--isolation", "Z"], "isolation"),
         (vec!["--handover", "always"], "handover"),
         (vec!["--ready-fd", "77"], "ready-fd"),
