@@ -222,9 +222,9 @@ fn settle(
     rustix::io::dup2(&own_control, &mut control).map_err(io::Error::from)?;
     let (listener, release) = slots.fill(listener, release)?;
     drop(own_control);
-    for procs in cgroups {
+    for entry in cgroups {
         // Itself. Before its user changes, and before it takes any memory.
-        File::from(procs).write_all(b"0")?;
+        File::from(entry).write_all(b"0")?;
     }
     kept.extend(hearth_jail::open_now()?.difference(zygotes));
     hearth_jail::keep_only(&kept)?;

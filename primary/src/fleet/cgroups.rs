@@ -46,6 +46,16 @@ impl Kind {
             Self::V1 => "cgroup v1",
         }
     }
+
+    /// For a process of one thread that enters by itself. A whole process waits in the kernel for
+    /// everybody else's (some 5 ms for each group), where a thread does not; but version 2 has
+    /// groups of processes only.
+    fn entry(self) -> &'static str {
+        match self {
+            Self::V2 => "cgroup.procs",
+            Self::V1 => "tasks",
+        }
+    }
 }
 
 /// Where this process may make groups: one directory, or in version 1 one a controller, in the
@@ -68,8 +78,8 @@ pub struct Cgroups {
 pub struct Group {
     kind: Kind,
     directories: Vec<PathBuf>,
-    /// The `cgroup.procs` of each, for a worker to put itself in.
-    pub procs: Vec<OwnedFd>,
+    /// Where a worker writes that it is to be in, for each.
+    pub entries: Vec<OwnedFd>,
     /// What was written last.
     limits: Mutex<Option<Bounds>>,
 }
@@ -207,13 +217,14 @@ impl Cgroups {
         let name = format!("{}{name}", self.prefix);
         let directories: Vec<_> =
             self.place.directories.iter().map(|directory| directory.join(&name)).collect();
-        let mut procs = Vec::new();
+        let mut entries = Vec::new();
         for directory in &directories {
             make(directory)?;
-            let file = File::options().write(true).open(directory.join("cgroup.procs"))?;
-            procs.push(file.into());
+            let entry =
+                File::options().write(true).open(directory.join(self.place.kind.entry()))?;
+            entries.push(entry.into());
         }
-        Ok(Group { kind: self.place.kind, directories, procs, limits: Mutex::default() })
+        Ok(Group { kind: self.place.kind, directories, entries, limits: Mutex::default() })
     }
 
     fn sweep(&self) {

@@ -254,7 +254,7 @@ impl Keeper {
                     Some(Request::Fork(fork, answer)) => {
                         last_ticket += 1;
                         let mut fds = vec![fork.control.as_fd(), fork.listener.as_fd(), fork.release.as_fd()];
-                        fds.extend(fork.cgroup.iter().flat_map(|group| &group.procs).map(AsFd::as_fd));
+                        fds.extend(fork.cgroup.iter().flat_map(|group| &group.entries).map(AsFd::as_fd));
                         let message = ToZygote::Fork { ticket: last_ticket, cell: fork.cell };
                         channel.send(&message, &fds).await?;
                         if let Some(noticed) = fork.noticed {

@@ -37,7 +37,7 @@ pub enum ToZygote {
         sha256: ModuleDigest,
     },
     /// With the worker's control socket, its tenant's listener and its release directory, and
-    /// then the `cgroup.procs` of each cgroup that it is to be in.
+    /// then the file of each cgroup that it enters by writing to.
     Fork {
         ticket: u64,
         cell: Cell,
