@@ -19,10 +19,11 @@ use hearth_wire::{
     SocketError, VERSION, pair,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
-use syscalls::Sysno;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tracing::error;
+
+use crate::telemetry;
 
 /// Longer than any module within the upload's bounds took to compile (a JavaScript engine: 17 s
 /// of one core), so that a compiler that hangs is noticed.
@@ -125,11 +126,8 @@ impl Compiler {
             Some((CompileReply::Full, _)) => Err(CompileError::Full),
             Some((CompileReply::Failed { reason }, _)) => Err(CompileError::Failed(reason)),
             Some((CompileReply::Forbidden { call }, _)) => {
-                let call = usize::try_from(call).ok().and_then(Sysno::new);
-                let call = call.map_or("unknown", |call| call.name());
+                let call = telemetry::sandbox_violation(None, call);
                 error!(call, "sandbox violation of a compiler");
-                let labels = [("tenant", String::new()), ("call", call.to_owned())];
-                metrics::counter!("hearth_sandbox_violations_total", &labels).increment(1);
                 Err(CompileError::Failed(format!("it made the system call {call}")))
             }
             Some((reply, _)) => Ok(reply),

@@ -5,8 +5,10 @@
 
 use std::io::{self, IsTerminal};
 
+use hearth_wire::TenantName;
 use metrics::Unit;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use syscalls::Sysno;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
@@ -68,6 +70,17 @@ impl Telemetry {
     pub fn fold(&self) {
         self.figures.run_upkeep();
     }
+}
+
+/// Counts a system call that the walls forbid, by its number, and names it. A compiler's has no
+/// tenant.
+pub fn sandbox_violation(tenant: Option<&TenantName>, call: u32) -> &'static str {
+    let call = usize::try_from(call).ok().and_then(Sysno::new);
+    let call = call.map_or("unknown", |call| call.name());
+    let tenant = tenant.map(ToString::to_string).unwrap_or_default();
+    let labels = [("tenant", tenant), ("call", call.to_owned())];
+    metrics::counter!("hearth_sandbox_violations_total", &labels).increment(1);
+    call
 }
 
 fn describe() {

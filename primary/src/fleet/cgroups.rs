@@ -198,6 +198,13 @@ impl Cgroups {
         Ok(group)
     }
 
+    /// The same where there is nothing to be done for it.
+    pub fn at_hand(&self, tenant: &TenantName, limits: &Limits) -> Option<Arc<Group>> {
+        let group = self.lock().get(tenant).cloned()?;
+        let bounds = *group.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        (bounds == Some(Bounds::of(limits))).then_some(group)
+    }
+
     pub fn taken(&self, tenant: &TenantName) -> Option<Taken> {
         self.lock().get(tenant).cloned().map(|group| group.taken())
     }

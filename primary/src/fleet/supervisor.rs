@@ -17,7 +17,6 @@ use hearth_wire::{
 };
 use jiff::Timestamp;
 use rustix::net::sockopt;
-use syscalls::Sysno;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -37,6 +36,7 @@ use crate::fail::{self, Point};
 use crate::isolation::Level;
 use crate::release::Prepared;
 use crate::store::Tenant;
+use crate::telemetry;
 
 /// Commands of one tenant that wait for its supervisor.
 const INBOX: usize = 256;
@@ -419,12 +419,9 @@ impl Supervisor {
             }
             FromWorker::Accepting => None,
             FromWorker::Forbidden { call } => {
-                let call = usize::try_from(call).ok().and_then(Sysno::new);
-                let call = call.map_or("unknown", |call| call.name());
                 let tenant = &self.tenant.name;
+                let call = telemetry::sandbox_violation(Some(tenant), call);
                 error!(%tenant, worker = worker.0, call, "sandbox violation");
-                let labels = [("tenant", tenant.to_string()), ("call", call.to_owned())];
-                metrics::counter!("hearth_sandbox_violations_total", &labels).increment(1);
                 let live = self.live.get_mut(&worker)?;
                 live.killed = Some(format!("sandbox violation: it made the system call {call}"));
                 None
@@ -936,7 +933,10 @@ async fn fork(
 /// The tenant's group, where this machine has any: made with its first worker, and from then on at
 /// hand. That one cannot be made is told, and is no reason for not serving.
 async fn cgroup(tenant: &Tenant, limits: Limits, shared: &Arc<Shared>) -> Option<Arc<Group>> {
-    shared.cgroups.as_ref()?;
+    // A thread more is for what blocks, which a tenant that was woken before has behind it.
+    if let Some(group) = shared.cgroups.as_ref()?.at_hand(&tenant.name, &limits) {
+        return Some(group);
+    }
     let (shared, name) = (shared.clone(), tenant.name.clone());
     let found = tokio::task::spawn_blocking(move || {
         shared.cgroups.as_ref().map(|cgroups| cgroups.group(&name, &limits))

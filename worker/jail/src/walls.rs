@@ -82,7 +82,7 @@ pub fn fence_zygote() -> Result<Standing, WallError> {
     private_files();
     Limit::CoreBytes(0).set()?;
     Limit::Descriptors(WORKER_DESCRIPTORS).set()?;
-    let namespaces = namespaces::enter().map_err(|error| explain(&error));
+    let namespaces = namespaces::enter().map_err(|error| error.to_string());
     close_zygote(namespaces)
 }
 
@@ -116,10 +116,7 @@ pub fn fence_worker(cell: Cell) -> Result<(), WallError> {
     if let Some(bytes) = cell.data_bytes {
         Limit::DataBytes(bytes).set()?;
     }
-    if let Some(user) = cell.user {
-        users::become_user(user).map_err(wall("a user of its own"))?;
-    }
-    users::keep_capabilities(NONE).map_err(wall("dropping capabilities"))?;
+    become_nobody_else(cell.user)?;
     // After the user was changed, which sets it anew. Others of the same user cannot trace it; its
     // own descriptor for `/proc/self/pagemap` is open and goes on working.
     prctl::set_dumpable(false).map_err(wall("being unreadable"))
@@ -160,14 +157,7 @@ pub fn fence_compiler(user: Option<u32>, encode: Encode) -> Result<(), WallError
     ] {
         limit.set()?;
     }
-    // Where there are none, the others stand: what the machine lacks is told of the zygote.
-    let _ = namespaces::enter();
-    if let Some(user) = user {
-        users::become_user(user).map_err(wall("a user of its own"))?;
-    }
-    users::keep_capabilities(NONE).map_err(wall("dropping capabilities"))?;
-    prctl::set_no_new_privs().map_err(wall("no new privileges"))?;
-    prctl::set_dumpable(false).map_err(wall("being unreadable"))?;
+    take_rights(user)?;
     filters::report_with(encode)?;
     if landlock::version().is_some() {
         landlock::deny_everything().map_err(WallError::Landlock)?;
@@ -193,14 +183,24 @@ pub fn fence_tree(user: Option<u32>) -> Result<(), WallError> {
     ] {
         limit.set()?;
     }
+    take_rights(user)
+}
+
+/// What goes up around each one-shot once its limits stand.
+fn take_rights(user: Option<u32>) -> Result<(), WallError> {
     // Where there are none, the others stand: what the machine lacks is told of the zygote.
     let _ = namespaces::enter();
+    become_nobody_else(user)?;
+    prctl::set_no_new_privs().map_err(wall("no new privileges"))?;
+    prctl::set_dumpable(false).map_err(wall("being unreadable"))
+}
+
+/// That user, where one is given, and without any right besides.
+fn become_nobody_else(user: Option<u32>) -> Result<(), WallError> {
     if let Some(user) = user {
         users::become_user(user).map_err(wall("a user of its own"))?;
     }
-    users::keep_capabilities(NONE).map_err(wall("dropping capabilities"))?;
-    prctl::set_no_new_privs().map_err(wall("no new privileges"))?;
-    prctl::set_dumpable(false).map_err(wall("being unreadable"))
+    users::keep_capabilities(NONE).map_err(wall("dropping capabilities"))
 }
 
 /// A session of its own, so that a key pressed at the host's terminal reaches the host alone.
@@ -249,14 +249,4 @@ impl Limit {
         });
         set.map_err(wall("a limit"))
     }
-}
-
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
