@@ -111,6 +111,9 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
         }
     };
     drop(release);
+    let Base { engine, linker, preloaded } = base;
+    // For good, like everything of the zygote's: to free it would copy its pages first.
+    std::mem::forget((linker, preloaded));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(check::THREADS)
@@ -119,12 +122,13 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
     let limits = generation.manifest.limits;
     let ended = runtime.block_on(async {
         let (grants, seen) = watch::channel(Arc::new(Grants::new()));
-        let tenant = Arc::new(Tenant {
+        // For good as well.
+        let tenant = ManuallyDrop::new(Arc::new(Tenant {
             name: start.tenant.clone(),
             trusted,
             domain: start.domain.clone(),
-            ticker: Ticker::new(base.engine.clone()),
-            engine: base.engine,
+            ticker: Ticker::new(engine.clone()),
+            engine,
             generation,
             grants: seen,
             permits: Permits::new(&limits, began),
@@ -135,7 +139,7 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
             instances: Instances::default(),
             reporter: Reporter::new(limits.log_bytes_per_second),
             door: Door::new(),
-        });
+        }));
         // Never closed but by the process's end: the filter trusts its number.
         let channel = ManuallyDrop::new(Channel::new(control).map_err(SocketError::from)?);
         // Everything is loaded and built, and nothing that a stranger sent was looked at.

@@ -97,7 +97,12 @@ fn read_manifest(release: &OwnedFd) -> Result<Manifest, GenerationError> {
     let read = |source| GenerationError::Read { file: Manifest::FILE.to_owned(), source };
     let mut bytes = Vec::new();
     open(release, Manifest::FILE)
-        .and_then(|file| file.take(MANIFEST_MAX_BYTES).read_to_end(&mut bytes))
+        .and_then(|file| {
+            // Room for all of it and for seeing that it was all: two reads.
+            let size = file.metadata()?.len().min(MANIFEST_MAX_BYTES);
+            bytes.reserve_exact(size as usize + 1);
+            file.take(MANIFEST_MAX_BYTES).read_to_end(&mut bytes)
+        })
         .map_err(read)?;
     serde_json::from_slice(&bytes).map_err(GenerationError::Manifest)
 }

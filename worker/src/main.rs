@@ -13,6 +13,7 @@ mod control;
 mod cors;
 mod door;
 mod generation;
+mod heap;
 mod host;
 mod instance;
 mod limits;

@@ -23,6 +23,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
+use crate::heap;
 use crate::host::Guest;
 
 /// A child that was to try the walls and could not put them up.
@@ -87,6 +88,14 @@ impl Base {
     }
 }
 
+/// What is the same for all children is done before the first, after everything that changes it.
+/// Gives the descriptors that the engine holds, which are theirs too.
+fn prepare_forks(ours: &BTreeSet<RawFd>) -> io::Result<BTreeSet<RawFd>> {
+    let open = hearth_jail::open_now()?;
+    heap::fill_holes();
+    Ok(open.difference(ours).copied().collect())
+}
+
 /// Serves until the primary goes, which is `None`, or is a child that was just forked.
 pub fn run() -> Result<Option<Inherited>, ZygoteError> {
     match serve() {
@@ -103,6 +112,7 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
     let seal = Seal::for_workers(standing.landlock.is_some())?;
     let ours = hearth_jail::open_now()?;
     let mut base = Base::new()?;
+    let mut held = prepare_forks(&ours)?;
     loop {
         let mut watched =
             [PollFd::new(&control, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];
@@ -138,6 +148,7 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
             ToZygote::Preload { sha256 } => {
                 let [artifact] = exactly(fds)?;
                 let error = base.preload(sha256, artifact).err().map(|error| explain(&error));
+                held = prepare_forks(&ours)?;
                 hearth_wire::send(&control, &FromZygote::Preloaded { sha256, error }, &[])?;
             }
             ToZygote::Fork { ticket, cell } => {
@@ -148,7 +159,7 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
                     }
                     Ok(Forked::Child) => {
                         children.forget()?;
-                        return Ok(Some(settle(control, slots, fds, base, seal, &ours, cell)?));
+                        return Ok(Some(settle(control, slots, fds, base, seal, held, cell)?));
                     }
                     Err(error) => {
                         let reason = explain::<ForkError>(&error);
@@ -211,12 +222,12 @@ fn settle(
     mut fds: Vec<OwnedFd>,
     base: Base,
     seal: Seal,
-    zygotes: &BTreeSet<RawFd>,
+    mut kept: BTreeSet<RawFd>,
     cell: Cell,
 ) -> Result<Inherited, ZygoteError> {
     let cgroups = fds.split_off(fds.len().min(3));
     let [own_control, listener, release] = exactly(fds)?;
-    let mut kept = BTreeSet::from([0, 1, 2]);
+    kept.extend([0, 1, 2]);
     kept.extend(slots.numbers());
     // In the place of the zygote's, so that no worker can speak for it.
     rustix::io::dup2(&own_control, &mut control).map_err(io::Error::from)?;
@@ -226,7 +237,6 @@ fn settle(
         // Itself. Before its user changes, and before it takes any memory.
         File::from(entry).write_all(b"0")?;
     }
-    kept.extend(hearth_jail::open_now()?.difference(zygotes));
     hearth_jail::keep_only(&kept)?;
     fence(cell)?;
     Ok(Inherited { control, listener, release, base, seal })

@@ -82,6 +82,8 @@ pub struct Group {
     pub entries: Vec<OwnedFd>,
     /// What was written last.
     limits: Mutex<Option<Bounds>>,
+    /// Processes that the kernel ended for want of memory, as far as somebody was told of it.
+    oom_kills_told: Mutex<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,15 +136,6 @@ impl Bounds {
             ],
         }
     }
-}
-
-/// What a group's processes have had.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Taken {
-    /// Processes that the kernel ended for want of memory.
-    pub oom_kills: u64,
-    /// All that they may have.
-    pub memory_bytes: u64,
 }
 
 impl Cgroups {
@@ -205,8 +198,10 @@ impl Cgroups {
         (bounds == Some(Bounds::of(limits))).then_some(group)
     }
 
-    pub fn taken(&self, tenant: &TenantName) -> Option<Taken> {
-        self.lock().get(tenant).cloned().map(|group| group.taken())
+    /// Whether the kernel ended one of the tenant's processes for want of memory that was not
+    /// asked after yet: how many bytes all of them may have.
+    pub fn starved(&self, tenant: &TenantName) -> Option<u64> {
+        self.lock().get(tenant).cloned()?.starved()
     }
 
     /// Of a tenant that is gone, with all its processes.
@@ -231,7 +226,16 @@ impl Cgroups {
                 File::options().write(true).open(directory.join(self.place.kind.entry()))?;
             entries.push(entry.into());
         }
-        Ok(Group { kind: self.place.kind, directories, entries, limits: Mutex::default() })
+        let group = Group {
+            kind: self.place.kind,
+            directories,
+            entries,
+            limits: Mutex::default(),
+            oom_kills_told: Mutex::default(),
+        };
+        // One that is left of an earlier host's counts on.
+        let before = group.oom_kills();
+        Ok(Group { oom_kills_told: Mutex::new(before), ..group })
     }
 
     fn sweep(&self) {
@@ -279,15 +283,29 @@ impl Group {
         &self.directories[at]
     }
 
-    pub fn taken(&self) -> Taken {
-        let (events, most) = match self.kind {
-            Kind::V2 => ("memory.events", "memory.max"),
-            Kind::V1 => ("memory.oom_control", "memory.limit_in_bytes"),
+    fn starved(&self) -> Option<u64> {
+        let mut told = self.oom_kills_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.oom_kills() <= *told {
+            return None;
+        }
+        // One for each who asks: several may have been ended at once.
+        *told += 1;
+        let most = match self.kind {
+            Kind::V2 => "memory.max",
+            Kind::V1 => "memory.limit_in_bytes",
         };
-        let read = |file| fs::read_to_string(self.directory("memory").join(file));
-        let oom_kills = read(events).ok().and_then(|text| figure(&text, "oom_kill")).unwrap_or(0);
-        let memory_bytes = read(most).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        Taken { oom_kills, memory_bytes }
+        let most = fs::read_to_string(self.directory("memory").join(most)).ok()?;
+        most.trim().parse().ok()
+    }
+
+    /// How many of its processes the kernel has ended for want of memory since it was made.
+    fn oom_kills(&self) -> u64 {
+        let events = match self.kind {
+            Kind::V2 => "memory.events",
+            Kind::V1 => "memory.oom_control",
+        };
+        let events = fs::read_to_string(self.directory("memory").join(events));
+        events.ok().and_then(|text| figure(&text, "oom_kill")).unwrap_or(0)
     }
 
     fn remove(&self) {

@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::cgroups::{Group, Taken};
+use super::cgroups::Group;
 use super::conversation::{Conversation, Nonsense};
 use super::lifecycle::{Action, Door, Event, Life, Phase, Swapped, WorkerId};
 use super::links::{Links, Outgoing};
@@ -1012,8 +1012,6 @@ async fn accompany(
     inbox: mpsc::Sender<Command>,
     shared: Arc<Shared>,
 ) {
-    let taken = || shared.cgroups.as_ref().and_then(|cgroups| cgroups.taken(&tenant.name));
-    let before = taken().unwrap_or_default();
     let mut ended = std::pin::pin!(zygote::exit_of(&pidfd, status));
     let mut talking = std::pin::pin!(converse(&talk, to_send, worker, &tenant, &inbox, &shared));
     let ends = |nonsense: Nonsense| {
@@ -1025,7 +1023,9 @@ async fn accompany(
         nonsense.to_string()
     };
     let explain = |status| {
-        let starved = taken().filter(|taken| taken.oom_kills > before.oom_kills);
+        let killed = matches!(status, Some(ExitStatus::Signal(9)));
+        let cgroups = shared.cgroups.as_ref().filter(|_| killed);
+        let starved = cgroups.and_then(|cgroups| cgroups.starved(&tenant.name));
         if starved.is_some() {
             let labels = [("tenant", tenant.name.to_string())];
             metrics::counter!("hearth_out_of_memory_total", &labels).increment(1);
@@ -1056,12 +1056,12 @@ async fn accompany(
     let _ = inbox.send(Command::Exited(worker, reason)).await;
 }
 
-/// How a worker ended, for its owner. `starved` is what its tenant had taken of memory, where the
-/// kernel ended somebody for that.
-fn explain(status: Option<ExitStatus>, starved: Option<Taken>) -> String {
+/// How a worker ended, for its owner. `starved` is how many bytes its tenant's processes may have,
+/// where the kernel ended it for that.
+fn explain(status: Option<ExitStatus>, starved: Option<u64>) -> String {
     match (status, starved) {
         (Some(ExitStatus::Code(0)), _) => "ended".to_owned(),
-        (Some(ExitStatus::Signal(9)), Some(Taken { memory_bytes, .. })) => format!(
+        (Some(ExitStatus::Signal(9)), Some(memory_bytes)) => format!(
             "out of memory: its processes had all of the {} MiB that the tenant may have \
              (total_memory_mb), and the kernel ended it",
             memory_bytes >> 20

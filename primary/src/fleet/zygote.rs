@@ -78,6 +78,8 @@ pub fn spawn(worker_program: &Path) -> io::Result<Spawned> {
     let child = Command::new(worker_program)
         .arg("zygote")
         .env_clear()
+        // A second thread's own part of the heap would cost each worker time and memory.
+        .env("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .spawn()?;

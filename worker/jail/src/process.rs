@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
@@ -19,7 +20,7 @@ pub enum ForkError {
     #[error("fork")]
     Os(#[from] io::Error),
     #[error("this process has {0} threads, and forks only with one")]
-    Threads(usize),
+    Threads(u64),
 }
 
 impl From<Errno> for ForkError {
@@ -39,7 +40,8 @@ pub enum Forked {
 
 /// Forks this process, which has one thread.
 pub fn fork() -> Result<Forked, ForkError> {
-    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    // A directory has a link for itself, one for its entry, and one for each directory in it.
+    let threads = std::fs::metadata("/proc/self/task")?.nlink().saturating_sub(2);
     if threads != 1 {
         return Err(ForkError::Threads(threads));
     }
