@@ -18,7 +18,6 @@ use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
-use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::fleet::conversation::Conversation;
@@ -33,16 +32,10 @@ const DOMAIN: Option<&str> = Some("example.org");
 /// Of one input.
 const BYTES_MAX: usize = 64 << 10;
 
-thread_local! {
-    /// One for each thread: whoever waits beside another thread in one runtime drives no task.
-    static RUNTIME: Runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime can be built");
-}
-
+/// Each in a runtime of its own, so that no input leaves a task to the next.
 fn run<T>(future: impl Future<Output = T>) -> T {
-    RUNTIME.with(|runtime| runtime.block_on(future))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime can be built").block_on(future)
 }
 
 /// An upload's form. The first byte says into how large pieces it is cut on its way.

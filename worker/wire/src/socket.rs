@@ -92,6 +92,11 @@ impl Channel {
         fds: &[BorrowedFd<'_>],
     ) -> Result<(), SocketError> {
         let packet = encode(message)?;
+        // First without asking whether there is room, which a new channel's runtime does not know.
+        match transmit(self.socket.get_ref().as_fd(), &packet, fds, SendFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => {}
+            sent => return Ok(sent?),
+        }
         let sent = self.socket.async_io(Interest::WRITABLE, |socket| {
             transmit(socket.as_fd(), &packet, fds, SendFlags::DONTWAIT).map_err(io::Error::from)
         });
