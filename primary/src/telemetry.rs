@@ -102,6 +102,11 @@ fn describe() {
         Unit::Seconds,
         "From that connection being seen to the zygote being asked for a worker."
     );
+    describe_histogram!(
+        "hearth_walls_seconds",
+        Unit::Seconds,
+        "What putting up its walls took of a worker's start."
+    );
     describe_counter!("hearth_worker_deaths_total", "Workers that ended without being told to.");
     describe_counter!(
         "hearth_sandbox_violations_total",

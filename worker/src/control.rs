@@ -94,7 +94,7 @@ pub fn run(inherited: Inherited) -> Result<End, WorkerError> {
 }
 
 fn live(inherited: Inherited) -> Result<End, WorkerError> {
-    let Inherited { control, listener, release, base, seal } = inherited;
+    let Inherited { control, listener, release, base, seal, fenced_in } = inherited;
     let Some((first, _)) = hearth_wire::recv::<ToWorker>(&control)? else { return Ok(End::Done) };
     let ToWorker::Start(start) = first else {
         return Err(WorkerError::Unexpected(format!("{first:?} before Start")));
@@ -143,9 +143,15 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
         // Never closed but by the process's end: the filter trusts its number.
         let channel = ManuallyDrop::new(Channel::new(control).map_err(SocketError::from)?);
         // Everything is loaded and built, and nothing that a stranger sent was looked at.
+        let loaded = Instant::now();
         seal.close(forbidden)?;
-        let load_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        channel.send(&FromWorker::Ready { version: VERSION, load_us }, &[]).await?;
+        let us = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let ready = FromWorker::Ready {
+            version: VERSION,
+            load_us: us(loaded - began),
+            walls_us: us(fenced_in + loaded.elapsed()),
+        };
+        channel.send(&ready, &[]).await?;
         let driver = Driver {
             channel: &channel,
             tenant: &tenant,

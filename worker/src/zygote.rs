@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use hearth_engine::{LoadError, Purpose};
 use hearth_jail::{
@@ -37,6 +38,8 @@ pub struct Inherited {
     pub base: Base,
     /// To be closed once everything is loaded.
     pub seal: Seal,
+    /// What the walls took that stand already.
+    pub fenced_in: Duration,
 }
 
 /// What is the same for every worker: nothing of any tenant's.
@@ -233,13 +236,14 @@ fn settle(
     rustix::io::dup2(&own_control, &mut control).map_err(io::Error::from)?;
     let (listener, release) = slots.fill(listener, release)?;
     drop(own_control);
+    let began = Instant::now();
     for entry in cgroups {
         // Itself. Before its user changes, and before it takes any memory.
         File::from(entry).write_all(b"0")?;
     }
     hearth_jail::keep_only(&kept)?;
     fence(cell)?;
-    Ok(Inherited { control, listener, release, base, seal })
+    Ok(Inherited { control, listener, release, base, seal, fenced_in: began.elapsed() })
 }
 
 fn fence(cell: Cell) -> Result<(), WallError> {
@@ -263,8 +267,10 @@ pub fn exec() -> Result<Option<Inherited>, ZygoteError> {
     let mut control = starter;
     rustix::io::dup2(&own_control, &mut control).map_err(io::Error::from)?;
     let (listener, release) = slots.fill(listener, release)?;
+    let began = Instant::now();
     fence(cell)?;
-    Ok(Some(Inherited { control, listener, release, base, seal }))
+    let fenced_in = began.elapsed();
+    Ok(Some(Inherited { control, listener, release, base, seal, fenced_in }))
 }
 
 fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], ZygoteError> {

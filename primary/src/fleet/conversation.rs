@@ -211,7 +211,7 @@ mod tests {
     use hearth_wire::{Entry, LogLine, LogStream, Moment, Origin, VERSION};
 
     fn ready() -> FromWorker {
-        FromWorker::Ready { version: VERSION, load_us: 1 }
+        FromWorker::Ready { version: VERSION, load_us: 1, walls_us: 1 }
     }
 
     fn refused() -> FromWorker {

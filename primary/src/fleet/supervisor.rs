@@ -389,9 +389,11 @@ impl Supervisor {
 
     fn heard(&mut self, worker: WorkerId, message: FromWorker) -> Option<Event> {
         match message {
-            FromWorker::Ready { version: VERSION, load_us } => {
+            FromWorker::Ready { version: VERSION, load_us, walls_us } => {
                 let live = self.live.get_mut(&worker)?;
                 live.starting = None;
+                let walls = Duration::from_micros(walls_us);
+                metrics::histogram!("hearth_walls_seconds").record(walls);
                 info!(tenant = %self.tenant.name, pid = live.pid, worker = worker.0, load_us, "worker ready");
                 Some(Event::Ready(worker))
             }

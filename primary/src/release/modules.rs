@@ -170,20 +170,24 @@ impl Modules {
         let Arrived { sha256, packed, .. } = arrived;
         let path = self.path(sha256);
         let _alone = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_there = path.try_exists()?;
-        if is_there && self.condition(sha256)? == Condition::Whole {
-            return Ok(Kept::Already);
-        }
-        let was_named = is_there || self.found(sha256).is_some();
+        let kept = match (path.try_exists()?, self.found(sha256)) {
+            (true, Some(Condition::Whole) | None) => Kept::Already,
+            (true, Some(Condition::Damaged)) | (false, Some(_)) => Kept::Mended,
+            (false, None) => Kept::New,
+        };
+        // Where it is there, too: from how long it takes nobody is to see that another has it.
         durable::sync(packed.as_file(), Point::ModuleSync)?;
         durable::place(packed, &path, Point::ModulePlace)?;
         if let Err(error) = durable::sync_dir(&self.dir, Point::ModuleSyncDir) {
-            // Its name may be lost with the power, so nobody may find it.
-            let _ = fs::remove_file(&path);
+            // Its name may be lost with the power, so nobody may find it. One that was there has
+            // a name, and either file is whole.
+            if kept != Kept::Already {
+                let _ = fs::remove_file(&path);
+            }
             return Err(error);
         }
         self.note(sha256, Condition::Whole);
-        Ok(if was_named { Kept::Mended } else { Kept::New })
+        Ok(kept)
     }
 
     /// Gives modules that lie in `from`, and are durable there, their names here, too.

@@ -103,24 +103,23 @@ impl Store {
     /// Gives each tenant that has none a user of its own, the lowest that nobody has. One that has
     /// one keeps it, whatever the range is now.
     pub async fn give_users(&self, range: RangeInclusive<u32>) -> Result<()> {
-        self.run(move |db| {
-            let transaction = db.transaction()?;
+        const WITHOUT: &str = "SELECT id FROM tenants WHERE user IS NULL ORDER BY id";
+        if !self.run(|db| Ok(db.prepare(WITHOUT)?.exists([])?)).await? {
+            return Ok(());
+        }
+        self.write(move |db| {
             let numbers = |sql: &str| -> rusqlite::Result<Vec<i64>> {
-                transaction.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
+                db.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
             };
-            let without = numbers("SELECT id FROM tenants WHERE user IS NULL ORDER BY id")?;
-            if without.is_empty() {
-                return Ok(());
-            }
             let taken = numbers("SELECT user FROM tenants WHERE user IS NOT NULL")?;
             let taken: HashSet<i64> = taken.into_iter().collect();
             let mut free = range.clone().map(i64::from).filter(|user| !taken.contains(user));
-            for id in without {
+            for id in numbers(WITHOUT)? {
                 let max = range.clone().count();
                 let user = free.next().ok_or(StoreError::TooMany { what: "users", max })?;
-                transaction.execute("UPDATE tenants SET user = ? WHERE id = ?", (user, id))?;
+                db.execute("UPDATE tenants SET user = ? WHERE id = ?", (user, id))?;
             }
-            Ok(transaction.commit()?)
+            Ok(())
         })
         .await
     }

@@ -2,13 +2,16 @@
 //! whole or not at all.
 //!
 //! `points.rs` kills it at each point that it has, `kills.rs` any process at any moment; in
-//! `refusals.rs` the disk refuses each step, and in `damage.rs` it changes what was kept. All of
-//! them ask `checker.rs`, which reads the data directory by itself.
+//! `refusals.rs` the disk refuses each step, in `power.rs` it forgets what was not synced, and in
+//! `damage.rs` it changes what was kept. All of them ask `checker.rs`, which reads the data
+//! directory by itself.
 
 mod checker;
 mod damage;
+mod disk;
 mod kills;
 mod points;
+mod power;
 mod refusals;
 mod stage;
 

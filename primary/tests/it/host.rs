@@ -286,10 +286,13 @@ fn text(path: &Path) -> String {
 fn remove_cgroups(data: &Path, processes: &[i32]) {
     let Ok(meta) = fs::metadata(data) else { return };
     let prefix = format!("hearth-{:x}-{:x}-", meta.dev(), meta.ino());
-    let mut groups = Vec::new();
-    for mount in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        let entries = fs::read_dir(mount.path()).into_iter().flatten().flatten();
-        groups.extend(entries.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)));
+    let (mut groups, mut places) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);
+    while let Some(place) = places.pop() {
+        let entries = fs::read_dir(place).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            let is_its = entry.file_name().to_string_lossy().starts_with(&prefix);
+            if is_its { &mut groups } else { &mut places }.push(entry.path());
+        }
     }
     if groups.is_empty() {
         return;
@@ -298,7 +301,7 @@ fn remove_cgroups(data: &Path, processes: &[i32]) {
         processes.iter().all(|pid| !crate::processes::is_alive(*pid)).then_some(())
     });
     for group in groups {
-        let _ = fs::remove_dir(group.path());
+        let _ = fs::remove_dir(group);
     }
 }
 

@@ -339,7 +339,9 @@ impl Relay {
         match lie.as_str() {
             "garbage" => self.says_bytes(&[250, 1]),
             "giant" => self.says_bytes(&vec![0; FRAME_MAX + 1]),
-            "ready" => self.says(&FromWorker::Ready { version: VERSION, load_us: 0 }, &[]),
+            "ready" => {
+                self.says(&FromWorker::Ready { version: VERSION, load_us: 0, walls_us: 0 }, &[])
+            }
             "tokens" => self.says(&FromWorker::TokensApplied { serial: u64::MAX }, &[]),
             "passed" => self.says(&FromWorker::Passed, &[]),
             "passes" => self.says(&FromWorker::Pass(vec![passing]), &[connection()]),

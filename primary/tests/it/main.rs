@@ -38,6 +38,7 @@ mod smuggling;
 mod stopping;
 mod suite;
 mod swaps;
+mod syncs;
 mod tenants;
 mod traffic;
 mod versions;

@@ -2,13 +2,14 @@
 //! compares with, and never part of what is installed.
 
 use std::convert::Infallible;
+use std::io::Cursor;
 
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::gate::{Drain, Gate, Presence, Side};
@@ -31,12 +32,17 @@ where
         let answered = answer(request.map(|body| Received::new(body, shared.clone())));
         async move { Ok::<_, Infallible>(answered.await) }
     });
+    let mut http = http1::Builder::new();
+    http.max_buf_size(side.head_max_bytes()).max_headers(side.head_max_fields());
+    http.header_read_timeout(None);
     // How it ends is its client's business.
-    let _ = http1::Builder::new()
-        .max_buf_size(side.head_max_bytes())
-        .max_headers(side.head_max_fields())
-        .header_read_timeout(None)
-        .serve_connection(TokioIo::new(arrival.stream), service)
-        .await;
+    let _ = if arrival.unread.is_empty() {
+        http.serve_connection(TokioIo::new(arrival.stream), service).await
+    } else {
+        // At the front door, whose connections are not what is measured.
+        let (reads, writes) = tokio::io::split(arrival.stream);
+        let stream = tokio::io::join(Cursor::new(arrival.unread).chain(reads), writes);
+        http.serve_connection(TokioIo::new(stream), service).await
+    };
     None
 }

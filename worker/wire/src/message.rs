@@ -25,7 +25,7 @@ use crate::socket::{FDS_MAX, FRAME_MAX};
 use crate::token::TokenGrant;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToZygote {
@@ -210,6 +210,8 @@ pub enum FromWorker {
     Ready {
         version: u32,
         load_us: u64,
+        /// What putting up its walls took of its start.
+        walls_us: u64,
     },
     /// This generation cannot be served; the worker exits.
     Refused {

@@ -28,6 +28,7 @@ const UPLOADED_AT_ONCE: usize = 20;
 
 const MEDIAN: Goal = Goal::at_most(2.5).better(2.0);
 const P99: Goal = Goal::at_most(8.0);
+const WALLS: Goal = Goal::at_most(0.6);
 const QUICKER: Goal = Goal::at_least(100.0);
 
 /// Nothing is kept on one core: caller and host take turns.
@@ -76,6 +77,9 @@ fn with_one(setup: &Setup) -> anyhow::Result<Vec<Row>> {
     }
     let ends = [wakes.quantile(0.0), wakes.most()].map(rounded);
     rows.push(Row::aside("quickest; slowest", format!("{} ms; {} ms", ends[0], ends[1])));
+    if let Some(mean) = host.mean_milliseconds("hearth_walls_seconds")? {
+        rows.push(Row::milliseconds("the walls' part of it, mean", mean, WALLS));
+    }
     if let Some(mean) = host.mean_milliseconds("hearth_wake_seconds")? {
         let what = "of it until the worker accepts, mean";
         rows.push(Row::aside(what, format!("{} ms", rounded(mean))));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -123,4 +124,28 @@ fn deploy(tenant: &Tenant, front: SocketAddr, module: &[u8]) -> Value {
 fn custom_section(number: u8) -> Vec<u8> {
     // Its kind, its length, the length of its name, its name, and what nobody reads.
     vec![0, 3, 1, b'n', number]
+}
+
+#[test]
+fn row_32_that_another_has_the_same_module_shows_in_nothing() {
+    let host = Host::start();
+    let (first, second) = (host.tenant("first"), host.tenant("second"));
+    let module = [guests::version_one(), &custom_section(32)].concat();
+    let sha256 =
+        first.deploy("one", &module)["functions"][0]["sha256"].as_str().unwrap().to_owned();
+    let kept = host.data().join("modules").join(format!("{sha256}.wasm.zst"));
+    let before = std::fs::metadata(&kept).unwrap().ino();
+    let uploaded = second.deploy("one", &module);
+    // It is compiled and kept again, as if it were the first: each step takes its time.
+    assert_ne!(std::fs::metadata(&kept).unwrap().ino(), before);
+    assert!(uploaded["compile_ms"].as_u64().unwrap() > 0, "{uploaded}");
+    let artifacts: BTreeSet<u64> = ["first", "second"]
+        .map(|tenant| {
+            let mut engines = std::fs::read_dir(host.data().join("artifacts")).unwrap();
+            let engine = engines.next().unwrap().unwrap().path();
+            let artifact = engine.join(tenant).join(format!("{sha256}.cwasm"));
+            std::fs::metadata(artifact).unwrap().ino()
+        })
+        .into();
+    assert_eq!(artifacts.len(), 2, "one file for both");
 }
