@@ -35,8 +35,12 @@ pub(crate) fn run(chores: &mut Chores, arguments: &[OsString]) -> anyhow::Result
 }
 
 /// The tests that have a long form, or a part of their names.
-const LONG: &[&str] =
-    &["bursts_around_the_idle_time_lose_nothing", "durability::kills::", "handover::load::"];
+const LONG: &[&str] = &[
+    "bursts_around_the_idle_time_lose_nothing",
+    "durability::kills::",
+    "durability::power::",
+    "handover::load::",
+];
 
 pub(crate) fn soak(chores: &mut Chores) -> anyhow::Result<()> {
     build::host(chores, With::Tests)?;
