@@ -40,7 +40,7 @@ use crate::instance::Instances;
 use crate::limits::{Activity, ActivityCount, Permits, Ticker};
 use crate::report::Reporter;
 use crate::serve::{Grants, Peer, Tenant};
-use crate::zygote::{Base, Inherited};
+use crate::zygote::{Base, Inherited, explain};
 
 /// After an accept failed for want of something, which time gives back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -196,15 +196,7 @@ fn prepare(
     release: &OwnedFd,
     start: &Start,
 ) -> Result<(Generation, Vec<ipnet::IpNet>), String> {
-    let generation = generation::load(base, release, start).map_err(|error| {
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text
-    })?;
+    let generation = generation::load(base, release, start).map_err(|error| explain(&error))?;
     let trusted = start.trusted_proxies.iter().map(|network| {
         network.parse().map_err(|_| format!("`{network}` is no network of trusted proxies"))
     });

@@ -10,43 +10,38 @@
 const BLOCKS: [usize; 6] = [64 << 10, 32 << 10, 16 << 10, 8 << 10, 4 << 10, 2 << 10];
 const STEP: usize = 16;
 const LEAST: usize = 24;
-/// So many in a row from behind everything that was there, and the holes of a size are taken.
-const FROM_BEHIND: usize = 4;
 /// More than there is room for in any heap that this is made for.
 const ALLOCATIONS_MAX: usize = 1 << 16;
 
 /// Takes the holes, for good. How many there were is nobody's business but the test's.
 pub fn fill_holes() -> usize {
-    let mut end = end_of_heap();
+    let end = end_of_heap();
     let mut taken = 0;
     let sizes = BLOCKS.into_iter().chain((LEAST..BLOCKS[BLOCKS.len() - 1]).rev().step_by(STEP));
     for size in sizes {
-        let mut from_behind = 0;
-        while from_behind < FROM_BEHIND && taken < ALLOCATIONS_MAX {
-            let at = keep(size);
-            if at > end {
-                end = at;
-                from_behind += 1;
-            } else {
-                taken += 1;
-                from_behind = 0;
+        while taken < ALLOCATIONS_MAX {
+            let block = Vec::<u8>::with_capacity(size);
+            let at = block.as_ptr().addr();
+            // Even the last: given back, it would be a hole.
+            std::mem::forget(block);
+            // From behind everything: there is no hole of this size any more.
+            if at >= end {
+                break;
             }
+            taken += 1;
         }
     }
     taken
 }
 
-/// Where new memory comes from: the highest of blocks that no hole has room for all of.
+/// Where new memory begins: blocks for which no hole has room lie there side by side.
 fn end_of_heap() -> usize {
     let blocks: [Vec<u8>; 16] = std::array::from_fn(|_| Vec::with_capacity(BLOCKS[0]));
-    blocks.iter().map(|block| block.as_ptr().addr()).max().unwrap_or(0)
-}
-
-fn keep(size: usize) -> usize {
-    let block = Vec::<u8>::with_capacity(size);
-    let at = block.as_ptr().addr();
-    std::mem::forget(block);
-    at
+    let mut starts = blocks.each_ref().map(|block| block.as_ptr().addr());
+    starts.sort_unstable();
+    let mut sides = starts.windows(2).rev();
+    let gap = sides.find(|pair| pair[1] - pair[0] > BLOCKS[0] + STEP);
+    gap.map_or(starts[0], |pair| pair[1])
 }
 
 #[cfg(test)]

@@ -280,7 +280,7 @@ fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], ZygoteErro
 }
 
 /// An error with its causes, for a message.
-fn explain<E: std::error::Error>(error: &E) -> String {
+pub fn explain<E: std::error::Error>(error: &E) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
