@@ -173,7 +173,8 @@ async fn host(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let compiler = Compiler::new(programs.compile, greeting.engine, compilers, cores);
     let trees = Trees::new(&programs.worker);
-    let releases = Releases::open(&config.data, store.clone(), compiler, trees.clone()).await?;
+    let (data, has_users) = (&config.data, users.is_some());
+    let releases = Releases::open(data, store.clone(), compiler, trees.clone(), has_users).await?;
     fail::moment(Point::StartBundle);
     let mut bundled = Vec::new();
     for (function, artifact) in releases.bundle().await? {

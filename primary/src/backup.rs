@@ -23,7 +23,6 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use hearth_wire::{ModuleDigest, TenantName, TreePath};
 use http_body_util::BodyExt;
-use rustix::fs::{AtFlags, statat};
 use tar::{Archive, EntryType};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
@@ -33,15 +32,13 @@ use tracing::{error, info, warn};
 
 use crate::durable;
 use crate::fail::Point;
-use crate::release::{ReleaseError, Releases, module_file};
+use crate::release::{KEPT, ReleaseError, Releases, module_file};
 use crate::store::{self, Contents, Store, StoreError};
 use crate::tree::{TreeError, Trees};
 use crate::upload::parts::Chunks;
 use archive::{LeftOut, Member, Writer};
 use restore::RestoreError;
 
-/// What of a tenant's directory cannot be made again from the store and the modules.
-const KEPT: [&str; 2] = ["logs", "state"];
 /// What is sent in one piece, and pieces that wait for their reader.
 const CHUNK_BYTES: usize = 256 << 10;
 const CHUNKS: usize = 4;
@@ -193,18 +190,15 @@ impl Backups {
             archive.leave_out(LeftOut::Module(sha256));
         }
         for tenant in contents.tenants.into_keys() {
-            if let Some(directory) = self.releases.tenant_directory(&tenant)? {
-                let mut files = 0;
-                for root in KEPT {
-                    let root: TreePath = root.parse().expect("it is a plain name");
-                    if is_there(&directory, &root) {
-                        files += self.tree(&tenant, &directory, root, &mut archive)?;
-                    }
+            let mut files = 0;
+            for part in KEPT {
+                if let Some(directory) = self.releases.kept(&tenant, part)? {
+                    files += self.tree(&tenant, &directory, part, &mut archive)?;
                 }
-                if files > 0 {
-                    warn!(%tenant, files, "files are not in the backup");
-                    archive.leave_out(LeftOut::Files { tenant, files });
-                }
+            }
+            if files > 0 {
+                warn!(%tenant, files, "files are not in the backup");
+                archive.leave_out(LeftOut::Files { tenant, files });
             }
         }
         archive.finish().and_then(Write::flush).map_err(BackupError::Write)?;
@@ -216,11 +210,12 @@ impl Backups {
         &self,
         tenant: &TenantName,
         directory: &OwnedFd,
-        root: TreePath,
+        part: &str,
         archive: &mut Writer<impl Write>,
     ) -> Result<u64, BackupError> {
         let failed = |source| BackupError::Tree { tenant: tenant.clone(), source };
-        let mut tree = Archive::new(self.trees.pack(directory, &[root]).map_err(failed)?);
+        let name: TreePath = part.parse().expect("it is a plain name");
+        let mut tree = Archive::new(self.trees.pack(directory, Some(name)).map_err(failed)?);
         let packed = tree_members(tenant, &mut tree, archive);
         // Where its stream broke off, it knows why.
         let done = tree.into_inner().finish().map_err(failed);
@@ -245,11 +240,6 @@ async fn next_frame(
         Ok(None) => None,
         Ok(Some(Err(_))) | Err(_) => Some(Err(io::ErrorKind::UnexpectedEof.into())),
     }
-}
-
-/// Whoever packs it looks closer; this only spares a process where there is nothing.
-fn is_there(directory: &OwnedFd, root: &TreePath) -> bool {
-    statat(directory, root.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// What a tenant's directory holds, under the tenant's name. The other side is taken for hostile.

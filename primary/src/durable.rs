@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::NamedTempFile;
 
 use crate::fail::{self, Point};
@@ -34,6 +35,13 @@ pub fn sync_file_system(dir: &Path, point: Point) -> io::Result<()> {
 pub fn rename(from: &Path, to: &Path, point: Point) -> io::Result<()> {
     fail::step(point)?;
     fs::rename(from, to)
+}
+
+/// Gives each of two files or directories the other's name.
+#[expect(clippy::disallowed_methods, reason = "this is the place for it")]
+pub fn exchange(one: &Path, other: &Path, point: Point) -> io::Result<()> {
+    fail::step(point)?;
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
 }
 
 /// Gives a temporary file its name, in the place of what may have it.

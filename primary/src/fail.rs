@@ -44,7 +44,7 @@ points! {
     StoreCommit StoreCommitted
     UploadReceived UploadAdmitted ChangeWritten ChangeCommitted ChangeDone
     WorkerFork SwapReady WorkerAccept WorkerQuiesce SwapAnswer
-    TenantBound TenantMade TenantFounded TenantDeleted TenantLogs TenantTree TenantArtifacts
+    TenantBound TenantMade TenantState TenantFounded TenantDeleted TenantLogs TenantTree TenantArtifacts
     TenantGone
     TokenPush TokenPushed
 }

@@ -134,6 +134,7 @@ impl Provision {
         fail::moment(Point::TenantMade);
         let founded = async {
             self.settle().await?;
+            let tenant = self.settled(&tenant).await?;
             self.found(&tenant, by).await
         };
         let token = match founded.await {
@@ -222,16 +223,22 @@ impl Provision {
         self.settle().await?;
         let mut completed = Vec::new();
         for tenant in tenants {
+            let mut tenant = self.settled(tenant).await?;
             if tenant.generation == 0 {
                 let _arriving = self.releases.arriving().await;
-                let first = self.first(tenant, by).await?;
+                let first = self.first(&tenant, by).await?;
                 self.store.commit_generation(first).await?;
+                tenant = self.settled(&tenant).await?;
             }
-            let made = self.store.tenant_by_id(tenant.id).await?;
-            let made = made.ok_or(StoreError::Missing("tenant"))?;
-            completed.push((made, self.store.grants(tenant.id).await?));
+            let grants = self.store.grants(tenant.id).await?;
+            completed.push((tenant, grants));
         }
         Ok(completed)
+    }
+
+    /// A tenant as it is by now.
+    async fn settled(&self, tenant: &Tenant) -> Result<Tenant, StoreError> {
+        self.store.tenant_by_id(tenant.id).await?.ok_or(StoreError::Missing("tenant"))
     }
 
     /// A new tenant's first generation, and its owner's token.

@@ -4,15 +4,18 @@
 //! modules/<sha256>.wasm.zst                     uploaded, never changed          (release/modules.rs)
 //! artifacts/<engine>/<tenant>/<sha256>.cwasm    compiled; a cache, keyed digest in the store
 //! tenants/<tenant>/releases/<generation>/       manifest.json and links to its artifacts
+//! tenants/<tenant>/…                            what else it has     (release/directories.rs)
 //! ```
 //!
 //! The store names what must exist; everything here but the modules can be made again from it.
 //! An artifact is native code, so before a worker may map it its keyed digest is checked, once a
 //! boot. Which functions are in a generation is `upload`'s to decide.
 
+mod directories;
 mod disk;
 pub mod modules;
 
+pub use directories::KEPT;
 pub use modules::file_name as module_file;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -30,7 +33,6 @@ use hearth_wire::{
     OptionsPatch, Problem, TenantName, Version, limits,
 };
 use hmac::{Hmac, KeyInit, Mac};
-use rustix::fs::{Mode, OFlags};
 use sha2::Sha256;
 use tempfile::{NamedTempFile, TempDir};
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
@@ -41,6 +43,7 @@ use crate::durable;
 use crate::fail::{self, Point};
 use crate::store::{Store, StoreError, Tenant, TenantId, VersionRow};
 use crate::tree::Trees;
+use directories::Directories;
 use modules::{Arrived, Condition, IngestError, Kept, Modules, Packing};
 
 mod bundled {
@@ -189,7 +192,7 @@ struct Inner {
     data: PathBuf,
     modules: Modules,
     compiler: Compiler,
-    trees: Trees,
+    directories: Directories,
     store: Store,
     /// Keys the artifacts' digests.
     key: [u8; 32],
@@ -206,12 +209,14 @@ struct Inner {
 }
 
 impl Releases {
-    /// Makes the directories, and removes what an earlier process left half done.
+    /// Makes the directories, and removes what an earlier process left half done. Whether tenants
+    /// have users is the machine's to say.
     pub async fn open(
         data: &Path,
         store: Store,
         compiler: Compiler,
         trees: Trees,
+        has_users: bool,
     ) -> Result<Self, ReleaseError> {
         let tmp = data.join("tmp");
         durable::remove_dir(&tmp, Point::TmpClear)?;
@@ -228,7 +233,7 @@ impl Releases {
             data: data.to_owned(),
             modules: Modules::new(kept, tmp),
             compiler,
-            trees,
+            directories: Directories::new(tenants, trees, has_users),
             store,
             key,
             checked: DashSet::new(),
@@ -283,18 +288,7 @@ impl Releases {
         let (inner, staged, tenants) = (self.inner.clone(), staged.to_owned(), tenants.to_vec());
         blocking(move || {
             inner.modules.adopt(&staged.join(MODULES))?;
-            let trees = inner.data.join(TENANTS);
-            for tenant in &tenants {
-                let (from, to) =
-                    (staged.join(TENANTS).join(tenant.as_str()), trees.join(tenant.as_str()));
-                // One that is there is of a tenant that was, and whose removal did not end.
-                remove_tree(&inner.trees, &to, Point::TenantTree)?;
-                match durable::rename(&from, &to, Point::TenantTree) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-            }
-            durable::sync_dir(&trees, Point::TenantTree)
+            inner.directories.take_over(&staged.join(TENANTS), &tenants)
         })
         .await
     }
@@ -302,18 +296,12 @@ impl Releases {
     /// Of tenants that did not come after all.
     pub async fn remove_trees(&self, tenants: &[TenantName]) -> io::Result<()> {
         let (inner, tenants) = (self.inner.clone(), tenants.to_vec());
-        blocking(move || {
-            let trees = inner.data.join(TENANTS);
-            tenants.iter().try_for_each(|it| {
-                remove_tree(&inner.trees, &trees.join(it.as_str()), Point::TenantTree)
-            })
-        })
-        .await
+        blocking(move || tenants.iter().try_for_each(|it| inner.directories.remove(it))).await
     }
 
-    /// What is kept of a tenant besides its modules, where it has anything.
-    pub fn tenant_directory(&self, tenant: &TenantName) -> io::Result<Option<OwnedFd>> {
-        open_dir(&self.inner.data.join(TENANTS).join(tenant.as_str()))
+    /// One of the [`KEPT`] of a tenant's directory, where it is there.
+    pub fn kept(&self, tenant: &TenantName, part: &str) -> io::Result<Option<OwnedFd>> {
+        self.inner.directories.kept(tenant, part)
     }
 
     /// Keeps and compiles the functions that come with Hearth; tells which artifacts are worth
@@ -360,11 +348,10 @@ impl Releases {
     /// though others may name them too.
     pub async fn disk_use(&self, tenant: &Tenant) -> Result<u64, ReleaseError> {
         let modules = self.inner.store.module_bytes(tenant.id).await?;
-        let tree = self.inner.data.join(TENANTS).join(tenant.name.as_str());
         let artifacts = self.inner.data.join("artifacts").join(&self.inner.compiler.engine);
         let artifacts = artifacts.join(tenant.name.as_str());
-        // Releases hold links to the artifacts, which count once.
-        let files = blocking(move || disk::allocated(&[&tree, &artifacts])).await?;
+        let (inner, name) = (self.inner.clone(), tenant.name.clone());
+        let files = blocking(move || inner.directories.bytes(&name, &artifacts)).await?;
         Ok(modules + files)
     }
 
@@ -387,7 +374,8 @@ impl Releases {
         Ok(Admitted { sha256, size, stored, kind, imports, declared, kept })
     }
 
-    /// Writes a generation, in the place of any half-made one of that number. One that is there
+    /// Writes a generation, in the place of any half-made one of that number, and gives the tenant
+    /// what else its workers need of its directory. One that is there
     /// whole, as an earlier process of this host left it, stays as it is.
     pub async fn write(
         &self,
@@ -398,8 +386,9 @@ impl Releases {
         let (artifacts, modules) = self.checked(tenant, functions).await?;
         let manifest = self.inner.manifest(tenant, generation, functions, &modules);
         let (inner, releases) = (self.inner.clone(), self.inner.releases(tenant));
-        let limits = manifest.limits;
+        let (limits, user) = (manifest.limits, tenant.user);
         blocking(move || {
+            inner.directories.settle(&manifest.tenant, user)?;
             if !is_release(&releases, &manifest, &artifacts) {
                 inner.link(&releases, &manifest, &artifacts)?;
             }
@@ -537,13 +526,12 @@ impl Releases {
     pub async fn forget(&self, tenant: &Tenant) -> io::Result<()> {
         self.recheck(tenant.id);
         self.inner.checked.retain(|(owner, _)| owner.id() != tenant.id);
-        let tree = self.inner.data.join(TENANTS).join(tenant.name.as_str());
-        let artifacts = self.inner.data.join("artifacts");
-        let (name, trees) = (tenant.name.to_string(), self.inner.trees.clone());
+        let (inner, name) = (self.inner.clone(), tenant.name.clone());
         blocking(move || {
-            remove_tree(&trees, &tree, Point::TenantTree)?;
-            for engine in fs::read_dir(artifacts)? {
-                durable::remove_dir(&engine?.path().join(&name), Point::TenantArtifacts)?;
+            inner.directories.remove(&name)?;
+            for engine in fs::read_dir(inner.data.join("artifacts"))? {
+                let artifacts = engine?.path().join(name.as_str());
+                durable::remove_dir(&artifacts, Point::TenantArtifacts)?;
             }
             Ok(())
         })
@@ -555,21 +543,16 @@ impl Releases {
         let mut known: HashSet<String> =
             tenants.iter().map(|tenant| tenant.name.to_string()).collect();
         known.insert(Owner::Bundled.dir().to_owned());
-        let dir = self.inner.data.join(TENANTS);
-        let artifacts = self.inner.data.join("artifacts").join(&self.inner.compiler.engine);
-        let trees = self.inner.trees.clone();
+        let inner = self.inner.clone();
         blocking(move || {
-            let strangers = |dir: &Path| -> io::Result<Vec<PathBuf>> {
-                let names = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name()));
-                let names = names.collect::<io::Result<Vec<_>>>()?.into_iter();
-                let is_known = |name: &OsString| name.to_str().is_some_and(|it| known.contains(it));
-                Ok(names.filter(|name| !is_known(name)).map(|name| dir.join(name)).collect())
-            };
-            for tree in strangers(&dir)? {
-                remove_tree(&trees, &tree, Point::StartStrangers)?;
-            }
-            for artifacts in strangers(&artifacts)? {
-                durable::remove_dir(&artifacts, Point::StartStrangers)?;
+            let is_known = |name: &OsString| name.to_str().is_some_and(|it| known.contains(it));
+            inner.directories.remove_strangers(is_known)?;
+            let artifacts = inner.data.join("artifacts").join(&inner.compiler.engine);
+            for entry in fs::read_dir(&artifacts)? {
+                let name = entry?.file_name();
+                if !is_known(&name) {
+                    durable::remove_dir(&artifacts.join(name), Point::StartStrangers)?;
+                }
             }
             Ok(())
         })
@@ -623,7 +606,7 @@ impl Inner {
     }
 
     fn releases(&self, tenant: &Tenant) -> PathBuf {
-        self.data.join(TENANTS).join(tenant.name.as_str()).join("releases")
+        self.directories.releases(&tenant.name)
     }
 
     fn manifest(
@@ -817,33 +800,6 @@ fn is_release(releases: &Path, manifest: &Manifest, artifacts: &Artifacts) -> bo
     };
     let found = fs::read(dir.join(Manifest::FILE));
     found.is_ok_and(|found| found == written(manifest)) && artifacts.iter().all(same)
-}
-
-/// The host removes what it wrote itself. Whatever else is there may be a tenant's own doing, and
-/// is removed by a process without the host's rights.
-fn remove_tree(trees: &Trees, dir: &Path, point: Point) -> io::Result<()> {
-    fail::step(point)?;
-    let Some(opened) = open_dir(dir)? else { return Ok(()) };
-    for own in ["releases", "logs"] {
-        durable::remove_dir(&dir.join(own), point)?;
-    }
-    match fs::remove_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-            trees.remove(&opened).map_err(io::Error::other)?;
-            fs::remove_dir(dir)
-        }
-        removed => removed,
-    }
-}
-
-/// `None` where there is none.
-fn open_dir(dir: &Path) -> io::Result<Option<OwnedFd>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::open(dir, flags, Mode::empty()) {
-        Ok(opened) => Ok(Some(opened)),
-        Err(rustix::io::Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

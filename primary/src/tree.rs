@@ -1,6 +1,7 @@
-//! The client of `hearth-worker tree`: what a tenant's directory holds is packed, unpacked and
-//! removed by a process of its own, which is behind its walls before it looks at anything. The
-//! host itself goes no further than to the directory's own descriptor.
+//! The client of `hearth-worker tree`: what a tenant's directory holds is packed, unpacked, counted
+//! and removed by a process of its own, which is behind its walls before it looks at anything, and
+//! is of the user whom the directory belongs to. The host itself goes no further than to the
+//! directory's own descriptor.
 //!
 //! All of it blocks, for as long as the other side moves. What is packed, and where to, is
 //! `backup`'s to say; which directory goes, `release`'s.
@@ -16,13 +17,14 @@ use hearth_wire::{
     SocketError, TreeDone, TreeJob, TreePath, TreeReply, TreeRequest, VERSION, pair, recv, send,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat};
+use rustix::process::geteuid;
 
 /// The longest that the other side may do nothing that can be seen.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Of one that closed its end of the pipe already.
 const LAST_WORD: Duration = Duration::from_secs(5);
-/// Removing shows nothing before it is done.
+/// Removing and counting show nothing before they are done.
 const DONE_MAX: Duration = Duration::from_secs(600);
 
 #[derive(Debug, thiserror::Error)]
@@ -49,26 +51,29 @@ impl Trees {
         Self { program: worker_program.into() }
     }
 
-    /// A tar of these, as far as they are there.
-    pub fn pack(&self, directory: &OwnedFd, roots: &[TreePath]) -> Result<Packing, TreeError> {
-        let roots = roots.to_vec();
+    /// A tar of the directory under this name, or else of what is in it.
+    pub fn pack(&self, directory: &OwnedFd, name: Option<TreePath>) -> Result<Packing, TreeError> {
         let (ours, theirs) = io::pipe().map_err(TreeError::Spawn)?;
-        let fds = [directory.as_fd(), theirs.as_fd()];
-        let job = Job::start(&self.program, TreeJob::Pack { roots }, &fds)?;
+        let job =
+            Job::start(&self.program, TreeJob::Pack { name }, directory, Some(theirs.as_fd()))?;
         Ok(Packing { job, pipe: Patient::new(ours, PollFlags::IN).map_err(TreeError::Spawn)? })
     }
 
     /// Takes a tar, and makes in the directory what it holds.
     pub fn unpack(&self, directory: &OwnedFd) -> Result<Unpacking, TreeError> {
         let (theirs, ours) = io::pipe().map_err(TreeError::Spawn)?;
-        let fds = [directory.as_fd(), theirs.as_fd()];
-        let job = Job::start(&self.program, TreeJob::Unpack, &fds)?;
+        let job = Job::start(&self.program, TreeJob::Unpack, directory, Some(theirs.as_fd()))?;
         Ok(Unpacking { job, pipe: Patient::new(ours, PollFlags::OUT).map_err(TreeError::Spawn)? })
     }
 
     /// Removes everything below the directory, and leaves that.
     pub fn remove(&self, directory: &OwnedFd) -> Result<TreeDone, TreeError> {
-        Job::start(&self.program, TreeJob::Remove, &[directory.as_fd()])?.reply(DONE_MAX)
+        Job::start(&self.program, TreeJob::Remove, directory, None)?.reply(DONE_MAX)
+    }
+
+    /// Counts what is below the directory, and what it takes of the disk.
+    pub fn measure(&self, directory: &OwnedFd) -> Result<TreeDone, TreeError> {
+        Job::start(&self.program, TreeJob::Measure, directory, None)?.reply(DONE_MAX)
     }
 }
 
@@ -130,7 +135,14 @@ struct Job {
 }
 
 impl Job {
-    fn start(program: &Path, job: TreeJob, fds: &[BorrowedFd<'_>]) -> Result<Self, TreeError> {
+    fn start(
+        program: &Path,
+        job: TreeJob,
+        directory: &OwnedFd,
+        pipe: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, TreeError> {
+        let owner = fstat(directory).map_err(|errno| TreeError::Spawn(errno.into()))?.st_uid;
+        let user = (owner != geteuid().as_raw()).then_some(owner);
         let (control, theirs) = pair().map_err(TreeError::Spawn)?;
         let child = Command::new(program)
             .arg("tree")
@@ -140,7 +152,8 @@ impl Job {
             .spawn()
             .map_err(TreeError::Spawn)?;
         let started = Self { child, control };
-        send(&started.control, &TreeRequest { version: VERSION, job }, fds)?;
+        let fds: Vec<_> = [directory.as_fd()].into_iter().chain(pipe).collect();
+        send(&started.control, &TreeRequest { version: VERSION, user, job }, &fds)?;
         Ok(started)
     }
 

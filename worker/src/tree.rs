@@ -1,29 +1,35 @@
-//! `hearth-worker tree`: one job in one tenant's directory, done as that tenant and by nobody with
-//! more rights: its files are packed for a backup, unpacked from one, or removed.
+//! `hearth-worker tree`: one job in one tenant's directory, done as whoever it belongs to and by
+//! nobody with more rights: its files are packed for a backup, unpacked from one, counted, or
+//! removed.
 //!
 //! Whatever lies in the directory may have been put there by hostile code, and may change while
 //! it is looked at. So it is only ever reached from its descriptor, one plain name after the
 //! other, no link is followed, and nothing but regular files with one name and directories, all on
-//! one file system, is taken for a tenant's own. Which job, and what becomes of the files, is the
+//! one file system, is taken for a tenant's own. What their owner forbade itself to read is read
+//! all the same, as an owner may. Which job, as whom, and what becomes of the files, is the
 //! primary's to say.
 
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, bail, ensure};
 use hearth_wire::{TreeDone, TreeJob, TreePath, TreeReply, TreeRequest, VERSION};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, mkdirat, openat, statat, unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, chmod, fchmod, fstat, mkdirat, openat, renameat,
+    statat, unlinkat,
 };
 use rustix::io::Errno;
 use tar::{Archive, Builder, EntryType, Header};
 
-/// Directories within each other, when they are removed: a tenant's own have [`TreePath`]'s depth.
-const DEPTH_MAX: usize = 32;
+/// Directories within each other that are open at the same time: a tenant's own have
+/// [`TreePath`]'s depth.
+const DEPTH_MAX: usize = 24;
 /// Files and directories of one tenant.
 const FILES_MAX: u64 = 1_000_000;
+/// What `st_blocks` counts in, whatever the file system's own block is.
+const BLOCK_BYTES: u64 = 512;
 const BUFFER: usize = 64 << 10;
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 const PRIVATE_DIR: Mode = Mode::RWXU;
@@ -34,7 +40,6 @@ const LOOK: OFlags =
 pub fn run() -> anyhow::Result<()> {
     let control = hearth_jail::take_stdin().context("standard input is no control socket")?;
     let Some((request, fds)) = hearth_wire::recv::<TreeRequest>(&control)? else { return Ok(()) };
-    hearth_jail::fence_tree(None)?;
     let reply = match perform(request, fds) {
         Ok(done) => TreeReply::Done(done),
         Err(error) => TreeReply::Failed { reason: format!("{error:#}") },
@@ -43,32 +48,38 @@ pub fn run() -> anyhow::Result<()> {
 }
 
 fn perform(request: TreeRequest, mut fds: Vec<OwnedFd>) -> anyhow::Result<TreeDone> {
-    let TreeRequest { version, job } = request;
+    let TreeRequest { version, user, job } = request;
     ensure!(version == VERSION, "hearth-worker speaks version {VERSION}, and hearth {version}");
+    hearth_jail::fence_tree(user)?;
     let pipe = (fds.len() == 2).then(|| fds.remove(1)).map(File::from);
     let (Some(directory), true) = (fds.pop(), fds.is_empty()) else {
         bail!("the request came with other descriptors than it needs");
     };
     match (job, pipe) {
-        (TreeJob::Pack { roots }, Some(pipe)) => pack(&directory, &roots, pipe),
+        (TreeJob::Pack { name }, Some(pipe)) => pack(&directory, name.as_ref(), pipe),
         (TreeJob::Unpack, Some(pipe)) => unpack(&directory, pipe),
         (TreeJob::Remove, None) => {
-            let mut remover = Remover { removed: TreeDone::default() };
-            remover.empty(directory.as_fd(), 0)?;
+            let root = open_root(&directory)?;
+            let mut remover =
+                Remover { root: root.as_fd(), moved: 0, removed: TreeDone::default() };
+            remover.empty(root.as_fd(), 0)?;
             Ok(remover.removed)
+        }
+        (TreeJob::Measure, None) => {
+            let mut measured = TreeDone::default();
+            measure(open_root(&directory)?.as_fd(), 0, &mut measured)?;
+            Ok(measured)
         }
         _ => bail!("the request came with other descriptors than it needs"),
     }
 }
 
-fn pack(directory: &OwnedFd, roots: &[TreePath], pipe: File) -> anyhow::Result<TreeDone> {
+fn pack(directory: &OwnedFd, name: Option<&TreePath>, pipe: File) -> anyhow::Result<TreeDone> {
     let tar = Builder::new(BufWriter::with_capacity(BUFFER, pipe));
-    let device = fstat(directory)?.st_dev;
-    let mut packer = Packer { tar, device, done: TreeDone::default() };
-    for root in roots {
-        let name = std::ffi::CString::new(root.as_str())?;
-        packer.entry(directory.as_fd(), &name, root)?;
-    }
+    let root = open_root(directory)?;
+    let stat = fstat(&root)?;
+    let mut packer = Packer { tar, device: stat.st_dev, done: TreeDone::default() };
+    packer.directory(root, &stat, name)?;
     packer.tar.into_inner()?.flush().context("the pipe broke")?;
     Ok(packer.done)
 }
@@ -82,7 +93,6 @@ struct Packer {
 
 impl Packer {
     fn entry(&mut self, dir: BorrowedFd<'_>, name: &CStr, path: &TreePath) -> anyhow::Result<()> {
-        ensure!(self.done.files < FILES_MAX, "there are more than {FILES_MAX} files");
         let Some(seen) = there(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))? else {
             return Ok(());
         };
@@ -92,12 +102,15 @@ impl Packer {
             FileType::RegularFile => seen.st_dev == self.device && seen.st_nlink == 1,
             _ => false,
         };
-        if !own {
+        if !own || self.done.files >= FILES_MAX {
             self.done.left_out += 1;
             return Ok(());
         }
-        let found = there(openat(dir, name, LOOK, Mode::empty()));
-        let Some(found) = found.with_context(|| format!("{path} cannot be read"))? else {
+        let found = match kind {
+            FileType::Directory => open_dir(dir, name),
+            _ => open_own(dir, name, LOOK),
+        };
+        let Some(found) = there(found).with_context(|| format!("{path} cannot be read"))? else {
             return Ok(());
         };
         let stat = fstat(&found)?;
@@ -106,14 +119,21 @@ impl Packer {
             return Ok(());
         }
         match kind {
-            FileType::Directory => self.directory(found, &stat, path),
+            FileType::Directory => self.directory(found, &stat, Some(path)),
             _ => self.file(found, &stat, path),
         }
     }
 
-    fn directory(&mut self, dir: OwnedFd, stat: &Stat, path: &TreePath) -> anyhow::Result<()> {
-        self.tar.append(&header(EntryType::Directory, 0, stat, path)?, io::empty())?;
-        self.done.files += 1;
+    fn directory(
+        &mut self,
+        dir: OwnedFd,
+        stat: &Stat,
+        path: Option<&TreePath>,
+    ) -> anyhow::Result<()> {
+        if let Some(path) = path {
+            self.tar.append(&header(EntryType::Directory, 0, stat, path)?, io::empty())?;
+            self.done.files += 1;
+        }
         let mut entries = Dir::read_from(&dir)?;
         while let Some(entry) = entries.read() {
             let entry = entry?;
@@ -121,7 +141,11 @@ impl Packer {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            match name.to_str().ok().and_then(|name| path.join(name).ok()) {
+            let below = |name: &str| match path {
+                Some(path) => path.join(name),
+                None => name.parse(),
+            };
+            match name.to_str().ok().and_then(|name| below(name).ok()) {
                 Some(path) => self.entry(dir.as_fd(), name, &path)?,
                 None => self.done.left_out += 1,
             }
@@ -195,16 +219,18 @@ fn parent<'a>(directory: &OwnedFd, path: &'a TreePath) -> io::Result<(OwnedFd, &
     Ok((at, last))
 }
 
-struct Remover {
+struct Remover<'a> {
+    root: BorrowedFd<'a>,
+    /// Directories that were too deep, and got another place.
+    moved: u64,
     removed: TreeDone,
 }
 
-impl Remover {
+impl Remover<'_> {
     /// Until nothing is found: what is removed while a directory is read may hide something else.
     fn empty(&mut self, dir: BorrowedFd<'_>, depth: usize) -> anyhow::Result<()> {
-        ensure!(depth < DEPTH_MAX, "there are more than {DEPTH_MAX} directories in each other");
         loop {
-            let before = self.removed.files;
+            let before = (self.removed.files, self.moved);
             let mut entries = Dir::read_from(dir)?;
             while let Some(entry) = entries.read() {
                 let entry = entry?;
@@ -213,7 +239,7 @@ impl Remover {
                     self.entry(dir, name, depth)?;
                 }
             }
-            if self.removed.files == before {
+            if (self.removed.files, self.moved) == before {
                 return Ok(());
             }
         }
@@ -225,7 +251,14 @@ impl Remover {
         let seen = there(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW));
         let Some(seen) = seen.with_context(named)? else { return Ok(()) };
         let removed = if FileType::from_raw_mode(seen.st_mode) == FileType::Directory {
-            let inner = openat(dir, name, LOOK | OFlags::DIRECTORY, Mode::empty());
+            if depth + 1 >= DEPTH_MAX {
+                // Found again at the root, from where it is not as deep.
+                let place = format!("deep {}", self.moved);
+                self.moved += 1;
+                there(renameat(dir, name, self.root, place)).with_context(named)?;
+                return Ok(());
+            }
+            let inner = open_dir(dir, name);
             let Some(inner) = there(inner).with_context(named)? else { return Ok(()) };
             self.empty(inner.as_fd(), depth + 1)?;
             unlinkat(dir, name, AtFlags::REMOVEDIR)
@@ -240,8 +273,65 @@ impl Remover {
     }
 }
 
+/// Adds what the files and directories below take of the disk, once for each of their names.
+fn measure(dir: BorrowedFd<'_>, depth: usize, sum: &mut TreeDone) -> anyhow::Result<()> {
+    ensure!(depth < DEPTH_MAX, "there are more than {DEPTH_MAX} directories in each other");
+    let mut entries = Dir::read_from(dir)?;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        ensure!(sum.files < FILES_MAX, "there are more than {FILES_MAX} files");
+        let Some(seen) = there(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))? else { continue };
+        sum.files += 1;
+        sum.bytes += u64::try_from(seen.st_blocks).unwrap_or(0) * BLOCK_BYTES;
+        if FileType::from_raw_mode(seen.st_mode) == FileType::Directory
+            && let Some(inner) = there(open_dir(dir, name))?
+        {
+            measure(inner.as_fd(), depth + 1, sum)?;
+        }
+    }
+    Ok(())
+}
+
+/// The directory of the request, which came as a place and not opened.
+fn open_root(directory: &OwnedFd) -> io::Result<OwnedFd> {
+    if let Err(Errno::ACCESS) = statat(directory, c".", AtFlags::empty()) {
+        permit(directory.as_fd())?;
+    }
+    Ok(open_dir(directory.as_fd(), c".")?)
+}
+
+/// Opened so that what is in it can be read and removed.
+fn open_dir(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    let opened = open_own(dir, name, LOOK | OFlags::DIRECTORY)?;
+    if !Mode::from_raw_mode(fstat(&opened)?.st_mode).contains(PRIVATE_DIR) {
+        fchmod(&opened, PRIVATE_DIR)?;
+    }
+    Ok(opened)
+}
+
+fn open_own(dir: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    match openat(dir, name, flags, Mode::empty()) {
+        Err(Errno::ACCESS) => {
+            let place = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            permit(openat(dir, name, place, Mode::empty())?.as_fd())?;
+            openat(dir, name, flags, Mode::empty())
+        }
+        opened => opened,
+    }
+}
+
+/// Gives the owner back what it took from itself: of this very file, whatever its name leads to.
+fn permit(place: BorrowedFd<'_>) -> Result<(), Errno> {
+    chmod(format!("/proc/self/fd/{}", place.as_raw_fd()), PRIVATE_DIR)
+}
+
 fn same(one: &Stat, other: &Stat) -> bool {
-    (one.st_dev, one.st_ino, one.st_mode) == (other.st_dev, other.st_ino, other.st_mode)
+    let is = |it: &Stat| (it.st_dev, it.st_ino, FileType::from_raw_mode(it.st_mode));
+    is(one) == is(other)
 }
 
 /// What went away meanwhile is nothing.

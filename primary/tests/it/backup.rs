@@ -6,7 +6,7 @@ mod damage;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -19,6 +19,17 @@ use crate::processes::{Beside, eventually};
 
 fn directory() -> TempDir {
     tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap()
+}
+
+/// What a tenant's functions keep, of which a host makes no more than the directory.
+fn state(host: &Host, tenant: &str) -> PathBuf {
+    host.data().join("tenants").join(tenant).join("state")
+}
+
+/// Makes a file the state's user's, as if that had put it there.
+fn give(state: &Path, file: &Path) {
+    let user = fs::metadata(state).unwrap().uid();
+    chown(file, Some(user), Some(user)).unwrap();
 }
 
 fn text(path: &Path) -> &str {
@@ -122,7 +133,10 @@ fn a_host_under_load_comes_back_on_an_empty_directory() {
         "hearth.db",
         "modules/",
         "tenants/demo/logs",
+        "tenants/demo/state",
         "tenants/busy/logs",
+        "tenants/busy/state",
+        "tenants/home/state",
         "manifest.json",
     ];
     for name in &names {
@@ -197,8 +211,9 @@ fn it_is_for_the_admin_and_one_at_a_time() {
     // More than what fits between the two of them, so that it is not over before it is read.
     let mut large = Vec::new();
     fs::File::open("/dev/urandom").unwrap().take(64 << 20).read_to_end(&mut large).unwrap();
-    fs::create_dir_all(host.data().join("tenants/demo/state")).unwrap();
-    fs::write(host.data().join("tenants/demo/state/large"), large).unwrap();
+    let state = state(&host, "demo");
+    fs::write(state.join("large"), large).unwrap();
+    give(&state, &state.join("large"));
     let mut slow = Connection::open(host.front).unwrap();
     slow.send(&request.bytes(&host.front.to_string())).unwrap();
     assert_eq!(slow.head().unwrap().status, 200);
@@ -220,9 +235,12 @@ fn what_somebody_planted_is_not_followed() {
     let outside = host.scratch().join("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("secret"), "do not tell").unwrap();
-    let state = host.data().join("tenants/demo/state");
-    fs::create_dir_all(state.join("deep")).unwrap();
+    let state = state(&host, "demo");
+    fs::create_dir(state.join("deep")).unwrap();
     fs::write(state.join("deep/own"), "its own").unwrap();
+    for own in ["deep", "deep/own"] {
+        give(&state, &state.join(own));
+    }
     symlink(&outside, state.join("directory")).unwrap();
     symlink(outside.join("secret"), state.join("file")).unwrap();
     fs::hard_link(outside.join("secret"), state.join("hard")).unwrap();
@@ -247,6 +265,119 @@ fn what_somebody_planted_is_not_followed() {
         fs::read(place.path().join("data/tenants/demo/state/deep/own")).unwrap(),
         b"its own"
     );
+}
+
+/// The rights that the service's unit leaves the host: none of them opens another user's files.
+fn rights() -> String {
+    let unit = include_str!("../../../ops/service/hearth.service");
+    let rights = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let names = rights.unwrap().to_lowercase();
+    names
+        .split(' ')
+        .fold("-all".to_owned(), |all, name| format!("{all},+{}", &name["cap_".len()..]))
+}
+
+#[test]
+fn a_tenants_state_is_its_users_and_the_host_reads_it_as_nobody_else() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: only root has users to give");
+    }
+    let rights = rights();
+    let wrapper = ["setpriv", "--bounding-set", &rights, "--inh-caps", "-all"];
+    let mut host = Host::wrapped(&wrapper, &[]);
+    let (demo, other) = (host.tenant("demo"), host.tenant("other"));
+    demo.deploy("one", guests::version_one());
+    let user = |host: &Host, tenant: &str| {
+        let found = fs::metadata(state(host, tenant)).unwrap();
+        assert_eq!((found.mode() & 0o7777, found.uid()), (0o700, found.gid()), "{tenant}");
+        found.uid()
+    };
+    assert_ne!(user(&host, "demo"), 0);
+    assert_ne!(user(&host, "demo"), user(&host, "other"));
+
+    let disk = |tenant: &Tenant| {
+        let limits = tenant.ask("/limits");
+        let all = limits["limits"].as_array().unwrap();
+        let disk = all.iter().find(|limit| limit["name"] == "disk_bytes").unwrap();
+        disk["used"].as_u64().unwrap()
+    };
+    let before = disk(&demo);
+    let home = state(&host, "demo");
+    fs::create_dir(home.join("deep")).unwrap();
+    fs::write(home.join("deep/own"), vec![b'x'; 200_000]).unwrap();
+    for own in ["deep", "deep/own"] {
+        give(&home, &home.join(own));
+        fs::set_permissions(home.join(own), fs::Permissions::from_mode(0o0)).unwrap();
+    }
+    assert!(disk(&demo) >= before + 200_000, "{} {before}", disk(&demo));
+    let file = backup(&host);
+    let own = |file: &Path| {
+        let members = members(file);
+        let own = members.iter().find(|(header, _)| name(header).ends_with("/state/deep/own"));
+        own.map(|(_, content)| content.len())
+    };
+    assert_eq!(own(&file), Some(200_000));
+
+    // Into the host that serves, with all that was there before it gone.
+    host.send(&host.admin("DELETE", "/tenants/demo")).expect(204);
+    assert!(!host.data().join("tenants/demo").exists());
+    host.command(ADMIN_TOKEN, &["restore", text(&file)]).done();
+    let is_back = |host: &Host, demo: &Tenant| {
+        assert_eq!(demo.post("/one", "").expect(200).text(), "version one");
+        let owned = fs::metadata(state(host, "demo").join("deep/own")).unwrap();
+        assert_eq!((owned.len(), owned.uid()), (200_000, user(host, "demo")));
+        assert_ne!(owned.uid(), 0);
+        assert_ne!(user(host, "demo"), user(host, "other"));
+        assert_eq!(own(&backup(host)), Some(200_000));
+    };
+    is_back(&host, &demo);
+    // And onto an empty directory.
+    host.kill_and_wait();
+    let host = Host::on(restore(&file), &host);
+    other.on(&host).post("/hello", "{}").expect(200);
+    is_back(&host, &demo.on(&host));
+    assert_eq!(disk(&demo.on(&host)) / 100_000, (before + 204_800) / 100_000);
+    host.send(&host.admin("DELETE", "/tenants/demo")).expect(204);
+    assert!(!host.data().join("tenants/demo").exists());
+}
+
+#[test]
+fn a_state_on_its_way_to_its_user_is_whole_wherever_the_host_dies() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: only root has users to give");
+    }
+    let points = directory();
+    let mut host = Host::with(&["--fail-points", text(points.path())]);
+    let demo = host.tenant("demo");
+    let home = state(&host, "demo");
+    fs::write(home.join("own"), "its own").unwrap();
+    give(&home, &home.join("own"));
+    let file = backup(&host);
+    host.kill_and_wait();
+    let mut kills = 0;
+    loop {
+        let mut host = Host::on(restore(&file), &host);
+        fs::write(points.path().join("reached"), "").unwrap();
+        let armed = format!("TenantState {} kill", kills + 1);
+        fs::write(points.path().join("armed"), armed).unwrap();
+        let demo = demo.on(&host);
+        let call = crate::http::Request::new("POST", "/hello").body("{}");
+        let lived = call.try_send((std::net::Ipv4Addr::LOCALHOST, demo.port).into()).is_ok();
+        fs::write(points.path().join("armed"), "").unwrap();
+        if !lived {
+            host.ended();
+            host.start_again();
+            kills += 1;
+        }
+        demo.post("/hello", "{}").expect(200);
+        let own = state(&host, "demo").join("own");
+        assert_eq!(fs::read(&own).unwrap(), b"its own", "after {kills}");
+        assert_ne!(fs::metadata(&own).unwrap().uid(), 0, "after {kills}");
+        if lived {
+            break;
+        }
+    }
+    assert_eq!(kills, 3, "made durable, exchanged, and that made durable");
 }
 
 #[test]

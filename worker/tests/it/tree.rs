@@ -2,11 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use hearth_wire::{TreeDone, TreeJob, TreeReply, TreeRequest, VERSION};
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
 
@@ -26,7 +28,11 @@ fn ask(request: &TreeRequest, fds: &[&dyn AsFd]) -> Option<TreeReply> {
 }
 
 fn perform(job: TreeJob, fds: &[&dyn AsFd]) -> Result<TreeDone, String> {
-    match ask(&TreeRequest { version: VERSION, job }, fds) {
+    perform_as(None, job, fds)
+}
+
+fn perform_as(user: Option<u32>, job: TreeJob, fds: &[&dyn AsFd]) -> Result<TreeDone, String> {
+    match ask(&TreeRequest { version: VERSION, user, job }, fds) {
         Some(TreeReply::Done(done)) => Ok(done),
         Some(TreeReply::Failed { reason }) => Err(reason),
         None => panic!("it ended without a word"),
@@ -65,28 +71,108 @@ fn what_is_packed_is_unpacked_and_removed() {
     fs::write(from.path().join("state/deep/deeper/file"), "content").unwrap();
     fs::write(from.path().join("state/empty"), "").unwrap();
     fs::create_dir(from.path().join("other")).unwrap();
-    let (mut ours, theirs) = std::io::pipe().unwrap();
-    let roots = ["state", "missing"].map(|root| root.parse().unwrap()).into();
-    let directory = File::open(from.path()).unwrap();
-    let packed = perform(TreeJob::Pack { roots }, &[&directory, &theirs]);
-    drop(theirs);
-    assert_eq!(packed, Ok(TreeDone { files: 5, bytes: 7, left_out: 0 }));
+    let state = File::open(from.path().join("state")).unwrap();
+    for (name, files, at) in [(Some("kept/state"), 5, "kept/state/"), (None, 4, "")] {
+        fs::create_dir(to.path().join("kept")).unwrap();
+        let (mut ours, theirs) = std::io::pipe().unwrap();
+        let job = TreeJob::Pack { name: name.map(|name| name.parse().unwrap()) };
+        let packed = perform(job, &[&state, &theirs]);
+        drop(theirs);
+        let all = Ok(TreeDone { files, bytes: 7, left_out: 0 });
+        assert_eq!(packed, all, "{name:?}");
+        let mut tar = Vec::new();
+        ours.read_to_end(&mut tar).unwrap();
+
+        let (theirs, mut ours) = std::io::pipe().unwrap();
+        ours.write_all(&tar).unwrap();
+        drop(ours);
+        let into = File::open(to.path()).unwrap();
+        assert_eq!(perform(TreeJob::Unpack, &[&into, &theirs]), all, "{name:?}");
+        let file = to.path().join(format!("{at}deep/deeper/file"));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "content");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert!(!to.path().join("other").exists());
+        let measured = perform(TreeJob::Measure, &[&into]).unwrap();
+        assert_eq!(measured.files, files + 1, "{name:?}");
+        assert!((512..100_000).contains(&measured.bytes), "{measured:?}");
+        let removed = perform(TreeJob::Remove, &[&into]).unwrap();
+        assert_eq!(removed.files, files + 1, "{name:?}");
+        assert_eq!(fs::read_dir(to.path()).unwrap().count(), 0);
+    }
+}
+
+/// As the primary hands a directory over that it may not read itself.
+fn place(path: &Path) -> OwnedFd {
+    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
+}
+
+/// A user of nobody's; only root can be another one.
+const SOMEBODY: u32 = 54_321;
+
+#[test]
+fn it_is_done_as_the_user_it_is_for() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: only root can become another user");
+    }
+    let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let own = |path: &Path, mode| {
+        chown(path, Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    // What it has shut itself out of, it can open again.
+    let deep = theirs.path().join("shut/deep");
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("file"), "content").unwrap();
+    fs::create_dir(theirs.path().join("not its own")).unwrap();
+    own(&deep.join("file"), 0);
+    own(&deep, 0o400);
+    own(&theirs.path().join("shut"), 0o100);
+    own(theirs.path(), 0);
+    let (mut read, write) = std::io::pipe().unwrap();
+    let job = TreeJob::Pack { name: None };
+    let packed = perform_as(Some(SOMEBODY), job, &[&place(theirs.path()), &write]);
+    drop(write);
+    assert_eq!(packed, Ok(TreeDone { files: 4, bytes: 7, left_out: 0 }));
     let mut tar = Vec::new();
-    ours.read_to_end(&mut tar).unwrap();
+    read.read_to_end(&mut tar).unwrap();
+    let unpack = |to: &TempDir| {
+        let (read, mut write) = std::io::pipe().unwrap();
+        write.write_all(&tar).unwrap();
+        drop(write);
+        perform_as(Some(SOMEBODY), TreeJob::Unpack, &[&place(to.path()), &read])
+    };
+    let refused = unpack(&ours).unwrap_err();
+    assert!(refused.contains("cannot be made"), "{refused}");
+    let home = tempfile::tempdir().unwrap();
+    own(home.path(), 0o700);
+    assert_eq!(unpack(&home).unwrap().files, 4);
+    assert_eq!(fs::metadata(home.path().join("shut/deep/file")).unwrap().uid(), SOMEBODY);
 
-    let (theirs, mut ours) = std::io::pipe().unwrap();
-    ours.write_all(&tar).unwrap();
-    drop(ours);
-    let unpacked = perform(TreeJob::Unpack, &[&File::open(to.path()).unwrap(), &theirs]);
-    assert_eq!(unpacked, Ok(TreeDone { files: 5, bytes: 7, left_out: 0 }));
-    let file = to.path().join("state/deep/deeper/file");
-    assert_eq!(fs::read_to_string(&file).unwrap(), "content");
-    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o600);
-    assert!(!to.path().join("other").exists());
+    fs::write(ours.path().join("file"), "not its own").unwrap();
+    fs::set_permissions(ours.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    for job in [TreeJob::Remove, TreeJob::Measure] {
+        let refused = perform_as(Some(SOMEBODY), job, &[&place(ours.path())]);
+        assert!(refused.unwrap_err().contains("not permitted"));
+    }
+    assert_eq!(fs::read(ours.path().join("file")).unwrap(), b"not its own");
+    let removed = perform_as(Some(SOMEBODY), TreeJob::Remove, &[&place(theirs.path())]);
+    assert_eq!(removed.unwrap().files, 4);
+    assert_eq!(fs::read_dir(theirs.path()).unwrap().count(), 0);
+}
 
-    let removed = perform(TreeJob::Remove, &[&File::open(from.path()).unwrap()]).unwrap();
-    assert_eq!(removed.files, 6);
-    assert_eq!(fs::read_dir(from.path()).unwrap().count(), 0);
+#[test]
+fn directories_of_any_depth_are_removed() {
+    let tree = tempfile::tempdir().unwrap();
+    let mut at = place(tree.path());
+    for _ in 0..3_000 {
+        mkdirat(&at, "d", Mode::RWXU).unwrap();
+        at = openat(&at, "d", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    }
+    let measured = perform(TreeJob::Measure, &[&place(tree.path())]);
+    assert!(measured.unwrap_err().contains("directories in each other"));
+    let removed = perform(TreeJob::Remove, &[&place(tree.path())]).unwrap();
+    assert_eq!(removed.files, 3_000);
+    assert_eq!(fs::read_dir(tree.path()).unwrap().count(), 0);
 }
 
 #[test]
@@ -139,7 +225,7 @@ fn what_links_lead_to_is_not_removed() {
 fn another_version_or_other_descriptors_are_refused() {
     let tree = tempfile::tempdir().unwrap();
     let directory = File::open(tree.path()).unwrap();
-    let other = TreeRequest { version: VERSION + 1, job: TreeJob::Remove };
+    let other = TreeRequest { version: VERSION + 1, user: None, job: TreeJob::Remove };
     let said = ask(&other, &[&directory]);
     assert!(matches!(said, Some(TreeReply::Failed { reason }) if reason.contains("version")));
     for (job, fds) in [

@@ -1,7 +1,7 @@
 //! What the primary says to `hearth-worker tree`, and the names of files in a tenant's directory.
 //!
 //! ```text
-//! primary ── TreeRequest ──► tree    Pack and Unpack carry [directory, pipe], Remove [directory]
+//! primary ── TreeRequest ──► tree    Pack and Unpack carry [directory, pipe], others [directory]
 //!         ◄─ TreeReply ─────
 //! ```
 //!
@@ -17,17 +17,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeRequest {
     pub version: u32,
+    /// Who the process becomes before it looks at anything; else it stays who it is.
+    pub user: Option<u32>,
     pub job: TreeJob,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TreeJob {
-    /// Writes these, as far as they are there, to the pipe.
-    Pack { roots: Vec<TreePath> },
+    /// Writes the directory and what is below it to the pipe, under this name; without one, only
+    /// what is below it.
+    Pack { name: Option<TreePath> },
     /// Makes in the directory what comes out of the pipe. Nothing may be there under its name.
     Unpack,
     /// Removes everything below the directory.
     Remove,
+    /// Counts what is below the directory.
+    Measure,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +44,7 @@ pub enum TreeReply {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeDone {
     pub files: u64,
+    /// Of their contents; where they are measured, of the disk that they take.
     pub bytes: u64,
     /// Links, devices and the like, names that are no [`TreePath`], other file systems: a tenant's
     /// own files are none of these.

@@ -214,8 +214,8 @@ fn what_does_not_agree_with_itself() {
     endless.pop();
     refused(&place, &pack(&endless), "it was cut off on its way");
     let mut nowhere = members.clone();
-    let strange = entry("tenants/demo/state/x", EntryType::Regular, b"x");
-    nowhere.insert(nowhere.len() - 1, strange);
+    let strange = entry("tenants/demo/state/deep/x", EntryType::Regular, b"x");
+    nowhere.insert(find("tenants/demo").unwrap() + 1, strange);
     consistent(&mut nowhere);
     refused(&place, &pack(&nowhere), "No such file");
     let mut twice = members.clone();

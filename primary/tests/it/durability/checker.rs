@@ -221,6 +221,11 @@ pub fn left_over(data: &Path) -> Vec<String> {
             left.push(format!("tenants/{name}"));
             continue;
         };
+        for part in names(&data.join(format!("tenants/{name}"))) {
+            if !["releases", "logs", "state"].contains(&&*part) {
+                left.push(format!("tenants/{name}/{part}"));
+            }
+        }
         for release in names(&data.join(format!("tenants/{name}/releases"))) {
             if release != tenant.generation.to_string() {
                 left.push(format!("tenants/{name}/releases/{release}"));

@@ -1,0 +1,190 @@
+//! Tenants' directories. Two parts of each are the host's, and one is its tenant's own:
+//!
+//! ```text
+//! tenants/<tenant>/releases/   what workers start from     written here beside (release.rs)
+//! tenants/<tenant>/logs/       the tenant's journal        written by logs.rs
+//! tenants/<tenant>/state/      of the tenant's user, where workers have users
+//! ```
+//!
+//! The host makes, moves and removes a `state`, and never looks into one: what lies there is a
+//! tenant's doing, and is for a process of that tenant's user ([`Trees`]).
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use hearth_wire::TenantName;
+use rustix::fs::{Mode, OFlags, fstat};
+use tracing::{info, warn};
+
+use super::disk;
+use crate::durable;
+use crate::fail::{self, Point};
+use crate::tree::Trees;
+
+const RELEASES: &str = "releases";
+const LOGS: &str = "logs";
+const STATE: &str = "state";
+/// A `state` on its way to its place, or from there to its end.
+const OTHER_STATE: &str = "state.other";
+
+/// What of a tenant's directory cannot be made again from the store and the modules.
+pub const KEPT: [&str; 2] = [LOGS, STATE];
+
+pub(super) struct Directories {
+    root: PathBuf,
+    trees: Trees,
+    /// Whether this host can give files to tenants' users.
+    has_users: bool,
+    /// Held by whoever settles one: there is hardly ever anything to do.
+    settling: Mutex<()>,
+}
+
+impl Directories {
+    pub fn new(root: PathBuf, trees: Trees, has_users: bool) -> Self {
+        Self { root, trees, has_users, settling: Mutex::default() }
+    }
+
+    fn of(&self, tenant: &TenantName) -> PathBuf {
+        self.root.join(tenant.as_str())
+    }
+
+    pub fn releases(&self, tenant: &TenantName) -> PathBuf {
+        self.of(tenant).join(RELEASES)
+    }
+
+    /// One of the [`KEPT`], where it is there: to be handed to who may read it.
+    pub fn kept(&self, tenant: &TenantName, part: &str) -> io::Result<Option<OwnedFd>> {
+        place(&self.of(tenant).join(part))
+    }
+
+    /// Sees to it that a tenant has a `state`, and that it is its user's. One that is somebody
+    /// else's was restored, or is of a time when the host had no users to give: it is copied, by
+    /// the one who may read it to the one who is to have it.
+    pub fn settle(&self, tenant: &TenantName, user: Option<u32>) -> io::Result<()> {
+        let _alone = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = self.of(tenant);
+        let (state, other) = (dir.join(STATE), dir.join(OTHER_STATE));
+        let user = user.filter(|_| self.has_users);
+        let wanted = user.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        self.clear(&other)?;
+        let found = place(&state)?;
+        if let Some(found) = &found
+            && fstat(found)?.st_uid == wanted
+        {
+            return Ok(());
+        }
+        durable::create_dir(&dir, Point::TenantState)?;
+        DirBuilder::new().mode(0o700).create(&other)?;
+        if user.is_some() {
+            std::os::unix::fs::chown(&other, Some(wanted), Some(wanted))?;
+        }
+        match found {
+            None => durable::rename(&other, &state, Point::TenantState)?,
+            Some(found) => {
+                self.copy(tenant, &found, &other)?;
+                durable::sync_file_system(&dir, Point::TenantState)?;
+                // The old one goes the next time: a backup may be reading it.
+                durable::exchange(&other, &state, Point::TenantState)?;
+                info!(%tenant, user = wanted, "a tenant's state was given to its user");
+            }
+        }
+        durable::sync_dir(&dir, Point::TenantState)
+    }
+
+    fn copy(&self, tenant: &TenantName, from: &OwnedFd, to: &Path) -> io::Result<()> {
+        let to = place(to)?.ok_or(io::ErrorKind::NotFound)?;
+        let mut packing = self.trees.pack(from, None).map_err(io::Error::other)?;
+        let mut unpacking = self.trees.unpack(&to).map_err(io::Error::other)?;
+        let copied = io::copy(&mut packing, &mut unpacking);
+        // Where its stream broke off, it knows why.
+        let packed = packing.finish().map_err(io::Error::other)?;
+        copied?;
+        unpacking.finish().map_err(io::Error::other)?;
+        if packed.left_out > 0 {
+            warn!(%tenant, files = packed.left_out, "files that are no tenant's own are left behind");
+        }
+        Ok(())
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self, tenant: &TenantName, artifacts: &Path) -> io::Result<u64> {
+        let dir = self.of(tenant);
+        // Releases hold links to the artifacts, which count once.
+        let hosts = disk::allocated(&[&dir.join(RELEASES), &dir.join(LOGS), artifacts])?;
+        let tenants = match place(&dir.join(STATE))? {
+            Some(state) => self.trees.measure(&state).map_err(io::Error::other)?.bytes,
+            None => 0,
+        };
+        Ok(hosts + tenants)
+    }
+
+    pub fn remove(&self, tenant: &TenantName) -> io::Result<()> {
+        self.remove_dir(&self.of(tenant), Point::TenantTree)
+    }
+
+    /// Removes the directories of all that `is_known` does not know.
+    pub fn remove_strangers(&self, is_known: impl Fn(&OsString) -> bool) -> io::Result<()> {
+        for entry in fs::read_dir(&self.root)? {
+            let name = entry?.file_name();
+            if !is_known(&name) {
+                self.remove_dir(&self.root.join(name), Point::StartStrangers)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes these tenants' directories from beside, where they are durable.
+    pub fn take_over(&self, staged: &Path, tenants: &[TenantName]) -> io::Result<()> {
+        for tenant in tenants {
+            // One that is there is of a tenant that was, and whose removal did not end.
+            self.remove(tenant)?;
+            let from = staged.join(tenant.as_str());
+            match durable::rename(&from, &self.of(tenant), Point::TenantTree) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        durable::sync_dir(&self.root, Point::TenantTree)
+    }
+
+    fn remove_dir(&self, dir: &Path, point: Point) -> io::Result<()> {
+        fail::step(point)?;
+        for own in [RELEASES, LOGS] {
+            durable::remove_dir(&dir.join(own), point)?;
+        }
+        for given in [STATE, OTHER_STATE] {
+            self.clear(&dir.join(given))?;
+        }
+        // Nothing else is there that the host knows of.
+        self.clear(dir)
+    }
+
+    /// Removes a directory by a process of whom it belongs to; an empty one by its name alone.
+    fn clear(&self, dir: &Path) -> io::Result<()> {
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => return Ok(()),
+        }
+        if let Some(opened) = place(dir)? {
+            self.trees.remove(&opened).map_err(io::Error::other)?;
+        }
+        fs::remove_dir(dir)
+    }
+}
+
+/// A descriptor that stands for the directory, for which nobody has to be allowed to read it.
+/// `None` where there is none.
+fn place(dir: &Path) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(dir, flags, Mode::empty()) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
