@@ -25,11 +25,14 @@ pub struct Arrival<S> {
     pub since: Instant,
     /// When its worker was woken, where that was for it.
     pub woken_at: Option<Instant>,
+    /// Whether it was counted as one on which nothing was asked yet.
+    pub is_newcomer: bool,
 }
 
 impl<S> Arrival<S> {
     pub fn new(stream: S, peer: Peer, woken_at: Option<Instant>) -> Self {
-        Self { stream, peer, unread: Bytes::new(), since: Instant::now(), woken_at }
+        let (unread, since) = (Bytes::new(), Instant::now());
+        Self { stream, peer, unread, since, woken_at, is_newcomer: false }
     }
 }
 
@@ -50,15 +53,20 @@ pub async fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Arrival { stream, peer, unread, since, woken_at } = arrival;
+    let Arrival { stream, peer, unread, since, woken_at, is_newcomer } = arrival;
     let side = match peer {
         Peer::Tcp(..) => Side::Outside,
         Peer::Link(_) => Side::Primary,
     };
-    let woken_at = Mutex::new(woken_at);
+    // Of the first request alone.
+    let first = Mutex::new((woken_at, is_newcomer));
     let answer = |request: Request<Received>| {
-        let waited = woken_at.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let cold = waited.map(|since| since.elapsed());
+        let first = std::mem::take(&mut *first.lock().unwrap_or_else(PoisonError::into_inner));
+        let (woken_at, is_newcomer) = first;
+        if is_newcomer {
+            tenant.newcomers.give_back();
+        }
+        let cold = woken_at.map(|since| since.elapsed());
         let tenant = Arc::clone(&tenant);
         async move { serve::answer(&tenant, peer, cold, request).await }
     };

@@ -21,12 +21,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hearth_jail::WallError;
 use hearth_wire::{
     Channel, Entry, FromWorker, Moment, Passing, SocketError, Start, ToWorker, TokenGrant, VERSION,
 };
 use rustix::fs::OFlags;
-use rustix::net::SocketFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SocketFlags};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -37,13 +39,19 @@ use crate::connection::{self, Arrival, Departure, Drain};
 use crate::door::Door;
 use crate::generation::{self, Generation};
 use crate::instance::Instances;
-use crate::limits::{Activity, ActivityCount, Permits, Ticker};
+use crate::limits::{Activity, ActivityCount, Newcomers, Permits, Ticker};
 use crate::report::Reporter;
 use crate::serve::{Grants, Peer, Tenant};
 use crate::zygote::{Base, Inherited, explain};
 
 /// After an accept failed for want of something, which time gives back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// After newcomers were too many: most of those who wait meanwhile and never ask have gone then.
+const CROWD_PAUSE: Duration = Duration::from_millis(2);
+/// Taken at once of those that wait; the others' turn comes first.
+const CROWD_TAKEN: usize = 256;
+/// Read of a connection that has waited, before it is one of this worker's.
+const FIRST_BYTES: usize = 4 << 10;
 /// For the last words to the primary.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -132,6 +140,7 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
             generation,
             grants: seen,
             permits: Permits::new(&limits, began),
+            newcomers: Newcomers::new(&limits, began),
             room: check::Room::new(),
             connections: AtomicUsize::new(0),
             activity: ActivityCount::new(),
@@ -300,7 +309,7 @@ impl Life {
 enum Listening {
     NotYet(OwnedFd),
     Now(TcpListener),
-    /// Accepting failed; the listener rests until then.
+    /// Accepting failed, or a crowd comes; the listener rests until then.
     Paused(TcpListener, tokio::time::Instant),
     NoMore,
 }
@@ -361,10 +370,15 @@ impl Driver<'_> {
                         return Ok(end);
                     }
                 }
-                accepted = next_connection(&mut self.listening), if room => {
-                    // Whoever woke this worker came before.
-                    self.woken_at = None;
-                    self.accepted(accepted);
+                accepted = next_connection(&self.listening), if room => {
+                    match accepted {
+                        Some(accepted) => {
+                            // Whoever woke this worker came before.
+                            self.woken_at = None;
+                            self.accepted(accepted);
+                        }
+                        None => self.accept_waiting().map_err(WorkerError::Sockets)?,
+                    }
                 }
                 Some(ended) = self.connections.join_next() => {
                     self.departing.extend(ended.ok().flatten());
@@ -447,7 +461,7 @@ impl Driver<'_> {
     async fn perform(&mut self, actions: Vec<Action>) -> Result<Option<Farewell>, WorkerError> {
         for action in actions {
             match action {
-                Action::StartAccepting => self.start_accepting().map_err(WorkerError::Sockets)?,
+                Action::StartAccepting => self.accept_waiting().map_err(WorkerError::Sockets)?,
                 // Nothing can be accepted after this: it is done on the thread that accepts.
                 Action::StopAccepting => self.listening = Listening::NoMore,
                 Action::SayAccepting => self.channel.send(&FromWorker::Accepting, &[]).await?,
@@ -467,48 +481,81 @@ impl Driver<'_> {
     }
 
     /// Takes the connections that have waited for this worker, and listens for more.
-    fn start_accepting(&mut self) -> io::Result<()> {
-        let Listening::NotYet(listener) = std::mem::replace(&mut self.listening, Listening::NoMore)
-        else {
-            return Ok(());
+    fn accept_waiting(&mut self) -> io::Result<()> {
+        let listener = match std::mem::replace(&mut self.listening, Listening::NoMore) {
+            Listening::NotYet(listener) => TcpListener::from_std(listener.into())?,
+            Listening::Now(listener) | Listening::Paused(listener, _) => listener,
+            Listening::NoMore => return Ok(()),
         };
-        while self.has_room() {
+        let mut accepted = Ok(());
+        for _ in 0..CROWD_TAKEN {
+            if !self.has_room() {
+                break;
+            }
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             match rustix::net::accept_with(&listener, flags) {
-                Ok(stream) => {
-                    let stream = std::net::TcpStream::from(stream);
-                    let accepted = stream
-                        .peer_addr()
-                        .and_then(|peer| Ok((TcpStream::from_std(stream)?, peer)));
-                    self.accepted(accepted);
-                }
-                Err(rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => {}
+                Ok(stream) => accepted = accepted.and(self.waited(stream.into())),
+                Err(Errno::CONNABORTED | Errno::INTR) => {}
                 Err(_) => break,
             }
         }
-        self.listening = Listening::Now(TcpListener::from_std(listener.into())?);
+        self.listening = Listening::Now(listener);
+        if let Err(pause) = accepted {
+            self.rest(pause);
+        }
         Ok(())
+    }
+
+    /// Of a connection that has waited, something may have come, or its end. `Err` is for how long
+    /// no other should be taken.
+    fn waited(&mut self, stream: std::net::TcpStream) -> Result<(), Duration> {
+        let Some(unread) = first_bytes(&stream) else {
+            // Nobody is there any more, and it has cost next to nothing.
+            return self.tenant.newcomers.take(Instant::now());
+        };
+        let peer = stream.peer_addr();
+        match peer.and_then(|peer| Ok((TcpStream::from_std(stream)?, peer))) {
+            Ok((stream, peer)) => self.newcomer(stream, peer, unread),
+            Err(_) => Ok(()),
+        }
     }
 
     fn accepted(&mut self, accepted: io::Result<(TcpStream, SocketAddr)>) {
         match accepted {
             Ok((stream, peer)) => {
-                // Fails on a connection that is gone already, which its first read will tell.
-                let _ = stream.set_nodelay(true);
-                let peer = Peer::Tcp(peer.ip(), Entry::Port);
-                // The first one in the queue is the one that woke this worker.
-                let woken_at = self.woken_at.take();
-                self.serve(Arrival::new(stream, peer, woken_at));
+                if let Err(pause) = self.newcomer(stream, peer, Bytes::new()) {
+                    self.rest(pause);
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(_) => {
-                let rest = tokio::time::Instant::now() + ACCEPT_PAUSE;
-                self.listening = match std::mem::replace(&mut self.listening, Listening::NoMore) {
-                    Listening::Now(listener) => Listening::Paused(listener, rest),
-                    other => other,
-                };
-            }
+            Err(_) => self.rest(ACCEPT_PAUSE),
         }
+    }
+
+    /// Serves a connection from outside. `Err` is for how long no other should be taken.
+    fn newcomer(
+        &mut self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        unread: Bytes,
+    ) -> Result<(), Duration> {
+        // Fails on a connection that is gone already, which its first read will tell.
+        let _ = stream.set_nodelay(true);
+        let peer = Peer::Tcp(peer.ip(), Entry::Port);
+        // The first one in the queue is the one that woke this worker.
+        let arrival = Arrival { unread, ..Arrival::new(stream, peer, self.woken_at.take()) };
+        let counted = self.tenant.newcomers.take(arrival.since);
+        self.serve(Arrival { is_newcomer: counted.is_ok(), ..arrival });
+        counted
+    }
+
+    /// Accepts nothing for so long, and at least for a moment.
+    fn rest(&mut self, pause: Duration) {
+        let until = tokio::time::Instant::now() + pause.max(CROWD_PAUSE);
+        self.listening = match std::mem::replace(&mut self.listening, Listening::NoMore) {
+            Listening::Now(listener) => Listening::Paused(listener, until),
+            other => other,
+        };
     }
 
     fn serve(&mut self, arrival: Arrival<TcpStream>) {
@@ -565,7 +612,8 @@ fn arrival_of(
     let stream = std::net::TcpStream::from(nonblocking(socket)?);
     let peer = Peer::Tcp(stream.peer_addr()?.ip(), passing.entry);
     let (unread, since) = (passing.unread.into(), passing.since.instant());
-    Ok(Arrival { stream: TcpStream::from_std(stream)?, peer, unread, since, woken_at })
+    let stream = TcpStream::from_std(stream)?;
+    Ok(Arrival { unread, since, ..Arrival::new(stream, peer, woken_at) })
 }
 
 /// `None` for what is not passed on: the primary has its own links.
@@ -578,20 +626,36 @@ fn passing_of(departure: Departure<TcpStream>) -> Option<(OwnedFd, Passing)> {
     Some((socket, Passing { unread: unread.into(), since: since.into(), entry }))
 }
 
-/// The next connection from outside, if this worker takes any.
-async fn next_connection(listening: &mut Listening) -> io::Result<(TcpStream, SocketAddr)> {
-    if let Listening::Paused(_, rest) = listening {
-        tokio::time::sleep_until(*rest).await;
-        if let Listening::Paused(listener, _) = std::mem::replace(listening, Listening::NoMore) {
-            *listening = Listening::Now(listener);
-        }
-    }
+/// The next connection from outside, if this worker takes any. `None` where some may have waited.
+/// Cancel-safe.
+async fn next_connection(listening: &Listening) -> Option<io::Result<(TcpStream, SocketAddr)>> {
     match listening {
-        Listening::Now(listener) => listener.accept().await,
-        Listening::NotYet(_) | Listening::Paused(..) | Listening::NoMore => {
-            std::future::pending().await
+        Listening::Now(listener) => Some(listener.accept().await),
+        Listening::Paused(_, rest) => {
+            tokio::time::sleep_until(*rest).await;
+            None
+        }
+        Listening::NotYet(_) | Listening::NoMore => std::future::pending().await,
+    }
+}
+
+/// What has come of a connection already. `None` where its client has gone before it asked
+/// anything, or is not to be read.
+fn first_bytes(stream: &std::net::TcpStream) -> Option<Bytes> {
+    let mut bytes = [0; FIRST_BYTES];
+    let mut come = 0;
+    while come < bytes.len() {
+        match rustix::net::recv(stream, &mut bytes[come..], RecvFlags::DONTWAIT) {
+            // Who has asked may have said that nothing more comes.
+            Ok((0, _)) if bytes[..come].windows(4).any(|at| at == b"\r\n\r\n") => break,
+            Ok((0, _)) => return None,
+            Ok((more, _)) => come += more,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => break,
+            Err(_) => return None,
         }
     }
+    Some(Bytes::copy_from_slice(&bytes[..come]))
 }
 
 /// A stream socket that came with a message.

@@ -1,15 +1,16 @@
-//! What calls may take of the worker: a turn, memory, and the processor's time in slices.
+//! What calls may take of the worker: a turn, memory, and the processor's time in slices; and what
+//! connections may on which nobody calls.
 //!
-//! Owns the permits with their rate, the count of running calls, one instance's memory bound, and the ticker
-//! that makes a guest without end give way. What a refusal is answered with is decided in
-//! [`crate::serve`].
+//! Owns the permits with their rate, the pace of newcomers, the count of running calls, one
+//! instance's memory bound, and the ticker that makes a guest without end give way. What a refusal
+//! is answered with is decided in [`crate::serve`].
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use hearth_wire::Limits;
+use hearth_wire::{Limits, limits};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use wasmtime::{Engine, ResourceLimiter};
 
@@ -123,6 +124,41 @@ impl Rate {
                 Ok(())
             }
         }
+    }
+
+    /// Takes one back that was counted.
+    fn give_back(&mut self) {
+        self.full_at -= self.apart;
+    }
+}
+
+/// How fast connections may come on which nobody asks anything. To serve one to its end is work that
+/// whoever connects in a loop has done for nothing, and that would take a whole core from the
+/// neighbours; beyond this pace they are let wait for a moment, in which most of them go by
+/// themselves. One that asks is not counted any more.
+pub struct Newcomers {
+    rate: Mutex<Rate>,
+}
+
+impl Newcomers {
+    pub fn new(limits: &Limits, now: Instant) -> Self {
+        let burst = u32::try_from(limits.connections).unwrap_or(u32::MAX);
+        Self { rate: Mutex::new(Rate::new(limits::SILENT_PER_SECOND, burst, now)) }
+    }
+
+    fn rate(&self) -> MutexGuard<'_, Rate> {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one that was taken. `Err` says for how long no other should be, and that this one
+    /// was not counted.
+    pub fn take(&self, now: Instant) -> Result<(), Duration> {
+        self.rate().take(now)
+    }
+
+    /// One that was counted has asked something.
+    pub fn give_back(&self) {
+        self.rate().give_back();
     }
 }
 
@@ -405,6 +441,24 @@ mod tests {
         assert_eq!([at(10), at(10)], [None, Some(10)]);
         // A refused call costs nothing, and a long pause saves up no more than the burst.
         assert_eq!([at(5_000), at(5_000), at(5_000), at(5_000)], [None, None, None, Some(10)]);
+    }
+
+    #[test]
+    fn who_asks_is_no_newcomer() {
+        let (began, limits) = (Instant::now(), Limits::default());
+        let newcomers = Newcomers::new(&limits, began);
+        for _ in 0..100_000 {
+            assert_eq!(newcomers.take(began), Ok(()));
+            newcomers.give_back();
+        }
+        for _ in 0..limits.connections {
+            assert_eq!(newcomers.take(began), Ok(()));
+        }
+        let wait = newcomers.take(began).unwrap_err();
+        assert!(wait <= Duration::from_secs(1) / limits::SILENT_PER_SECOND, "{wait:?}");
+        let second = began + Duration::from_secs(1);
+        let taken = (0..).take_while(|_| newcomers.take(second).is_ok()).count();
+        assert_eq!(taken as u64, limits.connections.min(limits::SILENT_PER_SECOND.into()));
     }
 
     #[test]

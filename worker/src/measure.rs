@@ -45,7 +45,7 @@ use crate::connection::{self, Arrival, Drain};
 use crate::door::Door;
 use crate::generation;
 use crate::instance::{Instance, Instances};
-use crate::limits::{ActivityCount, Permits, Ticker};
+use crate::limits::{ActivityCount, Newcomers, Permits, Ticker};
 use crate::report::{CallLog, Reporter};
 use crate::serve::{Grants, Peer, Tenant};
 use crate::zygote::Base;
@@ -166,6 +166,7 @@ fn tenant(base: &Base, release: &OwnedFd, reuse: u32) -> anyhow::Result<Arc<Tena
         generation,
         grants: watch::Sender::new(Arc::new(Grants::new())).subscribe(),
         permits: Permits::new(&limits, Instant::now()),
+        newcomers: Newcomers::new(&limits, Instant::now()),
         room: check::Room::new(),
         connections: AtomicUsize::new(0),
         activity: ActivityCount::new(),

@@ -41,7 +41,7 @@ use crate::door::Door;
 use crate::generation::Generation;
 use crate::host::http::{RequestBody, ResponseBody};
 use crate::instance::Instances;
-use crate::limits::{ActivityCount, NoTurn, Permits, Ticker};
+use crate::limits::{ActivityCount, Newcomers, NoTurn, Permits, Ticker};
 use crate::report::{CallLog, Reporter};
 use hearth_wire::{Builtin, Route};
 
@@ -68,6 +68,7 @@ pub struct Tenant {
     pub generation: Generation,
     pub grants: watch::Receiver<Arc<Grants>>,
     pub permits: Permits,
+    pub newcomers: Newcomers,
     pub room: check::Room,
     /// Those from outside, as the control loop counted them last.
     pub connections: AtomicUsize,

@@ -39,6 +39,9 @@ pub const CALLS_RUNNING_MAX: usize = 64;
 pub const CALLS_WAITING_MAX: usize = 256;
 /// Connections of one tenant that its worker serves at once.
 pub const CONNECTIONS_MAX: usize = 1_000;
+/// Connections a second at a tenant's port on which nothing is asked. Where there are more, the
+/// next ones wait for a moment and are taken together.
+pub const SILENT_PER_SECOND: u32 = 2_000;
 
 /// The bytes of a connection that were read and not parsed: a request's head, and what came
 /// with it in one read.

@@ -1,7 +1,8 @@
 //! Callers who mean harm: crowds that say nothing, bodies in the smallest pieces, names that are
 //! somebody else's, and what they write into logs.
 
-use std::time::Duration;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -10,7 +11,7 @@ use crate::guests;
 use crate::host::Host;
 use crate::http::{Connection, Request};
 use crate::limits::Growth;
-use crate::processes::{allow_many_descriptors, eventually};
+use crate::processes::{allow_many_descriptors, eventually, processor_time};
 
 #[test]
 fn row_08_ten_thousand_silent_connections_keep_nobody_out_of_the_front_door() {
@@ -38,6 +39,29 @@ fn row_08_ten_thousand_silent_connections_keep_nobody_out_of_the_front_door() {
     assert!(crowd[1].is_closed());
     growth.stays_below(400);
     drop(crowd);
+    scene.ends_well();
+}
+
+#[test]
+fn row_08_who_connects_in_a_loop_takes_a_core_from_nobody() {
+    let scene = Scene::of(guests::ends_early(), &json!({}));
+    let mut kept = Connection::open(scene.tenant.door().to).unwrap();
+    let call = scene.tenant.door().request("POST", "/guest");
+    kept.call(&call).expect(200);
+    let (began, before) = (Instant::now(), processor_time(scene.worker[0]));
+    let mut made = 0;
+    while began.elapsed() < Duration::from_secs(3) {
+        // Once the kernel has no room for more of them it says nothing.
+        let connected =
+            TcpStream::connect_timeout(&scene.tenant.door().to, Duration::from_millis(20));
+        made += usize::from(connected.is_ok());
+    }
+    let (took, used) = (began.elapsed(), processor_time(scene.worker[0]) - before);
+    println!("{made} connections, {used:?} of the worker's in {took:?}");
+    assert!(made > 1_000, "{made}");
+    assert!(used < took.mul_f64(0.6), "{used:?} of {took:?}");
+    kept.call(&call).expect(200);
+    scene.serves_on("", "well");
     scene.ends_well();
 }
 
@@ -196,7 +220,7 @@ fn row_08_a_crowd_of_one_tenants_leaves_the_others_theirs() {
     let scene = Scene::of(guests::slow(), &json!({ "timeout_ms": 60_000 }));
     // More than it may have connections, all of them silent.
     let crowd: Vec<Connection> = (0..1_200).map(|_| scene.tenant.open()).collect();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     for _ in 0..50 {
         scene.host.send(&scene.host.admin("GET", "/tenants")).expect(200);
     }
