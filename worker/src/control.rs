@@ -46,10 +46,9 @@ use crate::zygote::{Base, Inherited, explain};
 
 /// After an accept failed for want of something, which time gives back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// After newcomers were too many: most of those who wait meanwhile and never ask have gone then.
-const CROWD_PAUSE: Duration = Duration::from_millis(2);
-/// Taken at once of those that wait; the others' turn comes first.
-const CROWD_TAKEN: usize = 256;
+/// After newcomers were too many: most of those who wait meanwhile and never ask have gone then,
+/// and are taken together.
+const CROWD_PAUSE: Duration = Duration::from_millis(5);
 /// Read of a connection that has waited, before it is one of this worker's.
 const FIRST_BYTES: usize = 4 << 10;
 /// For the last words to the primary.
@@ -488,13 +487,10 @@ impl Driver<'_> {
             Listening::NoMore => return Ok(()),
         };
         let mut accepted = Ok(());
-        for _ in 0..CROWD_TAKEN {
-            if !self.has_room() {
-                break;
-            }
+        while accepted.is_ok() && self.has_room() {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             match rustix::net::accept_with(&listener, flags) {
-                Ok(stream) => accepted = accepted.and(self.waited(stream.into())),
+                Ok(stream) => accepted = self.waited(stream.into()),
                 Err(Errno::CONNABORTED | Errno::INTR) => {}
                 Err(_) => break,
             }

@@ -134,7 +134,7 @@ impl Rate {
 
 /// How fast connections may come on which nobody asks anything. To serve one to its end is work that
 /// whoever connects in a loop has done for nothing, and that would take a whole core from the
-/// neighbours; beyond this pace they are let wait for a moment, in which most of them go by
+/// neighbours; beyond this pace they wait in the kernel's queue, where most of them go by
 /// themselves. One that asks is not counted any more.
 pub struct Newcomers {
     rate: Mutex<Rate>,

@@ -52,7 +52,10 @@ impl Liars {
                 fs::hard_link(&from, &to).or_else(|_| fs::copy(from, to).map(drop)).unwrap();
             }
             let script = format!(
-                "#!/bin/sh\nLIE='{}' exec '{}' liars::in_the_zygotes_place --exact --ignored --nocapture\n",
+                "#!/bin/sh
+                [ \"$1\" = zygote ] || exec '{}' \"$@\"
+                LIE='{}' exec '{}' liars::in_the_zygotes_place --exact --ignored --nocapture\n",
+                real.with_file_name("hearth-worker").display(),
                 directory.join("lie").display(),
                 std::env::current_exe().unwrap().display(),
             );
