@@ -44,8 +44,8 @@ points! {
     StoreCommit StoreCommitted
     UploadReceived UploadAdmitted ChangeWritten ChangeCommitted ChangeDone
     WorkerFork SwapReady WorkerAccept WorkerQuiesce SwapAnswer
-    TenantBound TenantMade TenantState TenantFounded TenantDeleted TenantLogs TenantTree TenantArtifacts
-    TenantGone
+    TenantBound TenantMade TenantState TenantFounded
+    TenantDeleted TenantLogs TenantTree TenantArtifacts TenantGone
     TokenPush TokenPushed
 }
 

@@ -134,7 +134,7 @@ impl Provision {
         fail::moment(Point::TenantMade);
         let founded = async {
             self.settle().await?;
-            let tenant = self.settled(&tenant).await?;
+            let tenant = self.current(&tenant).await?;
             self.found(&tenant, by).await
         };
         let token = match founded.await {
@@ -145,8 +145,7 @@ impl Provision {
             }
         };
         fail::moment(Point::TenantFounded);
-        let made = self.store.tenant_by_id(tenant.id).await?;
-        let tenant = made.unwrap_or(Tenant { generation: FIRST, ..tenant });
+        let tenant = self.current(&tenant).await?;
         let grants = self.store.grants(tenant.id).await?;
         self.fleet.add(tenant.clone(), grants, listener);
         info!(tenant = %tenant.name, port, by, "tenant created");
@@ -223,12 +222,12 @@ impl Provision {
         self.settle().await?;
         let mut completed = Vec::new();
         for tenant in tenants {
-            let mut tenant = self.settled(tenant).await?;
+            let mut tenant = self.current(tenant).await?;
             if tenant.generation == 0 {
                 let _arriving = self.releases.arriving().await;
                 let first = self.first(&tenant, by).await?;
                 self.store.commit_generation(first).await?;
-                tenant = self.settled(&tenant).await?;
+                tenant = self.current(&tenant).await?;
             }
             let grants = self.store.grants(tenant.id).await?;
             completed.push((tenant, grants));
@@ -237,7 +236,7 @@ impl Provision {
     }
 
     /// A tenant as it is by now.
-    async fn settled(&self, tenant: &Tenant) -> Result<Tenant, StoreError> {
+    async fn current(&self, tenant: &Tenant) -> Result<Tenant, StoreError> {
         self.store.tenant_by_id(tenant.id).await?.ok_or(StoreError::Missing("tenant"))
     }
 

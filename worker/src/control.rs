@@ -635,23 +635,15 @@ async fn next_connection(listening: &Listening) -> Option<io::Result<(TcpStream,
     }
 }
 
-/// What has come of a connection already. `None` where its client has gone before it asked
-/// anything, or is not to be read.
+/// What has come of a connection already. `None` where its client has gone without a word.
 fn first_bytes(stream: &std::net::TcpStream) -> Option<Bytes> {
     let mut bytes = [0; FIRST_BYTES];
-    let mut come = 0;
-    while come < bytes.len() {
-        match rustix::net::recv(stream, &mut bytes[come..], RecvFlags::DONTWAIT) {
-            // Who has asked may have said that nothing more comes.
-            Ok((0, _)) if bytes[..come].windows(4).any(|at| at == b"\r\n\r\n") => break,
-            Ok((0, _)) => return None,
-            Ok((more, _)) => come += more,
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => break,
-            Err(_) => return None,
-        }
+    match rustix::net::recv(stream, &mut bytes, RecvFlags::DONTWAIT) {
+        Ok((0, _)) => None,
+        Ok((come, _)) => Some(Bytes::copy_from_slice(&bytes[..come])),
+        Err(Errno::AGAIN | Errno::INTR) => Some(Bytes::new()),
+        Err(_) => None,
     }
-    Some(Bytes::copy_from_slice(&bytes[..come]))
 }
 
 /// A stream socket that came with a message.

@@ -134,6 +134,10 @@ impl Packer {
             self.tar.append(&header(EntryType::Directory, 0, stat, path)?, io::empty())?;
             self.done.files += 1;
         }
+        let below = |name: &str| match path {
+            Some(path) => path.join(name),
+            None => name.parse(),
+        };
         let mut entries = Dir::read_from(&dir)?;
         while let Some(entry) = entries.read() {
             let entry = entry?;
@@ -141,10 +145,6 @@ impl Packer {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            let below = |name: &str| match path {
-                Some(path) => path.join(name),
-                None => name.parse(),
-            };
             match name.to_str().ok().and_then(|name| below(name).ok()) {
                 Some(path) => self.entry(dir.as_fd(), name, &path)?,
                 None => self.done.left_out += 1,

@@ -4,7 +4,7 @@
 //! backup.json                      the format, who made it and when: always the first
 //! hearth.db                        tenants, tokens, functions, versions, generations
 //! modules/<sha256>.wasm.zst        each module that these name
-//! tenants/<tenant>/logs/…          what of a tenant's directory cannot be made again
+//! tenants/<tenant>/{logs,state}/…  what of a tenant's directory cannot be made again
 //! manifest.json                    size and SHA-256 of each file before it: always the last
 //! ```
 //!

@@ -28,7 +28,8 @@ pub const USER: u32 = 1_500;
 const PORTS_EACH: u16 = 24;
 static NEXT_PORT: AtomicU16 = AtomicU16::new(20_000);
 
-/// A port that nobody has, and no host of these tests takes.
+/// A port that nobody has, and no host of these tests takes. Nor does the kernel give it to a
+/// caller, who keeps it for a minute after: a host that starts again has it again.
 pub fn spare_port() -> u16 {
     loop {
         let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
@@ -100,7 +101,12 @@ impl Host {
         let mut all = vec!["--tenant-ports", &ports, "--log", "text"];
         all.extend(options);
         let options: Vec<String> = all.into_iter().map(str::to_owned).collect();
-        let (child, front) = launch(&command, directory.path(), "127.0.0.1:0", &options)
+        Self::first(directory, command, options)
+    }
+
+    fn first(directory: TempDir, command: Vec<String>, options: Vec<String>) -> Self {
+        let listen = format!("127.0.0.1:{}", spare_port());
+        let (child, front) = launch(&command, directory.path(), &listen, &options)
             .unwrap_or_else(|log| panic!("hearth up ended before it served:\n{log}"));
         Self { directory, command, options, child, front }
     }
@@ -108,9 +114,7 @@ impl Host {
     /// On a data directory that somebody filled, with the ports and options of a host that ended.
     pub fn on(directory: TempDir, like: &Self) -> Self {
         let (command, options) = (like.command.clone(), like.options.clone());
-        let (child, front) = launch(&command, directory.path(), "127.0.0.1:0", &options)
-            .unwrap_or_else(|log| panic!("hearth up ended before it served:\n{log}"));
-        Self { directory, command, options, child, front }
+        Self::first(directory, command, options)
     }
 
     /// Dies as by a power cut.

@@ -56,15 +56,6 @@ pub fn is_alive(pid: i32) -> bool {
         .is_ok_and(|stat| !stat.rsplit(") ").next().unwrap_or_default().starts_with('Z'))
 }
 
-/// What it has used of the processors since its start.
-pub fn processor_time(pid: i32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let (_, fields) = stat.rsplit_once(')').unwrap();
-    let ticks = |at: usize| fields.split_whitespace().nth(at).unwrap().parse::<u32>().unwrap();
-    // In user mode and in the kernel, in hundredths of a second on every Linux there is.
-    Duration::from_millis(10) * (ticks(11) + ticks(12))
-}
-
 pub fn children(pid: i32) -> Vec<i32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let lists =
