@@ -15,6 +15,10 @@ use utoipa::ToSchema;
 use crate::fleet::cgroups::Cgroups;
 use crate::fleet::zygote;
 
+/// The version of Landlock, of Linux 6.7, that forbids addresses too. Before it they are the
+/// filter's and the empty network's to forbid.
+const KNOWS_ADDRESSES: u32 = 4;
+
 /// How much stands between a tenant's code and everybody else besides WebAssembly's own wall; the
 /// lowest first. Below D nothing starts.
 #[derive(
@@ -116,6 +120,9 @@ impl Isolation {
         let Walls { namespaces, users, landlock } = &self.walls;
         let filter = State::Stands("no call that a worker does not need".to_owned());
         let landlock = match landlock {
+            Some(version) if *version < KNOWS_ADDRESSES => {
+                State::Stands(format!("version {version}: no file"))
+            }
             Some(version) => State::Stands(format!("version {version}: no file, no address")),
             None => State::Missing {
                 why: "the kernel has none, or it is off".to_owned(),

@@ -139,6 +139,23 @@ fn an_ordinary_user_reaches_level_b_and_everything_works() {
     assert!(said.contains("→ Delegate=cpu memory pids"), "{said}");
 }
 
+/// What came with Linux 6.4 and 6.7: Debian 12 and Ubuntu 22.04 have neither.
+#[test]
+fn on_an_older_kernel_a_worker_needs_nothing_more() {
+    let host = Host::wrapped(&[&without(), "auxv,pagemap_scan"], &[]);
+    let tenant = host.tenant("demo");
+    for version in [guests::version_one(), guests::version_two()] {
+        tenant.deploy("one", version);
+        for door in tenant.doors() {
+            door.post("/one", "").expect(200);
+        }
+    }
+    assert_eq!(tenant.ask("/worker")["isolation"], "A");
+    let log = host.log();
+    assert!(log.contains("the kernel has no PAGEMAP_SCAN"), "{log}");
+    assert!(!log.contains("sandbox violation"), "{log}");
+}
+
 #[test]
 fn row_47_without_a_wall_the_level_falls_and_is_said() {
     for (calls, level, said) in [

@@ -79,8 +79,6 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
 const FAST_OPEN: u64 = libc::MSG_FASTOPEN as u64;
 /// `PAGEMAP_SCAN`: `_IOWR('f', 16, struct pm_scan_arg)`.
 const PAGEMAP_SCAN: u64 = 0xc060_6610;
-/// Where the kernel shares its clock with the process: "AUXV".
-const PR_GET_AUXV: u64 = 0x4155_5856;
 /// The control socket.
 const CONTROL: u64 = 0;
 /// The standard streams, the first of which is the control socket.
@@ -203,11 +201,9 @@ pub const POLICY: &[Row] = &[
             &[Is(0, libc::PR_SET_VMA as u64)],
             &[Is(0, libc::PR_SET_NO_NEW_PRIVS as u64)],
             &[Is(0, libc::PR_SET_DUMPABLE as u64), Is(1, 0)],
-            &[Is(0, PR_GET_AUXV)],
             &[Is(0, libc::PR_CAP_AMBIENT as u64), Is(1, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64)],
         ],
-        "names of threads and of memory; what the kernel said at its start; the walls, which it can \
-         only make higher",
+        "names of threads and of memory; the walls, which it can only make higher",
     ),
     never(
         libc::SYS_rt_sigaction,
