@@ -273,6 +273,10 @@ impl Drop for Host {
         let _ = self.child.kill();
         let _ = self.child.wait();
         remove_cgroups(&self.data(), &workers);
+        for group in own_groups(self.directory.path()) {
+            let _ = fs::remove_dir(group.join("hearth-host"));
+            let _ = fs::remove_dir(group);
+        }
         if std::thread::panicking() {
             let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
@@ -284,6 +288,27 @@ impl Drop for Host {
 
 fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
+}
+
+/// Where version 2 of cgroups is mounted, a host needs one that it shares with nobody, as a service
+/// has; each start gets another, since the one before may not be empty yet.
+fn make_own_group(directory: &Path) -> Option<PathBuf> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let root = Path::new("/sys/fs/cgroup");
+    let name = format!("{}-{number}", directory.file_name()?.to_str()?);
+    let has_all = fs::read_to_string(root.join("cgroup.subtree_control")).ok()?;
+    ["cpu", "memory", "pids"].iter().all(|it| has_all.contains(it)).then_some(())?;
+    let group = root.join(name);
+    fs::create_dir(&group).ok()?;
+    Some(group)
+}
+
+fn own_groups(directory: &Path) -> Vec<PathBuf> {
+    let prefix = format!("{}-", directory.file_name().unwrap().to_str().unwrap());
+    let entries = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    let its = entries.filter(|it| it.file_name().to_string_lossy().starts_with(&prefix));
+    its.map(|entry| entry.path()).collect()
 }
 
 /// What a host that was killed leaves to its next start, which here there is none of.
@@ -335,10 +360,12 @@ fn launch(
     let owner = fs::metadata(directory).unwrap();
     std::os::unix::fs::fchown(&its_end, Some(owner.uid()), Some(owner.gid())).unwrap();
     let environment = hearth(directory);
+    let group = make_own_group(directory);
     let words = command;
     let mut command = Command::new("sh");
     command
-        .args(["-c", r#"exec "$@" 3>&0 0</dev/null"#, "sh"])
+        .args(["-c", r#"echo 0 > "$0"; exec "$@" 3>&0 0</dev/null"#])
+        .arg(group.map_or("/dev/null".into(), |group| group.join("cgroup.procs")))
         .args(words)
         .args(["up", "--ready-fd", "3", "--data"])
         .arg(directory.join("data"))

@@ -193,6 +193,19 @@ fn row_47_below_what_is_asked_for_nothing_starts() {
 }
 
 #[test]
+fn row_03_without_cgroups_each_worker_has_so_much_memory() {
+    let host = Host::as_user();
+    let tenant = host.tenant("demo");
+    tenant.deploy_with("eats", guests::eats_memory(), &json!({ "memory_mb": 200 }));
+    tenant.post("/eats?mb=100", "").expect(200);
+    let limits = json!({ "limits": { "total_memory_mb": 64 } });
+    host.send(&host.admin("PATCH", "/tenants/demo/limits").json(&limits)).expect(200);
+    let status = tenant.post("/eats?mb=150", "").status;
+    assert!(status >= 500, "{status}: it has more than its tenant may have");
+    assert_eq!(tenant.post("/eats?mb=10", "").expect(200).text(), "10");
+}
+
+#[test]
 fn doctor_tells_the_same() {
     let output = hearth_without("unshare", &["doctor", "--json"]);
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

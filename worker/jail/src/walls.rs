@@ -13,7 +13,7 @@
 //! What more a machine offers is used and told ([`Standing`]); what it means for people is the
 //! primary's to say.
 
-use std::io;
+use std::{fs, io};
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -69,7 +69,8 @@ pub struct Standing {
 pub struct Cell {
     /// Where the zygote can give one.
     pub user: Option<u32>,
-    /// Private memory that it may write to, where no cgroup bounds all of it.
+    /// Private memory that it may write to, beyond what it is born with, where no cgroup bounds all
+    /// of it.
     pub data_bytes: Option<u64>,
 }
 
@@ -114,12 +115,22 @@ pub fn fence_lone_worker() -> Result<Standing, WallError> {
 pub fn fence_worker(cell: Cell) -> Result<(), WallError> {
     private_files();
     if let Some(bytes) = cell.data_bytes {
-        Limit::DataBytes(bytes).set()?;
+        let born_with = data_bytes().map_err(wall("its own memory's size"))?;
+        Limit::DataBytes(born_with.saturating_add(bytes)).set()?;
     }
     become_nobody_else(cell.user)?;
     // After the user was changed, which sets it anew. Others of the same user cannot trace it; its
     // own descriptor for `/proc/self/pagemap` is open and goes on working.
     prctl::set_dumpable(false).map_err(wall("being unreadable"))
+}
+
+/// What this process has of the memory that `RLIMIT_DATA` bounds. Most of it is the engine's stacks
+/// and pools, which nobody has written to yet. See proc_pid_statm(5).
+fn data_bytes() -> io::Result<u64> {
+    let sizes = fs::read_to_string("/proc/self/statm")?;
+    let pages = sizes.split_whitespace().nth(5).and_then(|pages| pages.parse::<u64>().ok());
+    let pages = pages.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(pages * rustix::param::page_size() as u64)
 }
 
 /// The seal around workers, built once in the zygote.
@@ -220,7 +231,7 @@ fn private_files() {
 /// Whether the process is of the host's own user namespace: in another, more users than its own
 /// are not to be had.
 fn in_first_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().nth(2).and_then(|count| count.parse::<u64>().ok()).is_some_and(|n| n > 1)
 }
 

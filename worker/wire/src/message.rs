@@ -53,7 +53,8 @@ pub enum ToZygote {
 pub struct Cell {
     /// The user and group that it becomes.
     pub user: Option<u32>,
-    /// Private memory that it may write to, where no cgroup bounds all of it.
+    /// Private memory that it may write to, beyond what it is born with, where no cgroup bounds all
+    /// of it.
     pub data_bytes: Option<u64>,
 }
 
