@@ -1,5 +1,6 @@
 //! How long a call may take, and what it may keep others from meanwhile.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -53,6 +54,37 @@ fn an_answer_within_the_time_is_given_and_a_later_one_is_not() {
             });
         }
     });
+}
+
+/// In a namespace of its own a clock begins where one likes; a program that is run there enters it
+/// (Linux 6.3 on).
+#[test]
+fn row_35_time_passes_alike_right_after_a_start_and_ten_years_later() {
+    const TEN_YEARS: i64 = 315_360_000;
+    let up = fs::read_to_string("/proc/uptime").unwrap();
+    let up: i64 = up.split('.').next().unwrap().parse().unwrap();
+    for seconds_up in [1, TEN_YEARS] {
+        let offset = seconds_up - up;
+        let clocks = [format!("--monotonic={offset}"), format!("--boottime={offset}")];
+        let wrapper = ["unshare", "--time", &clocks[0], &clocks[1]];
+        let host = Host::wrapped(&wrapper, &["--idle", "300ms"]);
+        let offsets = fs::read_to_string(format!("/proc/{}/timens_offsets", host.pid())).unwrap();
+        assert_eq!(offsets.matches(&offset.to_string()).count(), 2, "{offsets}");
+
+        let tenant = host.tenant("demo");
+        tenant.deploy("one", guests::version_one());
+        tenant.deploy_with("loops", guests::loops(), &json!({ "timeout_ms": 300 }));
+        for _ in 0..2 {
+            for door in tenant.doors() {
+                door.post("/one", "").expect(200);
+                let begun = Instant::now();
+                door.post("/loops", "").expect_problem(504, "timeout");
+                let took = begun.elapsed();
+                assert!(took >= Duration::from_millis(300), "{took:?}");
+            }
+            eventually("the sleep", || host.workers(&tenant).is_empty().then_some(()));
+        }
+    }
 }
 
 #[test]
