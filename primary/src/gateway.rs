@@ -235,7 +235,7 @@ fn name_request(headers: &mut HeaderMap) -> RequestId {
 pub fn origin_form(uri: &Uri, path: &str) -> Uri {
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let target = format!("{path}{query}");
-    let target: PathAndQuery = target.parse().expect("it was parsed from a request before");
+    let target: PathAndQuery = target.parse().expect("a request without a path is refused before");
     Uri::from(target)
 }
 

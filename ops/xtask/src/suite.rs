@@ -30,9 +30,12 @@ pub(crate) fn run(chores: &mut Chores, arguments: &[OsString]) -> anyhow::Result
     let mut worker = cargo(["test", "--test", "worker"]);
     chores.command("testing worker and compiler by themselves", worker.args(packages(HOST)))?;
     let mut system = cargo(["test", "--test", "it"]);
-    system.args(packages(HOST)).arg("--").args(arguments);
+    system.args(packages(HOST)).args(["--", SHOW]).args(arguments);
     chores.command("testing the whole system", &mut system)
 }
+
+/// What passed says how much it tried: kills, calls, points.
+const SHOW: &str = "--show-output";
 
 /// The tests that have a long form, or a part of their names.
 const LONG: &[&str] = &[
@@ -45,7 +48,7 @@ const LONG: &[&str] = &[
 pub(crate) fn soak(chores: &mut Chores) -> anyhow::Result<()> {
     build::host(chores, With::Tests)?;
     let mut test = cargo(["test", "--test", "it"]);
-    test.args(packages(HOST)).arg("--").args(LONG).env("SOAK", "1");
+    test.args(packages(HOST)).args(["--", SHOW]).args(LONG).env("SOAK", "1");
     chores.command("running the long forms", &mut test)
 }
 

@@ -91,6 +91,8 @@ fn forms() -> Vec<(&'static str, String, Taken)> {
             "POST http://HOSTTARGET HTTP/1.1\r\nhost: HOST\r\ncontent-length: 3\r\n\r\nabc".to_owned(),
             Read("abc"),
         ),
+        ("a host in the place of a path", "POST HOST HTTP/1.1\r\nhost: HOST\r\n\r\n".to_owned(), Refused),
+        ("a tunnel", "CONNECT HOST HTTP/1.1\r\nhost: HOST\r\n\r\n".to_owned(), Refused),
         (
             "transfer-encoding in HTTP/1.0",
             "POST TARGET HTTP/1.0\r\nhost: HOST\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".to_owned(),

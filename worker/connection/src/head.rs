@@ -4,8 +4,12 @@
 use http::header::HOST;
 use http::{Request, Version};
 
-/// Whose request it is, is said once and by one name.
+/// Whose request it is, is said once and by one name. What is asked for has a path: a host alone is
+/// what proxies are asked for (RFC 9112, 3.2.3).
 pub fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
+    if request.uri().path().is_empty() {
+        return Err("the request's target is a host and no path");
+    }
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (None, _) if request.version() < Version::HTTP_11 => return Ok(()),
@@ -39,6 +43,12 @@ mod tests {
             ("http://g/a", Version::HTTP_11, &["h"], false),
             ("http://g/a", Version::HTTP_11, &[], false),
             ("http://u@h/a", Version::HTTP_11, &["h"], false),
+            ("http://h", Version::HTTP_11, &["h"], true),
+            ("http://h?a", Version::HTTP_11, &["h"], true),
+            ("*", Version::HTTP_11, &["h"], true),
+            ("h", Version::HTTP_11, &["h"], false),
+            ("h:80", Version::HTTP_11, &["h:80"], false),
+            ("(", Version::HTTP_10, &[], false),
         ] {
             let mut request = Request::builder().uri(target).version(version);
             for host in hosts {
