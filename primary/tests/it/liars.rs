@@ -296,11 +296,12 @@ impl Relay {
                     down.note("door\n");
                     continue;
                 }
+                if let ToWorker::Quiesce = message {
+                    // Before the worker hears of it, which may have nothing to do but leave.
+                    down.lies_at_its_end();
+                }
                 if pass(&down.worker, &message, &fds).is_err() {
                     break;
-                }
-                if let ToWorker::Quiesce = message {
-                    down.lies_at_its_end();
                 }
             }
             let _ = shutdown(&down.worker, Shutdown::Both);
