@@ -18,6 +18,7 @@ use super::print::{Print, Table, bytes};
 use super::{CliError, chain};
 use crate::api::tenants::TenantList;
 use crate::config::{Client, ClientArgs, Config, UpArgs, Written};
+use crate::fleet::cgroups::{Kind, mounted};
 use crate::isolation::{State, Wall, survey};
 
 /// From which kernel on an instance's memory is reset page by page.
@@ -327,20 +328,13 @@ fn walls(checks: &mut Vec<Check>) {
 /// else, unless the mount favours who moves: see `favordynmods` in the kernel's cgroup-v2.rst.
 fn cgroup_moves(mounts: &str) -> Option<Check> {
     const CHECK: &str = "cgroup moves";
-    // `36 35 98:0 /root /mount options - type source superoptions`: see proc_pid_mountinfo(5).
-    let cgroups = mounts.lines().filter_map(|mount| {
-        let (before, after) = mount.split_once(" - ")?;
-        let (kind, options) = (after.split(' ').next()?, after.split(' ').next_back()?);
-        let at = before.split(' ').nth(4)?;
-        kind.starts_with("cgroup").then_some((kind, at, options))
-    });
     let mut v2 = None;
-    for (kind, at, options) in cgroups {
-        if kind != "cgroup2" {
+    for mount in mounted(mounts) {
+        match mount.kind {
+            Kind::V2 => v2 = Some((mount.at, mount.options)),
             // What version 1 has, version 2 has not.
-            return None;
+            Kind::V1 => return None,
         }
-        v2 = Some((at, options));
     }
     let (at, options) = v2?;
     Some(if options.split(',').any(|option| option == "favordynmods") {

@@ -356,6 +356,31 @@ fn find() -> Result<Place, String> {
     })
 }
 
+/// A mount of cgroups.
+pub struct Mount<'a> {
+    pub kind: Kind,
+    root: &'a str,
+    pub at: &'a str,
+    /// The file system's own, for all its mounts: `memory`, `favordynmods`.
+    pub options: &'a str,
+}
+
+/// All of them, from `/proc/self/mountinfo`.
+pub fn mounted(mounts: &str) -> impl Iterator<Item = Mount<'_>> {
+    mounts.lines().filter_map(|mount| {
+        // `36 35 98:0 /root /mount opts - type source superopts`: see proc_pid_mountinfo(5).
+        let (before, after) = mount.split_once(" - ")?;
+        let mut before = before.split(' ').skip(3);
+        let mut after = after.split(' ');
+        let kind = match after.next()? {
+            "cgroup2" => Kind::V2,
+            "cgroup" => Kind::V1,
+            _ => return None,
+        };
+        Some(Mount { kind, root: before.next()?, at: before.next()?, options: after.nth(1)? })
+    })
+}
+
 /// From what the kernel says of this process and of what is mounted. Pure.
 fn place(own: &str, mounts: &str, controllers: impl Fn(&Path) -> String) -> Result<Place, String> {
     // `12:memory:/path`, and `0::/path` for version 2: see cgroups(7).
@@ -368,20 +393,10 @@ fn place(own: &str, mounts: &str, controllers: impl Fn(&Path) -> String) -> Resu
         .collect();
     let mut mounted_v2 = None;
     let mut mounted_v1 = HashMap::new();
-    for mount in mounts.lines() {
-        // `36 35 98:0 /root /mount opts - type source superopts`: see proc_pid_mountinfo(5).
-        let Some((before, after)) = mount.split_once(" - ") else { continue };
-        let before: Vec<&str> = before.split(' ').collect();
-        let after: Vec<&str> = after.split(' ').collect();
-        let (Some(root), Some(at)) = (before.get(3), before.get(4)) else { continue };
-        match (after.first().copied(), after.get(2)) {
-            (Some("cgroup2"), _) => mounted_v2 = Some((*root, *at)),
-            (Some("cgroup"), Some(options)) => {
-                for option in options.split(',') {
-                    mounted_v1.insert(option, (*root, *at));
-                }
-            }
-            _ => {}
+    for Mount { kind, root, at, options } in mounted(mounts) {
+        match kind {
+            Kind::V2 => mounted_v2 = Some((root, at)),
+            Kind::V1 => mounted_v1.extend(options.split(',').map(|option| (option, (root, at)))),
         }
     }
     let below = |(root, at): (&str, &str), path: &str| {

@@ -272,11 +272,7 @@ impl Drop for Host {
         let workers = descendants(self.pid());
         let _ = self.child.kill();
         let _ = self.child.wait();
-        remove_cgroups(&self.data(), &workers);
-        for group in own_groups(self.directory.path()) {
-            let _ = fs::remove_dir(group.join("hearth-host"));
-            let _ = fs::remove_dir(group);
-        }
+        remove_cgroups(self.directory.path(), &workers);
         if std::thread::panicking() {
             let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
@@ -304,23 +300,22 @@ fn make_own_group(directory: &Path) -> Option<PathBuf> {
     Some(group)
 }
 
-fn own_groups(directory: &Path) -> Vec<PathBuf> {
-    let prefix = format!("{}-", directory.file_name().unwrap().to_str().unwrap());
-    let entries = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-    let its = entries.filter(|it| it.file_name().to_string_lossy().starts_with(&prefix));
-    its.map(|entry| entry.path()).collect()
-}
-
 /// What a host that was killed leaves to its next start, which here there is none of.
-fn remove_cgroups(data: &Path, processes: &[i32]) {
-    let Ok(meta) = fs::metadata(data) else { return };
-    let prefix = format!("hearth-{:x}-{:x}-", meta.dev(), meta.ino());
+fn remove_cgroups(directory: &Path, processes: &[i32]) {
+    let mut prefixes = vec![format!("{}-", directory.file_name().unwrap().to_str().unwrap())];
+    if let Ok(data) = fs::metadata(directory.join("data")) {
+        prefixes.push(format!("hearth-{:x}-{:x}-", data.dev(), data.ino()));
+    }
     let (mut groups, mut places) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);
     while let Some(place) = places.pop() {
         let entries = fs::read_dir(place).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-            let is_its = entry.file_name().to_string_lossy().starts_with(&prefix);
-            if is_its { &mut groups } else { &mut places }.push(entry.path());
+            let name = entry.file_name();
+            if prefixes.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                groups.push(entry.path());
+            }
+            // One of its own has others of its within.
+            places.push(entry.path());
         }
     }
     if groups.is_empty() {
@@ -329,7 +324,9 @@ fn remove_cgroups(data: &Path, processes: &[i32]) {
     eventually("the end of the host's processes", || {
         processes.iter().all(|pid| !crate::processes::is_alive(*pid)).then_some(())
     });
-    for group in groups {
+    // Those within come behind those that they are in.
+    for group in groups.iter().rev() {
+        let _ = fs::remove_dir(group.join("hearth-host"));
         let _ = fs::remove_dir(group);
     }
 }
