@@ -12,7 +12,6 @@ pub mod route;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -26,7 +25,6 @@ use http::header::{
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Uri, Version};
-use http_body_util::BodyExt;
 use ipnet::IpNet;
 use tracing::warn;
 
@@ -54,8 +52,6 @@ enum ForwardError {
     Link(#[from] LinkError),
     #[error("no worker was ready in time")]
     Late,
-    #[error("the request's body broke off")]
-    BrokenBody,
 }
 
 #[derive(Clone)]
@@ -191,17 +187,9 @@ impl Gateway {
         &self,
         tenant: &TenantName,
         origin: Origin,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response, ForwardError> {
         let mut offers = 0;
-        let broke_off = Arc::new(AtomicBool::new(false));
-        let mut request = request.map(|body| {
-            let broke_off = broke_off.clone();
-            Body::new(body.map_err(move |error| {
-                broke_off.store(true, Ordering::Relaxed);
-                error
-            }))
-        });
         loop {
             let links = tokio::time::timeout(WAKE_DEADLINE, self.fleet.links(tenant));
             let links = match links.await.map_err(|_| ForwardError::Late)? {
@@ -211,9 +199,6 @@ impl Gateway {
             };
             match links.call(origin, request).await {
                 Ok(response) => return Ok(response.map(Body::new)),
-                Err(LinkError::Lost(_)) if broke_off.load(Ordering::Relaxed) => {
-                    return Err(ForwardError::BrokenBody);
-                }
                 Err(LinkError::Closed(unsent)) if offers < OFFERS_MAX => request = *unsent,
                 Err(error) => return Err(error.into()),
             }
@@ -244,7 +229,6 @@ fn refusal(tenant: &TenantName, error: ForwardError, id: &RequestId) -> Response
         ForwardError::NoTenant => {
             (Problem::new(Code::NotFound, format!("there is no tenant {tenant}")), None)
         }
-        ForwardError::BrokenBody => (Problem::new(Code::BadRequest, Problem::BROKEN_BODY), None),
         ForwardError::Unavailable(unavailable) => return turned_away(unavailable.retry_after, id),
         ForwardError::Link(LinkError::Busy) => {
             let detail = "the tenant has as many calls running and waiting as it may";

@@ -13,6 +13,7 @@
 
 pub mod parts;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,8 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedRwLockReadGuard, oneshot};
+use tokio::task::JoinError;
 use tracing::{error, info};
 use utoipa::ToSchema;
 
@@ -95,6 +97,9 @@ impl UploadError {
         let code = match self {
             Self::Multipart(multer::Error::StreamSizeExceeded { limit }) => {
                 return Self::TooLarge(*limit).problem();
+            }
+            Self::Multipart(multer::Error::StreamReadFailed(_)) => {
+                return Problem::new(Code::BadRequest, Problem::BROKEN_BODY);
             }
             Self::Multipart(_)
             | Self::NoFile
@@ -194,6 +199,14 @@ pub struct Switched {
     pub swap_ms: u64,
 }
 
+/// An upload whose body came whole.
+struct Taken {
+    tenant: Tenant,
+    incoming: Vec<parts::Incoming>,
+    patches: HashMap<FunctionPath, OptionsPatch>,
+    _arriving: OwnedRwLockReadGuard<()>,
+}
+
 #[derive(Clone)]
 pub struct Uploads {
     store: Store,
@@ -208,7 +221,8 @@ impl Uploads {
         Self { store, fleet, releases, changing: Arc::default() }
     }
 
-    /// Takes an upload: all its files go live together, or none does.
+    /// Takes an upload: all its files go live together, or none does. A caller that leaves before
+    /// its body is whole ends it, and nothing of it is kept; from then on it is carried out.
     pub async fn receive(
         &self,
         tenant: &Tenant,
@@ -217,8 +231,21 @@ impl Uploads {
         body: Body,
         by: &str,
     ) -> Result<Uploaded, UploadError> {
-        let uploaded = self.take(tenant, dir, headers, body, by).await;
-        let outcome = match &uploaded {
+        let arrived = self.take(tenant, dir, headers, body).await;
+        let (uploads, tenant, by) = (self.clone(), tenant.clone(), by.to_owned());
+        to_its_end(async move {
+            let uploaded = match arrived {
+                Ok(arrived) => uploads.install(arrived, &by).await,
+                Err(error) => Err(error),
+            };
+            uploads.note(&tenant, &uploaded, &by).await;
+            uploaded
+        })
+        .await
+    }
+
+    async fn note(&self, tenant: &Tenant, uploaded: &Result<Uploaded, UploadError>, by: &str) {
+        let outcome = match uploaded {
             Ok(uploaded) => {
                 let generation = uploaded.generation;
                 info!(tenant = %tenant.name, generation, by, swap_ms = uploaded.swap_ms, "uploaded");
@@ -236,12 +263,11 @@ impl Uploads {
             }
         };
         metrics::counter!("hearth_uploads_total", "outcome" => outcome).increment(1);
-        if let Err(UploadError::Module { source: ReleaseError::Quota { .. }, .. }) = &uploaded {
+        if let Err(UploadError::Module { source: ReleaseError::Quota { .. }, .. }) = uploaded {
             // What was compiled in vain takes the very room that there is not. Best effort: the
             // sweep comes by itself, too.
             let _ = self.sweep().await;
         }
-        uploaded
     }
 
     async fn take(
@@ -250,18 +276,23 @@ impl Uploads {
         dir: Option<FunctionPath>,
         headers: &HeaderMap,
         body: Body,
-        by: &str,
-    ) -> Result<Uploaded, UploadError> {
+    ) -> Result<Taken, UploadError> {
         // Its limits may be others than when the caller last saw it.
-        let tenant = &self.store.tenant_by_id(tenant.id).await?.ok_or(UploadError::NoTenant)?;
-        let _arriving = self.releases.arriving().await;
+        let tenant = self.store.tenant_by_id(tenant.id).await?.ok_or(UploadError::NoTenant)?;
+        let arriving = self.releases.arriving().await;
         let chunks = body.into_data_stream();
         let limits = tenant.limits();
         let ingest = |packing, reader, most| self.releases.ingest(packing, reader, most);
-        let (incoming, mut patches) =
+        let (incoming, patches) =
             parts::read(dir.as_ref(), headers, chunks, &limits, ingest).await?;
         fail::moment(Point::UploadReceived);
+        Ok(Taken { tenant, incoming, patches, _arriving: arriving })
+    }
 
+    async fn install(&self, taken: Taken, by: &str) -> Result<Uploaded, UploadError> {
+        let Taken { tenant, incoming, mut patches, _arriving } = taken;
+        let tenant = &tenant;
+        let limits = tenant.limits();
         let begun = Instant::now();
         let mut admitted = Vec::new();
         // Of modules that no metadata names yet.
@@ -281,7 +312,7 @@ impl Uploads {
         let compile_ms = begun.elapsed().as_millis() as u64;
         fail::moment(Point::UploadAdmitted);
 
-        let (tenant, _changing) = self.lock(tenant).await?;
+        let (tenant, changing) = self.lock(tenant).await?;
         let mut live = self.store.live_functions(tenant.id).await?;
         let mut changes = Vec::new();
         let mut functions = Vec::new();
@@ -307,7 +338,7 @@ impl Uploads {
             }
         }
         count_functions(&tenant, &live)?;
-        let (generation, swap) = self.apply(&tenant, &live, changes, "upload", by).await?;
+        let (generation, swap) = self.apply(tenant, changing, live, changes, "upload", by).await?;
         let swap_ms = swap.as_millis() as u64;
         Ok(Uploaded { uploaded: true, generation, functions, compile_ms, swap_ms })
     }
@@ -320,7 +351,7 @@ impl Uploads {
         to: Option<Version>,
         by: &str,
     ) -> Result<Switched, UploadError> {
-        let (tenant, _changing) = self.lock(tenant).await?;
+        let (tenant, changing) = self.lock(tenant).await?;
         let function = self.store.function(tenant.id, path).await?;
         let function = function.ok_or_else(|| UploadError::NoFunction(path.clone()))?;
         let versions = self.store.versions(tenant.id, &function.path).await?;
@@ -349,7 +380,8 @@ impl Uploads {
             changes.push(Change::Switch { path: path.clone(), version });
         }
         count_functions(&tenant, &live)?;
-        let (generation, swap) = self.apply(&tenant, &live, changes, "rollback", by).await?;
+        let (generation, swap) =
+            self.apply(tenant, changing, live, changes, "rollback", by).await?;
         let swap_ms = swap.as_millis() as u64;
         Ok(Switched { path, version: Some(version), generation, swap_ms })
     }
@@ -361,7 +393,7 @@ impl Uploads {
         path: &FunctionPath,
         by: &str,
     ) -> Result<Switched, UploadError> {
-        let (tenant, _changing) = self.lock(tenant).await?;
+        let (tenant, changing) = self.lock(tenant).await?;
         let mut live = self.store.live_functions(tenant.id).await?;
         let before = live.len();
         live.retain(|function| function.path != *path);
@@ -369,7 +401,7 @@ impl Uploads {
             return Err(UploadError::NoFunction(path.clone()));
         }
         let changes = vec![Change::Remove { path: path.clone() }];
-        let (generation, swap) = self.apply(&tenant, &live, changes, "remove", by).await?;
+        let (generation, swap) = self.apply(tenant, changing, live, changes, "remove", by).await?;
         let swap_ms = swap.as_millis() as u64;
         Ok(Switched { path: path.clone(), version: None, generation, swap_ms })
     }
@@ -383,7 +415,7 @@ impl Uploads {
         changes: Map<String, Value>,
         by: &str,
     ) -> Result<Generation, UploadError> {
-        let (tenant, _changing) = self.lock(tenant).await?;
+        let (tenant, changing) = self.lock(tenant).await?;
         let mut live = self.store.live_functions(tenant.id).await?;
         let function = live.iter_mut().find(|function| function.path.folded() == path.folded());
         let function = function.ok_or_else(|| UploadError::NoFunction(path.clone()))?;
@@ -396,7 +428,7 @@ impl Uploads {
             let (path, options) = (function.path.clone(), function.set.clone());
             change.push(Change::Set { path, options });
         }
-        Ok(self.apply(&tenant, &live, change, "options", by).await?.0)
+        Ok(self.apply(tenant, changing, live, change, "options", by).await?.0)
     }
 
     /// Sets limits of a tenant; what is `None` is as by default again.
@@ -406,7 +438,7 @@ impl Uploads {
         changes: impl IntoIterator<Item = (String, Option<u64>)>,
         by: &str,
     ) -> Result<LimitsPatch, UploadError> {
-        let (tenant, _changing) = self.lock(tenant).await?;
+        let (tenant, changing) = self.lock(tenant).await?;
         let mut limits = tenant.limits.clone();
         limits.change(changes)?;
         let mut change = Vec::new();
@@ -415,7 +447,7 @@ impl Uploads {
         }
         let live = self.store.live_functions(tenant.id).await?;
         let tenant = Tenant { limits: limits.clone(), ..tenant };
-        self.apply(&tenant, &live, change, "limits", by).await?;
+        self.apply(tenant, changing, live, change, "limits", by).await?;
         Ok(limits)
     }
 
@@ -518,8 +550,29 @@ impl Uploads {
         Ok((row, false))
     }
 
-    /// Puts these functions in the place of what the tenant serves. Without a change nothing is done.
+    /// Puts these functions in the place of what the tenant serves. Without a change nothing is
+    /// done. With one, nobody else changes the tenant before it is done, whoever waits for it.
     async fn apply(
+        &self,
+        tenant: Tenant,
+        changing: OwnedMutexGuard<()>,
+        functions: Vec<VersionRow>,
+        changes: Vec<Change>,
+        cause: &'static str,
+        by: &str,
+    ) -> Result<(Generation, Duration), UploadError> {
+        if changes.is_empty() {
+            return Ok((tenant.generation, Duration::ZERO));
+        }
+        let (uploads, by) = (self.clone(), by.to_owned());
+        to_its_end(async move {
+            let _changing = changing;
+            uploads.swap(&tenant, &functions, changes, cause, &by).await
+        })
+        .await
+    }
+
+    async fn swap(
         &self,
         tenant: &Tenant,
         functions: &[VersionRow],
@@ -527,9 +580,6 @@ impl Uploads {
         cause: &str,
         by: &str,
     ) -> Result<(Generation, Duration), UploadError> {
-        if changes.is_empty() {
-            return Ok((tenant.generation, Duration::ZERO));
-        }
         let generation = tenant.generation + 1;
         self.releases.write(tenant, generation, functions).await?;
         fail::moment(Point::ChangeWritten);
@@ -568,6 +618,16 @@ impl Uploads {
                 })
             }
         }
+    }
+}
+
+/// What was begun is done to its end, whether anybody waits for it or not.
+async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime ends, and whoever waits here with it.
+        Err(Err(_)) => std::future::pending().await,
     }
 }
 

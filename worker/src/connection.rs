@@ -8,9 +8,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 pub use hearth_connection::{Answer, AnswerBody, BoxError, Drain, Received};
-use hearth_connection::{Presence, Side, Waiting};
+use hearth_connection::{Presence, Side, Socket, Waiting};
 use http::Request;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::serve::{self, Peer, Tenant};
@@ -51,7 +50,7 @@ pub async fn serve<S>(
     drain: watch::Receiver<Drain>,
 ) -> Option<Departure<S>>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Socket,
 {
     let Arrival { stream, peer, unread, since, woken_at, is_newcomer } = arrival;
     let side = match peer {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hearth_connection::end_request_hop;
+use hearth_connection::{end_request_hop, has_content};
 use hearth_schema::Checks;
 use hearth_wire::limits::CHECKED_BODY_MAX_BYTES;
 use hearth_wire::{
@@ -24,7 +24,7 @@ use http::header::{
     self, ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
     HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use ipnet::IpNet;
 use tokio::sync::watch;
@@ -384,9 +384,9 @@ async fn called(
     let answered = call::call(tenant, number, request, permit, Arc::clone(ledger)).await;
     let response = answered.map_err(|failure| failed(failure, options))?;
     let status = response.status().as_u16();
-    let empty = method == Method::HEAD || matches!(status, 204 | 304);
+    let has_content = has_content(&method, response.status());
     match (checks, options.schema.response(status)) {
-        (Some(checks), Some((answers, _))) if !empty => {
+        (Some(checks), Some((answers, _))) if has_content => {
             let checked = checked(tenant, checks, answers, response, ledger).await;
             checked.map_err(|failure| failed(failure, options))
         }

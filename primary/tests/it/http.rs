@@ -262,6 +262,17 @@ impl Connection {
         (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
     }
 
+    /// What was not read of it yet is lost.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
+    /// Leaves as a process does that is killed with something unread: the peer is told at once.
+    pub fn reset(self) {
+        let stream = self.stream.into_inner();
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    }
+
     pub fn finish_sending(&self) -> io::Result<()> {
         self.stream.get_ref().shutdown(std::net::Shutdown::Write)
     }

@@ -21,9 +21,12 @@ use hearth_wire::limits::{
 
 /// For the last bytes of a connection that is being closed.
 pub const FINISH_DEADLINE: Duration = Duration::from_secs(10);
-/// A client that closed its side and has no answer after this long is taken for gone: TCP does
-/// not tell one that waits from one that left.
+/// A client that closed its side, and to whom or from whom nothing has moved for this long, is
+/// taken for gone: TCP does not tell one that waits from one that left.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(10);
+/// Between two looks whether anybody is at the other end. One that leaves is heard of at once, but
+/// where bytes that nobody has read yet lie in front of its end.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What a client may keep us waiting in the middle of a body, either way: this long, and longer
 /// by what it moves, at the least rate, up to a bound.
 const SLOW_GRACE: Duration = Duration::from_secs(20);
@@ -125,6 +128,16 @@ impl Side {
     }
 }
 
+/// How far the other end has left, as its socket knows without being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    None,
+    /// It sends nothing more.
+    Half,
+    /// Nobody takes anything more.
+    Whole,
+}
+
 /// One direction of a body, and how long its client may keep us waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Pace {
@@ -175,8 +188,19 @@ pub struct Gate {
     asked_again: bool,
     incoming: Pace,
     outgoing: Pace,
-    /// When the client closed its side, which hyper is not told while an answer is owed.
+    /// When the end of what the client sends was read. In an exchange hyper reads bodies alone, and
+    /// this one has broken off.
     ended: Option<Instant>,
+    /// Since when, in this exchange, the client has closed its side and nothing has moved.
+    half_closed: Option<Instant>,
+    /// When it was looked at last whether it is there.
+    looked: Instant,
+    /// It is not: nobody takes an answer any more.
+    gone: bool,
+    /// The answer has no length and no last chunk: only its connection's end tells where it ends.
+    endless: bool,
+    /// The answer broke off.
+    cut: bool,
     /// Client or answer asked for the connection to be closed after this exchange.
     closes: bool,
     finishing: bool,
@@ -200,6 +224,11 @@ impl Gate {
             incoming: Pace::new(),
             outgoing: Pace::new(),
             ended: None,
+            half_closed: None,
+            looked: since,
+            gone: false,
+            endless: false,
+            cut: false,
             closes: false,
             finishing: false,
             flushed: false,
@@ -215,12 +244,25 @@ impl Gate {
         self.incoming = Pace::new();
         self.outgoing = Pace { waits_since: self.outgoing.waits_since, ..Pace::new() };
         self.closes |= closes;
+        self.half_closed = None;
+        self.looked = Instant::now();
     }
 
     /// Its answer's head is made.
-    pub fn answering(&mut self, closes: bool) {
+    pub fn answering(&mut self, closes: bool, endless: bool) {
         self.enter(Phase::Answering);
         self.closes |= closes;
+        self.endless = endless;
+    }
+
+    /// The answer is not whole, and will not be.
+    pub fn cut(&mut self) {
+        self.cut = true;
+    }
+
+    /// Whether what was sent of an answer would be taken for all of it.
+    pub fn looks_whole(&self) -> bool {
+        self.endless && (self.cut || self.phase == Phase::Answering)
     }
 
     pub fn responded(&mut self, now: Instant) {
@@ -233,6 +275,10 @@ impl Gate {
         self.head_began = None;
         self.head_bytes = 0;
         self.flushed = false;
+    }
+
+    pub fn side(&self) -> Side {
+        self.side
     }
 
     /// How much may be read at once: of a head no more than it may have, so that hyper has at
@@ -292,7 +338,7 @@ impl Gate {
     }
 
     /// Until the answer is out and the request's body has come, which can be in either order.
-    fn in_exchange(&self) -> bool {
+    pub fn in_exchange(&self) -> bool {
         match self.phase {
             Phase::InService | Phase::Answering => true,
             Phase::Responded => self.body_left,
@@ -322,8 +368,26 @@ impl Gate {
         }
     }
 
+    /// What its socket knows of the other end, asked in an exchange.
+    pub fn is_absent(&mut self, absence: Absence, now: Instant) {
+        self.looked = now;
+        match absence {
+            Absence::None => {}
+            Absence::Half => drop(self.half_closed.get_or_insert(now)),
+            Absence::Whole => self.gone = true,
+        }
+    }
+
+    /// Who moves anything, or for whom anything moves, is there.
+    fn moves(&mut self) {
+        if let Some(since) = &mut self.half_closed {
+            *since = Instant::now();
+        }
+    }
+
     pub fn read(&mut self, bytes: usize) {
         if self.in_exchange() {
+            self.moves();
             self.incoming.moved(bytes, Instant::now);
         } else {
             self.head_began.get_or_insert_with(Instant::now);
@@ -337,13 +401,12 @@ impl Gate {
         }
     }
 
-    /// Whether hyper may be told.
-    pub fn read_ended(&mut self, now: Instant) -> bool {
+    pub fn read_ended(&mut self, now: Instant) {
         self.ended.get_or_insert(now);
-        !self.in_exchange()
     }
 
     pub fn wrote(&mut self, bytes: usize) {
+        self.moves();
         self.outgoing.moved(bytes, Instant::now);
     }
 
@@ -371,12 +434,15 @@ impl Gate {
         let until = |deadline: Instant, then: Verdict| {
             if now() < deadline { Verdict::Wait(Some(deadline)) } else { then }
         };
+        if self.gone {
+            return Verdict::Close;
+        }
+        let look = self.looked + LOOK_EVERY;
         if self.side == Side::Primary {
-            return Verdict::Wait(None);
+            return Verdict::Wait(self.in_exchange().then_some(look));
         }
         if self.in_exchange() {
-            let gone = self.ended.filter(|_| self.phase == Phase::InService);
-            let gone = gone.map(|ended| ended + HALF_CLOSED_MAX);
+            let gone = self.half_closed.map(|since| since + HALF_CLOSED_MAX);
             let slow = [self.incoming.deadline(), self.outgoing.deadline(), gone];
             let slow = slow.into_iter().flatten().min();
             return match (slow, drain) {
@@ -385,7 +451,7 @@ impl Gate {
                     Verdict::Finish
                 }
                 // A call has its own deadline, and the answer's end is a new phase.
-                (deadline, _) => Verdict::Wait(deadline),
+                (deadline, _) => Verdict::Wait(Some(deadline.map_or(look, |it| it.min(look)))),
             };
         }
         if let Some(slow) = self.outgoing.deadline() {
@@ -432,24 +498,59 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_never_cut_and_a_link_never_closed() {
+    fn a_call_is_never_cut_and_a_link_never_closed_while_somebody_is_there() {
         let now = Instant::now();
         let late = now + seconds(100_000);
+        let look = Verdict::Wait(Some(now + LOOK_EVERY));
         for drain in drains(now) {
             for phase in PHASES {
                 for head_began in [None, Some(now)] {
                     let link = Gate { side: Side::Primary, head_began, ..gate(phase, now) };
-                    assert_eq!(link.verdict(drain, || late), Verdict::Wait(None), "{link:?}");
+                    let waits = if link.in_exchange() { look } else { Verdict::Wait(None) };
+                    assert_eq!(link.verdict(drain, || late), waits, "{link:?}");
                 }
             }
-            assert_eq!(gate(InService, now).verdict(drain, || late), Verdict::Wait(None));
+            assert_eq!(gate(InService, now).verdict(drain, || late), look);
             let answering = match drain {
                 Drain::HandOver => Verdict::Finish,
-                Drain::No | Drain::Close(_) | Drain::Stop => Verdict::Wait(None),
+                Drain::No | Drain::Close(_) | Drain::Stop => look,
             };
             assert_eq!(gate(Answering, now).verdict(drain, || late), answering);
             let told = Gate { finishing: true, ..gate(Answering, now) };
-            assert_eq!(told.verdict(drain, || late), Verdict::Wait(None));
+            assert_eq!(told.verdict(drain, || late), look);
+        }
+    }
+
+    #[test]
+    fn who_is_gone_is_not_waited_for() {
+        let now = Instant::now();
+        for side in [Side::Outside, Side::Primary] {
+            for phase in [InService, Answering] {
+                for drain in drains(now) {
+                    let mut gone = Gate { side, ..gate(phase, now) };
+                    gone.is_absent(Absence::None, now);
+                    assert_ne!(gone.verdict(drain, || now), Verdict::Close, "{gone:?}");
+                    gone.is_absent(Absence::Whole, now);
+                    assert_eq!(gone.verdict(drain, || now), Verdict::Close, "{gone:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_only_the_end_of_its_connection_ends_looks_whole_until_it_is() {
+        let now = Instant::now();
+        for endless in [false, true] {
+            let mut gate = gate(InService, now);
+            assert!(!gate.looks_whole());
+            gate.answering(true, endless);
+            assert_eq!(gate.looks_whole(), endless);
+            let mut cut = gate;
+            cut.cut();
+            cut.responded(now);
+            assert_eq!(cut.looks_whole(), endless);
+            gate.responded(now);
+            assert!(!gate.looks_whole());
         }
     }
 
@@ -493,14 +594,20 @@ mod tests {
     #[test]
     fn a_half_closed_client_waits_for_an_answer_but_not_for_ever() {
         let start = Instant::now();
-        let deadline = start + HALF_CLOSED_MAX;
-        for drain in drains(start) {
-            let waits = Gate { ended: Some(start), ..gate(InService, start) };
-            assert_eq!(waits.verdict(drain, || start), Verdict::Wait(Some(deadline)));
-            assert_eq!(waits.verdict(drain, || deadline), Verdict::Close);
-            // What it does not take any more the kernel tells.
-            let answered = Gate { ended: Some(start), finishing: true, ..gate(Answering, start) };
-            assert_eq!(answered.verdict(drain, || deadline), Verdict::Wait(None));
+        let at = |s: u64| start + seconds(s);
+        for drain in [Drain::No, Drain::Close(start), Drain::Stop] {
+            for phase in [InService, Answering] {
+                let mut waits = gate(phase, start);
+                waits.is_absent(Absence::Half, at(1));
+                waits.is_absent(Absence::Half, at(5));
+                assert_eq!(waits.verdict(drain, || at(5)), Verdict::Wait(Some(at(6))));
+                waits.is_absent(Absence::Half, at(10));
+                assert_eq!(waits.verdict(drain, || at(10)), Verdict::Wait(Some(at(11))));
+                assert_eq!(waits.verdict(drain, || at(11)), Verdict::Close);
+                // To whom something moves is there.
+                waits.wrote(1);
+                assert_ne!(waits.verdict(drain, Instant::now), Verdict::Close);
+            }
         }
     }
 
@@ -607,14 +714,14 @@ mod tests {
                     0 => gate.requested(true, false, false),
                     1 => gate.requested(true, true, false),
                     2 => gate.requested(false, false, true),
-                    3 if gate.phase == InService => gate.answering(false),
-                    4 if gate.phase == InService => gate.answering(true),
+                    3 if gate.phase == InService => gate.answering(false, false),
+                    4 if gate.phase == InService => gate.answering(true, true),
                     5 if gate.phase == Answering => gate.responded(now),
                     6 => gate.body_wanted(),
                     7 => gate.body_came(false),
                     8 => gate.body_came(true),
                     9 => gate.read_waits(),
-                    10 => drop(gate.read_ended(now)),
+                    10 => gate.read_ended(now),
                     11 => gate.write_waits(now),
                     12 => gate.wrote(1),
                     13 => drain = Drain::HandOver,

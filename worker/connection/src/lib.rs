@@ -17,6 +17,7 @@
 #![cfg_attr(feature = "plain-hyper", expect(dead_code, unused_imports, reason = "it has no gate"))]
 
 mod body;
+mod framing;
 mod gate;
 mod head;
 mod hop;
@@ -45,6 +46,7 @@ use tokio::sync::watch;
 
 use body::Answering;
 pub use body::{Answer, AnswerBody, BoxError, Received};
+pub use framing::has_content;
 pub use gate::{Drain, Presence, Side};
 use gate::{FINISH_DEADLINE, Gate, Verdict};
 use hearth_wire::limits::SILENCE_MAX;
@@ -53,6 +55,7 @@ pub use hop::{end_hop, end_request_hop};
 pub use plain::serve;
 use refusal::Refused;
 use stream::Gated;
+pub use stream::Socket;
 
 /// Of a body that nobody wanted, on a connection that is being closed.
 const FORGOTTEN_MAX_BYTES: usize = 256 << 20;
@@ -129,7 +132,7 @@ pub async fn serve<S, F, A, G>(
     answer: F,
 ) -> Option<Waiting<S>>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Socket,
     F: Fn(Request<Received>) -> A,
     A: Future<Output = Answer>,
 {
@@ -138,7 +141,7 @@ where
     let stream =
         Gated { stream, refused: None, unread, shared: shared.clone(), drain: drain.clone() };
     let service = service_fn(|request: Request<Incoming>| {
-        let version = request.version();
+        let (version, method) = (request.version(), request.method().clone());
         let has_body = !request.body().is_end_stream();
         let expects = request.headers().contains_key(EXPECT);
         let closes = asks_to_close(version, request.headers());
@@ -155,12 +158,14 @@ where
                 Ok(answered) => answered.await,
                 Err(refused) => refused,
             };
+            framing::frame(&method, &mut answer);
             let ends = side == Side::Outside && draining.borrow().closes();
             let mut gate = shared.lock();
             if ends || gate.continue_is_owed() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            gate.answering(is_last(version, &answer));
+            let endless = is_endless(version, &answer);
+            gate.answering(endless || says_close(&answer), endless);
             drop(gate);
             Ok::<_, Infallible>(answer.map(|body| Answering { body, shared }))
         })
@@ -169,6 +174,8 @@ where
         .max_buf_size(side.head_max_bytes())
         .max_headers(side.head_max_fields())
         .header_read_timeout(None)
+        // hyper reads nothing but bodies in an exchange: who leaves in one is the gate's to notice.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut drain_seen = drain.clone();
     let mut told = pin!(async move {
@@ -244,7 +251,12 @@ where
         End::Taken => true,
         End::Done => *drain.borrow() == Drain::HandOver && gate.can_be_handed_over(),
         End::Refused | End::Late => false,
-        End::Broken => return None,
+        End::Broken => {
+            if gate.looks_whole() {
+                connection.into_parts().io.into_inner().stream.break_off();
+            }
+            return None;
+        }
     };
     let parts = connection.into_parts();
     let stream = parts.io.into_inner();
@@ -305,13 +317,16 @@ fn asks_to_close(version: Version, headers: &HeaderMap) -> bool {
     says("close") || (version < Version::HTTP_11 && !says("keep-alive"))
 }
 
-/// Whether an answer is its connection's last: by its word, or because only the connection's end
-/// tells where it ends.
-fn is_last(version: Version, answer: &Answer) -> bool {
-    let endless = version < Version::HTTP_11
+/// Whether an answer is its connection's last by its own word.
+fn says_close(answer: &Answer) -> bool {
+    asks_to_close(Version::HTTP_11, answer.headers())
+}
+
+/// Whether only the connection's end tells where an answer ends.
+fn is_endless(version: Version, answer: &Answer) -> bool {
+    version < Version::HTTP_11
         && answer.body().size_hint().exact().is_none()
-        && !answer.headers().contains_key(CONTENT_LENGTH);
-    endless || asks_to_close(Version::HTTP_11, answer.headers())
+        && !answer.headers().contains_key(CONTENT_LENGTH)
 }
 
 /// Says that nothing more comes. Where the client is still sending what nobody wanted, it is
