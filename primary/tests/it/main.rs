@@ -23,6 +23,7 @@ mod host;
 mod hostile;
 mod http;
 mod isolation;
+mod kept;
 mod liars;
 mod limits;
 mod logs;
