@@ -102,7 +102,7 @@ impl Links {
             let pooled = match origin {
                 Origin::Gateway => {
                     match self.idle.lock().expect("no one panics with it").as_mut() {
-                        Some(idle) => idle.pop(),
+                        Some(idle) => take_ready(idle),
                         None => return Err(LinkError::Closed(Box::new(request))),
                     }
                 }
@@ -173,6 +173,14 @@ impl Links {
             idle.push(link);
         }
     }
+}
+
+/// One that can be sent on now. A worker may have answered before it had all of a request, the
+/// rest of which is still on its way, and nobody waits for another's client.
+fn take_ready(idle: &mut Vec<Link>) -> Option<Link> {
+    idle.retain(|link| !link.sender.is_closed());
+    let ready = idle.iter().rposition(|link| link.sender.is_ready())?;
+    Some(idle.swap_remove(ready))
 }
 
 /// Has the body of a request whose sender waits to be told wait for the worker's word, so that one
