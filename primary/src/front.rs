@@ -20,7 +20,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -57,6 +57,8 @@ use crowd::{Crowd, Origin};
 const DOOR_STREAMS_MAX: u32 = 32;
 /// For a place, or a descriptor, that becomes free: trying at once changes nothing.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// That it happened is said once in this time, and not as often as somebody connects.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// What the kernel keeps of an answer that the primary writes, for a client that does not read it:
 /// it doubles this, and would go up to some megabytes by itself.
 const UNREAD_ANSWER_BYTES: usize = 64 << 10;
@@ -96,7 +98,7 @@ impl Front {
         let connections = TaskTracker::new();
         let drain = drained(&stop);
         let mut spare = Spare::new();
-        let mut was_short = false;
+        let mut said: Option<Instant> = None;
         loop {
             let permit = tokio::select! {
                 permit = place(&permits, &crowd) => permit,
@@ -111,9 +113,9 @@ impl Front {
                 // Its client has gone.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => {
-                    // Once, since it would be said ten times a second.
-                    if !std::mem::replace(&mut was_short, true) {
+                    if said.is_none_or(|said| said.elapsed() > SAY_AGAIN) {
                         warn!(error = &error as &dyn std::error::Error, "accept");
+                        said = Some(Instant::now());
                     }
                     // It is also said where nobody waits to be accepted.
                     let is_wanted = is_shortage(&error) && sockets::is_called(&listener);
@@ -131,7 +133,6 @@ impl Front {
                     continue;
                 }
             };
-            was_short = false;
             let is_one = !self.gateway.is_trusted(peer.ip());
             let Some(member) = crowd.arrive(is_one.then(|| Origin::of(peer.ip()))) else {
                 metrics::counter!("hearth_connections_dropped_total").increment(1);

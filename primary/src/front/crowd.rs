@@ -66,6 +66,8 @@ pub struct Member {
     /// `None` for one that carries many clients, who are not counted.
     origin: Option<Origin>,
     told: Arc<Told>,
+    /// Its place until it says for the first time what it is; zero from then on.
+    first: AtomicU64,
     /// When it began to keep this exchange waiting; zero where it has not.
     stalled: AtomicU64,
 }
@@ -85,7 +87,8 @@ impl Crowd {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one more. `None` where its client has as many as it may, and all of them are served.
+    /// Takes one more, which waits from now on. `None` where its client has as many as it may, and all
+    /// of them are served.
     pub fn arrive(self: &Arc<Self>, origin: Option<Origin>) -> Option<Member> {
         let mut state = self.state();
         if let Some(origin) = origin {
@@ -96,8 +99,9 @@ impl Crowd {
             }
             state.clients.entry(origin).or_default().connections += 1;
         }
-        let stalled = AtomicU64::new(0);
-        Some(Member { crowd: self.clone(), origin, told: Arc::default(), stalled })
+        let told = Arc::<Told>::default();
+        let first = AtomicU64::new(state.take_in(None, &told, origin));
+        Some(Member { crowd: self.clone(), origin, told, first, stalled: AtomicU64::new(0) })
     }
 
     /// Tells the one that has waited longest to go, if any waits.
@@ -124,6 +128,17 @@ impl State {
         told.to_go.notify_one();
     }
 
+    /// With this number, or as the newest of all.
+    fn take_in(&mut self, number: Option<u64>, told: &Arc<Told>, origin: Option<Origin>) -> u64 {
+        let number = number.unwrap_or(self.last + 1);
+        self.last = self.last.max(number);
+        if let Some(held) = origin.and_then(|origin| self.clients.get_mut(&origin)) {
+            held.waiting.insert(number);
+        }
+        self.waiting.insert(number, Waits { told: told.clone(), origin });
+        number
+    }
+
     fn take_out(&mut self, number: u64) -> Option<Waits> {
         let waits = self.waiting.remove(&number)?;
         if let Some(held) = waits.origin.and_then(|origin| self.clients.get_mut(&origin)) {
@@ -143,20 +158,16 @@ impl Member {
     /// waited since it first did in that one.
     pub fn is(&self, presence: Presence) -> Option<Place<'_>> {
         let mut state = self.crowd.state();
+        state.take_out(self.first.swap(0, Ordering::Relaxed));
+        let stalled = self.stalled.load(Ordering::Relaxed);
         let kept = match presence {
             Presence::Served => return None,
-            Presence::Silent | Presence::Asking => 0,
-            Presence::Stalling => self.stalled.load(Ordering::Relaxed),
+            Presence::Silent | Presence::Asking => None,
+            Presence::Stalling => Some(stalled).filter(|number| *number > 0),
         };
-        let number = if kept == 0 { state.last + 1 } else { kept };
-        state.last = state.last.max(number);
+        let number = state.take_in(kept, &self.told, self.origin);
         let stalled = if presence == Presence::Stalling { number } else { 0 };
         self.stalled.store(stalled, Ordering::Relaxed);
-        if let Some(held) = self.origin.and_then(|origin| state.clients.get_mut(&origin)) {
-            held.waiting.insert(number);
-        }
-        let waits = Waits { told: self.told.clone(), origin: self.origin };
-        state.waiting.insert(number, waits);
         Some(Place { member: self, number })
     }
 }
@@ -169,8 +180,9 @@ impl Drop for Place<'_> {
 
 impl Drop for Member {
     fn drop(&mut self) {
+        let mut state = self.crowd.state();
+        state.take_out(self.first.load(Ordering::Relaxed));
         if let Some(origin) = self.origin {
-            let mut state = self.crowd.state();
             if let Some(held) = state.clients.get_mut(&origin) {
                 held.connections -= 1;
                 held.leaving -= usize::from(self.told.is_leaving.load(Ordering::Relaxed));
@@ -179,6 +191,7 @@ impl Drop for Member {
                 }
             }
         }
+        drop(state);
         self.crowd.gone.notify_one();
     }
 }
@@ -244,19 +257,24 @@ mod tests {
         let waits_longest = other.is(Silent);
         let [one, two] = [(); 2].map(|()| crowd.arrive(origin("1.2.3.4")).unwrap());
         let waits = one.is(Silent);
+        assert!(two.is(Served).is_none());
         let third = crowd.arrive(origin("1.2.3.4")).unwrap();
         assert_eq!([is_told(&other).await, is_told(&one).await], [false, true]);
+        assert!(third.is(Served).is_none());
         assert!(crowd.arrive(origin("1.2.3.4")).is_none(), "two of its are served");
         drop(waits);
         drop(one);
         assert!(crowd.arrive(origin("1.2.3.4")).is_none(), "they still are");
         drop(two);
         let fourth = crowd.arrive(origin("1.2.3.4")).unwrap();
+        // It has said nothing yet, and goes for the next one.
+        let fifth = crowd.arrive(origin("1.2.3.4")).unwrap();
+        assert!(is_told(&fourth).await);
         // Who carries many clients is not counted.
         let many: Vec<_> = (0..5).map(|_| crowd.arrive(None)).collect();
         assert!(many.iter().all(Option::is_some));
         drop(waits_longest);
-        drop((other, third, fourth, many));
+        drop((other, third, fourth, fifth, many));
         assert!(crowd.state().clients.is_empty() && crowd.state().waiting.is_empty());
     }
 

@@ -24,7 +24,7 @@ pub struct Denial {
     pub with: Errno,
     /// Of the process itself, or of those that it forks from now on.
     pub of: Whose,
-    /// So many of a process's calls before the first that is refused, and how many are.
+    /// So many calls of one process before the first that is refused, and how many are of all.
     pub after: usize,
     pub times: usize,
 }
@@ -132,8 +132,7 @@ fn at_a_call(pid: Pid, tracee: &mut Tracee, denial: &Denial, refused: &AtomicUsi
             return;
         }
         tracee.seen += 1;
-        let last = denial.after.saturating_add(denial.times);
-        if tracee.seen > denial.after && tracee.seen <= last {
+        if tracee.seen > denial.after && refused.load(Ordering::Relaxed) < denial.times {
             // In its place one that its filters allow, and that does nothing.
             registers.orig_rax = libc::SYS_restart_syscall as u64;
             tracee.refusing = ptrace::setregs(pid, registers).is_ok();

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde_json::Value;
 
 /// No answer takes longer, on the slowest machine.
@@ -161,7 +161,8 @@ impl Connection {
 
     /// From another of the machine's own addresses, as another client has.
     pub fn open_from(ip: Ipv4Addr, to: SocketAddr) -> io::Result<Self> {
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        let (family, kind, flags) = (AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC);
+        let socket = rustix::net::socket_with(family, kind, flags, None)?;
         rustix::net::bind(&socket, &SocketAddr::from((ip, 0)))?;
         rustix::net::connect(&socket, &to)?;
         Self::of(TcpStream::from(socket))

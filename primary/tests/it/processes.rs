@@ -149,10 +149,22 @@ pub fn descriptors(pid: i32) -> u64 {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |fds| fds.count() as u64)
 }
 
-/// From now on a process may have so many descriptors and no more; later it may be more again.
+/// From now on a process can open no descriptor more than it has.
+pub fn deny_descriptors(pid: i32) {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let open: BTreeSet<u64> = fds.filter_map(|fd| fd.file_name().to_str()?.parse().ok()).collect();
+    // What bounds them is their number, and they have gaps.
+    let lowest_free = (0..).find(|number| !open.contains(number)).unwrap();
+    allow_descriptors(pid, lowest_free);
+}
+
+/// From now on a process may have descriptors below this number; later it may be more again.
 pub fn allow_descriptors(pid: i32, most: u64) {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
-    let limit = Rlimit { current: Some(most), maximum: Some(most.max(4_096)) };
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let hard = line.split_whitespace().nth(4).and_then(|hard| hard.parse().ok());
+    let limit = Rlimit { current: Some(most), maximum: hard };
     prlimit(Pid::from_raw(pid), Resource::Nofile, limit).unwrap();
 }
 

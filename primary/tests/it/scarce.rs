@@ -15,7 +15,10 @@ use crate::denied::{Denial, Denied, Whose};
 use crate::guests;
 use crate::host::{Door, Host, Tenant};
 use crate::http::{Connection, Request};
-use crate::processes::{Beside, allow_descriptors, descriptors, eventually, pause, processor_time};
+use crate::limits::used;
+use crate::processes::{
+    Beside, allow_descriptors, deny_descriptors, descriptors, eventually, pause, processor_time,
+};
 
 /// Whoever turns round in a loop takes a whole core.
 const BUSY: f64 = 0.5;
@@ -118,14 +121,15 @@ fn row_37_a_front_door_without_a_descriptor_makes_room_and_turns_round_in_no_loo
     let (_, beside) = neighbour(&host);
     let by_path = &tenant.doors()[2];
     let mut served = Connection::open(host.front).unwrap();
-    served.send(&by_path.request("POST", "/slow?ms=8000").bytes("front")).unwrap();
+    served.send(&by_path.request("POST", "/slow?ms=10000").bytes("front")).unwrap();
+    eventually("its call", || (used(&tenant, "calls_running") == 1).then_some(()));
     let mut crowd: Vec<Connection> =
         (0..30).map(|at| Connection::open_from(client(at), host.front).unwrap()).collect();
     for connection in &mut crowd {
         connection.call(&healthz()).expect(200);
     }
     let before = descriptors(host.pid());
-    allow_descriptors(host.pid(), before);
+    deny_descriptors(host.pid());
 
     // The longest silent goes for each that comes.
     let mut newcomers = Vec::new();
@@ -141,6 +145,7 @@ fn row_37_a_front_door_without_a_descriptor_makes_room_and_turns_round_in_no_loo
 
     // Whoever is served keeps what he has, and with nobody left to go newcomers are told at once.
     drop((crowd, newcomers));
+    allow_descriptors(host.pid(), 4_096);
     eventually("the end of those who left", || {
         (descriptors(host.pid()) < before - 20).then_some(())
     });
@@ -150,16 +155,8 @@ fn row_37_a_front_door_without_a_descriptor_makes_room_and_turns_round_in_no_loo
         call.send(&by_path.request("POST", "/slow?ms=4000").bytes("front")).unwrap();
         calls.push(call);
     }
-    eventually("all of them in service", || {
-        let lines = tenant.ask("/logs");
-        (lines["lines"].as_array().unwrap().len() == 6).then_some(())
-    });
-    eventually("nothing but these", || {
-        let now = descriptors(host.pid());
-        allow_descriptors(host.pid(), now);
-        pause(Duration::from_millis(50));
-        (descriptors(host.pid()) == now).then_some(())
-    });
+    eventually("all of them in service", || (used(&tenant, "calls_running") == 6).then_some(()));
+    deny_descriptors(host.pid());
     let mut waiting: Vec<Connection> =
         (0..5).map(|_| Connection::open(host.front).unwrap()).collect();
     let taken = busy(host.pid(), Duration::from_secs(1));
@@ -189,31 +186,33 @@ fn row_37_a_worker_without_a_descriptor_serves_whom_it_has_and_turns_round_in_no
     let call = tenant.door().request("POST", "/one");
     let mut kept = tenant.open();
     kept.call(&call).expect(200);
-    allow_descriptors(worker, descriptors(worker) + 3);
+    let denial = Denial {
+        calls: &[libc::SYS_accept4, libc::SYS_accept],
+        with: Errno::EMFILE,
+        of: Whose::Own,
+        after: 0,
+        times: usize::MAX,
+    };
+    let denied = Denied::of(worker, denial);
     let mut crowd: Vec<Connection> = (0..20).map(|_| tenant.open()).collect();
-    crowd[0].call(&call).expect(200);
-    let taken = busy(worker, Duration::from_secs(1));
-    assert!(taken < BUSY, "{taken} of a core");
+    eventually("its first try", || (denied.refused() > 0).then_some(()));
+    let before = denied.refused();
+    let began = Instant::now();
+    pause(Duration::from_secs(1));
+    let a_second = (denied.refused() - before) as f64 / began.elapsed().as_secs_f64();
+    assert!(a_second < 50.0, "it tries {a_second} times a second");
     for _ in 0..20 {
         kept.call(&call).expect(200);
     }
-    // Who waits in the kernel's queue is served when others have gone.
-    let mut last = crowd.pop().unwrap();
-    last.send(&call.bytes("demo")).unwrap();
-    drop(crowd);
-    last.answer("POST").expect(200);
-    assert_eq!(host.workers(&tenant), [worker]);
-
-    // What comes by the host's hands it cannot take: its callers are told, and the next worker can.
-    allow_descriptors(worker, descriptors(worker));
-    for door in &tenant.doors()[1..] {
-        eventually("an answer", || {
-            let answer = door.request("POST", "/one").try_send(door.to).ok()?;
-            assert!(matches!(answer.status, 200 | 502 | 503), "{answer:?}");
-            (answer.status == 200).then_some(())
-        });
+    // Who waits in the kernel's queue is served when there is a descriptor.
+    for connection in &mut crowd {
+        connection.send(&call.bytes("demo")).unwrap();
     }
-    tenant.post("/one", "").expect(200);
+    drop(denied);
+    for connection in &mut crowd {
+        assert_eq!(connection.answer("POST").expect(200).text(), "version one");
+    }
+    assert_eq!(host.workers(&tenant), [worker]);
     assert_eq!(beside.stop(), BTreeSet::new());
 }
 
@@ -223,7 +222,7 @@ fn row_37_a_zygote_without_a_descriptor_is_followed_by_another() {
     let tenant = host.tenant("demo");
     let (_, beside) = neighbour(&host);
     let zygote = host.zygote().unwrap();
-    allow_descriptors(zygote, descriptors(zygote));
+    deny_descriptors(zygote);
     for door in tenant.doors() {
         eventually("an answer", || {
             let answer = door.request("POST", "/hello").body("{}").try_send(door.to).ok()?;
@@ -310,8 +309,9 @@ fn row_38_memory_that_a_worker_does_not_get_costs_it_alone() {
     let (_, beside) = neighbour(&host);
     let zygote = host.zygote().unwrap();
     let mut refused = 0;
-    for nth in 0..24 {
+    for nth in 0..16 {
         // Quick deaths are forgiven to whom somebody starts.
+        sleeps(&host, &tenant);
         host.send(&tenant.api("POST", "/worker/start")).expect(200);
         eventually("a worker", || (tenant.state() == "ready").then_some(()));
         sleeps(&host, &tenant);
@@ -327,7 +327,7 @@ fn row_38_memory_that_a_worker_does_not_get_costs_it_alone() {
         drop(denied);
         eventually("an answer again", || (asks(door) == Some(200)).then_some(()));
     }
-    assert!(refused >= 24, "{refused} were refused");
+    assert!(refused >= 16, "{refused} were refused");
     assert_eq!(host.zygote(), Some(zygote));
     tenant.deploy("one", guests::version_one());
     let listed = host.command(&tenant.token, &["worker", "list"]).done();

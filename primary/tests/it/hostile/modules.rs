@@ -3,14 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, prlimit};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::Scene;
+use crate::denied::{Denial, Denied, Whose};
 use crate::guests;
 use crate::host::{Host, upload};
 use crate::limits::Growth;
-use crate::processes::{children, command_line, eventually, is_alive};
+use crate::processes::{children, command_line, eventually, is_alive, signal};
 
 /// A component that handles calls with what its core module exports as `handle`.
 fn handler(core: &str) -> Vec<u8> {
@@ -336,11 +339,7 @@ fn row_16_a_compiler_has_bounds_and_what_reaches_them_is_refused() {
     ));
     let scene = Scene::of(guests::ends_early(), &json!({}));
     let host = Growth::of(scene.host.pid());
-    for (name, resource, most) in [
-        ("time", Resource::Cpu, Some(1)),
-        // It asks for more before it is through.
-        ("memory", Resource::Data, Some(64 << 20)),
-    ] {
+    for bound_of in ["time", "memory"] {
         let uploader = std::thread::spawn({
             let (tenant, bomb) = (scene.tenant.clone(), bomb.clone());
             move || tenant.upload(&[("bomb.wasm", &bomb)], None)
@@ -357,11 +356,24 @@ fn row_16_a_compiler_has_bounds_and_what_reaches_them_is_refused() {
         assert_eq!(bound(compiler, "Max core file size"), Some(0));
         let status = std::fs::read_to_string(format!("/proc/{compiler}/status")).unwrap();
         assert!(status.contains("Threads:\t1\n"), "{status}");
-        // What it would reach in two minutes, now.
-        let limit = Rlimit { current: most, maximum: most };
-        prlimit(rustix::process::Pid::from_raw(compiler), resource, limit).unwrap();
+        // What the kernel does where it reaches one.
+        let denial = Denial {
+            calls: &[libc::SYS_mmap, libc::SYS_mremap, libc::SYS_brk],
+            with: Errno::ENOMEM,
+            of: Whose::Own,
+            after: 0,
+            times: usize::MAX,
+        };
+        let denied = match bound_of {
+            "memory" => Some(Denied::of(compiler, denial)),
+            _ => None,
+        };
+        if denied.is_none() {
+            signal(compiler, Signal::SIGXCPU);
+        }
         let refused = uploader.join().unwrap().expect_problem(400, "invalid_module");
-        println!("{name}: {}", refused.text());
+        drop(denied);
+        println!("{bound_of}: {}", refused.text());
         refused.expect_detail("more time or memory");
         assert!(!is_alive(compiler));
     }
@@ -369,7 +381,7 @@ fn row_16_a_compiler_has_bounds_and_what_reaches_them_is_refused() {
     scene.tenant.post("/bomb", "").expect_problem(404, "not_found");
     scene.tenant.deploy("bomb", guests::version_one());
     assert_eq!(scene.tenant.post("/bomb", "").expect(200).text(), "version one");
-    scene.serves_on("", "well");
+    assert_eq!(scene.tenant.post("/guest", "").expect(200).text(), "well");
     scene.ends_well();
 }
 
