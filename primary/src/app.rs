@@ -13,7 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use futures_util::future::join_all;
 use rustix::fs::{FlockOperation, Mode, flock};
-use rustix::process::{Resource, getrlimit, setrlimit, umask};
+use rustix::process::umask;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -23,13 +23,15 @@ use crate::api::{self, Api};
 use crate::backup::{Backups, restore};
 use crate::compile::Compiler;
 use crate::config::{Config, Secrets, Written};
+use crate::descriptors::{self, LEAST, Shares};
 use crate::drain::{self, Running, Signals};
 use crate::durable;
 use crate::fail::{self, Point};
 use crate::fleet::cgroups::Cgroups;
+use crate::fleet::sockets::{self, Sockets};
 use crate::fleet::zygote::{self, Spawned, Zygote};
-use crate::fleet::{Fleet, Shared, sockets::Sockets};
-use crate::front::Front;
+use crate::fleet::{Fleet, Shared};
+use crate::front::{Bounds, Front};
 use crate::gateway::Gateway;
 use crate::isolation::{Isolation, State, Wall};
 use crate::logs::Logs;
@@ -47,8 +49,7 @@ const FIRST_TENANT: &str = "home";
 pub const LOCK: &str = "lock";
 /// Doors and turned-away connections that wait to be answered.
 const VISITS: usize = 1_024;
-/// The most descriptors that are reckoned with, whatever the system allows.
-const PARKED_MAX: u64 = 1 << 18;
+
 /// Runs the host until it is told to stop. To be called before there is a second thread.
 pub fn up(written: Written) -> anyhow::Result<()> {
     let config = written.resolve()?;
@@ -65,7 +66,12 @@ pub fn up(written: Written) -> anyhow::Result<()> {
             "a restore into {data} did not end; do it again (hearth restore FILE --data {data}), or give --data another directory"
         );
     }
-    raise_descriptors();
+    let descriptors = descriptors::raise();
+    let Some(shares) = Shares::of(descriptors) else {
+        bail!(
+            "this process may have {descriptors} open files, and needs {LEAST} at least; raise the limit: ulimit -n, or LimitNOFILE= in the service's file"
+        );
+    };
     zygote::adopt_orphans()?;
     let programs = Programs::beside_this()?;
     // Before the zygote, so that it is born where this process goes.
@@ -75,9 +81,19 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     let secrets = config.read_secrets()?;
     let telemetry = telemetry::init(config.log_format, &config.log_filter)?;
     info!(%config, "starting");
+    if shares.are_few() {
+        let Shares { front, tenants, .. } = shares;
+        warn!(
+            descriptors,
+            front,
+            tenants,
+            "few open files are allowed: there are as many places at the front door, and room for as many tenants"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let spawned = (zygote, cgroups);
-    let outcome = runtime.block_on(host(config, secrets, programs, spawned, telemetry, ready));
+    let outcome =
+        runtime.block_on(host(config, secrets, programs, shares, spawned, telemetry, ready));
     // Threads that wait for a slow disk do not keep the process.
     runtime.shutdown_background();
     outcome
@@ -114,23 +130,6 @@ pub fn lock(data: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Each tenant is a listening socket, and each connection at the front door one more.
-fn raise_descriptors() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(errno) = setrlimit(Resource::Nofile, limit) {
-        // Not fatal: `hearth doctor` says how many tenants fit.
-        eprintln!("hearth: the limit of open files stays as it is: {errno}");
-    }
-}
-
-/// What parked connections may take of the descriptors: half, since a tenant that is called needs
-/// some, too.
-fn room_for_connections() -> usize {
-    let most = getrlimit(Resource::Nofile).current.unwrap_or(PARKED_MAX);
-    usize::try_from(most.min(PARKED_MAX) / 2).unwrap_or(usize::MAX)
-}
-
 /// The descriptor under a handle of our own, closed on exec, so that no child holds it open.
 fn take_ready_fd(fd: i32) -> anyhow::Result<File> {
     let file = File::options().write(true).open(format!("/proc/self/fd/{fd}"));
@@ -143,6 +142,7 @@ async fn host(
     config: Config,
     secrets: Secrets,
     programs: Programs,
+    shares: Shares,
     (zygote, cgroups): (Spawned, Result<Cgroups, String>),
     telemetry: Telemetry,
     ready: Option<File>,
@@ -152,6 +152,7 @@ async fn host(
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("--listen {} cannot be had", config.listen))?;
+    sockets::bound_unread(&listener)?;
     let listen = listener.local_addr()?;
     let store = Store::open(&config.data)?;
     let (zygote, keeper, greeting) = Zygote::greet(&programs.worker, zygote).await?;
@@ -182,7 +183,7 @@ async fn host(
         bundled.push(function);
     }
 
-    let logs = Logs::open(&config.data)?;
+    let logs = Logs::open(&config.data, shares.journals)?;
     let sockets = Arc::new(Sockets::new()?);
     let (to_visit, visits) = mpsc::channel(VISITS);
     let fleet = Fleet::new(Shared {
@@ -195,7 +196,9 @@ async fn host(
         tenant_bind: config.tenant_bind,
         front: listen,
         domain: config.domain.clone(),
-        parking_room: Arc::new(Semaphore::new(room_for_connections())),
+        parking_room: Arc::new(Semaphore::new(shares.parked)),
+        links: shares.links,
+        idle_links: Arc::new(Semaphore::new(shares.idle_links)),
         idle: config.idle,
         trusted_proxies: config.trusted_proxies.iter().map(ToString::to_string).collect(),
         isolation: isolation.level(),
@@ -255,8 +258,9 @@ async fn host(
         stop: stop.clone(),
     });
     let front = Front { platform, gateway, uploads: uploads.clone(), store: store.clone() };
+    let bounds = Bounds::new(&shares, config.connections_per_address);
     let close_doors = CancellationToken::new();
-    let doors = tokio::spawn(front.clone().receive(visits, close_doors.clone()));
+    let doors = tokio::spawn(front.clone().receive(visits, bounds, close_doors.clone()));
     let upkeep = tokio::spawn(upkeep::run(
         store.clone(),
         uploads,
@@ -265,7 +269,7 @@ async fn host(
         telemetry,
         stop.clone(),
     ));
-    let front = tokio::spawn(front.run(listener, stop.clone()));
+    let front = tokio::spawn(front.run(listener, bounds, stop.clone()));
 
     fail::moment(Point::StartReady);
     tell_ready(ready, &config, listen)?;

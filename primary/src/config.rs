@@ -34,6 +34,9 @@ const TENANT_PORTS_DEFAULT: RangeInclusive<u16> = 3411..=13410;
 const USERS_DEFAULT: RangeInclusive<u32> = 1_900_000_000..=1_900_065_535;
 const IDLE_DEFAULT: Duration = Duration::from_secs(60);
 const LOG_FILTER_DEFAULT: &str = "info";
+/// More than a browser, a program or an office behind one address has that waits for nothing: at the
+/// front door, where connections to tenants by host name are not kept.
+const CONNECTIONS_PER_ADDRESS_DEFAULT: u32 = 256;
 
 /// An idle time below this would end workers between two requests of one page.
 const IDLE_MIN: Duration = Duration::from_millis(10);
@@ -106,6 +109,10 @@ pub struct UpArgs {
     /// Peers whose Forwarded and X-Forwarded-For are believed; may be given again
     #[arg(long, value_name = "CIDR")]
     trusted_proxy: Vec<String>,
+    /// How many connections at the front door one client address may have (of IPv6, a network of 64
+    /// bits); trusted proxies may have any number [default: 256]
+    #[arg(long, value_name = "N")]
+    connections_per_address: Option<String>,
     /// A worker without a call for this long ends [default: 60s]
     #[arg(long, value_name = "DURATION")]
     idle: Option<String>,
@@ -147,6 +154,7 @@ impl UpArgs {
             domain,
             admin_token_file,
             trusted_proxy,
+            connections_per_address,
             idle,
             isolation,
             users,
@@ -165,6 +173,7 @@ impl UpArgs {
             (Key::TenantPorts, tenant_ports),
             (Key::Domain, domain),
             (Key::AdminTokenFile, admin_token_file),
+            (Key::ConnectionsPerAddress, connections_per_address),
             (Key::Idle, idle),
             (Key::Isolation, isolation),
             (Key::Users, users),
@@ -194,6 +203,7 @@ enum Key {
     Domain,
     AdminTokenFile,
     TrustedProxy,
+    ConnectionsPerAddress,
     Idle,
     Isolation,
     Users,
@@ -204,7 +214,7 @@ enum Key {
 }
 
 impl Key {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Data,
         Self::Listen,
         Self::TenantBind,
@@ -212,6 +222,7 @@ impl Key {
         Self::Domain,
         Self::AdminTokenFile,
         Self::TrustedProxy,
+        Self::ConnectionsPerAddress,
         Self::Idle,
         Self::Isolation,
         Self::Users,
@@ -231,6 +242,7 @@ impl Key {
             Self::Domain => "domain",
             Self::AdminTokenFile => "admin-token-file",
             Self::TrustedProxy => "trusted-proxy",
+            Self::ConnectionsPerAddress => "connections-per-address",
             Self::Idle => "idle",
             Self::Isolation => "isolation",
             Self::Users => "users",
@@ -348,6 +360,11 @@ impl Written {
             domain: self.one(Key::Domain, "a domain, like apps.example.org", domain)?,
             admin_token: self.admin_token()?,
             trusted_proxies: self.trusted_proxies()?,
+            connections_per_address: self
+                .one(Key::ConnectionsPerAddress, "a whole number, from 1", |text| {
+                    parsed(text).filter(|connections| *connections > 0)
+                })?
+                .unwrap_or(CONNECTIONS_PER_ADDRESS_DEFAULT),
             idle: self
                 .one(Key::Idle, "a duration of at least 10ms, like 60s or 5m", idle)?
                 .unwrap_or(IDLE_DEFAULT),
@@ -605,6 +622,8 @@ pub struct Config {
     pub domain: Option<String>,
     pub admin_token: Option<AdminToken>,
     pub trusted_proxies: Vec<IpNet>,
+    /// At the front door, of one client.
+    pub connections_per_address: u32,
     pub idle: Duration,
     /// The least that is good enough.
     pub isolation: Level,
@@ -653,6 +672,7 @@ impl fmt::Display for Config {
             domain,
             admin_token,
             trusted_proxies,
+            connections_per_address,
             idle,
             isolation,
             users,
@@ -675,6 +695,7 @@ impl fmt::Display for Config {
         for network in trusted_proxies {
             write!(f, " trusted-proxy={network}")?;
         }
+        write!(f, " connections-per-address={connections_per_address}")?;
         write!(f, " idle={}", humantime::format_duration(*idle))?;
         match isolation {
             Level::D => write!(f, " isolation=auto")?,
@@ -762,6 +783,7 @@ mod tests {
             domain: None,
             admin_token: None,
             trusted_proxies: vec![],
+            connections_per_address: 256,
             idle: Duration::from_secs(60),
             isolation: Level::D,
             users: USERS_DEFAULT,
@@ -776,7 +798,7 @@ mod tests {
     }
 
     /// Each key with three values that are good, and what the configuration says of each.
-    const KEYS: [(&str, [&str; 3], [&str; 3]); 14] = [
+    const KEYS: [(&str, [&str; 3], [&str; 3]); 15] = [
         ("data", ["/a", "/b", "c"], ["data=/a ", "data=/b ", "data=c "]),
         (
             "listen",
@@ -810,6 +832,15 @@ mod tests {
                 " trusted-proxy=10.0.0.0/8 ",
                 " trusted-proxy=192.0.2.1/32 ",
                 " trusted-proxy=::1/128 trusted-proxy=fe80::/10 ",
+            ],
+        ),
+        (
+            "connections-per-address",
+            ["1", "256", "4294967295"],
+            [
+                " connections-per-address=1 ",
+                " connections-per-address=256 ",
+                " connections-per-address=4294967295 ",
             ],
         ),
         ("idle", ["10ms", "5m", "1h 5s"], [" idle=10ms ", " idle=5m ", " idle=1h 5s "]),
@@ -894,6 +925,8 @@ mod tests {
             ("admin-token-file", "", "must be a file"),
             ("trusted-proxy", "10.0.0.0/33", "must be networks"),
             ("trusted-proxy", "::1,all", "like 10.0.0.0/8 or 192.0.2.1, not `all`"),
+            ("connections-per-address", "0", "must be a whole number, from 1, not `0`"),
+            ("connections-per-address", "many", "must be a whole number, from 1"),
             ("idle", "60", "must be a duration of at least 10ms, like 60s or 5m, not `60`"),
             ("idle", "9ms", "must be a duration of at least 10ms"),
             ("isolation", "D", "must be one of auto, A, B, C, not `D`"),

@@ -114,6 +114,10 @@ pub struct Shared {
     pub domain: Option<String>,
     /// Connections that are with no worker, of all tenants together.
     pub parking_room: Arc<Semaphore>,
+    /// Links to one worker at once.
+    pub links: usize,
+    /// Links that wait for a request, of all tenants together.
+    pub idle_links: Arc<Semaphore>,
     pub idle: Duration,
     pub trusted_proxies: Vec<String>,
     pub isolation: Level,

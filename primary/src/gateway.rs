@@ -79,12 +79,13 @@ impl Gateway {
         route::route(host, request.uri().path(), self.domain.as_deref())
     }
 
+    /// Whether it is a proxy of the operator's, whose connections carry requests of many clients.
+    pub fn is_trusted(&self, ip: IpAddr) -> bool {
+        self.trusted.iter().any(|net| net.contains(&ip))
+    }
+
     fn peer(&self, ip: IpAddr) -> Peer {
-        if self.trusted.iter().any(|net| net.contains(&ip)) {
-            Peer::Trusted(ip)
-        } else {
-            Peer::Stranger(ip)
-        }
+        if self.is_trusted(ip) { Peer::Trusted(ip) } else { Peer::Stranger(ip) }
     }
 
     /// Serves a request for the tenant that its host names.

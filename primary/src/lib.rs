@@ -7,6 +7,7 @@ mod backup;
 mod cli;
 mod compile;
 mod config;
+mod descriptors;
 mod drain;
 mod durable;
 mod fail;

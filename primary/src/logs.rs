@@ -33,16 +33,16 @@ use journal::Journal;
 /// [`hearth_wire::FRAME_MAX`], so that this is 16 MiB at the most.
 const QUEUE: usize = 256;
 const QUEUE_OF_ONE: usize = 16;
-/// Tenants whose journals are held open.
-const OPEN_MAX: usize = 128;
 /// Records that a follower may be behind before it misses some.
 const BEHIND_MAX: usize = 256;
 /// Followers of one tenant's lines, and of its calls.
 const FOLLOWERS_MAX: usize = 32;
 /// Pages that are read at once.
 const READERS: usize = 4;
-/// Records of the past that one read returns.
+/// Records of the past that one read returns, and what they may take together as they are kept:
+/// whoever asked has them in memory until they are read.
 pub const PAGE_MAX: usize = 1_000;
+const PAGE_BYTES: usize = 256 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogsError {
@@ -202,8 +202,9 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Over the data directory; nothing is opened yet.
-    pub fn open(data: &Path) -> io::Result<Logs> {
+    /// Over the data directory; nothing is opened yet. Later the journals of so many tenants are
+    /// held open.
+    pub fn open(data: &Path, open_max: usize) -> io::Result<Logs> {
         let tenants: Arc<Path> = data.join("tenants").into();
         let waiting = Arc::<DashMap<_, _>>::default();
         let (requests, queue) = mpsc::channel(QUEUE);
@@ -211,6 +212,7 @@ impl Logs {
             tenants: tenants.clone(),
             waiting: waiting.clone(),
             shelves: HashMap::new(),
+            open_max,
             followers: Followers::Served(HashMap::new()),
             uses: 0,
         };
@@ -274,9 +276,10 @@ impl Logs {
         self.requests.send(request).await.map_err(|_| LogsError::Closed)?;
         let (next, news) = answer.await.map_err(|_| LogsError::Closed)??;
         let query = match since {
-            Since::Last(limit) => Query { filter, before: Some(next), after: None, limit },
+            Since::Last(limit) => Query { filter, before: Some(next), limit, ..Query::default() },
             Since::After(id) => {
-                Query { filter, before: Some(next), after: Some(id), limit: PAGE_MAX }
+                let (before, after) = (Some(next), Some(id));
+                Query { filter, before, after, limit: PAGE_MAX, ..Query::default() }
             }
         };
         Ok(Followed { past: self.page(tenant, query).await?, news })
@@ -336,6 +339,7 @@ struct Owner {
     waiting: Arc<DashMap<TenantName, usize>>,
     shelves: HashMap<TenantName, Shelves>,
     followers: Followers,
+    open_max: usize,
     uses: u64,
 }
 
@@ -458,7 +462,7 @@ impl Owner {
 
     fn shelves(&mut self, tenant: &TenantName) -> &mut Shelves {
         self.uses += 1;
-        if self.shelves.len() >= OPEN_MAX && !self.shelves.contains_key(tenant) {
+        if self.shelves.len() >= self.open_max && !self.shelves.contains_key(tenant) {
             let oldest = self.shelves.iter().min_by_key(|(_, shelves)| shelves.used);
             if let Some(name) = oldest.map(|(name, _)| name.clone()) {
                 self.shelves.remove(&name);
@@ -486,6 +490,8 @@ mod tests {
 
     use super::*;
 
+    const OPEN: usize = 16;
+
     fn tenant() -> TenantName {
         "acme".parse().unwrap()
     }
@@ -493,7 +499,7 @@ mod tests {
     fn scratch() -> (tempfile::TempDir, Logs) {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(directory.path().join("tenants/acme")).unwrap();
-        let logs = Logs::open(directory.path()).unwrap();
+        let logs = Logs::open(directory.path(), OPEN).unwrap();
         (directory, logs)
     }
 
@@ -544,7 +550,7 @@ mod tests {
         logs.close().await;
         logs.close().await;
 
-        let logs = Logs::open(directory.path()).unwrap();
+        let logs = Logs::open(directory.path(), OPEN).unwrap();
         logs.take(&tenant(), lines(&["two"]));
         logs.close().await;
         let page = all(&logs).await;
@@ -665,7 +671,7 @@ mod tests {
     async fn only_so_many_journals_are_held_open() {
         let (directory, logs) = scratch();
         let names: Vec<TenantName> =
-            (0..OPEN_MAX + 3).map(|n| format!("t{n}").parse().unwrap()).collect();
+            (0..OPEN + 3).map(|n| format!("t{n}").parse().unwrap()).collect();
         for round in ["one", "two"] {
             for name in &names {
                 let _ = std::fs::create_dir(directory.path().join("tenants").join(name.as_str()));

@@ -39,6 +39,7 @@ use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tracing::{info, warn};
 
 use crate::compile::{CompileError, Compiler};
+use crate::descriptors::is_shortage;
 use crate::durable;
 use crate::fail::{self, Point};
 use crate::store::{Store, StoreError, Tenant, TenantId, VersionRow};
@@ -97,6 +98,13 @@ impl ReleaseError {
     /// What it is where it is not the module's fault: no room, or ours.
     pub fn code(&self) -> Code {
         let full = match self {
+            Self::Disk(error)
+            | Self::Ingest(IngestError::Disk(error))
+            | Self::Compile(CompileError::Spawn(error) | CompileError::File(error))
+                if is_shortage(error) =>
+            {
+                return Code::WorkerUnavailable;
+            }
             Self::Disk(error) | Self::Ingest(IngestError::Disk(error)) => {
                 matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }

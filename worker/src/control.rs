@@ -29,6 +29,7 @@ use hearth_wire::{
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags};
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -39,7 +40,7 @@ use crate::connection::{self, Arrival, Departure, Drain};
 use crate::door::Door;
 use crate::generation::{self, Generation};
 use crate::instance::Instances;
-use crate::limits::{Activity, ActivityCount, Newcomers, Permits, Ticker};
+use crate::limits::{Activity, ActivityCount, Newcomers, Permits, Ticker, connections};
 use crate::report::Reporter;
 use crate::serve::{Grants, Peer, Tenant};
 use crate::zygote::{Base, Inherited, explain};
@@ -127,6 +128,7 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
         .build();
     let runtime = runtime.map_err(WorkerError::Runtime)?;
     let limits = generation.manifest.limits;
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let ended = runtime.block_on(async {
         let (grants, seen) = watch::channel(Arc::new(Grants::new()));
         // For good as well.
@@ -173,6 +175,7 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
             departing: VecDeque::new(),
             passing: false,
             woken_at: start.woken_at.map(Moment::instant),
+            most_connections: connections(&limits, descriptors),
         };
         let life = Life { state: State::Standby, idle: start.idle };
         let end = tokio::select! {
@@ -335,6 +338,7 @@ struct Driver<'a> {
     /// Whether the primary has not confirmed the last ones.
     passing: bool,
     woken_at: Option<Instant>,
+    most_connections: u64,
 }
 
 impl Driver<'_> {
@@ -568,7 +572,7 @@ impl Driver<'_> {
     }
 
     fn has_room(&self) -> bool {
-        (self.connections.len() as u64) < self.tenant.generation.manifest.limits.connections
+        (self.connections.len() as u64) < self.most_connections
     }
 
     /// Takes the connections that the primary brought, and passes on those that leave.

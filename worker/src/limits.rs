@@ -162,6 +162,12 @@ impl Newcomers {
     }
 }
 
+/// Connections from outside that a worker serves at once: as many as its tenant may have, and no more
+/// than half of its descriptors, since artifacts, links and what is on its way need some, too.
+pub fn connections(limits: &Limits, descriptors: u64) -> u64 {
+    limits.connections.min(descriptors / 2).max(1)
+}
+
 struct Waiting<'a>(&'a Permits);
 
 impl Drop for Waiting<'_> {
@@ -397,6 +403,14 @@ mod tests {
 
     fn runtime() -> tokio::runtime::Runtime {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+    }
+
+    #[test]
+    fn connections_leave_descriptors_for_the_rest() {
+        let of = |limit, descriptors| {
+            connections(&Limits { connections: limit, ..Limits::default() }, descriptors)
+        };
+        assert_eq!([of(1_000, 4_096), of(1_000, 512), of(10, 512), of(1, 1)], [1_000, 256, 10, 1]);
     }
 
     #[test]

@@ -34,8 +34,9 @@ pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 pub const BARRED_AFTER: u32 = 8;
 /// A pause up to this long is waited out in the listener's queue; callers are told of longer ones.
 pub const PATIENCE: Duration = Duration::from_secs(1);
-/// After a start that failed through no fault of the tenant.
-const RETRY: Duration = Duration::from_millis(200);
+/// After starts that failed through no fault of the tenant: the first pause, doubling up to the
+/// second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// The pause after so many quick deaths in a row: the first few are short, so that callers in
 /// the queue are served by the next worker; then doubling to half a minute.
@@ -46,6 +47,18 @@ fn pause(deaths: u32) -> Duration {
         3 => Duration::from_millis(800),
         more => Duration::from_secs(1 << (more - 3).min(5)).min(Duration::from_secs(30)),
     }
+}
+
+/// The pause after so many starts in a row of which no process came. What is short may be there in a
+/// moment, and where it is not, asking all the time makes it no better.
+fn retry(failures: u32) -> Duration {
+    let (first, longest) = RETRY;
+    first.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(longest)
+}
+
+/// Whether a pause is waited out.
+fn told(pause: Duration) -> Told {
+    if pause <= PATIENCE { Told::Wait } else { Told::Refused }
 }
 
 /// Counts a tenant's workers; never reused.
@@ -134,6 +147,8 @@ pub struct Life {
     pub draining: Vec<Draining>,
     /// Quick deaths in a row.
     pub deaths: u32,
+    /// Starts in a row of which no process came.
+    pub unforked: u32,
     last_worker: u64,
 }
 
@@ -209,6 +224,7 @@ impl Life {
             swap: None,
             draining: Vec::new(),
             deaths: 0,
+            unforked: 0,
             last_worker: 0,
         }
     }
@@ -283,6 +299,7 @@ impl Life {
             }
             Event::Forked(forked) => {
                 let loading = Stage::Loading { since: now };
+                self.unforked = 0;
                 match (&mut self.current, &mut self.swap) {
                     (Phase::Starting { worker, stage }, _) if *worker == forked => *stage = loading,
                     (_, Some(Swap::Loading { worker, stage, .. })) if *worker == forked => {
@@ -426,7 +443,9 @@ impl Life {
     ) {
         match (&self.current, &self.swap) {
             (Phase::Starting { worker, .. }, _) if *worker == failed => {
-                self.current = Phase::Backoff { until: now + RETRY, told: Told::Wait, reason };
+                self.unforked = self.unforked.saturating_add(1);
+                let pause = retry(self.unforked);
+                self.current = Phase::Backoff { until: now + pause, told: told(pause), reason };
             }
             (_, Some(Swap::Loading { worker, .. })) if *worker == failed => {
                 self.swap = None;
@@ -470,8 +489,7 @@ impl Life {
             }
         } else {
             let pause = pause(self.deaths);
-            let told = if pause <= PATIENCE { Told::Wait } else { Told::Refused };
-            Phase::Backoff { until: now + pause, told, reason }
+            Phase::Backoff { until: now + pause, told: told(pause), reason }
         };
     }
 
@@ -578,6 +596,7 @@ mod tests {
                     swap: swap.clone(),
                     draining: vec![draining.clone()],
                     deaths: 0,
+                    unforked: 0,
                     last_worker: 3,
                 });
             }
@@ -747,6 +766,30 @@ mod tests {
             [Action::Accept(worker), Action::Answer(Swapped::Done)]
         );
         assert_eq!((life.door(), life.deaths), (Door::Worker, 0));
+    }
+
+    #[test]
+    fn starts_without_a_process_are_put_off_longer_each_time_and_bar_nobody() {
+        let mut now = Instant::now();
+        let mut life = Life::new(7);
+        let mut doors = Vec::new();
+        for _ in 0..3 * BARRED_AFTER {
+            let started = life.step(Event::Wanted, now);
+            let [Action::Fork { worker, .. }] = started[..] else { panic!("{started:?}") };
+            assert_eq!(life.step(Event::NotForked(worker, reason()), now), []);
+            let next = life.deadline().unwrap();
+            assert!(next > now && next <= now + RETRY.1);
+            doors.push(life.door());
+            now = next;
+            assert_eq!(life.step(Event::Tick, now), []);
+        }
+        // Waited out at first, told later.
+        assert_eq!(doors[..3], [Door::Held; 3]);
+        assert!(doors[3..].iter().all(|door| matches!(door, Door::Refused(Some(_)))));
+        let started = life.step(Event::Wanted, now);
+        let [Action::Fork { worker, .. }] = started[..] else { panic!("{started:?}") };
+        assert_eq!(life.step(Event::Forked(worker), now), []);
+        assert_eq!((life.unforked, life.deaths), (0, 0));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub enum LinkError {
     /// The worker is leaving; the request was not sent and another worker may have it.
     #[error("the worker is leaving")]
     Closed(Box<Request<Body>>),
-    #[error("all {LINKS_MAX} connections to the worker are busy")]
+    #[error("all connections to the worker are busy")]
     Busy,
     #[error("a connection to the worker could not be made")]
     Io(#[from] io::Error),
@@ -54,8 +54,10 @@ pub enum LinkError {
 pub struct Links {
     outgoing: mpsc::Sender<Outgoing>,
     permits: Arc<Semaphore>,
-    /// Idle links of the gateway. `None` once closed.
-    idle: Mutex<Option<Vec<Link>>>,
+    /// Idle links of the gateway, each with its place among those of all tenants. `None` once
+    /// closed.
+    idle: Mutex<Option<Vec<(Link, OwnedSemaphorePermit)>>>,
+    idle_places: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
@@ -76,11 +78,17 @@ struct RequestEnd {
 }
 
 impl Links {
-    pub fn new(outgoing: mpsc::Sender<Outgoing>) -> Arc<Self> {
+    /// As many as `most`, and among those of all tenants that are idle as many as have a place.
+    pub fn new(
+        outgoing: mpsc::Sender<Outgoing>,
+        most: usize,
+        idle_places: Arc<Semaphore>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             outgoing,
-            permits: Arc::new(Semaphore::new(LINKS_MAX)),
+            permits: Arc::new(Semaphore::new(most.min(LINKS_MAX))),
             idle: Mutex::new(Some(Vec::new())),
+            idle_places,
             tasks: TaskTracker::new(),
         })
     }
@@ -169,18 +177,20 @@ impl Links {
             && idle.len() < IDLE_MAX
             && !link.sender.is_closed()
             && link.request.is_whole.load(Ordering::Acquire)
+            && let Ok(place) = self.idle_places.clone().try_acquire_owned()
         {
-            idle.push(link);
+            idle.push((link, place));
         }
     }
 }
 
 /// One that can be sent on now. A worker may have answered before it had all of a request, the
 /// rest of which is still on its way, and nobody waits for another's client.
-fn take_ready(idle: &mut Vec<Link>) -> Option<Link> {
-    idle.retain(|link| !link.sender.is_closed());
-    let ready = idle.iter().rposition(|link| link.sender.is_ready())?;
-    Some(idle.swap_remove(ready))
+fn take_ready(idle: &mut Vec<(Link, OwnedSemaphorePermit)>) -> Option<Link> {
+    idle.retain(|(link, _)| !link.sender.is_closed());
+    let ready = idle.iter().rposition(|(link, _)| link.sender.is_ready())?;
+    let (link, _place) = idle.swap_remove(ready);
+    Some(link)
 }
 
 /// Has the body of a request whose sender waits to be told wait for the worker's word, so that one

@@ -32,6 +32,7 @@ use super::sockets::{Heard, Key, Watch};
 use super::status::{WorkerState, WorkerStatus};
 use super::zygote::{self, Fork, Forked};
 use super::{FleetError, Shared, SwapError, Unavailable, Visit, sockets};
+use crate::descriptors::is_shortage;
 use crate::fail::{self, Point};
 use crate::isolation::Level;
 use crate::release::Prepared;
@@ -47,6 +48,8 @@ const WAITERS_MAX: usize = 1_024;
 /// Connections taken at once from a listener whose tenant is refused, and how many of them are
 /// being told so.
 const TURNED_MAX: usize = 64;
+/// After the kernel had no descriptor for a connection: they wait in its queue meanwhile.
+const SHORT_PAUSE: Duration = Duration::from_secs(1);
 /// Between two questions whether a worker lives, and how long it may take to answer. It has one
 /// thread, which nothing of ours keeps for more than some milliseconds, and a busy machine for
 /// seconds at most.
@@ -93,7 +96,7 @@ pub enum Command {
 pub enum StartError {
     /// The release cannot be had: it counts like a death, since trying again changes nothing.
     Release(String),
-    /// The zygote or the kernel; not the tenant's doing.
+    /// The zygote or the kernel, or what is missing of either; not the tenant's doing.
     Host(String),
 }
 
@@ -154,6 +157,8 @@ pub struct Supervisor {
     listener: Option<(Key, Arc<OwnedFd>)>,
     heard: Arc<Heard>,
     armed: bool,
+    /// Until when nothing is taken from the listener, since the kernel had no descriptor for it.
+    short_until: Option<Instant>,
     parking: Parking,
     /// Places of those that are being told to come later.
     turned: Arc<Semaphore>,
@@ -201,6 +206,7 @@ impl Supervisor {
             listener: None,
             heard,
             armed: false,
+            short_until: None,
             parking,
             turned: Arc::new(Semaphore::new(TURNED_MAX)),
             live: HashMap::new(),
@@ -283,7 +289,14 @@ impl Supervisor {
 
     fn deadline(&self) -> Option<Instant> {
         let tokens = self.tokens_asked.iter().map(|asked| asked.deadline);
-        self.life.deadline().into_iter().chain(tokens).chain(self.parking.deadline()).min()
+        let short = self.short_until;
+        self.life
+            .deadline()
+            .into_iter()
+            .chain(tokens)
+            .chain(self.parking.deadline())
+            .chain(short)
+            .min()
     }
 
     /// Turns a command into an event, where it is one.
@@ -489,7 +502,8 @@ impl Supervisor {
             self.to_self.clone(),
             self.shared.clone(),
         ));
-        let links = Links::new(outgoing.clone());
+        let idle = self.shared.idle_links.clone();
+        let links = Links::new(outgoing.clone(), self.shared.links, idle);
         let live = Live {
             pid: newborn.forked.pid,
             pidfd,
@@ -538,10 +552,7 @@ impl Supervisor {
     }
 
     fn queue_is_not_empty(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let Some((_, listener)) = &self.listener else { return false };
-        let mut fds = [PollFd::new(listener, PollFlags::IN)];
-        matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
+        self.listener.as_ref().is_some_and(|(_, listener)| sockets::is_called(listener))
     }
 
     fn listen_again(&self) {
@@ -562,6 +573,7 @@ impl Supervisor {
                 Ok(None) => break,
                 Err(error) => {
                     warn!(tenant = %self.tenant.name, error = &error as &dyn std::error::Error, "accept");
+                    self.short_until = Some(Instant::now() + SHORT_PAUSE);
                     break;
                 }
             }
@@ -778,8 +790,9 @@ impl Supervisor {
 
     fn settle_door(&mut self) {
         let Some((key, listener)) = self.listener.clone() else { return };
+        self.short_until.take_if(|until| *until <= Instant::now());
         let wanted = match self.life.door() {
-            Door::Watched | Door::Refused(_) => true,
+            Door::Watched | Door::Refused(_) => self.short_until.is_none(),
             Door::Worker | Door::Held => false,
         };
         let set = match (wanted, self.armed) {
@@ -907,7 +920,7 @@ async fn fork(
             shared.releases.prepare(&tenant, start.generation).await.map_err(|error| {
                 let told = error.for_owner();
                 error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "release");
-                StartError::Release(told)
+                if is_short(&error) { StartError::Host(told) } else { StartError::Release(told) }
             })?;
         let permit = shared.starts.clone().acquire_owned().await.map_err(|error| host(&error))?;
         let (ours, theirs) = pair().map_err(|error| host(&error))?;
@@ -930,6 +943,13 @@ async fn fork(
     };
     let newborn = newborn.await;
     let _ = inbox.send(Command::Forked(worker, Box::new(newborn))).await;
+}
+
+/// Whether it comes of a shortage of descriptors or memory, somewhere below.
+fn is_short(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(is_shortage)
 }
 
 /// The tenant's group, where this machine has any: made with its first worker, and from then on at

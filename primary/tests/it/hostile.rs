@@ -4,6 +4,7 @@
 //! Names that begin with `row_` are those of the matrix in `docs/security.md`.
 
 mod modules;
+mod readers;
 mod requests;
 mod uploads;
 
@@ -34,7 +35,10 @@ struct Scene {
 
 impl Scene {
     fn of(module: &[u8], options: &Value) -> Self {
-        let host = Host::start();
+        Self::on(Host::start(), module, options)
+    }
+
+    fn on(host: Host, module: &[u8], options: &Value) -> Self {
         let tenant = host.tenant("hostile");
         tenant.deploy_with("guest", module, options);
         let worker = host.workers(&tenant);

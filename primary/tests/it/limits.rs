@@ -36,7 +36,7 @@ fn find<'a>(list: &'a Value, name: &str) -> &'a Value {
 
 /// What the tenant has of it now.
 #[track_caller]
-fn used(tenant: &Tenant, name: &str) -> u64 {
+pub fn used(tenant: &Tenant, name: &str) -> u64 {
     find(&tenant.ask("/limits"), name)["used"].as_u64().unwrap()
 }
 

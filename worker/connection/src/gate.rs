@@ -99,6 +99,8 @@ pub enum Presence {
     Silent,
     /// We, for the rest of its head.
     Asking,
+    /// We, in the middle of an exchange: for more of the request, or for the answer to be read.
+    Stalling,
     /// The client, for its answer.
     Served,
 }
@@ -430,10 +432,12 @@ impl Gate {
     }
 
     pub fn presence(&self) -> Presence {
+        let stalls = self.write_is_blocked() || self.incoming.waits_since.is_some();
         match self.head_began {
             Some(_) => Presence::Asking,
-            None if self.in_exchange() => Presence::Served,
-            None => Presence::Silent,
+            None if !self.in_exchange() => Presence::Silent,
+            None if stalls => Presence::Stalling,
+            None => Presence::Served,
         }
     }
 

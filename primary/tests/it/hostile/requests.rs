@@ -1,7 +1,7 @@
 //! Callers who mean harm: crowds that say nothing, bodies in the smallest pieces, names that are
 //! somebody else's, and what they write into logs.
 
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -21,7 +21,9 @@ fn row_08_ten_thousand_silent_connections_keep_nobody_out_of_the_front_door() {
     let growth = Growth::of(scene.host.pid());
     let mut crowd = Vec::with_capacity(CROWD);
     for at in 0..CROWD {
-        let mut connection = Connection::open(scene.host.front).unwrap();
+        // As many as come from one client are not enough for a crowd.
+        let client = Ipv4Addr::new(127, 7, (at / 200) as u8, 1);
+        let mut connection = Connection::open_from(client, scene.host.front).unwrap();
         if at % 2 == 0 {
             // Some begin, and some have been answered before.
             connection.send(b"GET /healthz HTTP/1.1\r\nhost: a\r\n").unwrap();
