@@ -191,6 +191,7 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
                 let attempts = ATTEMPTS.len() as u32;
                 hearth_wire::send(&control, &FromZygote::Tried { attempts, escapes }, &[])?;
             }
+            ToZygote::AreYouAlive => hearth_wire::send(&control, &FromZygote::Alive, &[])?,
         }
     }
 }

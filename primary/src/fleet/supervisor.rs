@@ -30,7 +30,7 @@ use super::links::{Links, Outgoing};
 use super::parking::{Connection, Entries, Parking};
 use super::sockets::{Heard, Key, Watch};
 use super::status::{WorkerState, WorkerStatus};
-use super::zygote::{self, Fork, Forked};
+use super::zygote::{self, Fork, Forked, ZygoteError};
 use super::{FleetError, Shared, SwapError, Unavailable, Visit, sockets};
 use crate::fail::{self, Point};
 use crate::isolation::Level;
@@ -52,6 +52,8 @@ const TURNED_MAX: usize = 64;
 /// seconds at most.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// How often one fork is asked for where zygotes die over it.
+const FORK_TRIES: u32 = 5;
 /// Doors of one worker. One is opened when the one before is broken, or its end still to come.
 const DOORS_MAX: usize = 4;
 /// Of what a worker gives as its reason.
@@ -910,22 +912,30 @@ async fn fork(
                 StartError::Release(told)
             })?;
         let permit = shared.starts.clone().acquire_owned().await.map_err(|error| host(&error))?;
-        let (ours, theirs) = pair().map_err(|error| host(&error))?;
-        let channel = Channel::new(ours).map_err(|error| host(&error))?;
         let noticed = start.woken_at.map(Moment::instant);
-        // Both fit the socket's buffer, so the worker finds them when it is born.
-        channel.send(&ToWorker::Start(start), &[]).await.map_err(|error| host(&error))?;
-        let tokens = ToWorker::Tokens { serial, grants };
-        channel.send(&tokens, &[]).await.map_err(|error| host(&error))?;
+        let (start, tokens) = (ToWorker::Start(start), ToWorker::Tokens { serial, grants });
         let Prepared { release, limits } = prepared;
+        let release = Arc::new(release);
         let cgroup = cgroup(&tenant, limits, &shared).await;
         let cell = Cell {
             user: tenant.user,
             // A cgroup counts what is really taken, of all workers of the tenant together.
             data_bytes: cgroup.is_none().then_some(limits.total_memory_mb << 20),
         };
-        let fork = Fork { control: theirs, listener, release, cell, cgroup, noticed };
-        let forked = shared.zygote.fork(fork).await.map_err(|error| host(&error))?;
+        let mut tries = 1;
+        let (forked, channel) = loop {
+            let (ours, theirs) = pair().map_err(|error| host(&error))?;
+            let channel = Channel::new(ours).map_err(|error| host(&error))?;
+            // Both fit the socket's buffer, so the worker finds them when it is born.
+            channel.send(&start, &[]).await.map_err(|error| host(&error))?;
+            channel.send(&tokens, &[]).await.map_err(|error| host(&error))?;
+            let (listener, release, cgroup) = (listener.clone(), release.clone(), cgroup.clone());
+            let fork = Fork { control: theirs, listener, release, cell, cgroup, noticed };
+            match shared.zygote.fork(fork).await {
+                Err(ZygoteError::Gone) if tries < FORK_TRIES => tries += 1,
+                forked => break (forked.map_err(|error| host(&error))?, channel),
+            }
+        };
         Ok(Newborn { forked, channel, tokens: serial, permit })
     };
     let newborn = newborn.await;
