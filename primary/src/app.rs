@@ -26,6 +26,7 @@ use crate::config::{Config, Secrets, Written};
 use crate::drain::{self, Running, Signals};
 use crate::durable;
 use crate::fail::{self, Point};
+use crate::files;
 use crate::fleet::cgroups::Cgroups;
 use crate::fleet::zygote::{self, Spawned, Zygote};
 use crate::fleet::{Fleet, Shared, sockets::Sockets};
@@ -104,7 +105,9 @@ impl Programs {
 
 /// One host a data directory: the lock goes with the process.
 pub fn lock(data: &Path) -> anyhow::Result<File> {
-    let file = File::options().create(true).truncate(false).write(true).open(data.join(LOCK))?;
+    let path = data.join(LOCK);
+    let file = files::open_or_make(&path)
+        .with_context(|| format!("{} cannot be opened", path.display()))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         bail!(
             "another hearth runs on {}; stop it, or give --data another directory",

@@ -404,6 +404,8 @@ impl Supervisor {
                 None
             }
             FromWorker::Refused { mut reason } => {
+                // Before the next one starts from them, its files are looked at.
+                self.shared.releases.recheck(self.tenant.id);
                 // It exits by itself; this is the reason that its owner is told.
                 reason.truncate(reason.floor_char_boundary(REASON_MAX_BYTES));
                 let live = self.live.get_mut(&worker)?;

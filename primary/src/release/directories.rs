@@ -72,13 +72,20 @@ impl Directories {
         let user = user.filter(|_| self.has_users);
         let wanted = user.unwrap_or_else(|| rustix::process::geteuid().as_raw());
         self.clear(&other)?;
-        let found = place(&state)?;
+        let found = match place(&state) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                warn!(%tenant, "something else lay in the place of a tenant's state");
+                fs::remove_file(&state)?;
+                None
+            }
+            found => found?,
+        };
         if let Some(found) = &found
             && fstat(found)?.st_uid == wanted
         {
             return Ok(());
         }
-        durable::create_dir(&dir, Point::TenantState)?;
+        durable::create_own_dir(&dir, Point::TenantState)?;
         DirBuilder::new().mode(0o700).create(&other)?;
         if user.is_some() {
             std::os::unix::fs::chown(&other, Some(wanted), Some(wanted))?;
@@ -120,19 +127,24 @@ impl Directories {
             Some(state) => self.trees.measure(&state).map_err(io::Error::other)?.bytes,
             None => 0,
         };
-        Ok(hosts + tenants)
+        Ok(hosts.saturating_add(tenants))
     }
 
     pub fn remove(&self, tenant: &TenantName) -> io::Result<()> {
         self.remove_dir(&self.of(tenant), Point::TenantTree)
     }
 
-    /// Removes the directories of all that `is_known` does not know.
+    /// Removes the directories of all that `is_known` does not know. What cannot be removed is told,
+    /// and keeps nothing else from it.
     pub fn remove_strangers(&self, is_known: impl Fn(&OsString) -> bool) -> io::Result<()> {
         for entry in fs::read_dir(&self.root)? {
             let name = entry?.file_name();
-            if !is_known(&name) {
-                self.remove_dir(&self.root.join(name), Point::StartStrangers)?;
+            if is_known(&name) {
+                continue;
+            }
+            let left = self.root.join(name);
+            if let Err(error) = self.remove_dir(&left, Point::StartStrangers) {
+                warn!(left = %left.display(), error = &error as &dyn std::error::Error, "files of a tenant that was removed cannot be: it is tried again every ten minutes");
             }
         }
         Ok(())
@@ -154,12 +166,14 @@ impl Directories {
 
     fn remove_dir(&self, dir: &Path, point: Point) -> io::Result<()> {
         fail::step(point)?;
-        for own in [RELEASES, LOGS] {
-            durable::remove_dir(&dir.join(own), point)?;
+        // What only leads to a directory is nobody's.
+        if fs::symlink_metadata(dir).is_ok_and(|found| !found.is_dir()) {
+            return fs::remove_file(dir);
         }
-        for given in [STATE, OTHER_STATE] {
-            self.clear(&dir.join(given))?;
-        }
+        // As much of it as can be, and then what could not.
+        let own = [RELEASES, LOGS].map(|own| durable::remove_dir(&dir.join(own), point));
+        let given = [STATE, OTHER_STATE].map(|given| self.clear(&dir.join(given)));
+        own.into_iter().chain(given).collect::<io::Result<()>>()?;
         // Nothing else is there that the host knows of.
         self.clear(dir)
     }
@@ -168,6 +182,10 @@ impl Directories {
     fn clear(&self, dir: &Path) -> io::Result<()> {
         match fs::remove_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            // Something else has its name.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return fs::remove_file(dir);
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => return Ok(()),
         }

@@ -28,6 +28,7 @@ mod limits;
 mod logs;
 mod nginx;
 mod options;
+mod planted;
 mod processes;
 mod protocol;
 mod refused_uploads;
