@@ -118,6 +118,8 @@ pub struct Shared {
     pub idle: Duration,
     pub trusted_proxies: Vec<String>,
     pub isolation: Level,
+    /// Whether each tenant's workers are of a user of its own.
+    pub has_users: bool,
     /// `None` where there are none on this machine.
     pub cgroups: Option<Cgroups>,
 }

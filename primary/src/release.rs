@@ -539,6 +539,11 @@ impl Releases {
         .await
     }
 
+    /// Users of tenants that are no more, whose files could not be removed.
+    pub fn left_users(&self) -> HashSet<u32> {
+        self.inner.directories.left_users()
+    }
+
     /// Removes the files of tenants that are no more: a host was killed while it removed them, or
     /// they could not be removed then.
     pub async fn forget_strangers(&self, tenants: &[Tenant]) -> io::Result<()> {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::fleet::Fleet;
+use crate::provision::Provision;
 use crate::release::{ReleaseError, Releases};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -29,6 +30,7 @@ const REMOVED_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 pub async fn run(
     store: Store,
     uploads: Uploads,
+    provision: Provision,
     releases: Releases,
     fleet: Fleet,
     telemetry: Telemetry,
@@ -42,6 +44,7 @@ pub async fn run(
             () = stop.cancelled() => return,
             _ = sweep.tick() => {
                 caught("purge", purge(&store)).await;
+                caught("strangers", provision.sweep()).await;
                 caught("sweep", clean(&uploads)).await;
             }
             _ = scrub.tick() => caught("scrub", releases.scrub()).await,

@@ -907,6 +907,10 @@ async fn fork(
                 tenant.port
             )));
         };
+        if shared.has_users && tenant.user.is_none() {
+            let reason = "no user id is free for its workers: the host's operator widens --users";
+            return Err(StartError::Release(reason.to_owned()));
+        }
         let prepared =
             shared.releases.prepare(&tenant, start.generation).await.map_err(|error| {
                 let told = error.for_owner();

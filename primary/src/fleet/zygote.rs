@@ -28,6 +28,7 @@ use tracing::{error, info, warn};
 
 use super::cgroups::Group;
 use super::vigil::{Look, Vigil};
+use crate::leftovers::Notes;
 
 /// Forks asked for and not yet sent. Each tenant has at most two.
 const QUEUE: usize = 1_024;
@@ -144,6 +145,7 @@ pub struct Keeper {
     conversation: Conversation,
     vigil: Vigil,
     orphans: Vec<Orphans>,
+    notes: Arc<Notes>,
 }
 
 struct Conversation {
@@ -161,8 +163,9 @@ impl Zygote {
     pub async fn greet(
         worker_program: &Path,
         spawned: Spawned,
+        notes: Arc<Notes>,
     ) -> Result<(Self, Keeper, Greeting), ZygoteError> {
-        let (conversation, greeting) = Conversation::begin(spawned).await?;
+        let (conversation, greeting) = Conversation::begin(spawned, &notes).await?;
         let (sender, requests) = mpsc::channel(QUEUE);
         let keeper = Keeper {
             spawner: Spawner::new(worker_program).map_err(ZygoteError::Spawn)?,
@@ -171,6 +174,7 @@ impl Zygote {
             conversation,
             vigil: Vigil::new(Instant::now()),
             orphans: Vec::new(),
+            notes,
         };
         Ok((Self { requests: sender }, keeper, greeting))
     }
@@ -271,7 +275,7 @@ impl Keeper {
 
     async fn restart(&mut self) -> Result<(), ZygoteError> {
         let spawned = self.spawner.spawn().await.map_err(ZygoteError::Spawn)?;
-        let (conversation, _) = Conversation::begin(spawned).await?;
+        let (conversation, _) = Conversation::begin(spawned, &self.notes).await?;
         self.conversation = conversation;
         self.vigil = self.vigil.next(false, Instant::now());
         for (sha256, artifact) in &self.preloads {
@@ -406,8 +410,12 @@ impl Orphans {
 }
 
 impl Conversation {
-    async fn begin(spawned: Spawned) -> Result<(Self, Greeting), ZygoteError> {
+    async fn begin(spawned: Spawned, notes: &Notes) -> Result<(Self, Greeting), ZygoteError> {
         let Spawned { mut child, socket } = spawned;
+        if let Err(error) = notes.note(child.id()) {
+            // The next host will not know its workers by it.
+            warn!(error = &error as &dyn std::error::Error, "a zygote is not noted");
+        }
         match greet(socket).await {
             Ok((channel, greeting)) => {
                 let (forks, statuses) = (HashMap::new(), HashMap::new());

@@ -9,13 +9,14 @@
 //! The host makes, moves and removes a `state`, and never looks into one: what lies there is a
 //! tenant's doing, and is for a process of that tenant's user ([`Trees`]).
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hearth_wire::TenantName;
 use rustix::fs::{Mode, OFlags, fstat};
@@ -42,11 +43,14 @@ pub(super) struct Directories {
     has_users: bool,
     /// Held by whoever settles one: there is hardly ever anything to do.
     settling: Mutex<()>,
+    /// Users whose files could not be removed, as far as that was tried.
+    left: Mutex<HashSet<u32>>,
 }
 
 impl Directories {
     pub fn new(root: PathBuf, trees: Trees, has_users: bool) -> Self {
-        Self { root, trees, has_users, settling: Mutex::default() }
+        let (settling, left) = (Mutex::default(), Mutex::default());
+        Self { root, trees, has_users, settling, left }
     }
 
     fn of(&self, tenant: &TenantName) -> PathBuf {
@@ -131,12 +135,14 @@ impl Directories {
     }
 
     pub fn remove(&self, tenant: &TenantName) -> io::Result<()> {
-        self.remove_dir(&self.of(tenant), Point::TenantTree)
+        let dir = self.of(tenant);
+        self.remove_dir(&dir, Point::TenantTree).inspect_err(|_| self.left().extend(owners(&dir)))
     }
 
     /// Removes the directories of all that `is_known` does not know. What cannot be removed is told,
     /// and keeps nothing else from it.
     pub fn remove_strangers(&self, is_known: impl Fn(&OsString) -> bool) -> io::Result<()> {
+        let mut users = HashSet::new();
         for entry in fs::read_dir(&self.root)? {
             let name = entry?.file_name();
             if is_known(&name) {
@@ -144,10 +150,21 @@ impl Directories {
             }
             let left = self.root.join(name);
             if let Err(error) = self.remove_dir(&left, Point::StartStrangers) {
-                warn!(left = %left.display(), error = &error as &dyn std::error::Error, "files of a tenant that was removed cannot be: it is tried again every ten minutes");
+                users.extend(owners(&left));
+                warn!(left = %left.display(), error = &error as &dyn std::error::Error, "files of a tenant that was removed cannot be: its user id is given to nobody while they are there, and it is tried again every ten minutes");
             }
         }
+        *self.left() = users;
         Ok(())
+    }
+
+    /// Users of tenants that are no more, whose files could not be removed.
+    pub fn left_users(&self) -> HashSet<u32> {
+        self.left().clone()
+    }
+
+    fn left(&self) -> MutexGuard<'_, HashSet<u32>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes these tenants' directories from beside, where they are durable.
@@ -194,6 +211,13 @@ impl Directories {
         }
         fs::remove_dir(dir)
     }
+}
+
+/// Whose files a tenant's directory may hold besides the host's.
+fn owners(dir: &Path) -> Vec<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let given = [STATE, OTHER_STATE].map(|part| fs::symlink_metadata(dir.join(part)));
+    given.iter().flatten().map(MetadataExt::uid).collect()
 }
 
 /// A descriptor that stands for the directory, for which nobody has to be allowed to read it.

@@ -8,6 +8,7 @@
 mod api;
 mod attacks;
 mod backup;
+mod calendar;
 mod calls;
 mod captive;
 mod commands;
@@ -23,6 +24,7 @@ mod host;
 mod hostile;
 mod http;
 mod isolation;
+mod leftovers;
 mod liars;
 mod limits;
 mod logs;

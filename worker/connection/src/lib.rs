@@ -17,6 +17,7 @@
 #![cfg_attr(feature = "plain-hyper", expect(dead_code, unused_imports, reason = "it has no gate"))]
 
 mod body;
+mod calendar;
 mod gate;
 mod head;
 mod hop;
@@ -45,6 +46,7 @@ use tokio::sync::watch;
 
 use body::Answering;
 pub use body::{Answer, AnswerBody, BoxError, Received};
+pub use calendar::begin_calendar;
 pub use gate::{Drain, Presence, Side};
 use gate::{FINISH_DEADLINE, Gate, Verdict};
 use hearth_wire::limits::SILENCE_MAX;
