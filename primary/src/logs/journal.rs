@@ -474,7 +474,7 @@ mod tests {
             let kept = ids(&read(directory.path(), all()));
             assert!(kept.is_sorted() && kept.len() > 3_000, "{number}: {}", kept.len());
             let query = Query { after: Some(u64::MAX), before: Some(u64::MAX), ..all() };
-            assert_eq!(ids(&read(directory.path(), query)), [], "{number}");
+            assert!(read(directory.path(), query).entries.is_empty(), "{number}");
             journal(directory.path()).append(&lines(1, 1)).unwrap();
         }
     }
