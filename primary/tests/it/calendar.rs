@@ -91,8 +91,13 @@ fn a_start_with_a_calendar_that_cannot_be_right_is_refused() {
     let (calendar, program) = Calendar::within(scratch.path());
     calendar.is_early(true);
     let data = scratch.path().join("data");
-    let mut command = Command::new(program);
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    // Else one that starts would never end.
+    let mut command = Command::new("timeout");
+    command
+        .arg("20")
+        .arg(program)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
     let output = command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(&data).output();
     let output = output.unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
