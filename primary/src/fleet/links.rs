@@ -82,7 +82,7 @@ impl Links {
             let pooled = match origin {
                 Origin::Gateway => {
                     match self.idle.lock().expect("no one panics with it").as_mut() {
-                        Some(idle) => idle.pop(),
+                        Some(idle) => take_ready(idle),
                         None => return Err(LinkError::Closed(Box::new(request))),
                     }
                 }
@@ -147,6 +147,14 @@ impl Links {
             idle.push(link);
         }
     }
+}
+
+/// One that can be sent on now. A worker may have answered before it had all of a request, the
+/// rest of which is still on its way, and nobody waits for another's client.
+fn take_ready(idle: &mut Vec<Link>) -> Option<Link> {
+    idle.retain(|link| !link.sender.is_closed());
+    let ready = idle.iter().rposition(|link| link.sender.is_ready())?;
+    Some(idle.swap_remove(ready))
 }
 
 /// An answer's body, and the link that it comes on.

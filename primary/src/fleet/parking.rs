@@ -11,7 +11,8 @@
 //! closed when it has been silent for as long as a worker would have kept it. One that has
 //! something to say goes on to a worker; when there is one is the supervisor's to know. Until
 //! the worker has confirmed it a copy stays here, so that it survives that worker's death.
-//! Nothing is read of a connection here but whether there is something to read.
+//! Nothing is read of a connection here but whether there is something to read. Empty lines are
+//! nothing: they are taken off, since they would go on waking its owner.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use hearth_connection::begins_head;
 use hearth_wire::limits::{CONNECTIONS_MAX, SILENCE_MAX, UNREAD_MAX_BYTES};
 use hearth_wire::{Entry, Passing};
 use rustix::io::Errno;
@@ -32,6 +34,9 @@ use super::sockets::{Heard, Key, Sockets, Watch};
 
 /// Bytes of one tenant that were read by one worker and wait for the next.
 const UNREAD_TOTAL_MAX: usize = 8 << 20;
+/// Of empty lines, taken off at once. Who sends more of them means something by it, and is told by
+/// a worker how much a head may have.
+const BLANK_MAX: usize = 64;
 
 /// A connection between two requests.
 pub struct Connection {
@@ -116,9 +121,15 @@ impl Connection {
         if !self.unread.is_empty() {
             return Look::Speaks;
         }
-        match rustix::net::recv(&self.socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        let mut bytes = [0; BLANK_MAX];
+        match rustix::net::recv(&self.socket, &mut bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((0, _)) => Look::Gone,
-            Ok(_) => Look::Speaks,
+            Ok((come, _)) if come == BLANK_MAX || begins_head(&bytes[..come]) => Look::Speaks,
+            Ok((come, _)) => {
+                // Whoever else reads of it meanwhile is its own tenant's, and has the loss.
+                let _ = rustix::net::recv(&self.socket, &mut bytes[..come], RecvFlags::DONTWAIT);
+                Look::Silent
+            }
             Err(Errno::WOULDBLOCK | Errno::INTR) => Look::Silent,
             Err(_) => Look::Gone,
         }
@@ -387,6 +398,27 @@ mod tests {
         lot.parking.passed(ONE);
         assert!(lot.parking.len() == 0 && lot.parking.cookies.is_empty());
         assert_eq!(lot.room.available_permits(), 10_000);
+    }
+
+    #[tokio::test]
+    async fn empty_lines_are_taken_off_and_what_comes_behind_them_speaks() {
+        let mut lot = Lot::new();
+        let mut client = lot.park(b"");
+        let deadline = lot.parking.deadline();
+        for blank in ["\r\n", "\n", "\r", &"\n".repeat(BLANK_MAX - 1)] {
+            client.write_all(blank.as_bytes()).unwrap();
+            lot.hear().await;
+            assert!(!lot.parking.has_awake() && lot.parking.len() == 1, "{blank:?}");
+            assert_eq!(lot.parking.deadline(), deadline, "it waits no longer for them");
+        }
+        client.write_all(b"\r\nGET").unwrap();
+        lot.hear().await;
+        assert_eq!(batch(&mut lot.parking, ONE), 1);
+        lot.parking.passed(ONE);
+        let mut floods = lot.park(b"");
+        floods.write_all(&[b'\n'; BLANK_MAX]).unwrap();
+        lot.hear().await;
+        assert_eq!(batch(&mut lot.parking, ONE), 1);
     }
 
     #[tokio::test]

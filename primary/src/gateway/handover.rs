@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use hearth_connection::Waiting;
+use hearth_connection::{Waiting, begins_head};
 use hearth_wire::limits::{HEAD_DEADLINE, SILENCE_MAX};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -38,8 +38,8 @@ impl Gateway {
                 Peek::Unusual => break None,
                 Peek::Tenant(tenant) => break Some(tenant),
             }
-            let deadline = if unread.is_empty() { SILENCE_MAX } else { HEAD_DEADLINE };
-            let first = unread.is_empty();
+            let begun = begins_head(&unread);
+            let deadline = if begun { HEAD_DEADLINE } else { SILENCE_MAX };
             unread.reserve(HEAD_MAX_BYTES - unread.len());
             let read = tokio::select! {
                 read = stream.read_buf(&mut unread) => read,
@@ -49,7 +49,7 @@ impl Gateway {
             };
             match read {
                 Ok(0) | Err(_) => return None,
-                Ok(_) if first => since = Instant::now(),
+                Ok(_) if !begun && begins_head(&unread) => since = Instant::now(),
                 Ok(_) => {}
             }
         };

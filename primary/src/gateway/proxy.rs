@@ -4,11 +4,11 @@
 
 use std::net::IpAddr;
 
-use hearth_connection::{end_hop, end_request_hop};
+use hearth_connection::{asks_to_close, end_hop, end_request_hop};
 use hearth_wire::header::{FORWARDED_PREFIX, RESERVED_PREFIX};
 use http::header::{
-    CONTENT_SECURITY_POLICY, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
-    SET_COOKIE, TE,
+    CONNECTION, CONTENT_SECURITY_POLICY, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName,
+    HeaderValue, SET_COOKIE, TE,
 };
 use http::{Request, Version};
 
@@ -84,7 +84,12 @@ pub fn to_worker<B>(request: &mut Request<B>, host: &str) {
 
 /// Prepares a worker's answer for the caller.
 pub fn response_headers(headers: &mut HeaderMap, by_path: bool) {
+    // A link ends where nobody reads the rest of the request. Nor is it read here, then.
+    let ends = asks_to_close(Version::HTTP_11, headers);
     end_hop(headers);
+    if ends {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if by_path {
         headers.remove(SET_COOKIE);
         headers.remove("clear-site-data");
@@ -215,5 +220,23 @@ mod tests {
             pairs(&[("content-security-policy", SANDBOX), ("trailer", "x-sum")])
         );
         assert_eq!(after(&answered, |h| response_headers(h, false)).len(), 4);
+    }
+
+    #[test]
+    fn a_link_that_ends_is_an_end_for_the_caller_too() {
+        for (connection, left) in
+            [("close, x-private", vec![("connection", "close")]), ("keep-alive, x-private", vec![])]
+        {
+            let answered = [("connection", connection), ("x-private", "1")];
+            for by_path in [false, true] {
+                let mut headers = headers(&answered);
+                response_headers(&mut headers, by_path);
+                // As by path, where this happens twice.
+                response_headers(&mut headers, false);
+                headers.remove(CONTENT_SECURITY_POLICY);
+                let found = after(&[], |h| *h = headers);
+                assert_eq!(found, pairs(&left), "{connection} {by_path}");
+            }
+        }
     }
 }

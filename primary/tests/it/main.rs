@@ -24,6 +24,7 @@ mod host;
 mod hostile;
 mod http;
 mod isolation;
+mod kept;
 mod leftovers;
 mod liars;
 mod limits;

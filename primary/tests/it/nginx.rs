@@ -76,6 +76,8 @@ fn configuration(
                         proxy_http_version 1.1;
                         proxy_set_header Connection "";
                         proxy_set_header Host {host};
+                        proxy_request_buffering off;
+                        proxy_buffering off;
                     }}
                 }}
                 "#

@@ -2,35 +2,31 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
 use crate::Shared;
+use crate::gate::{Drain, Exchange};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
 pub type Answer = Response<AnswerBody>;
 
-/// What is read of a body that its function did not want, so that the connection can be kept.
-const FORGOTTEN_MAX: (usize, Duration) = (256 << 10, Duration::from_secs(5));
-
 /// A request's body.
 pub struct Received {
     incoming: Option<Incoming>,
-    /// Nobody wants what is left of it.
-    forgotten: bool,
+    exchange: Exchange,
     shared: Shared,
 }
 
 impl Received {
-    pub(crate) fn new(incoming: Incoming, shared: Shared) -> Self {
-        Self { incoming: Some(incoming), forgotten: false, shared }
+    pub(crate) fn new(incoming: Incoming, exchange: Exchange, shared: Shared) -> Self {
+        Self { incoming: Some(incoming), exchange, shared }
     }
 }
 
@@ -42,12 +38,11 @@ impl Body for Received {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let polled = Pin::new(&mut *incoming).poll_frame(cx);
-        let whole = matches!(polled, Poll::Ready(None)) || incoming.is_end_stream();
-        match polled {
-            Poll::Pending => self.shared.body_wanted(),
-            Poll::Ready(_) => self.shared.body_came(whole),
+        let this = &mut *self;
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        let polled = poll(incoming, this.exchange, &this.shared, cx);
+        if let Poll::Ready(Some(Err(_))) = polled {
+            this.incoming = None;
         }
         polled
     }
@@ -62,41 +57,55 @@ impl Body for Received {
 }
 
 impl Drop for Received {
-    /// What nobody wanted is read and forgotten, since the next request comes after it. Where
-    /// that would be much, or is not sent before we ask for it, hyper ends the connection.
+    /// What nobody wanted is the connection's own to read, as long as hyper does not hear of it:
+    /// it ends the connection, said or not.
     fn drop(&mut self) {
         let Some(incoming) = self.incoming.take() else { return };
-        let forgets = {
-            let gate = self.shared.lock();
-            !self.forgotten && gate.body_is_left() && !gate.continue_is_owed()
-        };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current()
-            && forgets
-        {
-            let (incoming, shared) = (Some(incoming), self.shared.clone());
-            runtime.spawn(forget(Self { incoming, forgotten: true, shared }));
+        let left = incoming.size_hint().exact();
+        if self.shared.lock().body_dropped(self.exchange, left) {
+            self.shared.forget(Left { incoming, exchange: self.exchange });
         }
     }
 }
 
-async fn forget(mut body: Received) {
-    let (most, deadline) = FORGOTTEN_MAX;
-    let reading = async {
-        let mut forgotten = 0;
-        while forgotten <= most {
-            match body.frame().await {
-                Some(Ok(frame)) => forgotten += frame.data_ref().map_or(0, Bytes::len),
-                Some(Err(_)) | None => break,
+/// What is left of a body that nobody wants.
+pub struct Left {
+    incoming: Incoming,
+    exchange: Exchange,
+}
+
+impl Left {
+    /// Reads on. Whether there is more to wait for.
+    pub fn goes_on(&mut self, shared: &Shared, drain: Drain, cx: &mut Context<'_>) -> bool {
+        while shared.lock().forgets(self.exchange, drain) {
+            if poll(&mut self.incoming, self.exchange, shared, cx).is_pending() {
+                return true;
             }
         }
-    };
-    // Whether it came whole the gate has heard.
-    let _ = tokio::time::timeout(deadline, reading).await;
+        false
+    }
+}
+
+fn poll(
+    incoming: &mut Incoming,
+    exchange: Exchange,
+    shared: &Shared,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    let polled = Pin::new(&mut *incoming).poll_frame(cx);
+    match &polled {
+        Poll::Pending => shared.body_wanted(exchange),
+        Poll::Ready(Some(Ok(_))) => shared.body_came(exchange, incoming.is_end_stream()),
+        Poll::Ready(Some(Err(_))) => shared.lock().body_broke(exchange),
+        Poll::Ready(None) => shared.body_came(exchange, true),
+    }
+    polled
 }
 
 /// An answer's body.
 pub struct Answering {
     pub(crate) body: AnswerBody,
+    pub(crate) exchange: Exchange,
     pub(crate) shared: Shared,
 }
 
@@ -122,6 +131,6 @@ impl Body for Answering {
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.shared.lock().responded(Instant::now());
+        self.shared.lock().responded(self.exchange, Instant::now());
     }
 }

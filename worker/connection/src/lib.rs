@@ -29,8 +29,8 @@ mod stream;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -44,11 +44,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 
-use body::Answering;
 pub use body::{Answer, AnswerBody, BoxError, Received};
+use body::{Answering, Left};
 pub use calendar::begin_calendar;
-pub use gate::{Drain, Presence, Side};
-use gate::{FINISH_DEADLINE, Gate, Verdict};
+pub use gate::{Drain, Presence, Side, begins_head};
+use gate::{Exchange, FINISH_DEADLINE, Gate, Verdict};
 use hearth_wire::limits::SILENCE_MAX;
 pub use hop::{end_hop, end_request_hop};
 #[cfg(feature = "plain-hyper")]
@@ -80,42 +80,53 @@ struct Shared(Arc<Inner>);
 
 struct Inner {
     gate: Mutex<Gate>,
-    /// The driver, where it waits for the service to want more of a body or to have all of it.
-    wanted: Mutex<Option<Waker>>,
+    /// What the driver has to read for nobody. Without the way back here: it would keep itself.
+    left: Mutex<Option<Left>>,
+    /// The driver's, which is always the same task.
+    driver: OnceLock<Waker>,
 }
 
 impl Shared {
     fn new(gate: Gate) -> Self {
-        Self(Arc::new(Inner { gate: Mutex::new(gate), wanted: Mutex::new(None) }))
+        let (gate, left) = (Mutex::new(gate), Mutex::new(None));
+        Self(Arc::new(Inner { gate, left, driver: OnceLock::new() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Gate> {
         self.0.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn left(&self) -> MutexGuard<'_, Option<Left>> {
+        self.0.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake_when_wanted(&self, waker: &Waker) {
-        *self.waker() = Some(waker.clone());
+    fn body_wanted(&self, exchange: Exchange) {
+        let looks = self.lock().body_wanted(exchange, Instant::now);
+        self.wake_if(looks);
     }
 
-    fn body_wanted(&self) {
-        self.lock().body_wanted();
-        self.wake();
+    fn body_came(&self, exchange: Exchange, whole: bool) {
+        let looks = self.lock().body_came(exchange, whole);
+        self.wake_if(looks);
     }
 
-    fn body_came(&self, whole: bool) {
-        self.lock().body_came(whole);
-        if whole {
-            self.wake();
+    /// From now on the driver reads it.
+    fn forget(&self, left: Left) {
+        *self.left() = Some(left);
+        self.wake_if(true);
+    }
+
+    /// Reads what has come of it. hyper is woken by that, and so is this task again.
+    fn read_left(&self, drain: Drain, cx: &mut Context<'_>) {
+        let mut left = self.left();
+        if left.as_mut().is_some_and(|left| !left.goes_on(self, drain, cx)) {
+            *left = None;
         }
     }
 
-    fn wake(&self) {
-        if let Some(driver) = self.waker().take() {
-            driver.wake();
+    fn wake_if(&self, looks: bool) {
+        if let Some(driver) = self.0.driver.get().filter(|_| looks) {
+            driver.wake_by_ref();
         }
     }
 }
@@ -136,7 +147,7 @@ where
     A: Future<Output = Answer>,
 {
     let Waiting { stream, unread, since } = arrival;
-    let shared = Shared::new(Gate::new(side, since, !unread.is_empty()));
+    let shared = Shared::new(Gate::new(side, since, begins_head(&unread)));
     let stream =
         Gated { stream, refused: None, unread, shared: shared.clone(), drain: drain.clone() };
     let service = service_fn(|request: Request<Incoming>| {
@@ -144,9 +155,9 @@ where
         let has_body = !request.body().is_end_stream();
         let expects = request.headers().contains_key(EXPECT);
         let closes = asks_to_close(version, request.headers());
-        shared.lock().requested(has_body, expects, closes);
+        let exchange = shared.lock().requested(has_body, expects, closes);
         let checked = head::check(&request);
-        let request = request.map(|body| Received::new(body, shared.clone()));
+        let request = request.map(|body| Received::new(body, exchange, shared.clone()));
         let answered = match checked {
             Ok(()) => Ok(answer(request)),
             Err(wrong) => Err(refusal::answer(wrong)),
@@ -159,12 +170,13 @@ where
             };
             let ends = side == Side::Outside && draining.borrow().closes();
             let mut gate = shared.lock();
-            if ends || gate.continue_is_owed() {
-                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            gate.answering(is_last(version, &answer));
+            let is_last = ends || gate.is_last() || is_last(version, &answer);
+            gate.answering(exchange, is_last);
             drop(gate);
-            Ok::<_, Infallible>(answer.map(|body| Answering { body, shared }))
+            if is_last {
+                say_last(version, &mut answer);
+            }
+            Ok::<_, Infallible>(answer.map(|body| Answering { body, exchange, shared }))
         })
     });
     let mut connection = http1::Builder::new()
@@ -186,6 +198,7 @@ where
     // is closed the runtime looks once more.
     let mut looked = None;
     let end = poll_fn(|cx| {
+        shared.0.driver.get_or_init(|| cx.waker().clone());
         loop {
             match connection.poll_without_shutdown(cx) {
                 // It can say so with bytes still to write, where a request's body was left.
@@ -202,6 +215,7 @@ where
                 let _ = told.as_mut().poll(cx);
             }
             let asked = *drain.borrow();
+            shared.read_left(asked, cx);
             let (verdict, now_is) = {
                 let gate = shared.lock();
                 (gate.verdict(asked, Instant::now), gate.presence())
@@ -252,6 +266,8 @@ where
     let stream = parts.io.into_inner();
     if taken {
         let unread = join(parts.read_buf, stream.unread);
+        // Empty lines would be taken for somebody who asks.
+        let unread = if begins_head(&unread) { unread } else { Bytes::new() };
         return Some(Waiting { stream: stream.stream, unread, since: gate.waits_since() });
     }
     let (refused, mut stream) = (stream.refused, stream.stream);
@@ -296,8 +312,8 @@ fn join(first: Bytes, second: Bytes) -> Bytes {
     both.freeze()
 }
 
-/// Whether a request is its connection's last by its own word.
-fn asks_to_close(version: Version, headers: &HeaderMap) -> bool {
+/// Whether a request is its connection's last by its own word, or an answer.
+pub fn asks_to_close(version: Version, headers: &HeaderMap) -> bool {
     let says = |word: &str| {
         let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
         values
@@ -314,6 +330,15 @@ fn is_last(version: Version, answer: &Answer) -> bool {
         && answer.body().size_hint().exact().is_none()
         && !answer.headers().contains_key(CONTENT_LENGTH);
     endless || asks_to_close(Version::HTTP_11, answer.headers())
+}
+
+/// Has an answer say that the connection ends with it. To a client of HTTP/1.0 hyper would say
+/// beside it that it is kept, unless the answer is of that version.
+fn say_last(version: Version, answer: &mut Answer) {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    if version < Version::HTTP_11 {
+        *answer.version_mut() = version;
+    }
 }
 
 /// Says that nothing more comes. Where the client is still sending what nobody wanted, it is
@@ -338,3 +363,5 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, sends: bool) {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unread;

@@ -29,7 +29,8 @@ where
 {
     let shared = Shared::new(Gate::new(Side::Outside, arrival.since, false));
     let service = service_fn(|request: Request<Incoming>| {
-        let answered = answer(request.map(|body| Received::new(body, shared.clone())));
+        let exchange = shared.lock().requested(false, false, false);
+        let answered = answer(request.map(|body| Received::new(body, exchange, shared.clone())));
         async move { Ok::<_, Infallible>(answered.await) }
     });
     let mut http = http1::Builder::new();

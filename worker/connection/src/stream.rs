@@ -40,18 +40,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Reading::WhenWanted => {
-                this.shared.wake_when_wanted(cx.waker());
-                return Poll::Pending;
-            }
             Reading::Ended => return Poll::Ready(Ok(())),
-            Reading::No => return Poll::Pending,
+            // Whoever changes that wakes the driver.
+            Reading::WhenWanted | Reading::No => return Poll::Pending,
         }
         if !this.unread.is_empty() {
             let bytes = this.unread.len().min(into.remaining()).min(gate.room());
             into.put_slice(&this.unread[..bytes]);
+            gate.read(&this.unread[..bytes]);
             this.unread.advance(bytes);
-            gate.read(bytes);
             return Poll::Ready(Ok(()));
         }
         // So that what hyper has read and not parsed is bounded and fits into one message.
@@ -63,7 +60,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
                 if gate.read_ended(Instant::now()) { Poll::Ready(Ok(())) } else { Poll::Pending }
             }
             Poll::Ready(Ok(())) => {
-                gate.read(buffer.filled().len());
+                gate.read(buffer.filled());
                 into.put_slice(buffer.filled());
                 Poll::Ready(Ok(()))
             }

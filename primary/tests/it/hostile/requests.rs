@@ -11,7 +11,7 @@ use crate::guests;
 use crate::host::Host;
 use crate::http::{Connection, Request};
 use crate::limits::Growth;
-use crate::processes::{allow_many_descriptors, eventually};
+use crate::processes::{allow_many_descriptors, eventually, pause};
 
 #[test]
 fn row_08_ten_thousand_silent_connections_keep_nobody_out_of_the_front_door() {
@@ -231,5 +231,100 @@ fn row_08_a_crowd_of_one_tenants_leaves_the_others_theirs() {
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     drop(crowd);
     scene.serves_on("?ms=0", "waited 0 ms");
+    scene.ends_well();
+}
+
+/// A byte now and then keeps nobody waiting for longer than nothing at all: neither a fresh
+/// connection nor one that has been answered before.
+#[test]
+fn row_08_who_drips_a_head_or_a_body_is_given_up_at_every_address() {
+    let scene = Scene::of(guests::counts(), &json!({ "timeout_ms": 120_000 }));
+    let begun = Instant::now();
+    let mut drips = Vec::new();
+    for door in scene.tenant.doors() {
+        for is_fresh in [true, false] {
+            let mut connection = Connection::open(door.to).unwrap();
+            if !is_fresh {
+                connection.call(&door.request("POST", "/guest").body("x")).expect(200);
+            }
+            let head = door.request("POST", "/guest").header("x-long", &"x".repeat(500));
+            drips.push((door.name, false, connection, head.bytes("hostile")));
+
+            let mut connection = Connection::open(door.to).unwrap();
+            if !is_fresh {
+                connection.call(&door.request("POST", "/guest").body("x")).expect(200);
+            }
+            let head = door.request("POST", "/guest").header("content-length", "1000");
+            connection.send(&head.bytes("hostile")).unwrap();
+            drips.push((door.name, true, connection, vec![b'x'; 1_000]));
+        }
+    }
+    // As slow, and above the least rate: it is waited for.
+    let patient = scene.tenant.doors().map(|door| {
+        let mut connection = Connection::open(door.to).unwrap();
+        let head = door.request("POST", "/guest").header("content-length", "64000");
+        connection.send(&head.bytes("hostile")).unwrap();
+        (door.name, connection)
+    });
+    let mut patient = Vec::from(patient);
+    // Nobody's head is waited for beyond 10 s, and nobody's body beyond 20 s.
+    for at in 0..64 {
+        for (_, _, connection, bytes) in &mut drips {
+            // Fails where it was given up.
+            let _ = connection.send(&bytes[at..=at]);
+        }
+        for (name, connection) in &mut patient {
+            connection.send(&[b'x'; 1_000]).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+        pause(Duration::from_millis(400));
+    }
+    assert!(begun.elapsed() > Duration::from_secs(25));
+    for (name, is_body, mut connection, _) in drips {
+        let answer = connection.try_answer("POST");
+        match is_body {
+            false => {
+                let answer = answer.unwrap_or_else(|e| panic!("a head at {name}: {e}"));
+                answer.expect_problem(408, "request_timeout");
+            }
+            true => assert!(answer.is_err(), "a body at {name}: {answer:?}"),
+        }
+        assert!(connection.is_closed(), "{name}");
+    }
+    for (name, mut connection) in patient {
+        assert_eq!(connection.answer("POST").expect(200).text(), "64000", "{name}");
+    }
+    scene.serves_on("", "0");
+    scene.ends_well();
+}
+
+/// Those who stop after an answer, which is not a head's or a body's middle.
+#[test]
+fn row_08_a_crowd_that_was_answered_and_is_silent_leaves_every_address_open() {
+    const CROWD: usize = 1_100;
+    allow_many_descriptors();
+    let scene = Scene::of(guests::ends_early(), &json!({}));
+    let [_, by_name, by_path] = scene.tenant.doors();
+    let mut crowd = Vec::with_capacity(2 * CROWD);
+    for door in [&by_name, &by_path] {
+        let request = door.request("POST", "/guest").bytes("hostile");
+        for _ in 0..CROWD {
+            let mut connection = Connection::open(door.to).unwrap();
+            connection.send(&request).unwrap();
+            // A tenant has a bound of connections by host name, and no answer beyond it.
+            if crowd.len() < 900 || door.name == by_path.name {
+                connection.answer("POST").expect(200);
+            }
+            crowd.push(connection);
+        }
+        let begun = Instant::now();
+        for _ in 0..20 {
+            scene.host.send(&scene.host.admin("GET", "/tenants")).expect(200);
+            by_path.post("/guest", "").expect(200);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    }
+    scene.neighbour_is_answered();
+    drop(crowd);
+    scene.serves_on("", "well");
     scene.ends_well();
 }
