@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Between two questions where nothing else is said.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// After which somebody looks whether it is stopped, which no busy machine does to it.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// What it does at once takes milliseconds; with its successor's start this is within the five
 /// seconds that a wake may wait.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -37,7 +39,7 @@ pub struct Vigil {
 
 impl Vigil {
     pub fn new(now: Instant) -> Self {
-        Self { began: now, patience: PATIENCE, owed: 0, since: now, given: PATIENCE }
+        Self { began: now, patience: PATIENCE, owed: 0, since: now, given: FIRST_LOOK }
     }
 
     /// Over the next zygote, when this one is gone.
@@ -66,12 +68,17 @@ impl Vigil {
 
     /// It said something of itself.
     pub fn heard(&mut self, now: Instant) {
-        (self.since, self.given) = (now, PATIENCE);
+        (self.since, self.given) = (now, FIRST_LOOK);
     }
 
     /// When to look.
     pub fn due(&self) -> Instant {
         self.since + if self.owed == 0 { ASK_EVERY } else { self.given }
+    }
+
+    /// By when it must have given a sign, whatever is found before.
+    pub fn deadline(&self) -> Instant {
+        self.since + self.patience
     }
 
     /// To be called when it is due. One that somebody has stopped is not waited for any longer.
@@ -114,13 +121,15 @@ mod tests {
         for _ in 0..10 {
             vigil.asked(start);
         }
-        assert_eq!(vigil.due(), at(start, 3));
         for answer in 1..10 {
             vigil.answered(at(start, 2 * answer));
+            assert_eq!(vigil.due(), at(start, 2 * answer + 1));
+            assert_eq!(vigil.look(|| false), Look::Wait);
             assert_eq!(vigil.due(), at(start, 2 * answer + 3));
         }
         vigil.heard(at(start, 20));
-        assert_eq!(vigil.due(), at(start, 23));
+        assert_eq!((vigil.due(), vigil.deadline()), (at(start, 21), at(start, 23)));
+        assert_eq!(vigil.look(|| false), Look::Wait);
         assert_eq!(vigil.look(|| false), Look::Hung);
     }
 
@@ -145,7 +154,7 @@ mod tests {
             vigil = vigil.next(true, now);
         }
         vigil.asked(now);
-        assert_eq!(vigil.due(), at(now, 3));
+        assert_eq!(vigil.due(), at(now, 1));
         assert_eq!(vigil.look(|| true), Look::Hung);
         // One that was killed says nothing about the machine.
         assert_eq!(vigil.next(false, at(now, 1)).patience, PATIENCE_MAX);

@@ -370,8 +370,7 @@ async fn say(
     fds: &[BorrowedFd<'_>],
 ) -> Result<(), ZygoteError> {
     vigil.asked(Instant::now());
-    let due = vigil.due();
-    let said = tokio::time::timeout_at(due.into(), channel.send(message, fds));
+    let said = tokio::time::timeout_at(vigil.deadline().into(), channel.send(message, fds));
     Ok(said.await.map_err(|_| ZygoteError::Hung)??)
 }
 
