@@ -12,30 +12,35 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use futures_util::future::join_all;
+use hearth_connection::begin_calendar;
+use jiff::Timestamp;
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::process::umask;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::api::{self, Api};
 use crate::backup::{Backups, restore};
+use crate::clock;
 use crate::compile::Compiler;
 use crate::config::{Config, Secrets, Written};
 use crate::descriptors::{self, LEAST, Shares};
 use crate::drain::{self, Running, Signals};
 use crate::durable;
 use crate::fail::{self, Point};
-use crate::fleet::cgroups::Cgroups;
+use crate::files;
+use crate::fleet::cgroups::{self, Cgroups};
 use crate::fleet::sockets::{self, Sockets};
 use crate::fleet::zygote::{self, Spawned, Zygote};
 use crate::fleet::{Fleet, Shared};
 use crate::front::{Bounds, Front};
 use crate::gateway::Gateway;
 use crate::isolation::{Isolation, State, Wall};
+use crate::leftovers::Notes;
 use crate::logs::Logs;
-use crate::provision::Provision;
+use crate::provision::{Provision, ProvisionError};
 use crate::release::Releases;
 use crate::store::{Store, Tenant};
 use crate::telemetry::{self, Telemetry};
@@ -54,12 +59,13 @@ const VISITS: usize = 1_024;
 pub fn up(written: Written) -> anyhow::Result<()> {
     let config = written.resolve()?;
     let ready = config.ready_fd.map(take_ready_fd).transpose()?;
+    clock::check(Timestamp::now())?;
     umask(Mode::RWXG | Mode::RWXO);
     #[cfg(debug_assertions)]
     config.fail_points.as_deref().map(fail::arm).transpose()?;
     durable::create_dir(&config.data, Point::DataSync)
         .context("the data directory cannot be made")?;
-    let _lock = lock(&config.data)?;
+    let notes = Arc::new(Notes::new(lock(&config.data)?));
     if restore::is_unfinished(&config.data) {
         let data = config.data.display();
         bail!(
@@ -76,6 +82,7 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     let programs = Programs::beside_this()?;
     // Before the zygote, so that it is born where this process goes.
     let cgroups = Cgroups::open(&config.data);
+    last_to_go();
     let zygote = zygote::spawn(&programs.worker).context("hearth-worker cannot be started")?;
 
     let secrets = config.read_secrets()?;
@@ -90,13 +97,40 @@ pub fn up(written: Written) -> anyhow::Result<()> {
             "few open files are allowed: there are as many places at the front door, and room for as many tenants"
         );
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let spawned = (zygote, cgroups);
+    end_leftovers(&config, &notes);
+    begin_calendar();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().on_thread_start(begin_calendar).build()?;
+    let spawned = (zygote, cgroups, notes.clone());
     let outcome =
         runtime.block_on(host(config, secrets, programs, shares, spawned, telemetry, ready));
     // Threads that wait for a slow disk do not keep the process.
     runtime.shutdown_background();
     outcome
+}
+
+/// What kept a port, memory or a name is gone before anything is bound or made.
+fn end_leftovers(config: &Config, notes: &Notes) {
+    match notes.end_leftovers(&config.users) {
+        Ok(0) => {}
+        Ok(processes) => warn!(processes, "an earlier host left processes, which were ended"),
+        Err(error) => error!(error = &error as &dyn std::error::Error, "leftovers"),
+    }
+    match cgroups::end_leftovers(&config.data) {
+        Ok(0) => {}
+        Ok(groups) => info!(groups, "an earlier host left cgroups, which were removed"),
+        Err(reason) => error!(reason, "leftovers"),
+    }
+}
+
+/// Where memory is short the kernel ends others first: everything that this process starts offers
+/// itself. To be lower than usual is for who may, and an operator's word stands.
+fn last_to_go() {
+    const OWN: &str = "/proc/self/oom_score_adj";
+    const LAST: &str = "-500";
+    if std::fs::read_to_string(OWN).is_ok_and(|own| own.trim() == "0") {
+        let _ = std::fs::write(OWN, LAST);
+    }
 }
 
 pub struct Programs {
@@ -120,7 +154,9 @@ impl Programs {
 
 /// One host a data directory: the lock goes with the process.
 pub fn lock(data: &Path) -> anyhow::Result<File> {
-    let file = File::options().create(true).truncate(false).write(true).open(data.join(LOCK))?;
+    let path = data.join(LOCK);
+    let file = files::open_or_make(&path)
+        .with_context(|| format!("{} cannot be opened", path.display()))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         bail!(
             "another hearth runs on {}; stop it, or give --data another directory",
@@ -143,7 +179,7 @@ async fn host(
     secrets: Secrets,
     programs: Programs,
     shares: Shares,
-    (zygote, cgroups): (Spawned, Result<Cgroups, String>),
+    (zygote, cgroups, notes): (Spawned, Result<Cgroups, String>, Arc<Notes>),
     telemetry: Telemetry,
     ready: Option<File>,
 ) -> anyhow::Result<()> {
@@ -155,7 +191,7 @@ async fn host(
     sockets::bound_unread(&listener)?;
     let listen = listener.local_addr()?;
     let store = Store::open(&config.data)?;
-    let (zygote, keeper, greeting) = Zygote::greet(&programs.worker, zygote).await?;
+    let (zygote, keeper, greeting) = Zygote::greet(&programs.worker, zygote, notes).await?;
     let found = cgroups.as_ref().map(|cgroups| cgroups.kind().as_str()).map_err(Clone::clone);
     let isolation = Isolation::new(greeting.walls, found);
     let users = isolation.walls.users.then(|| config.users.clone());
@@ -202,6 +238,7 @@ async fn host(
         idle: config.idle,
         trusted_proxies: config.trusted_proxies.iter().map(ToString::to_string).collect(),
         isolation: isolation.level(),
+        has_users,
         cgroups: cgroups.ok(),
     });
     let watching = tokio::spawn(async move { sockets.run().await });
@@ -217,10 +254,16 @@ async fn host(
         bundled,
     );
 
-    provision.settle().await?;
+    // Before anybody can be given what an old one's files belong to.
+    releases.forget_strangers(&provision.tenants().await?).await?;
+    match provision.settle().await {
+        // Those that have one are served, and the others told.
+        Err(error @ ProvisionError::NoUser(_)) => {
+            error!(error = &error as &dyn std::error::Error, "tenants without a user id");
+        }
+        settled => settled?,
+    }
     let mut tenants = provision.tenants().await?;
-    // Before a new one can be given what an old one's files belong to.
-    releases.forget_strangers(&tenants).await?;
     fail::moment(Point::StartAdopt);
     let mut adopted = Vec::new();
     for tenant in &tenants {
@@ -264,6 +307,7 @@ async fn host(
     let upkeep = tokio::spawn(upkeep::run(
         store.clone(),
         uploads,
+        provision.clone(),
         releases,
         fleet.clone(),
         telemetry,

@@ -117,7 +117,8 @@ impl Compiler {
             channel.send(&request, &files).await?;
             channel.recv::<CompileReply>().await
         };
-        let reply = match tokio::time::timeout(DEADLINE, conversation).await {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        let reply = match tokio::time::timeout_at(deadline, conversation).await {
             Ok(reply) => reply?,
             Err(_) => return Err(CompileError::Refused(too_much())),
         };
@@ -132,7 +133,12 @@ impl Compiler {
             }
             Some((reply, _)) => Ok(reply),
             None => {
-                let status = child.wait().await.map_err(CompileError::Spawn)?;
+                // One that closes its socket and lives on has no more time than any.
+                let ended = tokio::time::timeout_at(deadline, child.wait()).await;
+                let status = match ended {
+                    Ok(status) => status.map_err(CompileError::Spawn)?,
+                    Err(_) => return Err(CompileError::Refused(too_much())),
+                };
                 match status.code() {
                     None if status.signal() == Some(FORBIDDEN) => {
                         Err(CompileError::Failed("it made a forbidden system call".to_owned()))

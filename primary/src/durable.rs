@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
 use tempfile::NamedTempFile;
 
 use crate::fail::{self, Point};
@@ -21,14 +21,20 @@ pub fn sync(file: &File, point: Point) -> io::Result<()> {
 
 /// Makes the names in a directory durable.
 pub fn sync_dir(dir: &Path, point: Point) -> io::Result<()> {
-    sync(&File::open(dir)?, point)
+    sync(&directory(dir)?, point)
+}
+
+/// What an operator put in the place of one is followed; a pipe is not waited for.
+fn directory(dir: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(dir, flags, Mode::empty())?.into())
 }
 
 /// Makes everything durable that is on the file system of this directory.
 #[expect(clippy::disallowed_methods, reason = "this is the place for it")]
 pub fn sync_file_system(dir: &Path, point: Point) -> io::Result<()> {
     fail::step(point)?;
-    Ok(rustix::fs::syncfs(File::open(dir)?)?)
+    Ok(rustix::fs::syncfs(directory(dir)?)?)
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the place for it")]
@@ -44,10 +50,13 @@ pub fn exchange(one: &Path, other: &Path, point: Point) -> io::Result<()> {
     Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
 }
 
-/// Gives a temporary file its name, in the place of what may have it.
+/// Gives a temporary file its name, in the place of what may have it, whatever that is.
 #[expect(clippy::disallowed_methods, reason = "this is the place for it")]
 pub fn place(file: NamedTempFile, name: &Path, point: Point) -> io::Result<()> {
     fail::step(point)?;
+    if is_dir(name) {
+        fs::remove_dir_all(name)?;
+    }
     file.persist(name)?;
     Ok(())
 }
@@ -68,16 +77,25 @@ pub fn create_dir(dir: &Path, point: Point) -> io::Result<()> {
     }
 }
 
-/// Removes a directory with all that is in it. One that is not there is as good.
-pub fn remove_dir(dir: &Path, point: Point) -> io::Result<()> {
-    fail::step(point)?;
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+/// The same of a directory in which nobody but the host puts anything: what else has its name goes.
+pub fn create_own_dir(dir: &Path, point: Point) -> io::Result<()> {
+    if fs::symlink_metadata(dir).is_ok_and(|found| !found.is_dir()) {
+        fs::remove_file(dir)?;
     }
+    create_dir(dir, point)
 }
 
-pub fn remove_file(file: &Path, point: Point) -> io::Result<()> {
+/// Removes a directory with all that is in it, or what else has its name. One that is not there is
+/// as good.
+pub fn remove_dir(dir: &Path, point: Point) -> io::Result<()> {
     fail::step(point)?;
-    fs::remove_file(file)
+    let removed = if is_dir(dir) { fs::remove_dir_all(dir) } else { fs::remove_file(dir) };
+    removed.or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(()),
+        _ => Err(error),
+    })
+}
+
+fn is_dir(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }

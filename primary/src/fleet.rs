@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  fleet ─┬─ supervisor (one a tenant) ── lifecycle, conversation (pure) · links · status
-//!         ├─ zygote      forks workers
+//!         ├─ zygote      forks workers; vigil says when it counts as hung (pure)
 //!         ├─ sockets     watches the listeners of tenants without a worker
 //!         ├─ cgroups     what bounds each tenant from outside
 //!         └─ parking     connections between two requests and two workers
@@ -19,6 +19,7 @@ mod parking;
 pub mod sockets;
 pub mod status;
 mod supervisor;
+mod vigil;
 pub mod zygote;
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -121,6 +122,8 @@ pub struct Shared {
     pub idle: Duration,
     pub trusted_proxies: Vec<String>,
     pub isolation: Level,
+    /// Whether each tenant's workers are of a user of its own.
+    pub has_users: bool,
     /// `None` where there are none on this machine.
     pub cgroups: Option<Cgroups>,
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use hearth_wire::{FromZygote, ToZygote, VERSION, Walls};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -218,8 +219,14 @@ pub fn survey(worker_program: &Path) -> anyhow::Result<(Isolation, Vec<String>)>
 /// Nobody: what is tried needs some user that is not root.
 const TRIAL_USER: u32 = 65_534;
 
+/// It builds its engine and tries its walls in a second or two on a busy machine.
+const ANSWER_DEADLINE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+
 fn ask(socket: &OwnedFd, question: ToZygote) -> anyhow::Result<FromZygote> {
     hearth_wire::send(socket, &question, &[])?;
+    if poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&ANSWER_DEADLINE))? == 0 {
+        bail!("the zygote does not answer");
+    }
     let (answer, _) = hearth_wire::recv::<FromZygote>(socket)?.context("the zygote ended")?;
     Ok(answer)
 }

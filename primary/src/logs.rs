@@ -16,6 +16,7 @@ pub use journal::{Page, Query};
 
 use std::collections::HashMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -25,7 +26,7 @@ use hearth_wire::{CallRecord, FunctionPath, LogLine, LogStream, Report, TenantNa
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
-use tracing::warn;
+use tracing::{error, warn};
 
 use journal::Journal;
 
@@ -362,24 +363,34 @@ impl Followers {
 impl Owner {
     fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while let Some(request) = queue.blocking_recv() {
-            match request {
-                Request::Take { tenant, report } => {
-                    taken(&self.waiting, &tenant);
-                    self.take(&tenant, report);
-                }
-                Request::Follow(subscribe) => subscribe(&mut self),
-                Request::Remove { tenant, done } => {
-                    self.remove(&tenant);
-                    let _ = done.send(());
-                }
-                Request::EndFollows => self.followers = Followers::Ended,
-                Request::Close { done } => {
-                    queue.close();
-                    drop(self);
-                    let _ = done.send(());
-                    return;
-                }
+            if let Request::Close { done } = request {
+                queue.close();
+                drop(self);
+                let _ = done.send(());
+                return;
             }
+            // It is everybody's thread: what one tenant's part of it comes to is that tenant's.
+            if catch_unwind(AssertUnwindSafe(|| self.perform(request))).is_err() {
+                error!("a request about a tenant's journals failed; the others go on");
+                // Whatever it was at is opened anew.
+                self.shelves.clear();
+            }
+        }
+    }
+
+    fn perform(&mut self, request: Request) {
+        match request {
+            Request::Take { tenant, report } => {
+                taken(&self.waiting, &tenant);
+                self.take(&tenant, report);
+            }
+            Request::Follow(subscribe) => subscribe(self),
+            Request::Remove { tenant, done } => {
+                self.remove(&tenant);
+                let _ = done.send(());
+            }
+            Request::EndFollows => self.followers = Followers::Ended,
+            Request::Close { .. } => unreachable!("it is the loop's"),
         }
     }
 
@@ -410,7 +421,7 @@ impl Owner {
                     if T::KIND == LogLine::KIND { count } else { 0 },
                     if T::KIND == CallRecord::KIND { count } else { 0 },
                 );
-                dropped += count;
+                dropped = dropped.saturating_add(count);
                 None
             }
         };

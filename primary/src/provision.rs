@@ -2,6 +2,7 @@
 //! and the removal of all of it.
 
 use std::collections::HashSet;
+use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 
 use hearth_wire::{Code, Generation, OptionsPatch, Problem, TenantName, TokenGrant};
 use jiff::Timestamp;
+use rustix::io::Errno;
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
@@ -30,6 +32,15 @@ pub enum ProvisionError {
     Unknown(TenantName),
     #[error("no port of {}-{} is free; widen --tenant-ports", .0.start(), .0.end())]
     NoPort(RangeInclusive<u16>),
+    #[error(
+        "no user id of {}-{} is free for a tenant's workers; remove a tenant, or widen --users and start again",
+        .0.start(), .0.end()
+    )]
+    NoUser(RangeInclusive<u32>),
+    #[error(
+        "files of an earlier tenant {name} cannot be removed ({error}); remove them by hand, or take another name"
+    )]
+    Left { name: TenantName, error: io::Error },
     #[error("the tenant's first generation could not be made")]
     Release(#[from] ReleaseError),
     #[error("the store")]
@@ -44,7 +55,9 @@ impl ProvisionError {
         }
         match self {
             Self::Unknown(_) => Problem::new(Code::NotFound, self.to_string()),
-            Self::Exists(_) | Self::NoPort(_) => Problem::new(Code::Conflict, self.to_string()),
+            Self::Exists(_) | Self::NoPort(_) | Self::NoUser(_) | Self::Left { .. } => {
+                Problem::new(Code::Conflict, self.to_string())
+            }
             Self::Store(StoreError::Full(_)) => {
                 Problem::new(Code::StorageFull, "the host's disk is full")
             }
@@ -94,10 +107,26 @@ impl Provision {
 
     /// Gives each tenant what it lacks of this machine: a user of its own.
     pub async fn settle(&self) -> Result<(), ProvisionError> {
-        match &self.users {
-            Some(users) => Ok(self.store.give_users(users.clone()).await?),
-            None => Ok(()),
+        let Some(users) = &self.users else { return Ok(()) };
+        if !self.store.lacks_users().await? {
+            return Ok(());
         }
+        match self.store.give_users(users.clone(), self.releases.left_users()).await? {
+            0 => Ok(()),
+            _ => Err(ProvisionError::NoUser(users.clone())),
+        }
+    }
+
+    /// Removes what is left of tenants that are no more.
+    pub async fn sweep(&self) -> Result<(), ProvisionError> {
+        // A removal that failed on its way to the disk may not be there.
+        if self.store.is_read_only() {
+            return Ok(());
+        }
+        // Whoever comes or goes meanwhile waits.
+        let _creating = self.creating.lock().await;
+        let tenants = self.store.tenants().await?;
+        Ok(self.releases.forget_strangers(&tenants).await.map_err(ReleaseError::Disk)?)
     }
 
     /// Where a tenant's functions are called.
@@ -244,7 +273,16 @@ impl Provision {
     async fn found(&self, tenant: &Tenant, by: &str) -> Result<String, ProvisionError> {
         let _arriving = self.releases.arriving().await;
         // What an earlier one of that name could not be rid of must not become this one's.
-        self.releases.forget(tenant).await.map_err(ReleaseError::Disk)?;
+        let forgotten = self.releases.forget(tenant).await;
+        forgotten.map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                ReleaseError::Disk(error).into()
+            }
+            _ if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+                ReleaseError::Disk(error).into()
+            }
+            _ => ProvisionError::Left { name: tenant.name.clone(), error },
+        })?;
         let first = self.first(tenant, by).await?;
         Ok(self.store.found_tenant(first).await?)
     }
@@ -304,7 +342,7 @@ impl Provision {
 
     async fn forget(&self, tenant: &Tenant) {
         if let Err(error) = self.releases.forget(tenant).await {
-            // The next start finds a tree without a tenant and removes it.
+            // Every sweep finds a tree without a tenant and tries again.
             warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "files were left");
         }
     }

@@ -42,6 +42,7 @@ use crate::compile::{CompileError, Compiler};
 use crate::descriptors::is_shortage;
 use crate::durable;
 use crate::fail::{self, Point};
+use crate::files;
 use crate::store::{Store, StoreError, Tenant, TenantId, VersionRow};
 use crate::tree::Trees;
 use directories::Directories;
@@ -321,7 +322,7 @@ impl Releases {
             let module = self.admit_as(Owner::Bundled, arrived).await?;
             let path =
                 name.parse().expect("a bundled function's name is checked where it is built");
-            let artifact = File::open(self.inner.artifact(&Owner::Bundled, module.sha256))?;
+            let artifact = files::open(&self.inner.artifact(&Owner::Bundled, module.sha256))?;
             functions.push((Bundled { path, module }, artifact.into()));
         }
         Ok(functions)
@@ -347,7 +348,7 @@ impl Releases {
     ) -> Result<(), ReleaseError> {
         self.must_be_whole(tenant, function).await?;
         let owner = Owner::of(tenant, function.bundled);
-        let artifact = File::open(self.inner.artifact(&owner, function.sha256))?;
+        let artifact = files::open(&self.inner.artifact(&owner, function.sha256))?;
         let options = function.options().resolve();
         Ok(self.inner.compiler.check(&options, &artifact).await?)
     }
@@ -360,7 +361,7 @@ impl Releases {
         let artifacts = artifacts.join(tenant.name.as_str());
         let (inner, name) = (self.inner.clone(), tenant.name.clone());
         let files = blocking(move || inner.directories.bytes(&name, &artifacts)).await?;
-        Ok(modules + files)
+        Ok(modules.saturating_add(files))
     }
 
     /// Compiles a module that arrived and keeps both it and its artifact.
@@ -397,10 +398,10 @@ impl Releases {
         let (limits, user) = (manifest.limits, tenant.user);
         blocking(move || {
             inner.directories.settle(&manifest.tenant, user)?;
-            if !is_release(&releases, &manifest, &artifacts) {
-                inner.link(&releases, &manifest, &artifacts)?;
+            match is_release(&releases, &manifest, &artifacts) {
+                true => Ok(()),
+                false => inner.link(&releases, &manifest, &artifacts),
             }
-            open_to_workers(&releases.join(generation.to_string()))
         })
         .await?;
         self.inner.prepared.insert((tenant.id, generation), Made { limits, modules });
@@ -507,10 +508,10 @@ impl Releases {
             }
         }
         let limits = self.inner.prepared.get(&(tenant.id, generation)).map(|made| made.limits);
-        match File::open(&dir) {
-            Ok(dir) => {
+        match files::dir(&dir) {
+            Ok(release) => {
                 let limits = limits.unwrap_or_else(|| tenant.limits());
-                Ok(Prepared { release: dir.into(), limits })
+                Ok(Prepared { release, limits })
             }
             Err(error) => {
                 // Somebody removed it behind our back: the next start makes it again.
@@ -536,17 +537,23 @@ impl Releases {
         self.inner.checked.retain(|(owner, _)| owner.id() != tenant.id);
         let (inner, name) = (self.inner.clone(), tenant.name.clone());
         blocking(move || {
-            inner.directories.remove(&name)?;
+            let removed = inner.directories.remove(&name);
             for engine in fs::read_dir(inner.data.join("artifacts"))? {
                 let artifacts = engine?.path().join(name.as_str());
                 durable::remove_dir(&artifacts, Point::TenantArtifacts)?;
             }
-            Ok(())
+            removed
         })
         .await
     }
 
-    /// Removes the files of tenants that are no more: a host was killed while it removed them.
+    /// Users of tenants that are no more, whose files could not be removed.
+    pub fn left_users(&self) -> HashSet<u32> {
+        self.inner.directories.left_users()
+    }
+
+    /// Removes the files of tenants that are no more: a host was killed while it removed them, or
+    /// they could not be removed then.
     pub async fn forget_strangers(&self, tenants: &[Tenant]) -> io::Result<()> {
         let mut known: HashSet<String> =
             tenants.iter().map(|tenant| tenant.name.to_string()).collect();
@@ -559,7 +566,7 @@ impl Releases {
             for entry in fs::read_dir(&artifacts)? {
                 let name = entry?.file_name();
                 if !is_known(&name) {
-                    durable::remove_dir(&artifacts.join(name), Point::StartStrangers)?;
+                    modules::swept(&artifacts.join(name), Point::StartStrangers);
                 }
             }
             Ok(())
@@ -592,7 +599,8 @@ impl Releases {
         let _alone = lock.lock().await;
         self.inner.prepared.retain(|(id, generation), _| *id != tenant.id || *generation == keep);
         blocking(move || {
-            if releases.exists() {
+            // One that leads elsewhere is made anew before the next worker starts.
+            if fs::symlink_metadata(&releases).is_ok_and(|found| found.is_dir()) {
                 for entry in fs::read_dir(&releases)? {
                     let name = entry?.file_name();
                     if name.to_str() != Some(&keep.to_string()) {
@@ -610,7 +618,7 @@ impl Releases {
 impl Inner {
     fn artifact(&self, owner: &Owner, sha256: ModuleDigest) -> PathBuf {
         let engine = self.data.join("artifacts").join(&self.compiler.engine);
-        engine.join(owner.dir()).join(format!("{sha256}.cwasm"))
+        engine.join(owner.dir()).join(artifact_name(sha256))
     }
 
     fn releases(&self, tenant: &Tenant) -> PathBuf {
@@ -660,7 +668,7 @@ impl Inner {
         }
         let kept = self.store.artifact_mac(owner.id(), sha256, &self.compiler.engine).await?;
         let (inner, path) = (self.clone(), self.artifact(owner, sha256));
-        let found = blocking(move || File::open(path).and_then(|file| inner.mac(file))).await;
+        let found = blocking(move || files::open(&path).and_then(|file| inner.mac(file))).await;
         match (kept, found) {
             (Some(kept), Ok(found)) if kept == found => {
                 self.checked.insert(key);
@@ -669,7 +677,10 @@ impl Inner {
             (Some(_), Ok(_)) => {
                 warn!(%sha256, owner = owner.dir(), "an artifact was changed on disk")
             }
-            (_, Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            (_, Err(error)) if files::is_something_else(&error) => {
+                warn!(%sha256, owner = owner.dir(), error = &error as &dyn std::error::Error, "an artifact was changed on disk")
+            }
+            (_, Err(error)) if !is_not_there(&error) => return Err(error.into()),
             (None, _) | (_, Err(_)) => {}
         }
         info!(%sha256, owner = owner.dir(), "compiling again");
@@ -690,10 +701,12 @@ impl Inner {
         let compiled = self.compiler.compile(module, artifact.as_file()).await?;
         let (inner, path) = (self.clone(), self.artifact(&owner, sha256));
         let mac = blocking(move || {
-            let mac = inner.mac(artifact.reopen()?)?;
+            let mut written = artifact.as_file().try_clone()?;
+            written.rewind()?;
+            let mac = inner.mac(written)?;
             durable::sync(artifact.as_file(), Point::ArtifactSync)?;
             let dir = path.parent().expect("it lies in its owner's directory");
-            durable::create_dir(dir, Point::ArtifactDir)?;
+            durable::create_own_dir(dir, Point::ArtifactDir)?;
             durable::place(artifact, &path, Point::ArtifactPlace)?;
             if let Err(error) = durable::sync_dir(dir, Point::ArtifactSyncDir) {
                 // Nothing vouches for it yet, and so nothing needs it.
@@ -725,17 +738,23 @@ impl Inner {
         let dir = releases.join(manifest.generation.to_string());
         let half = releases.join(format!("{}.half", manifest.generation));
         let place = || {
-            durable::create_dir(releases, Point::ReleaseDir)?;
+            durable::create_own_dir(releases, Point::ReleaseDir)?;
             durable::remove_dir(&half, Point::ReleaseClear)?;
             fail::step(Point::ReleaseCreate)?;
             fs::create_dir(&half)?;
+            let readable = |file: &File, mode| file.set_permissions(Permissions::from_mode(mode));
+            readable(&files::dir(&half)?.into(), READABLE_DIR)?;
             for (artifact, sha256) in artifacts {
                 fail::step(Point::ReleaseLink)?;
-                fs::hard_link(artifact, half.join(format!("{sha256}.cwasm")))?;
+                // By descriptor, here and below: what else may come to lie there is nobody's to
+                // give away.
+                readable(&files::open(artifact)?, READABLE)?;
+                fs::hard_link(artifact, half.join(artifact_name(*sha256)))?;
             }
             fail::step(Point::ReleaseWrite)?;
-            let mut file = File::create(half.join(Manifest::FILE))?;
+            let mut file = files::open_or_make(&half.join(Manifest::FILE))?;
             file.write_all(&written(manifest))?;
+            readable(&file, READABLE)?;
             durable::sync(&file, Point::ReleaseSync)?;
             durable::sync_dir(&half, Point::ReleaseSyncHalf)?;
             durable::remove_dir(&dir, Point::ReleaseClear)?;
@@ -759,22 +778,25 @@ impl Inner {
         for engine in fs::read_dir(self.data.join("artifacts"))? {
             let engine = engine?;
             if engine.file_name().to_str() != Some(&self.compiler.engine) {
-                durable::remove_dir(&engine.path(), Point::ArtifactRemove)?;
-                removed += 1;
+                removed += u64::from(modules::swept(&engine.path(), Point::ArtifactRemove));
                 continue;
             }
             for owner in fs::read_dir(engine.path())? {
                 let owner = owner?;
+                if !owner.file_type()?.is_dir() {
+                    removed += u64::from(modules::swept(&owner.path(), Point::ArtifactRemove));
+                    continue;
+                }
                 let dir = owner.file_name().to_string_lossy().into_owned();
                 for artifact in fs::read_dir(owner.path())? {
                     let artifact = artifact?.path();
                     let sha256 = artifact.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
                     if sha256.is_none_or(|sha256| !artifacts.contains(&(dir.clone(), sha256))) {
-                        durable::remove_file(&artifact, Point::ArtifactRemove)?;
+                        let gone = modules::swept(&artifact, Point::ArtifactRemove);
                         self.checked.retain(|(owner, checked)| {
                             owner.dir() != dir || Some(*checked) != sha256
                         });
-                        removed += 1;
+                        removed += u64::from(gone);
                     }
                 }
             }
@@ -783,13 +805,18 @@ impl Inner {
     }
 }
 
-/// Lets any user read a generation who is handed its directory: a worker's own is not the host's.
-/// By a path nobody comes there, since the data directory is the host's alone.
-fn open_to_workers(dir: &Path) -> io::Result<()> {
-    for file in fs::read_dir(dir)? {
-        fs::set_permissions(file?.path(), Permissions::from_mode(0o444))?;
-    }
-    fs::set_permissions(dir, Permissions::from_mode(0o755))
+/// What any user may read who is handed the directory of a generation: a worker's own is not the
+/// host's. By a path nobody comes there, since the data directory is the host's alone.
+const READABLE: u32 = 0o444;
+const READABLE_DIR: u32 = 0o755;
+
+fn artifact_name(sha256: ModuleDigest) -> String {
+    format!("{sha256}.cwasm")
+}
+
+/// Or something else is where it was to be.
+fn is_not_there(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn written(manifest: &Manifest) -> Vec<u8> {
@@ -803,11 +830,19 @@ fn is_release(releases: &Path, manifest: &Manifest, artifacts: &Artifacts) -> bo
     let file =
         |path: &Path| fs::symlink_metadata(path).map(|found| (found.dev(), found.ino())).ok();
     let same = |(artifact, sha256): &(PathBuf, ModuleDigest)| {
-        let linked = file(&dir.join(format!("{sha256}.cwasm")));
+        let linked = file(&dir.join(artifact_name(*sha256)));
         linked.is_some() && linked == file(artifact)
     };
-    let found = fs::read(dir.join(Manifest::FILE));
-    found.is_ok_and(|found| found == written(manifest)) && artifacts.iter().all(same)
+    let wanted = written(manifest);
+    let found = files::read(&dir.join(Manifest::FILE), wanted.len() as u64);
+    let is_open = |path: &Path, is_dir, mode| {
+        let found = fs::symlink_metadata(path);
+        found.is_ok_and(|it| it.is_dir() == is_dir && it.mode() & mode == mode)
+    };
+    is_open(&dir, true, READABLE_DIR)
+        && is_open(&dir.join(Manifest::FILE), false, READABLE)
+        && found.is_ok_and(|found| found == wanted)
+        && artifacts.iter().all(same)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -21,6 +21,7 @@ pub use tenants::{Tenant, TenantId};
 pub use tokens::TokenRow;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -241,7 +242,13 @@ fn refused_by_disk(error: io::Error) -> StoreError {
 fn own(mut connection: Connection, mut queue: mpsc::Receiver<Request>) {
     while let Some(request) = queue.blocking_recv() {
         match request {
-            Request::Run(work) => work(&mut connection),
+            Request::Run(work) => {
+                // It is everybody's thread. A transaction that was open is rolled back, and who
+                // asked is told that there is no answer.
+                if catch_unwind(AssertUnwindSafe(|| work(&mut connection))).is_err() {
+                    error!("a request to the store failed; the others go on");
+                }
+            }
             Request::Close(closed) => {
                 queue.close();
                 drop(connection);

@@ -4,15 +4,18 @@
 //! Each task looks at what is and at what should be, and closes the gap; it can run at any time
 //! and twice.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::fleet::Fleet;
-use crate::release::Releases;
-use crate::store::Store;
+use crate::provision::Provision;
+use crate::release::{ReleaseError, Releases};
+use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::upload::Uploads;
 
@@ -27,6 +30,7 @@ const REMOVED_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 pub async fn run(
     store: Store,
     uploads: Uploads,
+    provision: Provision,
     releases: Releases,
     fleet: Fleet,
     telemetry: Telemetry,
@@ -38,9 +42,13 @@ pub async fn run(
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = sweep.tick() => clean(&store, &uploads).await,
-            _ = scrub.tick() => told("scrub", releases.scrub().await),
-            () = releases.changed() => told("refresh", uploads.refresh().await),
+            _ = sweep.tick() => {
+                caught("purge", purge(&store)).await;
+                caught("strangers", provision.sweep()).await;
+                caught("sweep", clean(&uploads)).await;
+            }
+            _ = scrub.tick() => caught("scrub", releases.scrub()).await,
+            () = releases.changed() => caught("refresh", uploads.refresh()).await,
             _ = census.tick() => {
                 telemetry.fold();
                 fleet.gauge();
@@ -50,21 +58,30 @@ pub async fn run(
     }
 }
 
-fn told<E: std::error::Error + 'static>(task: &str, done: Result<(), E>) {
-    if let Err(error) = done {
-        error!(error = &error as &dyn std::error::Error, "{task}");
+/// Whatever one of these meets, the others go on, and it itself the next time.
+async fn caught<E: std::error::Error + 'static>(
+    task: &str,
+    work: impl Future<Output = Result<(), E>>,
+) {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => error!(error = &error as &dyn std::error::Error, "{task}"),
+        Err(_) => error!("{task} panicked"),
     }
 }
 
-async fn clean(store: &Store, uploads: &Uploads) {
-    match store.purge_removed(Timestamp::now() - REMOVED_KEPT).await {
-        Ok(0) => {}
-        Ok(functions) => info!(functions, "forgot functions that were removed"),
-        Err(error) => error!(error = &error as &dyn std::error::Error, "purge"),
+async fn purge(store: &Store) -> Result<(), StoreError> {
+    let functions = store.purge_removed(Timestamp::now() - REMOVED_KEPT).await?;
+    if functions > 0 {
+        info!(functions, "forgot functions that were removed");
     }
-    match uploads.sweep().await {
-        Ok(0) => {}
-        Ok(files) => info!(files, "swept files that nothing names"),
-        Err(error) => error!(error = &error as &dyn std::error::Error, "sweep"),
+    Ok(())
+}
+
+async fn clean(uploads: &Uploads) -> Result<(), ReleaseError> {
+    let files = uploads.sweep().await?;
+    if files > 0 {
+        info!(files, "swept files that nothing names");
     }
+    Ok(())
 }

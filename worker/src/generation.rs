@@ -128,6 +128,11 @@ fn handler(
 }
 
 fn open(release: &OwnedFd, name: &str) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    Ok(File::from(openat(release.as_fd(), name, flags, Mode::empty())?))
+    // A pipe in its place would be waited for.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::from(openat(release.as_fd(), name, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "what lies there is no file")),
+    }
 }

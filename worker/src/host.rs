@@ -9,7 +9,7 @@ mod random;
 
 use std::sync::Arc;
 
-use hearth_engine::DeniedRequests;
+use hearth_engine::{Calendar, DeniedRequests};
 use hearth_wire::LogStream;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -49,7 +49,8 @@ impl Outside {
         let mut seed = [0; 16];
         fill(&mut seed);
         let mut wasi = WasiCtx::builder();
-        wasi.stdout(log.stream(LogStream::Stdout))
+        wasi.wall_clock(Calendar)
+            .stdout(log.stream(LogStream::Stdout))
             .stderr(log.stream(LogStream::Stderr))
             // The default generators are seeded from the thread's, and a thread's state is copied
             // by a fork: two tenants could then draw the same numbers.

@@ -115,6 +115,7 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
     let seal = Seal::for_workers(standing.landlock.is_some())?;
     let ours = hearth_jail::open_now()?;
     let mut base = Base::new()?;
+    hearth_connection::begin_calendar();
     let mut held = prepare_forks(&ours)?;
     loop {
         let mut watched =
@@ -191,6 +192,7 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
                 let attempts = ATTEMPTS.len() as u32;
                 hearth_wire::send(&control, &FromZygote::Tried { attempts, escapes }, &[])?;
             }
+            ToZygote::AreYouAlive => hearth_wire::send(&control, &FromZygote::Alive, &[])?,
         }
     }
 }
@@ -259,6 +261,7 @@ pub fn exec() -> Result<Option<Inherited>, ZygoteError> {
     let standing = hearth_jail::fence_lone_worker()?;
     let seal = Seal::for_workers(standing.landlock.is_some())?;
     let base = Base::new()?;
+    hearth_connection::begin_calendar();
     let Some((message, fds)) = hearth_wire::recv::<ToZygote>(&starter)? else { return Ok(None) };
     let ToZygote::Fork { ticket: _, cell } = message else {
         return Err(ZygoteError::Unexpected(format!("{message:?}")));

@@ -14,7 +14,6 @@
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -24,6 +23,7 @@ use tar::{Builder, EntryType, Header};
 use super::archive::{self, ArchiveError, LeftOut, Member, Whole};
 use crate::durable;
 use crate::fail::Point;
+use crate::files;
 use crate::release::{MODULES, TENANTS, module_file};
 use crate::store::{self, Contents, StoreError};
 use crate::tree::{TreeError, Trees, Unpacking};
@@ -256,7 +256,7 @@ impl Filling<'_> {
             }
             let directory = self.half.join(TENANTS).join(tenant.as_str());
             private_dir(&directory)?;
-            let opened: OwnedFd = File::open(&directory)?.into();
+            let opened = files::dir(&directory)?;
             let unpacking = self.trees.unpack(&opened).map_err(io::Error::other)?;
             self.tree = Some(Tree { tenant: tenant.clone(), tar: Builder::new(unpacking) });
         }

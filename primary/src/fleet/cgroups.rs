@@ -18,6 +18,8 @@ use std::time::Duration;
 use hearth_wire::{Limits, TenantName};
 use tracing::warn;
 
+use crate::leftovers;
+
 /// Of all hosts on the machine; a host's own has its data directory's number behind it.
 const PREFIX: &str = "hearth-";
 /// In version 2 a group with groups below it has no processes: here the host itself goes.
@@ -27,6 +29,8 @@ const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 const PROCESSES_MAX: u64 = 64;
 /// Of the kernel's, within which a share of CPU is given: microseconds.
 const PERIOD_US: u64 = 100_000;
+/// Groups lie in groups; nobody lays them deeper.
+const DEPTH_MAX: u32 = 16;
 /// Half a second in all, which a removal can wait.
 const REMOVE_TRIES: u32 = 50;
 const REMOVE_PAUSE: Duration = Duration::from_millis(10);
@@ -105,7 +109,7 @@ impl Bounds {
     /// What is written where. Pure.
     fn settings(self, kind: Kind) -> Vec<(&'static str, &'static str, String)> {
         let Self { memory_bytes, cpu_percent, cpu_weight } = self;
-        let quota = cpu_percent * PERIOD_US / 100;
+        let quota = cpu_percent.saturating_mul(PERIOD_US) / 100;
         match kind {
             Kind::V2 => vec![
                 ("memory", "memory.max", memory_bytes.to_string()),
@@ -153,19 +157,15 @@ impl Cgroups {
         Ok(place.kind)
     }
 
-    /// Takes possession of this process's place, and sweeps what an earlier host of the same data
-    /// directory left. Before there are other processes: in version 2 this one moves, and its
-    /// children are born where it is.
+    /// Takes possession of this process's place. Before there are other processes: in version 2
+    /// this one moves, and its children are born where it is.
     pub fn open(data: &Path) -> Result<Self, String> {
-        use std::os::unix::fs::MetadataExt;
-        let meta = fs::metadata(data).map_err(|error| error.to_string())?;
-        let prefix = format!("{PREFIX}{:x}-{:x}-", meta.dev(), meta.ino());
+        let prefix = prefix(data).map_err(|error| error.to_string())?;
         let place = find()?;
         if place.kind == Kind::V2 {
             delegate(&place.directories[0])?;
         }
         let cgroups = Self { place, prefix, groups: Mutex::default() };
-        cgroups.sweep();
         // Whether groups can be made shows with the first.
         let trial = cgroups.make("trial").map_err(|error| error.to_string())?;
         trial.remove();
@@ -237,23 +237,66 @@ impl Cgroups {
         let before = group.oom_kills();
         Ok(Group { oom_kills_told: Mutex::new(before), ..group })
     }
+}
 
-    fn sweep(&self) {
-        for directory in &self.place.directories {
-            let Ok(entries) = fs::read_dir(directory) else { continue };
-            for entry in entries.flatten() {
-                if entry.file_name().to_string_lossy().starts_with(&self.prefix) {
-                    remove(&entry.path());
-                }
+/// Begins the names of the groups of whoever serves this directory.
+fn prefix(data: &Path) -> io::Result<String> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = fs::metadata(data)?;
+    Ok(format!("{PREFIX}{:x}-{:x}-", meta.dev(), meta.ino()))
+}
+
+/// Ends and removes what earlier hosts of the same data directory left, wherever on the machine they
+/// ran. For the only host of that directory, before it makes a group.
+pub fn end_leftovers(data: &Path) -> Result<usize, String> {
+    let prefix = prefix(data).map_err(|error| error.to_string())?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
+    let left = mounted(&mounts).flat_map(|mount| groups_below(Path::new(mount.at), &prefix));
+    let left: Vec<_> = left.collect();
+    for group in &left {
+        end(group);
+        remove(group);
+    }
+    Ok(left.len())
+}
+
+/// Those whose names begin so. One that is seen at two mounts is gone the second time.
+fn groups_below(root: &Path, prefix: &str) -> Vec<PathBuf> {
+    let (mut found, mut left) = (Vec::new(), vec![(root.to_owned(), 0)]);
+    while let Some((place, depth)) = left.pop() {
+        for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            if entry.file_name().to_string_lossy().starts_with(prefix) {
+                found.push(entry.path());
+            } else if depth < DEPTH_MAX {
+                left.push((entry.path(), depth + 1));
             }
         }
+    }
+    found
+}
+
+/// Kills what is in a group.
+fn end(group: &Path) {
+    // All at once, from Linux 5.14 on in version 2.
+    if fs::write(group.join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    let processes = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    for pid in processes.lines().filter_map(|pid| pid.parse().ok()) {
+        warn!(pid, group = %group.display(), "a process that is left in a cgroup is ended");
+        leftovers::kill_now(pid);
     }
 }
 
 impl Drop for Cgroups {
-    /// The host ends, and its workers have.
+    /// The host ends, and its workers have, or do so now.
     fn drop(&mut self) {
-        self.sweep();
+        for group in self.lock().values() {
+            group.remove();
+        }
     }
 }
 
@@ -310,6 +353,7 @@ impl Group {
 
     fn remove(&self) {
         for directory in &self.directories {
+            end(directory);
             remove(directory);
         }
     }

@@ -70,9 +70,10 @@ pub fn usage(pid: i32) -> Option<(u64, u64)> {
     // The name in parentheses may hold anything; utime and stime are the 12th and 13th after it.
     let mut fields = stat.rsplit_once(") ")?.1.split(' ').skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
-    let ticks = ticks()? + ticks()?;
+    let ticks = ticks()?.saturating_add(ticks()?);
     let per_second = rustix::param::clock_ticks_per_second();
-    Some((pages * rustix::param::page_size() as u64, ticks * 1_000 / per_second))
+    let memory = pages.saturating_mul(rustix::param::page_size() as u64);
+    Some((memory, ticks.saturating_mul(1_000) / per_second))
 }
 
 #[cfg(test)]

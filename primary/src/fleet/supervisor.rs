@@ -30,7 +30,7 @@ use super::links::{Links, Outgoing};
 use super::parking::{Connection, Entries, Parking};
 use super::sockets::{Heard, Key, Watch};
 use super::status::{WorkerState, WorkerStatus};
-use super::zygote::{self, Fork, Forked};
+use super::zygote::{self, Fork, Forked, ZygoteError};
 use super::{FleetError, Shared, SwapError, Unavailable, Visit, sockets};
 use crate::descriptors::is_shortage;
 use crate::fail::{self, Point};
@@ -55,6 +55,8 @@ const SHORT_PAUSE: Duration = Duration::from_secs(1);
 /// seconds at most.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// How often one fork is asked for where zygotes die over it.
+const FORK_TRIES: u32 = 5;
 /// Doors of one worker. One is opened when the one before is broken, or its end still to come.
 const DOORS_MAX: usize = 4;
 /// Of what a worker gives as its reason.
@@ -415,6 +417,8 @@ impl Supervisor {
                 None
             }
             FromWorker::Refused { mut reason } => {
+                // Before the next one starts from them, its files are looked at.
+                self.shared.releases.recheck(self.tenant.id);
                 // It exits by itself; this is the reason that its owner is told.
                 reason.truncate(reason.floor_char_boundary(REASON_MAX_BYTES));
                 let live = self.live.get_mut(&worker)?;
@@ -916,6 +920,10 @@ async fn fork(
                 tenant.port
             )));
         };
+        if shared.has_users && tenant.user.is_none() {
+            let reason = "no user id is free for its workers: the host's operator widens --users";
+            return Err(StartError::Release(reason.to_owned()));
+        }
         let prepared =
             shared.releases.prepare(&tenant, start.generation).await.map_err(|error| {
                 let told = error.for_owner();
@@ -923,22 +931,30 @@ async fn fork(
                 if is_short(&error) { StartError::Host(told) } else { StartError::Release(told) }
             })?;
         let permit = shared.starts.clone().acquire_owned().await.map_err(|error| host(&error))?;
-        let (ours, theirs) = pair().map_err(|error| host(&error))?;
-        let channel = Channel::new(ours).map_err(|error| host(&error))?;
         let noticed = start.woken_at.map(Moment::instant);
-        // Both fit the socket's buffer, so the worker finds them when it is born.
-        channel.send(&ToWorker::Start(start), &[]).await.map_err(|error| host(&error))?;
-        let tokens = ToWorker::Tokens { serial, grants };
-        channel.send(&tokens, &[]).await.map_err(|error| host(&error))?;
+        let (start, tokens) = (ToWorker::Start(start), ToWorker::Tokens { serial, grants });
         let Prepared { release, limits } = prepared;
+        let release = Arc::new(release);
         let cgroup = cgroup(&tenant, limits, &shared).await;
         let cell = Cell {
             user: tenant.user,
             // A cgroup counts what is really taken, of all workers of the tenant together.
             data_bytes: cgroup.is_none().then_some(limits.total_memory_mb << 20),
         };
-        let fork = Fork { control: theirs, listener, release, cell, cgroup, noticed };
-        let forked = shared.zygote.fork(fork).await.map_err(|error| host(&error))?;
+        let mut tries = 1;
+        let (forked, channel) = loop {
+            let (ours, theirs) = pair().map_err(|error| host(&error))?;
+            let channel = Channel::new(ours).map_err(|error| host(&error))?;
+            // Both fit the socket's buffer, so the worker finds them when it is born.
+            channel.send(&start, &[]).await.map_err(|error| host(&error))?;
+            channel.send(&tokens, &[]).await.map_err(|error| host(&error))?;
+            let (listener, release, cgroup) = (listener.clone(), release.clone(), cgroup.clone());
+            let fork = Fork { control: theirs, listener, release, cell, cgroup, noticed };
+            match shared.zygote.fork(fork).await {
+                Err(ZygoteError::Gone) if tries < FORK_TRIES => tries += 1,
+                forked => break (forked.map_err(|error| host(&error))?, channel),
+            }
+        };
         Ok(Newborn { forked, channel, tokens: serial, permit })
     };
     let newborn = newborn.await;

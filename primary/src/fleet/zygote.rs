@@ -1,14 +1,16 @@
 //! The client of the zygote: starts it, keeps it alive, and has it fork workers.
 //!
 //! The zygote is started before this process has a second thread or has read a secret. If it
-//! dies its workers live on (this process is their subreaper) and a new one is started; a fork
-//! that was under way fails and is asked for again by whoever wanted it.
+//! dies, or gives no sign of life any more, its workers live on (this process is their subreaper)
+//! and a new one is started; a fork that was under way fails as [`ZygoteError::Gone`] and is asked
+//! for again by whoever wanted it, with another control socket: what the old one may have forked
+//! all the same sees the end of its own and ends.
 //!
 //! What a worker does, and when one is wanted, is the supervisors' business.
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -25,6 +27,8 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use super::cgroups::Group;
+use super::vigil::{Look, Vigil};
+use crate::leftovers::Notes;
 
 /// Forks asked for and not yet sent. Each tenant has at most two.
 const QUEUE: usize = 1_024;
@@ -32,8 +36,12 @@ const QUEUE: usize = 1_024;
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two starts of a zygote, doubling from the first to the second.
 const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// How long a dead worker's status may take to arrive.
-const STATUS_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a dead worker's status may take to arrive. Longer than it takes to notice that its
+/// zygote hangs, since it is had from the kernel then.
+const STATUS_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a zygote that was killed may take to be gone, and how often that is looked at.
+const END_DEADLINE: Duration = Duration::from_secs(2);
+const END_PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ZygoteError {
@@ -51,6 +59,8 @@ pub enum ZygoteError {
     Fork(String),
     #[error("the zygote ended before it answered")]
     Gone,
+    #[error("the zygote gives no sign of life")]
+    Hung,
 }
 
 /// A zygote's process and our end of its control socket.
@@ -110,7 +120,7 @@ pub type Status = oneshot::Receiver<ExitStatus>;
 pub struct Fork {
     pub control: OwnedFd,
     pub listener: Arc<OwnedFd>,
-    pub release: OwnedFd,
+    pub release: Arc<OwnedFd>,
     pub cell: Cell,
     pub cgroup: Option<Arc<Group>>,
     /// When the connection or call was seen that it is for.
@@ -133,11 +143,19 @@ pub struct Keeper {
     requests: mpsc::Receiver<Request>,
     preloads: Vec<(ModuleDigest, OwnedFd)>,
     conversation: Conversation,
+    vigil: Vigil,
+    orphans: Vec<Orphans>,
+    notes: Arc<Notes>,
 }
 
 struct Conversation {
     channel: Channel,
     child: Child,
+    /// Forks that were asked for, and who waits for them.
+    forks: HashMap<u64, oneshot::Sender<Result<Forked, ZygoteError>>>,
+    /// Who waits for the end of a worker.
+    statuses: HashMap<i32, oneshot::Sender<ExitStatus>>,
+    last_ticket: u64,
 }
 
 impl Zygote {
@@ -145,14 +163,18 @@ impl Zygote {
     pub async fn greet(
         worker_program: &Path,
         spawned: Spawned,
+        notes: Arc<Notes>,
     ) -> Result<(Self, Keeper, Greeting), ZygoteError> {
-        let (conversation, greeting) = Conversation::begin(spawned).await?;
+        let (conversation, greeting) = Conversation::begin(spawned, &notes).await?;
         let (sender, requests) = mpsc::channel(QUEUE);
         let keeper = Keeper {
             spawner: Spawner::new(worker_program).map_err(ZygoteError::Spawn)?,
             requests,
             preloads: Vec::new(),
             conversation,
+            vigil: Vigil::new(Instant::now()),
+            orphans: Vec::new(),
+            notes,
         };
         Ok((Self { requests: sender }, keeper, greeting))
     }
@@ -179,9 +201,13 @@ impl Zygote {
 pub async fn exit_of(pidfd: &AsyncFd<OwnedFd>, status: Status) -> Option<ExitStatus> {
     // An error here means that the runtime is going down, and with it every worker.
     drop(pidfd.readable().await.ok()?);
-    match adopted_status(pidfd.get_ref()) {
-        Some(status) => Some(status),
-        None => tokio::time::timeout(STATUS_DEADLINE, status).await.ok().and_then(Result::ok),
+    if let Some(status) = adopted_status(pidfd.get_ref()) {
+        return Some(status);
+    }
+    match tokio::time::timeout(STATUS_DEADLINE, status).await.ok()? {
+        Ok(status) => Some(status),
+        // Its zygote has ended meanwhile.
+        Err(_) => adopted_status(pidfd.get_ref()),
     }
 }
 
@@ -201,14 +227,17 @@ impl Keeper {
     pub async fn run(mut self) {
         let (mut pause, longest) = RESTART_PAUSE;
         loop {
-            let started = tokio::time::Instant::now();
-            match self.serve().await {
+            let started = Instant::now();
+            let error = match self.serve().await {
                 Ok(()) => {
                     // Its end of the socket closes with ours: it exits by itself.
                     return;
                 }
-                Err(error) => warn!(error = &error as &dyn std::error::Error, "the zygote is gone"),
-            }
+                Err(error) => error,
+            };
+            warn!(error = &error as &dyn std::error::Error, "the zygote is gone");
+            self.end().await;
+            self.vigil = self.vigil.next(matches!(error, ZygoteError::Hung), Instant::now());
             if started.elapsed() > longest {
                 pause = RESTART_PAUSE.0;
             }
@@ -225,48 +254,51 @@ impl Keeper {
         }
     }
 
+    /// Ends the zygote, which may hang rather than be dead. Only then is told who waits for it, so
+    /// that its workers are this process's children by then.
+    async fn end(&mut self) {
+        let Conversation { child, forks, statuses, .. } = &mut self.conversation;
+        let _ = child.kill();
+        let ended = async {
+            while child.try_wait().is_ok_and(|ended| ended.is_none()) {
+                tokio::time::sleep(END_PAUSE).await;
+            }
+        };
+        if tokio::time::timeout(END_DEADLINE, ended).await.is_err() {
+            warn!(pid = child.id(), "the zygote was killed and does not end");
+        }
+        forks.clear();
+        statuses.clear();
+        let group = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        self.orphans.push(Orphans { group, ended: None });
+    }
+
     async fn restart(&mut self) -> Result<(), ZygoteError> {
-        // It may be wedged rather than dead.
-        let _ = self.conversation.child.kill();
-        let _ = self.conversation.child.wait();
         let spawned = self.spawner.spawn().await.map_err(ZygoteError::Spawn)?;
-        let (conversation, _) = Conversation::begin(spawned).await?;
+        let (conversation, _) = Conversation::begin(spawned, &self.notes).await?;
         self.conversation = conversation;
+        self.vigil = self.vigil.next(false, Instant::now());
         for (sha256, artifact) in &self.preloads {
             let preload = ToZygote::Preload { sha256: *sha256 };
-            self.conversation.channel.send(&preload, &[artifact.as_fd()]).await?;
+            say(&self.conversation.channel, &mut self.vigil, &preload, &[artifact.as_fd()]).await?;
         }
         Ok(())
     }
 
-    /// Until the zygote or every handle is gone. Forks under way fail with it, by their senders' drop.
+    /// Until the zygote or every handle is gone.
     async fn serve(&mut self) -> Result<(), ZygoteError> {
-        let channel = &self.conversation.channel;
-        let mut forks = HashMap::new();
-        let mut statuses: HashMap<i32, oneshot::Sender<ExitStatus>> = HashMap::new();
-        let mut last_ticket = 0;
+        let Self { requests, preloads, conversation, vigil, orphans, .. } = self;
+        let Conversation { channel, child, forks, statuses, last_ticket } = conversation;
         loop {
             tokio::select! {
-                request = self.requests.recv() => match request {
-                    None => return Ok(()),
-                    Some(Request::Preload(sha256, artifact)) => {
-                        channel.send(&ToZygote::Preload { sha256 }, &[artifact.as_fd()]).await?;
-                        self.preloads.push((sha256, artifact));
-                    }
-                    Some(Request::Fork(fork, answer)) => {
-                        last_ticket += 1;
-                        let mut fds = vec![fork.control.as_fd(), fork.listener.as_fd(), fork.release.as_fd()];
-                        fds.extend(fork.cgroup.iter().flat_map(|group| &group.entries).map(AsFd::as_fd));
-                        let message = ToZygote::Fork { ticket: last_ticket, cell: fork.cell };
-                        channel.send(&message, &fds).await?;
-                        if let Some(noticed) = fork.noticed {
-                            metrics::histogram!("hearth_spawn_seconds").record(noticed.elapsed());
-                        }
-                        forks.insert(last_ticket, answer);
-                    }
-                },
+                // What it has said counts before how long that took.
+                biased;
                 message = channel.recv::<FromZygote>() => {
                     let (message, mut fds) = message?.ok_or(ZygoteError::Gone)?;
+                    match message {
+                        FromZygote::Exited { .. } => vigil.heard(Instant::now()),
+                        _ => vigil.answered(Instant::now()),
+                    }
                     match message {
                         FromZygote::Forked { ticket, pid } => {
                             let Some(answer): Option<oneshot::Sender<_>> = forks.remove(&ticket) else { continue };
@@ -292,30 +324,122 @@ impl Keeper {
                                 error!(%sha256, error, "a bundled function is not preloaded");
                             }
                         }
+                        FromZygote::Alive => {}
                         FromZygote::Hello { .. } | FromZygote::Tried { .. } => {
                             return Err(ZygoteError::Unexpected(format!("{message:?}")));
                         }
                     }
                 }
+                () = tokio::time::sleep_until(vigil.due().into()) => {
+                    orphans.retain_mut(Orphans::reap);
+                    match vigil.look(|| is_stopped(child.id())) {
+                        Look::Ask => say(channel, vigil, &ToZygote::AreYouAlive, &[]).await?,
+                        Look::Wait => {}
+                        Look::Hung => return Err(ZygoteError::Hung),
+                    }
+                }
+                request = requests.recv() => match request {
+                    None => return Ok(()),
+                    Some(Request::Preload(sha256, artifact)) => {
+                        preloads.push((sha256, artifact));
+                        let artifact = preloads.last().map(|(_, artifact)| artifact.as_fd());
+                        say(channel, vigil, &ToZygote::Preload { sha256 }, artifact.as_slice()).await?;
+                    }
+                    Some(Request::Fork(fork, answer)) => {
+                        *last_ticket += 1;
+                        let mut fds = vec![fork.control.as_fd(), fork.listener.as_fd(), fork.release.as_fd()];
+                        fds.extend(fork.cgroup.iter().flat_map(|group| &group.entries).map(AsFd::as_fd));
+                        let message = ToZygote::Fork { ticket: *last_ticket, cell: fork.cell };
+                        forks.insert(*last_ticket, answer);
+                        say(channel, vigil, &message, &fds).await?;
+                        if let Some(noticed) = fork.noticed {
+                            metrics::histogram!("hearth_spawn_seconds").record(noticed.elapsed());
+                        }
+                    }
+                },
             }
         }
     }
 }
 
-impl Conversation {
-    async fn begin(spawned: Spawned) -> Result<(Self, Greeting), ZygoteError> {
-        let channel = Channel::new(spawned.socket).map_err(SocketError::from)?;
-        channel.send(&ToZygote::Hello { version: VERSION }, &[]).await?;
-        let hello = tokio::time::timeout(HELLO_DEADLINE, channel.recv::<FromZygote>());
-        let (hello, _) = hello.await.map_err(|_| ZygoteError::Gone)??.ok_or(ZygoteError::Gone)?;
-        match hello {
-            FromZygote::Hello { version: VERSION, engine, pagemap_scan, walls } => {
-                let greeting = Greeting { engine, pagemap_scan, walls };
-                Ok((Self { channel, child: spawned.child }, greeting))
+/// Says what has an answer. Room for it is there but where the zygote has read nothing for long.
+async fn say(
+    channel: &Channel,
+    vigil: &mut Vigil,
+    message: &ToZygote,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), ZygoteError> {
+    vigil.asked(Instant::now());
+    let said = tokio::time::timeout_at(vigil.deadline().into(), channel.send(message, fds));
+    Ok(said.await.map_err(|_| ZygoteError::Hung)??)
+}
+
+/// Whether somebody has stopped this process: see proc_pid_stat(5).
+fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with(['T', 't']))
+}
+
+/// The children of a zygote that is gone, which are this process's now. Whoever waits for one of
+/// them has its status at its end; the rest are those that the zygote forked and did not tell of.
+struct Orphans {
+    /// A zygote leads a group of its own, and its workers can leave it nowhere.
+    group: nix::unistd::Pid,
+    /// One that had ended at the last look, and that nobody has asked after.
+    ended: Option<nix::unistd::Pid>,
+}
+
+impl Orphans {
+    /// Lets the kernel forget one that ended a look ago. Whether there are others left.
+    fn reap(&mut self) -> bool {
+        use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        match waitid(Id::PGid(self.group), flags) {
+            Ok(status) => {
+                let ended = status.pid();
+                if ended.is_some() && ended == self.ended {
+                    let _ = ended.map(|pid| waitpid(pid, Some(WaitPidFlag::WNOHANG)));
+                }
+                self.ended = ended;
+                true
             }
-            FromZygote::Hello { version, .. } => Err(ZygoteError::Version { theirs: version }),
-            other => Err(ZygoteError::Unexpected(format!("{other:?}"))),
+            Err(errno) => errno != nix::errno::Errno::ECHILD,
         }
+    }
+}
+
+impl Conversation {
+    async fn begin(spawned: Spawned, notes: &Notes) -> Result<(Self, Greeting), ZygoteError> {
+        let Spawned { mut child, socket } = spawned;
+        if let Err(error) = notes.note(child.id()) {
+            // The next host will not know its workers by it.
+            warn!(error = &error as &dyn std::error::Error, "a zygote is not noted");
+        }
+        match greet(socket).await {
+            Ok((channel, greeting)) => {
+                let (forks, statuses) = (HashMap::new(), HashMap::new());
+                Ok((Self { channel, child, forks, statuses, last_ticket: 0 }, greeting))
+            }
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn greet(socket: OwnedFd) -> Result<(Channel, Greeting), ZygoteError> {
+    let channel = Channel::new(socket).map_err(SocketError::from)?;
+    channel.send(&ToZygote::Hello { version: VERSION }, &[]).await?;
+    let hello = tokio::time::timeout(HELLO_DEADLINE, channel.recv::<FromZygote>());
+    let (hello, _) = hello.await.map_err(|_| ZygoteError::Hung)??.ok_or(ZygoteError::Gone)?;
+    match hello {
+        FromZygote::Hello { version: VERSION, engine, pagemap_scan, walls } => {
+            Ok((channel, Greeting { engine, pagemap_scan, walls }))
+        }
+        FromZygote::Hello { version, .. } => Err(ZygoteError::Version { theirs: version }),
+        other => Err(ZygoteError::Unexpected(format!("{other:?}"))),
     }
 }
 

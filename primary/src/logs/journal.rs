@@ -6,16 +6,25 @@
 //! without its end for one that is being written.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use tracing::warn;
+
 use super::{Entry, Filter, PAGE_BYTES, Record};
+use crate::files::{self, Folder};
 
 /// A segment is closed before it grows beyond this.
 pub(super) const SEGMENT_BYTES: u64 = 1 << 20;
 pub(super) const SEGMENTS: usize = 4;
+/// What is read of one at most: a report of a worker's, which is one piece, may be larger than a
+/// segment. A larger file is none of ours.
+const SEGMENT_BYTES_MAX: u64 = 4 * SEGMENT_BYTES;
+/// Nobody counts so far: a greater id comes from outside. It is whole in JSON everywhere, and what
+/// is added to it here does not overflow.
+const ID_MAX: u64 = 1 << 53;
 
 pub struct Journal {
     directory: PathBuf,
@@ -27,26 +36,32 @@ pub struct Journal {
     next: u64,
 }
 
+/// The segment that is gone on with.
+struct Resumed {
+    file: File,
+    bytes: u64,
+    records: u64,
+}
+
 impl Journal {
     /// Goes on where the last one stopped. A line that was cut off by a crash is taken away.
     pub(super) fn open(directory: PathBuf, kind: &'static str) -> io::Result<Self> {
         let segments: VecDeque<u64> = segments(&directory, kind)?.into();
         let mut journal = Self { directory, kind, segments, open: None, next: 1 };
         if let Some(&first) = journal.segments.back() {
-            let mut file = OpenOptions::new().read(true).append(true).open(segment(
-                &journal.directory,
-                kind,
-                first,
-            ))?;
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
-            let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
-            if whole < bytes.len() {
-                file.set_len(whole as u64)?;
+            match resume(&journal.directory, &segment(kind, first)) {
+                Ok(Resumed { file, bytes, records }) => {
+                    journal.next = first + records;
+                    journal.open = Some((file, bytes));
+                }
+                // Beyond whatever a segment in that place could hold.
+                Err(error) if files::is_something_else(&error) => {
+                    let directory = journal.directory.display();
+                    warn!(%directory, first, error = &error as &dyn std::error::Error, "a segment of a journal is passed over");
+                    journal.next = first + SEGMENT_BYTES_MAX;
+                }
+                Err(error) => return Err(error),
             }
-            let records = bytes[..whole].iter().filter(|&&b| b == b'\n').count() as u64;
-            journal.next = first + records;
-            journal.open = Some((file, whole as u64));
         }
         Ok(journal)
     }
@@ -58,49 +73,69 @@ impl Journal {
 
     /// The first record's id. After an error the journal must be opened anew.
     pub(super) fn append<T: Record>(&mut self, records: &[T]) -> io::Result<u64> {
-        let first = self.next;
         if records.is_empty() {
-            return Ok(first);
+            return Ok(self.next);
         }
         let mut lines = Vec::new();
         for record in records {
             serde_json::to_writer(&mut lines, record)?;
             lines.push(b'\n');
         }
-        if self
-            .open
-            .as_ref()
-            .is_none_or(|(_, size)| *size > 0 && size + lines.len() as u64 > SEGMENT_BYTES)
-        {
-            self.rotate()?;
-        }
-        let (file, size) = self.open.as_mut().expect("a segment was opened");
+        let added = lines.len() as u64;
+        let (mut file, size) = match self.open.take() {
+            Some((file, size)) if size == 0 || size + added <= SEGMENT_BYTES => (file, size),
+            _ => (self.rotate()?, 0),
+        };
+        let first = self.next;
         file.write_all(&lines)?;
-        *size += lines.len() as u64;
+        self.open = Some((file, size + added));
         self.next += records.len() as u64;
         Ok(first)
     }
 
-    fn rotate(&mut self) -> io::Result<()> {
+    fn rotate(&mut self) -> io::Result<File> {
         // Not the directory above: where the tenant is gone, its journals stay gone.
-        match DirBuilder::new().mode(0o700).create(&self.directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+        let folder = Folder::open_or_make(&self.directory)?;
+        if self.next >= ID_MAX {
+            let directory = self.directory.display();
+            warn!(%directory, next = self.next, "a journal's ids are used up, and it begins anew");
+            (self.next, self.segments) = (1, VecDeque::new());
+            for (_, name) in ours(&folder, self.kind)? {
+                remove(&folder, &name);
+            }
         }
-        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(segment(
-            &self.directory,
-            self.kind,
-            self.next,
-        ))?;
-        self.open = Some((file, 0));
+        let file = folder.create(&segment(self.kind, self.next))?;
         self.segments.push_back(self.next);
         while self.segments.len() > SEGMENTS {
             if let Some(oldest) = self.segments.pop_front() {
-                fs::remove_file(segment(&self.directory, self.kind, oldest))?;
+                remove(&folder, &segment(self.kind, oldest));
             }
         }
-        Ok(())
+        Ok(file)
     }
+}
+
+/// What cannot be removed is told, and keeps nothing from being written.
+fn remove(folder: &Folder, name: &str) {
+    if let Err(error) = folder.remove(name) {
+        warn!(name, error = &error as &dyn std::error::Error, "a segment of a journal is left");
+    }
+}
+
+fn resume(directory: &Path, name: &str) -> io::Result<Resumed> {
+    let file = Folder::open(directory)?.append(name)?;
+    let mut bytes = Vec::new();
+    (&file).take(SEGMENT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > SEGMENT_BYTES_MAX {
+        // It is closed as it is: there is no room in it.
+        return Ok(Resumed { file, bytes: SEGMENT_BYTES_MAX, records: SEGMENT_BYTES_MAX });
+    }
+    let whole = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |end| end + 1);
+    if whole < bytes.len() {
+        file.set_len(whole as u64)?;
+    }
+    let records = bytes[..whole].iter().filter(|&&b| b == b'\n').count() as u64;
+    Ok(Resumed { file, bytes: whole as u64, records })
 }
 
 /// Which part of a journal is wanted.
@@ -140,20 +175,24 @@ pub(super) fn page<T: Record>(directory: &Path, query: &Query) -> io::Result<Pag
     let after = query.after.unwrap_or(0);
     let mut bytes = 0;
     if let (Some(_), Some(&oldest)) = (query.after, segments.first()) {
-        page.missed = oldest.saturating_sub(after + 1);
+        page.missed = oldest.saturating_sub(after.saturating_add(1));
     }
     'segments: for &first in segments.iter().rev() {
         if query.before.is_some_and(|before| before <= first) {
             continue;
         }
-        let text = match fs::read_to_string(segment(directory, T::KIND, first)) {
-            Ok(text) => text,
+        let name = segment(T::KIND, first);
+        let read = Folder::open(directory).and_then(|it| it.read(&name, SEGMENT_BYTES_MAX));
+        let bytes = match read {
+            Ok(bytes) => bytes,
             // It was the oldest, and is gone since the directory was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            // Whoever writes the journal tells of it.
+            Err(error) if files::is_something_else(&error) => continue,
             Err(error) => return Err(error),
         };
-        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-        let lines: Vec<&str> = whole.lines().collect();
+        let whole = bytes.iter().rposition(|&b| b == b'\n').unwrap_or(0);
+        let lines: Vec<&[u8]> = bytes[..whole].split(|&b| b == b'\n').collect();
         for (id, line) in (first..).zip(lines).collect::<Vec<_>>().into_iter().rev() {
             if id <= after {
                 break 'segments;
@@ -162,7 +201,7 @@ pub(super) fn page<T: Record>(directory: &Path, query: &Query) -> io::Result<Pag
                 continue;
             }
             // A line that is no record was damaged from outside; its id stays its own.
-            let Ok(record) = serde_json::from_str::<T>(line) else { continue };
+            let Ok(record) = serde_json::from_slice::<T>(line) else { continue };
             if !record.matches(&query.filter) {
                 continue;
             }
@@ -171,7 +210,7 @@ pub(super) fn page<T: Record>(directory: &Path, query: &Query) -> io::Result<Pag
             if fits && page.entries.len() < query.limit {
                 page.entries.push(Entry { id, record });
             } else if query.after.is_some() {
-                page.missed += 1;
+                page.missed = page.missed.saturating_add(1);
             } else {
                 page.more = true;
                 break 'segments;
@@ -184,30 +223,34 @@ pub(super) fn page<T: Record>(directory: &Path, query: &Query) -> io::Result<Pag
 
 /// The first ids of a journal's segments, oldest first; none where there is no directory.
 fn segments(directory: &Path, kind: &str) -> io::Result<Vec<u64>> {
-    let listing = match fs::read_dir(directory) {
-        Ok(listing) => listing,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut segments = Vec::new();
-    for entry in listing {
-        let name = entry?.file_name();
-        let first = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(kind)?.strip_prefix('.')?.strip_suffix(".jsonl"))
-            .and_then(|first| first.parse::<u64>().ok());
-        segments.extend(first);
+    match Folder::open(directory) {
+        Ok(folder) => Ok(ours(&folder, kind)?.into_iter().map(|(first, _)| first).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
-    segments.sort_unstable();
-    Ok(segments)
 }
 
-fn segment(directory: &Path, kind: &str, first: u64) -> PathBuf {
-    directory.join(format!("{kind}.{first:020}.jsonl"))
+/// Those names in it that are a segment's, by its first id.
+fn ours(folder: &Folder, kind: &str) -> io::Result<Vec<(u64, String)>> {
+    let first_id = |name: OsString| {
+        let name = name.into_string().ok()?;
+        let first = name.strip_prefix(kind)?.strip_prefix('.')?.strip_suffix(".jsonl")?;
+        let first = first.parse().ok().filter(|first| *first < ID_MAX)?;
+        (segment(kind, first) == name).then_some((first, name))
+    };
+    let mut ours: Vec<_> = folder.names()?.into_iter().filter_map(first_id).collect();
+    ours.sort_unstable();
+    Ok(ours)
+}
+
+fn segment(kind: &str, first: u64) -> String {
+    format!("{kind}.{first:020}.jsonl")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, OpenOptions};
+
     use hearth_wire::{LogLine, LogStream};
 
     use super::*;
@@ -280,7 +323,7 @@ mod tests {
     fn it_goes_on_after_a_restart_and_a_torn_line_is_taken_away() {
         let directory = tempfile::tempdir().unwrap();
         journal(directory.path()).append(&lines(1, 3)).unwrap();
-        let file = segment(&directory.path().join("logs"), LogLine::KIND, 1);
+        let file = directory.path().join("logs").join(segment(LogLine::KIND, 1));
         OpenOptions::new().append(true).open(file).unwrap().write_all(b"{\"time_ms\":1,").unwrap();
         assert_eq!(ids(&read(directory.path(), all())), [1, 2, 3], "a reader passes it over");
 
@@ -381,10 +424,90 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let logs = directory.path().join("logs");
         assert_eq!(mode(&logs), 0o700);
-        assert_eq!(mode(&segment(&logs, LogLine::KIND, 1)), 0o600);
+        assert_eq!(mode(&logs.join(segment(LogLine::KIND, 1))), 0o600);
 
         let gone = directory.path().join("gone").join("logs");
         let mut late = Journal::open(gone, LogLine::KIND).unwrap();
         assert_eq!(late.append(&lines(1, 1)).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    /// Puts something under a segment's name that is none; what is elsewhere must stay as it is.
+    type Plant = fn(path: &Path, elsewhere: &Path);
+
+    const PLANTS: [(&str, Plant); 6] = [
+        ("a link", |path, to| std::os::unix::fs::symlink(to, path).unwrap()),
+        ("a link to nothing", |path, to| {
+            std::os::unix::fs::symlink(to.with_file_name("nowhere"), path).unwrap();
+        }),
+        ("a second name", |path, to| fs::hard_link(to, path).unwrap()),
+        ("a pipe", |path, _| {
+            nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }),
+        ("a directory", |path, _| fs::create_dir_all(path.join("deep")).unwrap()),
+        ("a file that is far too large", |path, _| {
+            File::create(path).unwrap().set_len(1 << 40).unwrap();
+        }),
+    ];
+
+    #[test]
+    fn row_15_what_lies_in_a_segments_place_is_passed_over_and_never_written_to() {
+        for (what, plant) in PLANTS {
+            let directory = tempfile::tempdir().unwrap();
+            let (logs, elsewhere) = (directory.path().join("logs"), directory.path().join("else"));
+            fs::write(&elsewhere, "precious\n").unwrap();
+            journal(directory.path()).append(&lines(1, 3)).unwrap();
+            plant(&logs.join(segment(LogLine::KIND, 4)), &elsewhere);
+
+            let mut again = journal(directory.path());
+            let next = again.next();
+            assert!(next > 4, "{what}: {next}");
+            // Enough for all segments to be others.
+            let mut last = 0;
+            for batch in 0..60 {
+                last = again.append(&lines(batch, 100)).unwrap() + 99;
+            }
+            assert_eq!(last, next + 5_999, "{what}");
+            let page = read(directory.path(), all());
+            assert_eq!(ids(&page).last(), Some(&last), "{what}");
+            assert!(!page.entries.iter().any(|entry| entry.record.text == "precious"), "{what}");
+            assert_eq!(fs::read(&elsewhere).unwrap(), b"precious\n", "{what}");
+            assert!(!directory.path().join("nowhere").exists(), "{what}");
+            // And once more after a restart.
+            assert_eq!(journal(directory.path()).append(&lines(1, 1)).unwrap(), last + 1);
+        }
+    }
+
+    #[test]
+    fn row_15_a_directory_of_journals_that_is_a_link_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let other = directory.path().join("other");
+        fs::create_dir(&other).unwrap();
+        std::os::unix::fs::symlink(&other, directory.path().join("logs")).unwrap();
+        let logs = directory.path().join("logs");
+        assert!(Journal::open(logs.clone(), LogLine::KIND).is_err());
+        assert!(page::<LogLine>(&logs, &all()).is_err());
+        assert_eq!(fs::read_dir(other).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn names_with_any_number_are_names_and_no_more() {
+        let numbers = ["18446744073709551615", "18446744073709551616", "09007199254740992", "5"]
+            .into_iter()
+            .chain(["00000000000000000000", "", "-1", "+1", "00009007199254740991"]);
+        for number in numbers {
+            let directory = tempfile::tempdir().unwrap();
+            journal(directory.path()).append(&lines(1, 3)).unwrap();
+            let planted = directory.path().join(format!("logs/lines.{number}.jsonl"));
+            fs::write(planted, "{}\n").unwrap();
+            let mut again = journal(directory.path());
+            for batch in 0..60 {
+                again.append(&lines(batch, 100)).unwrap();
+            }
+            let kept = ids(&read(directory.path(), all()));
+            assert!(kept.is_sorted() && kept.len() > 3_000, "{number}: {}", kept.len());
+            let query = Query { after: Some(u64::MAX), before: Some(u64::MAX), ..all() };
+            assert!(read(directory.path(), query).entries.is_empty(), "{number}");
+            journal(directory.path()).append(&lines(1, 1)).unwrap();
+        }
     }
 }

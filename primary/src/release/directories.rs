@@ -9,13 +9,14 @@
 //! The host makes, moves and removes a `state`, and never looks into one: what lies there is a
 //! tenant's doing, and is for a process of that tenant's user ([`Trees`]).
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hearth_wire::TenantName;
 use rustix::fs::{Mode, OFlags, fstat};
@@ -42,11 +43,14 @@ pub(super) struct Directories {
     has_users: bool,
     /// Held by whoever settles one: there is hardly ever anything to do.
     settling: Mutex<()>,
+    /// Users whose files could not be removed, as far as that was tried.
+    left: Mutex<HashSet<u32>>,
 }
 
 impl Directories {
     pub fn new(root: PathBuf, trees: Trees, has_users: bool) -> Self {
-        Self { root, trees, has_users, settling: Mutex::default() }
+        let (settling, left) = (Mutex::default(), Mutex::default());
+        Self { root, trees, has_users, settling, left }
     }
 
     fn of(&self, tenant: &TenantName) -> PathBuf {
@@ -72,13 +76,20 @@ impl Directories {
         let user = user.filter(|_| self.has_users);
         let wanted = user.unwrap_or_else(|| rustix::process::geteuid().as_raw());
         self.clear(&other)?;
-        let found = place(&state)?;
+        let found = match place(&state) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                warn!(%tenant, "something else lay in the place of a tenant's state");
+                fs::remove_file(&state)?;
+                None
+            }
+            found => found?,
+        };
         if let Some(found) = &found
             && fstat(found)?.st_uid == wanted
         {
             return Ok(());
         }
-        durable::create_dir(&dir, Point::TenantState)?;
+        durable::create_own_dir(&dir, Point::TenantState)?;
         DirBuilder::new().mode(0o700).create(&other)?;
         if user.is_some() {
             std::os::unix::fs::chown(&other, Some(wanted), Some(wanted))?;
@@ -120,22 +131,40 @@ impl Directories {
             Some(state) => self.trees.measure(&state).map_err(io::Error::other)?.bytes,
             None => 0,
         };
-        Ok(hosts + tenants)
+        Ok(hosts.saturating_add(tenants))
     }
 
     pub fn remove(&self, tenant: &TenantName) -> io::Result<()> {
-        self.remove_dir(&self.of(tenant), Point::TenantTree)
+        let dir = self.of(tenant);
+        self.remove_dir(&dir, Point::TenantTree).inspect_err(|_| self.left().extend(owners(&dir)))
     }
 
-    /// Removes the directories of all that `is_known` does not know.
+    /// Removes the directories of all that `is_known` does not know. What cannot be removed is told,
+    /// and keeps nothing else from it.
     pub fn remove_strangers(&self, is_known: impl Fn(&OsString) -> bool) -> io::Result<()> {
+        let mut users = HashSet::new();
         for entry in fs::read_dir(&self.root)? {
             let name = entry?.file_name();
-            if !is_known(&name) {
-                self.remove_dir(&self.root.join(name), Point::StartStrangers)?;
+            if is_known(&name) {
+                continue;
+            }
+            let left = self.root.join(name);
+            if let Err(error) = self.remove_dir(&left, Point::StartStrangers) {
+                users.extend(owners(&left));
+                warn!(left = %left.display(), error = &error as &dyn std::error::Error, "files of a tenant that was removed cannot be: its user id is given to nobody while they are there, and it is tried again every ten minutes");
             }
         }
+        *self.left() = users;
         Ok(())
+    }
+
+    /// Users of tenants that are no more, whose files could not be removed.
+    pub fn left_users(&self) -> HashSet<u32> {
+        self.left().clone()
+    }
+
+    fn left(&self) -> MutexGuard<'_, HashSet<u32>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes these tenants' directories from beside, where they are durable.
@@ -154,12 +183,14 @@ impl Directories {
 
     fn remove_dir(&self, dir: &Path, point: Point) -> io::Result<()> {
         fail::step(point)?;
-        for own in [RELEASES, LOGS] {
-            durable::remove_dir(&dir.join(own), point)?;
+        // What only leads to a directory is nobody's.
+        if fs::symlink_metadata(dir).is_ok_and(|found| !found.is_dir()) {
+            return fs::remove_file(dir);
         }
-        for given in [STATE, OTHER_STATE] {
-            self.clear(&dir.join(given))?;
-        }
+        // As much of it as can be, and then what could not.
+        let own = [RELEASES, LOGS].map(|own| durable::remove_dir(&dir.join(own), point));
+        let given = [STATE, OTHER_STATE].map(|given| self.clear(&dir.join(given)));
+        own.into_iter().chain(given).collect::<io::Result<()>>()?;
         // Nothing else is there that the host knows of.
         self.clear(dir)
     }
@@ -168,6 +199,10 @@ impl Directories {
     fn clear(&self, dir: &Path) -> io::Result<()> {
         match fs::remove_dir(dir) {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            // Something else has its name.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return fs::remove_file(dir);
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => return Ok(()),
         }
@@ -176,6 +211,13 @@ impl Directories {
         }
         fs::remove_dir(dir)
     }
+}
+
+/// Whose files a tenant's directory may hold besides the host's.
+fn owners(dir: &Path) -> Vec<u32> {
+    use std::os::unix::fs::MetadataExt;
+    let given = [STATE, OTHER_STATE].map(|part| fs::symlink_metadata(dir.join(part)));
+    given.iter().flatten().map(MetadataExt::uid).collect()
 }
 
 /// A descriptor that stands for the directory, for which nobody has to be allowed to read it.

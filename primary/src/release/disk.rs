@@ -14,7 +14,7 @@ const BLOCK_BYTES: u64 = 512;
 pub(super) fn allocated(dirs: &[&Path]) -> io::Result<u64> {
     let mut left: Vec<PathBuf> = dirs.iter().map(|&dir| dir.to_owned()).collect();
     let mut counted = HashSet::new();
-    let mut bytes = 0;
+    let mut bytes = 0_u64;
     while let Some(dir) = left.pop() {
         let Some(entries) = there(fs::read_dir(&dir))? else { continue };
         for entry in entries {
@@ -23,7 +23,7 @@ pub(super) fn allocated(dirs: &[&Path]) -> io::Result<u64> {
             if metadata.is_dir() {
                 left.push(entry.path());
             } else if counted.insert((metadata.dev(), metadata.ino())) {
-                bytes += metadata.blocks() * BLOCK_BYTES;
+                bytes = metadata.blocks().saturating_mul(BLOCK_BYTES).saturating_add(bytes);
             }
         }
     }
@@ -33,7 +33,12 @@ pub(super) fn allocated(dirs: &[&Path]) -> io::Result<u64> {
 fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     match found {
         Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // What lies in the place of a directory holds nothing of its.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

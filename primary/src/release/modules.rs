@@ -16,10 +16,11 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::sync::Notify;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::durable;
 use crate::fail::{self, Point};
+use crate::files;
 
 /// How modules are packed on disk: fast, and within a few percent of the best for code.
 const LEVEL: i32 = 3;
@@ -101,7 +102,11 @@ impl Modules {
 
     /// Gives a kept module a second name, in a directory where no sweep comes by.
     pub fn link(&self, sha256: ModuleDigest, dir: &Path) -> io::Result<()> {
-        fs::hard_link(self.path(sha256), dir.join(file_name(sha256)))
+        let path = self.path(sha256);
+        if !fs::symlink_metadata(&path)?.is_file() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        fs::hard_link(path, dir.join(file_name(sha256)))
     }
 
     /// Takes an upload's bytes in, at most so many of the module.
@@ -259,7 +264,7 @@ impl Modules {
     }
 
     fn digest(&self, sha256: ModuleDigest) -> io::Result<ModuleDigest> {
-        let packed = File::open(self.path(sha256))?;
+        let packed = files::open(&self.path(sha256))?;
         let mut decoder = zstd::Decoder::new(packed)?;
         decoder.window_log_max(limits::ZSTD_WINDOW_LOG_MAX)?;
         let mut module = decoder.take(limits::MODULE_MAX_BYTES + 1);
@@ -275,7 +280,7 @@ impl Modules {
 
     /// Unpacks a kept module, and checks that it still is what its name says.
     pub fn unpack(&self, sha256: ModuleDigest) -> io::Result<File> {
-        let kept = File::open(self.path(sha256))?;
+        let kept = files::open(&self.path(sha256))?;
         let arrived = match self.ingest(Packing::Zstd, kept, limits::MODULE_MAX_BYTES) {
             Ok(arrived) => arrived,
             Err(IngestError::Body(error) | IngestError::Disk(error)) => return Err(error),
@@ -294,13 +299,21 @@ impl Modules {
                 .and_then(|name| name.strip_suffix(SUFFIX))
                 .and_then(|digest| digest.parse().ok());
             if sha256.is_none_or(|sha256| !named.contains(&sha256)) {
-                durable::remove_file(&self.dir.join(name), Point::ModuleRemove)?;
-                removed += 1;
+                removed += u64::from(swept(&self.dir.join(name), Point::ModuleRemove));
             }
         }
         self.found.retain(|sha256, _| named.contains(sha256));
         Ok(removed)
     }
+}
+
+/// Removes what nothing names, whatever it is. What cannot be removed keeps nothing else from it.
+pub(super) fn swept(path: &Path, point: Point) -> bool {
+    let removed = durable::remove_dir(path, point);
+    if let Err(error) = &removed {
+        warn!(path = %path.display(), error = error as &dyn std::error::Error, "not swept");
+    }
+    removed.is_ok()
 }
 
 /// Under which a module is kept.
@@ -312,11 +325,11 @@ fn damaged(sha256: ModuleDigest) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the module {sha256} is damaged on disk"))
 }
 
-/// Whether it is the bytes, and not the host that had no descriptor or memory to read them.
+/// Whether it is what lies there, and not the host that had no descriptor or memory to read them.
 fn is_damage(error: &io::Error) -> bool {
     match error.raw_os_error() {
         Some(errno) => [Errno::NOENT, Errno::IO].map(Errno::raw_os_error).contains(&errno),
-        // The decoder's.
+        // The decoder's, or something that is no file.
         None => true,
     }
 }
@@ -356,9 +369,9 @@ mod tests {
         (dir, Modules::new(kept, tmp))
     }
 
-    fn files(modules: &Modules) -> usize {
-        let count = |dir: &Path| fs::read_dir(dir).unwrap().count();
-        count(&modules.dir) + count(&modules.tmp)
+    fn count(modules: &Modules) -> usize {
+        let entries = |dir: &Path| fs::read_dir(dir).unwrap().count();
+        entries(&modules.dir) + entries(&modules.tmp)
     }
 
     #[test]
@@ -373,7 +386,7 @@ mod tests {
         let sha256 = plain.sha256;
         modules.keep(plain).unwrap();
         modules.keep(packed).unwrap();
-        assert_eq!(files(&modules), 1);
+        assert_eq!(count(&modules), 1);
         let mut unpacked = Vec::new();
         modules.unpack(sha256).unwrap().read_to_end(&mut unpacked).unwrap();
         assert_eq!(unpacked, bytes);
@@ -402,7 +415,7 @@ mod tests {
             }
         }
         assert!(matches!(modules.ingest(Packing::Zstd, Broken, MOST), Err(IngestError::Body(_))));
-        assert_eq!(files(&modules), 0);
+        assert_eq!(count(&modules), 0);
     }
 
     #[test]
@@ -432,6 +445,34 @@ mod tests {
     }
 
     #[test]
+    fn row_15_what_is_no_file_is_a_damaged_module_which_an_upload_mends() {
+        let (_dir, modules) = modules();
+        let ingest = || modules.ingest(Packing::Plain, &b"one"[..], MOST).unwrap();
+        let (sha256, elsewhere) = (ingest().sha256, modules.tmp.join("elsewhere"));
+        let path = modules.path(sha256);
+        fs::write(&elsewhere, "precious").unwrap();
+        let plant: [fn(&Path, &Path); 4] = [
+            |path, _| fs::create_dir_all(path.join("deep")).unwrap(),
+            |path, _| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            |path, to| std::os::unix::fs::symlink(to, path).unwrap(),
+            |path, to| fs::hard_link(to, path).unwrap(),
+        ];
+        for plant in plant {
+            let _ = fs::remove_file(&path);
+            plant(&path, &elsewhere);
+            assert_eq!(modules.look(sha256).unwrap(), Condition::Damaged);
+            assert!(modules.unpack(sha256).is_err());
+            assert_eq!(modules.keep(ingest()).unwrap(), Kept::Mended);
+            assert_eq!(modules.look(sha256).unwrap(), Condition::Whole);
+            assert_eq!(fs::read(&elsewhere).unwrap(), b"precious");
+        }
+        fs::remove_file(&path).unwrap();
+        plant[0](&path, &elsewhere);
+        plant[1](&modules.dir.join("pipe"), &elsewhere);
+        assert_eq!(modules.sweep(&HashSet::new()).unwrap(), 2);
+    }
+
+    #[test]
     fn a_sweep_takes_what_nothing_names() {
         let (_dir, modules) = modules();
         let one = modules.ingest(Packing::Plain, &b"one"[..], MOST).unwrap();
@@ -441,6 +482,6 @@ mod tests {
         modules.keep(two).unwrap();
         assert_eq!(modules.sweep(&named).unwrap(), 1);
         assert_eq!(modules.sweep(&named).unwrap(), 0);
-        assert_eq!(files(&modules), 1);
+        assert_eq!(count(&modules), 1);
     }
 }

@@ -46,6 +46,8 @@ impl Tenant {
     }
 }
 
+const WITHOUT_USER: &str = "SELECT id FROM tenants WHERE user IS NULL ORDER BY id";
+
 impl Store {
     /// All of them, by name.
     pub async fn tenants(&self) -> Result<Vec<Tenant>> {
@@ -100,26 +102,39 @@ impl Store {
         .await
     }
 
-    /// Gives each tenant that has none a user of its own, the lowest that nobody has. One that has
-    /// one keeps it, whatever the range is now.
-    pub async fn give_users(&self, range: RangeInclusive<u32>) -> Result<()> {
-        const WITHOUT: &str = "SELECT id FROM tenants WHERE user IS NULL ORDER BY id";
-        if !self.run(|db| Ok(db.prepare(WITHOUT)?.exists([])?)).await? {
-            return Ok(());
-        }
+    /// Whether a tenant has no user of its own.
+    pub async fn lacks_users(&self) -> Result<bool> {
+        self.read(|db| Ok(db.prepare_cached(WITHOUT_USER)?.exists([])?)).await
+    }
+
+    /// Gives each tenant that has none a user of its own, the lowest that nobody has and that has
+    /// left nothing. One that has one keeps it, whatever the range is now. Tells how many have none
+    /// all the same, since all are given; the oldest come first.
+    pub async fn give_users(
+        &self,
+        range: RangeInclusive<u32>,
+        left: HashSet<u32>,
+    ) -> Result<usize> {
         self.write(move |db| {
             let numbers = |sql: &str| -> rusqlite::Result<Vec<i64>> {
                 db.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
             };
             let taken = numbers("SELECT user FROM tenants WHERE user IS NOT NULL")?;
             let taken: HashSet<i64> = taken.into_iter().collect();
-            let mut free = range.clone().map(i64::from).filter(|user| !taken.contains(user));
-            for id in numbers(WITHOUT)? {
-                let max = range.clone().count();
-                let user = free.next().ok_or(StoreError::TooMany { what: "users", max })?;
-                db.execute("UPDATE tenants SET user = ? WHERE id = ?", (user, id))?;
+            let mut free = range
+                .filter(|user| !left.contains(user))
+                .map(i64::from)
+                .filter(|user| !taken.contains(user));
+            let mut without = 0;
+            for id in numbers(WITHOUT_USER)? {
+                match free.next() {
+                    Some(user) => {
+                        db.execute("UPDATE tenants SET user = ? WHERE id = ?", (user, id))?;
+                    }
+                    None => without += 1,
+                }
             }
-            Ok(())
+            Ok(without)
         })
         .await
     }
@@ -173,16 +188,21 @@ mod tests {
             tenants.iter().map(|tenant| tenant.user).collect::<Vec<_>>()
         };
         assert_eq!(users().await, [None; 3]);
-        store.give_users(2_000..=2_002).await.unwrap();
+        let none = HashSet::new;
+        assert!(store.lacks_users().await.unwrap());
+        assert_eq!(store.give_users(2_000..=2_002, none()).await.unwrap(), 0);
+        assert!(!store.lacks_users().await.unwrap());
         assert_eq!(users().await, [Some(2_000), Some(2_001), Some(2_002)]);
         store.delete_tenant(tenants[1].id).await.unwrap();
         tenant(&store, "d", 4_002).await;
-        store.give_users(2_000..=2_002).await.unwrap();
-        assert_eq!(users().await, [Some(2_000), Some(2_002), Some(2_001)]);
+        // Files of the one before are still there.
+        let left = HashSet::from([2_001]);
+        assert_eq!(store.give_users(2_000..=2_002, left).await.unwrap(), 1);
+        assert_eq!(users().await, [Some(2_000), Some(2_002), None]);
         tenant(&store, "e", 4_005).await;
-        let full = store.give_users(2_000..=2_002).await;
-        assert!(matches!(full, Err(StoreError::TooMany { what: "users", max: 3 })), "{full:?}");
-        store.give_users(3_000..=3_001).await.unwrap();
+        assert_eq!(store.give_users(2_000..=2_002, none()).await.unwrap(), 1);
+        assert_eq!(users().await, [Some(2_000), Some(2_002), Some(2_001), None]);
+        assert_eq!(store.give_users(3_000..=3_001, none()).await.unwrap(), 0);
         assert_eq!(users().await, [Some(2_000), Some(2_002), Some(2_001), Some(3_000)]);
     }
 

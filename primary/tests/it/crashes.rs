@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::guests;
 use crate::host::Host;
 use crate::http::Connection;
-use crate::processes::{Beside, eventually, is_alive, kill_at_birth, signal};
+use crate::processes::{Beside, children, eventually, is_alive, kill_at_birth, pause, signal};
 
 #[test]
 fn queued_connections_outlive_their_worker() {
@@ -148,4 +148,79 @@ fn workers_outlive_their_zygote_and_a_new_one_wakes_others() {
     assert_ne!(host.workers(&awake), [worker]);
     awake.deploy("one", guests::version_two());
     assert_eq!(awake.post("/one", "").expect(200).text(), "version two");
+}
+
+#[test]
+fn a_zygote_that_hangs_is_replaced_and_no_wake_waits_long_for_it() {
+    let host = Host::with(&["--idle", "300ms"]);
+    let [awake, one, two, three] = ["awake", "one", "two", "three"].map(|name| {
+        let tenant = host.tenant(name);
+        tenant.deploy("one", guests::version_one());
+        tenant
+    });
+    for tenant in [&one, &two, &three] {
+        host.sleeps(tenant);
+    }
+    // One that is called all the while, and keeps its worker.
+    awake.deploy("slow", guests::slow());
+    let mut running = awake.open();
+    running.send(&awake.door().request("POST", "/slow?ms=60000").bytes("demo")).unwrap();
+    let kept = host.workers(&awake);
+    assert_eq!(kept.len(), 1);
+
+    // Twice, since the second comes before the first one's successor has shown that it is well.
+    for _ in 0..2 {
+        let hung = host.zygote().unwrap();
+        for tenant in [&one, &two, &three] {
+            host.sleeps(tenant);
+        }
+        signal(hung, Signal::SIGSTOP);
+        std::thread::scope(|scope| {
+            for door in [&one, &two, &three].map(|tenant| tenant.doors()).into_iter().flatten() {
+                scope.spawn(move || {
+                    let begun = Instant::now();
+                    assert_eq!(door.post("/one", "").expect(200).text(), "version one");
+                    let took = begun.elapsed();
+                    // Five seconds are promised of a machine that does nothing else.
+                    assert!(took < Duration::from_secs(10), "{}: {took:?}", door.name);
+                });
+            }
+        });
+        assert!(!is_alive(hung));
+        assert_ne!(host.zygote(), Some(hung));
+    }
+    assert!(host.log().contains("the zygote gives no sign of life"));
+
+    // Its worker lives on, and its end is noticed.
+    assert_eq!(host.workers(&awake), kept);
+    signal(kept[0], Signal::SIGKILL);
+    assert!(running.is_closed());
+    assert_eq!(awake.post("/one", "").expect(200).text(), "version one");
+    // Nothing that the old ones forked is left, not even as a name.
+    eventually("no process without a parent that asks after it", || {
+        let dead = children(host.pid()).into_iter().filter(|pid| !is_alive(*pid)).count();
+        (dead == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_zygote_that_is_left_alone_or_hardly_comes_to_run_is_kept() {
+    let host = Host::with(&["--idle", "300ms"]);
+    let tenant = host.tenant("demo");
+    let zygote = host.zygote().unwrap();
+    // It runs for a sixth of the time, as on a machine that is far too busy.
+    let slowed = Beside::run(move |_: &mut BTreeSet<()>| {
+        signal(zygote, Signal::SIGSTOP);
+        pause(Duration::from_millis(250));
+        signal(zygote, Signal::SIGCONT);
+        pause(Duration::from_millis(50));
+    });
+    for _ in 0..4 {
+        tenant.post("/hello", "{}").expect(200);
+        host.sleeps(&tenant);
+    }
+    slowed.stop();
+    signal(zygote, Signal::SIGCONT);
+    assert_eq!(host.zygote(), Some(zygote));
+    assert!(!host.log().contains("the zygote is gone"));
 }

@@ -6,14 +6,14 @@
 //! `damage.rs` it changes what was kept. All of them ask `checker.rs`, which reads the data
 //! directory by itself.
 
-mod checker;
+pub mod checker;
 mod damage;
 mod disk;
 mod kills;
 mod points;
 mod power;
 mod refusals;
-mod stage;
+pub mod stage;
 
 use serde_json::json;
 

@@ -6,7 +6,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use hearth_engine::DeniedRequests;
+use hearth_engine::{Calendar, DeniedRequests};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, Linker, ResourceTable};
 use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder};
@@ -40,7 +40,7 @@ impl Probe {
     fn new() -> Self {
         Self {
             table: ResourceTable::new(),
-            wasi: WasiCtx::builder().allow_tcp(false).allow_udp(false).build(),
+            wasi: WasiCtx::builder().wall_clock(Calendar).allow_tcp(false).allow_udp(false).build(),
             http: WasiHttpCtx::new(),
             requests: DeniedRequests,
             limits: StoreLimitsBuilder::new().memory_size(MEMORY_BYTES).build(),

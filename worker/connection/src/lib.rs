@@ -17,6 +17,7 @@
 #![cfg_attr(feature = "plain-hyper", expect(dead_code, unused_imports, reason = "it has no gate"))]
 
 mod body;
+mod calendar;
 mod framing;
 mod gate;
 mod head;
@@ -46,6 +47,7 @@ use tokio::sync::watch;
 
 pub use body::{Answer, AnswerBody, BoxError, Received};
 use body::{Answering, Left};
+pub use calendar::begin_calendar;
 pub use framing::has_content;
 pub use gate::{Drain, Presence, Side, begins_head};
 use gate::{Exchange, FINISH_DEADLINE, Gate, Verdict};

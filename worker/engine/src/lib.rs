@@ -5,6 +5,7 @@
 //! Owns no process and no call. Whether an artifact may be trusted is the primary's to know: it
 //! checks the artifact's keyed digest before any process is given it.
 
+mod calendar;
 mod fingerprint;
 mod link;
 
@@ -14,6 +15,7 @@ use std::os::fd::AsRawFd;
 use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig};
 
+pub use calendar::Calendar;
 pub use fingerprint::fingerprint;
 pub use link::{DeniedRequests, Handler, LinkError, is_offered, linker, prepare};
 

@@ -10,6 +10,7 @@ mod attempts;
 mod descriptors;
 mod filters;
 mod landlock;
+mod memory;
 mod namespaces;
 pub mod policy;
 mod process;

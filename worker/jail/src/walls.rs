@@ -3,7 +3,7 @@
 //! forbids asking for it, and whatever needs a file comes before Landlock.
 //!
 //! ```text
-//!  zygote    session ─ end with parent ─ limits ─ namespaces ─ capabilities ─ no new privileges ─ filter
+//!  zygote    session ─ end with parent ─ offer ─ limits ─ namespaces ─ capabilities ─ no new privileges ─ filter
 //!    └ worker   limits ─ own user ─ no capability ─ not dumpable │ code is loaded │ Landlock ─ seal
 //!  compiler  limits ─ namespaces ─ own user ─ no capability ─ … ─ Landlock ─ filter │ compiled │ seal
 //!  tree      limits ─ namespaces ─ own user ─ no capability ─ no new privileges ─ not dumpable
@@ -23,6 +23,7 @@ use rustix::thread::CapabilitySet;
 use seccompiler::BpfProgram;
 
 use crate::filters::{self, Encode, FilterError};
+use crate::memory::Offer;
 use crate::policy::Stage;
 use crate::{landlock, namespaces, users};
 
@@ -80,6 +81,7 @@ pub fn fence_zygote() -> Result<Standing, WallError> {
     own_session()?;
     // Its workers do not inherit this: a zygote that dies takes none of them with it.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(wall("ending with the primary"))?;
+    Offer::Zygote.make();
     private_files();
     Limit::CoreBytes(0).set()?;
     Limit::Descriptors(WORKER_DESCRIPTORS).set()?;
@@ -104,6 +106,7 @@ const NONE: CapabilitySet = CapabilitySet::empty();
 /// The same for a worker that is started without a zygote, which nothing but its control socket
 /// ties to its primary: without namespaces, since its release is read by paths of the host.
 pub fn fence_lone_worker() -> Result<Standing, WallError> {
+    Offer::Worker.make();
     private_files();
     Limit::CoreBytes(0).set()?;
     Limit::Descriptors(WORKER_DESCRIPTORS).set()?;
@@ -113,6 +116,8 @@ pub fn fence_lone_worker() -> Result<Standing, WallError> {
 
 /// Around a worker that was just forked, before it reads its first message.
 pub fn fence_worker(cell: Cell) -> Result<(), WallError> {
+    // While the file is its own.
+    Offer::Worker.make();
     private_files();
     if let Some(bytes) = cell.data_bytes {
         let born_with = data_bytes().map_err(wall("its own memory's size"))?;
@@ -158,6 +163,7 @@ impl Seal {
 /// Around the compiler, which may read and write what it was given open and nothing else. A
 /// forbidden call is told by `encode`.
 pub fn fence_compiler(user: Option<u32>, encode: Encode) -> Result<(), WallError> {
+    Offer::Compiler.make();
     private_files();
     for limit in [
         Limit::CoreBytes(0),
@@ -185,6 +191,7 @@ pub fn seal_compiler() -> Result<(), WallError> {
 /// Around what packs, unpacks and removes a tenant's files. It comes to these by the descriptor of
 /// their directory alone, and has no other right over them than whoever it runs as.
 pub fn fence_tree(user: Option<u32>) -> Result<(), WallError> {
+    Offer::Tree.make();
     private_files();
     for limit in [
         Limit::CoreBytes(0),

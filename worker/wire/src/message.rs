@@ -25,7 +25,7 @@ use crate::socket::{FDS_MAX, FRAME_MAX};
 use crate::token::TokenGrant;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToZygote {
@@ -46,6 +46,8 @@ pub enum ToZygote {
     Try {
         user: Option<u32>,
     },
+    /// Answered by `Alive`: a zygote that cannot answer forks nothing either.
+    AreYouAlive,
 }
 
 /// What is particular about one worker's walls.
@@ -102,6 +104,7 @@ pub enum FromZygote {
         pid: i32,
         status: ExitStatus,
     },
+    Alive,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
