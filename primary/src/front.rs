@@ -17,7 +17,7 @@ mod crowd;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -41,7 +41,7 @@ use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
 use crate::api::auth;
-use crate::fleet::Visit;
+use crate::fleet::{Cause, Visit};
 use crate::gateway::route::Target;
 use crate::gateway::{Gateway, refuse, request_id, turned_away};
 use crate::store::{Store, Tenant};
@@ -57,29 +57,36 @@ const DOOR_STREAMS_MAX: u32 = 32;
 /// After the kernel refused to accept: descriptors are short, and trying at once changes nothing.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// When to come again: a host that is started anew is soon there.
+const RETRY_STOPPED: Duration = Duration::from_secs(5);
+/// What is told as long as there is a host.
+const STATE_OF_HOST: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
 #[derive(Clone)]
 pub struct Front {
     pub platform: Router,
     pub gateway: Gateway,
     pub uploads: Uploads,
     pub store: Store,
+    /// Whether the host is stopping: whoever comes then is told so.
+    pub stop: CancellationToken,
 }
 
 impl Front {
-    /// Accepts at the front door until told to stop; returns when every connection has ended.
-    pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
+    /// Accepts at the front door until told to close it; returns when every connection has ended.
+    pub async fn run(self, listener: TcpListener, close: CancellationToken) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let crowd = Arc::new(Crowd::default());
         let connections = TaskTracker::new();
-        let drain = drained(&stop);
+        let drain = drained(&self.stop);
         loop {
             let permit = tokio::select! {
                 permit = place(&permits, &crowd) => permit,
-                () = stop.cancelled() => break,
+                () = close.cancelled() => break,
             };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = stop.cancelled() => break,
+                () = close.cancelled() => break,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -89,15 +96,14 @@ impl Front {
                     continue;
                 }
             };
-            let (front, stop, drain, crowd) =
-                (self.clone(), stop.clone(), drain.clone(), crowd.clone());
+            let (front, drain, crowd) = (self.clone(), drain.clone(), crowd.clone());
             connections.spawn(async move {
                 // It only makes small answers wait.
                 let _ = stream.set_nodelay(true);
                 let told = Arc::new(Notify::new());
                 let served = async {
                     let unheard = crowd.enter(&told);
-                    let kept = front.gateway.keep(stream, peer, &stop).await;
+                    let kept = front.gateway.keep(stream, peer, &front.stop).await;
                     drop(unheard);
                     let Some(connection) = kept else { return };
                     let answer = |request| front.clone().answer(request, peer);
@@ -123,11 +129,11 @@ impl Front {
 
     async fn answer(self, request: Request<Body>, peer: SocketAddr) -> Response {
         match self.gateway.target(&request) {
-            Target::Platform => {
-                let mut request = request;
-                request.extensions_mut().insert(ConnectInfo(peer));
-                self.platform.oneshot(request).await.unwrap_or_else(|never| match never {})
+            Target::Platform if STATE_OF_HOST.contains(&request.uri().path()) => {
+                self.platform(request, peer).await
             }
+            _ if self.stop.is_cancelled() => stopping(&request),
+            Target::Platform => self.platform(request, peer).await,
             Target::Host(tenant) => match upload_dir(request.method(), request.uri().path()) {
                 Some(dir) => self.take_upload(&tenant, dir, request).await,
                 None => self.gateway.by_host(&tenant, request, peer).await,
@@ -144,6 +150,11 @@ impl Front {
                 refuse(problem, None, &request_id(request.headers()))
             }
         }
+    }
+
+    async fn platform(self, mut request: Request<Body>, peer: SocketAddr) -> Response {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        self.platform.oneshot(request).await.unwrap_or_else(|never| match never {})
     }
 
     /// Answers what the fleet cannot: doors, and connections to tenants without a worker. How
@@ -234,8 +245,9 @@ impl Front {
     ) -> Response {
         let id = request_id(request.headers());
         let mut response = match upload_dir(request.method(), request.uri().path()) {
+            _ if self.stop.is_cancelled() => stopping(&request),
             Some(dir) => self.upload(&tenant, dir, request).await,
-            None => turned_away(retry_after, &id),
+            None => turned_away(retry_after, Cause::Ended, &id),
         };
         // The next request belongs to a worker, and this connection does not lead to one.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -296,6 +308,11 @@ impl Front {
     }
 }
 
+/// What callers are told who come while the host stops.
+fn stopping(request: &Request<Body>) -> Response {
+    turned_away(RETRY_STOPPED, Cause::Stopping, &request_id(request.headers()))
+}
+
 /// Serves one connection from outside until its end.
 async fn serve<F, A, G>(
     connection: Waiting<TcpStream>,
@@ -334,7 +351,7 @@ fn drained(stop: &CancellationToken) -> watch::Receiver<Drain> {
     let stop = stop.clone();
     tokio::spawn(async move {
         tokio::select! {
-            () = stop.cancelled() => drop(told.send(Drain::Stop)),
+            () = stop.cancelled() => drop(told.send(Drain::Close(Instant::now()))),
             () = told.closed() => {}
         }
     });

@@ -17,6 +17,7 @@ pub mod fuzz;
 mod gateway;
 mod isolation;
 mod logs;
+mod patience;
 mod provision;
 mod release;
 mod store;

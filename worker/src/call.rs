@@ -26,6 +26,7 @@ use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
 
+use crate::finish::Time;
 use crate::host::Guest;
 use crate::host::http::ResponseBody;
 use crate::instance::Instance;
@@ -35,6 +36,9 @@ use crate::serve::Tenant;
 
 /// Of an answer's head. With what the platform adds it is what the gateway takes.
 const FIELDS_MAX: usize = 90;
+/// What is said of a call in its log.
+const STOPPED: &str = "the function was stopped: its worker was replaced or told to stop, and had \
+                       no more time for it";
 
 /// Why there is no answer of the function's.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub enum Failure {
     RequestTooLarge,
     RequestBroken,
     ResponseInvalid,
+    /// Its worker had no more time for it.
+    Stopped,
     /// Ours.
     Internal,
 }
@@ -168,6 +174,7 @@ impl Ledger {
             Some(Outcome::Timeout) => Failure::Timeout,
             Some(Outcome::NoResponse) => Failure::NoResponse(None),
             Some(Outcome::ResponseInvalid) => Failure::ResponseInvalid,
+            Some(Outcome::Stopped) => Failure::Stopped,
             Some(Outcome::Answered | Outcome::Refused | Outcome::Abandoned) | None => {
                 Failure::Internal
             }
@@ -431,6 +438,8 @@ enum End {
     Returned,
     Failed(wasmtime::Error),
     Late,
+    /// The worker's time is up.
+    Stopped,
     Abandoned,
 }
 
@@ -447,6 +456,8 @@ async fn run(ending: Ending, function: usize, request: Request<WasiBody>, permit
             Ok(()) => End::Returned,
             Err(error) => End::Failed(error),
         },
+        // Before the next one, since whoever waits for the answer goes then as well.
+        () = tenant.finish.comes(Time::Up) => End::Stopped,
         () = poll_fn(|cx| ledger.poll_abandoned(cx)) => End::Abandoned,
         () = tokio::time::sleep(deadline) => End::Late,
     };
@@ -476,6 +487,7 @@ fn judge(end: End, head_made: bool, memory_was_reached: bool) -> (Outcome, Optio
         End::Late => {
             (Outcome::Timeout, Some("the function was stopped: its time was up".to_owned()))
         }
+        End::Stopped => (Outcome::Stopped, Some(STOPPED.to_owned())),
         End::Abandoned => (Outcome::Abandoned, None),
         End::Failed(error) => match error.downcast_ref::<I32Exit>() {
             Some(I32Exit(0)) if head_made => (Outcome::Answered, None),
@@ -555,6 +567,8 @@ mod tests {
             (End::Returned, false, false, Outcome::NoResponse, Some("without a response")),
             (End::Late, true, false, Outcome::Timeout, Some("time was up")),
             (End::Late, false, true, Outcome::Timeout, Some("time was up")),
+            (End::Stopped, true, false, Outcome::Stopped, Some("no more time")),
+            (End::Stopped, false, true, Outcome::Stopped, Some("no more time")),
             (End::Abandoned, true, false, Outcome::Abandoned, None),
             (trap(), false, false, Outcome::Trapped, Some("unreachable")),
             (trap(), true, false, Outcome::Trapped, Some("unreachable")),

@@ -30,7 +30,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue};
@@ -46,7 +46,7 @@ use tokio::sync::watch;
 use body::Answering;
 pub use body::{Answer, AnswerBody, BoxError, Received};
 pub use gate::{Drain, Presence, Side};
-use gate::{FINISH_DEADLINE, Gate, Verdict};
+use gate::{FINISH_DEADLINE, Gate, STOP_GRACE, Verdict};
 use hearth_wire::limits::SILENCE_MAX;
 pub use hop::{end_hop, end_request_hop};
 #[cfg(feature = "plain-hyper")]
@@ -56,6 +56,10 @@ use stream::Gated;
 
 /// Of a body that nobody wanted, on a connection that is being closed.
 const FORGOTTEN_MAX_BYTES: usize = 256 << 20;
+
+/// Before a client is taken for late, for what it has sent in time: this process may have stood
+/// still itself, and its runtime not have looked yet.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// A connection between two requests, as it comes to this process or leaves it.
 pub struct Waiting<S> {
@@ -183,6 +187,7 @@ where
     // A request may have arrived that the runtime has not noticed yet: before an idle connection
     // is closed the runtime looks once more.
     let mut looked = None;
+    let mut last_look = None;
     let end = poll_fn(|cx| {
         loop {
             match connection.poll_without_shutdown(cx) {
@@ -209,7 +214,7 @@ where
             }
             match verdict {
                 Verdict::Wait(deadline) => {
-                    looked = None;
+                    (looked, last_look) = (None, None);
                     let Some(deadline) = deadline else { return Poll::Pending };
                     // One that rings too early is set again then, which is cheaper than setting
                     // it with each request.
@@ -233,8 +238,15 @@ where
                     Pin::new(&mut connection).graceful_shutdown();
                     shared.lock().finishing();
                 }
-                Verdict::Close if now_is == Presence::Asking => return Poll::Ready(End::Late),
-                Verdict::Close => return Poll::Ready(End::Broken),
+                Verdict::Close => {
+                    let look =
+                        last_look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_LOOK)));
+                    if look.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    let is_asking = now_is == Presence::Asking;
+                    return Poll::Ready(if is_asking { End::Late } else { End::Broken });
+                }
             }
         }
     })
@@ -254,6 +266,7 @@ where
     }
     let (refused, mut stream) = (stream.refused, stream.stream);
     let refused = match end {
+        End::Late if drain.borrow().closes() => Some(Refused::Stopping),
         End::Late => Some(Refused::Late),
         // hyper has nothing to say to some.
         End::Refused if gate.is_refusing() => refused.or(Some(Refused::Malformed)),
@@ -267,7 +280,18 @@ where
             _ => close(stream, sends).await,
         }
     };
-    let _ = tokio::time::timeout(FINISH_DEADLINE, close).await;
+    let mut drain = drain;
+    let stopped = async move {
+        let stops = drain.wait_for(|drain| drain.closes()).await.is_ok();
+        if !stops {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(FINISH_DEADLINE, close) => {}
+        () = stopped => {}
+    }
     None
 }
 
