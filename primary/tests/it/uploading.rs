@@ -114,9 +114,9 @@ fn changes_of_every_kind_at_every_address_are_all_answered() {
         let request = host.admin("PATCH", "/tenants/demo/limits");
         request.json(&json!({ "limits": { "rate_burst": value } })).try_send(host.front)
     };
-    at_once(8, 40, |at| {
+    at_once(8, 45, |at| {
         let module = module(at + 2);
-        let answer = match at % 8 {
+        let answer = match at % 9 {
             kind @ 0..4 => {
                 let (request, to) = &uploads(&tenant, host.front, &[("one.wasm", &module)])[kind];
                 patiently(|| request.try_send(*to))
@@ -134,7 +134,8 @@ fn changes_of_every_kind_at_every_address_are_all_answered() {
                 let body = json!({ "options": { "timeout_ms": 20_000 + at } });
                 patiently(|| api("PATCH", "/functions/one", &body))
             }
-            _ => patiently(|| limits(200 + at as u64)),
+            7 => patiently(|| limits(200 + at as u64)),
+            _ => patiently(|| tenant.api("POST", "/worker/restart").try_send(host.front)),
         };
         done(&answer?)
     });
@@ -298,6 +299,48 @@ fn whoever_is_cut_off_by_a_removal_or_by_stops_is_told() {
         });
     }
     of_stopped.are_ended();
+}
+
+/// However many there are, each is done in its turn, or told at once that too many wait.
+#[test]
+fn more_changes_than_may_wait_are_told_so() {
+    const CHANGES: usize = 100;
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("slow", guests::slow());
+    // Both places are taken for some seconds, so that the next change waits.
+    let mut running = Vec::new();
+    for number in 0..2 {
+        let mut call = tenant.open();
+        call.send(&tenant.door().request("POST", "/slow?ms=10000").bytes("demo")).unwrap();
+        running.push(call);
+        eventually("a call that runs", || {
+            let lines = tenant.ask("/logs")["lines"].as_array().unwrap().len();
+            (lines == running.len()).then_some(())
+        });
+        tenant.deploy("one", &module(number));
+    }
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let changes = (0..CHANGES).map(|at| {
+            let (host, limits) = (&host, json!({ "limits": { "rate_burst": 300 + at } }));
+            scope.spawn(move || {
+                let request = host.admin("PATCH", "/tenants/demo/limits").json(&limits);
+                request.send(host.front)
+            })
+        });
+        let changes: Vec<_> = changes.collect();
+        changes.into_iter().map(|change| change.join().unwrap()).collect()
+    });
+    let number = |status| answers.iter().filter(|answer| answer.status == status).count();
+    assert_eq!(number(200) + number(429), CHANGES, "{answers:?}");
+    assert!(number(200) >= 64 && number(429) > 0, "{} and {}", number(200), number(429));
+    for answer in answers.into_iter().filter(|answer| answer.status == 429) {
+        let refused = answer.expect_problem(429, "too_many_requests");
+        assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    }
+    for mut call in running {
+        call.answer("POST").expect(200);
+    }
 }
 
 /// A primary that stands still for a while (as one that is traced, frozen, or starved) takes
