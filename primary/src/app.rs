@@ -183,7 +183,7 @@ async fn host(
     telemetry: Telemetry,
     ready: Option<File>,
 ) -> anyhow::Result<()> {
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(config.notify_socket.is_none())?;
     // Before anything is made.
     let listener = TcpListener::bind(config.listen)
         .await
@@ -300,9 +300,15 @@ async fn host(
         backups: Backups::new(store.clone(), releases.clone(), trees, stop.clone()),
         stop: stop.clone(),
     });
-    let front = Front { platform, gateway, uploads: uploads.clone(), store: store.clone() };
+    let front = Front {
+        platform,
+        gateway,
+        uploads: uploads.clone(),
+        store: store.clone(),
+        stop: stop.clone(),
+    };
     let bounds = Bounds::new(&shares, config.connections_per_address);
-    let close_doors = CancellationToken::new();
+    let (close_front, close_doors) = (CancellationToken::new(), CancellationToken::new());
     let doors = tokio::spawn(front.clone().receive(visits, bounds, close_doors.clone()));
     let upkeep = tokio::spawn(upkeep::run(
         store.clone(),
@@ -313,15 +319,15 @@ async fn host(
         telemetry,
         stop.clone(),
     ));
-    let front = tokio::spawn(front.run(listener, bounds, stop.clone()));
+    let front = tokio::spawn(front.run(listener, bounds, close_front.clone()));
 
     fail::moment(Point::StartReady);
     tell_ready(ready, &config, listen)?;
     greet(&provision, &tenants, listen, &admin_token, &isolation);
-    signals.next().await;
+    signals.stop().await;
     tell_systemd(&config, "STOPPING=1");
     drain::drain(
-        Running { stop, front, upkeep, close_doors, doors, fleet, logs, store },
+        Running { stop, close_front, front, upkeep, close_doors, doors, fleet, logs, store },
         &mut signals,
     )
     .await;

@@ -33,6 +33,7 @@ use tracing::{error, info, warn};
 use crate::durable;
 use crate::fail::Point;
 use crate::files;
+use crate::patience::within;
 use crate::release::{KEPT, ReleaseError, Releases, module_file};
 use crate::store::{self, Contents, Store, StoreError};
 use crate::tree::{TreeError, Trees};
@@ -240,7 +241,7 @@ async fn next_frame(
     stop: &CancellationToken,
 ) -> Option<io::Result<http_body::Frame<Bytes>>> {
     let frame = tokio::select! {
-        frame = tokio::time::timeout(STALLED, body.frame()) => frame,
+        frame = within(STALLED, body.frame()) => frame,
         () = stop.cancelled() => return Some(Err(io::ErrorKind::UnexpectedEof.into())),
     };
     match frame {
@@ -289,7 +290,7 @@ impl Sending {
         let chunk = std::mem::replace(&mut self.pending, Vec::with_capacity(CHUNK_BYTES));
         let sent = async {
             tokio::select! {
-                sent = tokio::time::timeout(STALLED, self.chunks.send(Ok(chunk.into()))) => sent,
+                sent = within(STALLED, self.chunks.send(Ok(chunk.into()))) => sent,
                 () = self.stop.cancelled() => Ok(Err(mpsc::error::SendError(Ok(Bytes::new())))),
             }
         };

@@ -55,7 +55,17 @@ const BIND_PAUSE: Duration = Duration::from_millis(50);
 #[error("the worker is unavailable: {reason}")]
 pub struct Unavailable {
     pub retry_after: Duration,
+    pub cause: Cause,
     pub reason: String,
+}
+
+/// As far as it is a caller's to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its worker ended, and none is started for now.
+    Ended,
+    Crowded,
+    Stopping,
 }
 
 impl Unavailable {
@@ -307,6 +317,14 @@ impl Fleet {
         }
         self.supervisors.close();
         self.supervisors.wait().await;
+    }
+
+    /// Has workers that finish give up what they still have, and say so to whoever waits for it.
+    pub async fn hurry(&self) {
+        let handles: Vec<Handle> = self.tenants.iter().map(|handle| handle.clone()).collect();
+        for handle in handles {
+            let _ = handle.inbox.send(Command::Hurry).await;
+        }
     }
 }
 

@@ -46,7 +46,7 @@ use tracing::{debug, error, warn};
 
 use crate::api::auth;
 use crate::descriptors::{Shares, is_shortage};
-use crate::fleet::{Visit, sockets};
+use crate::fleet::{Cause, Visit, sockets};
 use crate::gateway::route::Target;
 use crate::gateway::{Gateway, refuse, request_id, turned_away};
 use crate::store::{Store, Tenant};
@@ -63,12 +63,19 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// it doubles this, and would go up to some megabytes by itself.
 const UNREAD_ANSWER_BYTES: usize = 64 << 10;
 
+/// When to come again: a host that is started anew is soon there.
+const RETRY_STOPPED: Duration = Duration::from_secs(5);
+/// What is told as long as there is a host.
+const STATE_OF_HOST: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
 #[derive(Clone)]
 pub struct Front {
     pub platform: Router,
     pub gateway: Gateway,
     pub uploads: Uploads,
     pub store: Store,
+    /// Whether the host is stopping: whoever comes then is told so.
+    pub stop: CancellationToken,
 }
 
 /// How many connections there may be.
@@ -91,22 +98,22 @@ impl Bounds {
 }
 
 impl Front {
-    /// Accepts at the front door until told to stop; returns when every connection has ended.
-    pub async fn run(self, listener: TcpListener, bounds: Bounds, stop: CancellationToken) {
+    /// Accepts at the front door until told to close it; returns when every connection has ended.
+    pub async fn run(self, listener: TcpListener, bounds: Bounds, close: CancellationToken) {
         let permits = Arc::new(Semaphore::new(bounds.places));
         let crowd = Crowd::new(bounds.of_one);
         let connections = TaskTracker::new();
-        let drain = drained(&stop);
+        let drain = drained(&self.stop);
         let mut spare = Spare::new();
         let mut said: Option<Instant> = None;
         loop {
             let permit = tokio::select! {
                 permit = place(&permits, &crowd) => permit,
-                () = stop.cancelled() => break,
+                () = close.cancelled() => break,
             };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = stop.cancelled() => break,
+                () = close.cancelled() => break,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -138,13 +145,13 @@ impl Front {
                 metrics::counter!("hearth_connections_dropped_total").increment(1);
                 continue;
             };
-            let (front, stop, drain) = (self.clone(), stop.clone(), drain.clone());
+            let (front, drain) = (self.clone(), drain.clone());
             connections.spawn(async move {
                 // It only makes small answers wait.
                 let _ = stream.set_nodelay(true);
                 let served = async {
                     let unheard = member.is(Presence::Silent);
-                    let kept = front.gateway.keep(stream, peer, &stop).await;
+                    let kept = front.gateway.keep(stream, peer, &front.stop).await;
                     drop(unheard);
                     let Some(connection) = kept else { return };
                     let unread = UNREAD_ANSWER_BYTES;
@@ -169,11 +176,11 @@ impl Front {
 
     async fn answer(self, request: Request<Body>, peer: SocketAddr) -> Response {
         match self.gateway.target(&request) {
-            Target::Platform => {
-                let mut request = request;
-                request.extensions_mut().insert(ConnectInfo(peer));
-                self.platform.oneshot(request).await.unwrap_or_else(|never| match never {})
+            Target::Platform if STATE_OF_HOST.contains(&request.uri().path()) => {
+                self.platform(request, peer).await
             }
+            _ if self.stop.is_cancelled() => stopping(&request),
+            Target::Platform => self.platform(request, peer).await,
             Target::Host(tenant) => match upload_dir(request.method(), request.uri().path()) {
                 Some(dir) => self.take_upload(&tenant, dir, request).await,
                 None => self.gateway.by_host(&tenant, request, peer).await,
@@ -190,6 +197,11 @@ impl Front {
                 refuse(problem, None, &request_id(request.headers()))
             }
         }
+    }
+
+    async fn platform(self, mut request: Request<Body>, peer: SocketAddr) -> Response {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        self.platform.oneshot(request).await.unwrap_or_else(|never| match never {})
     }
 
     /// Answers what the fleet cannot: doors, and connections to tenants without a worker. How
@@ -285,8 +297,9 @@ impl Front {
     ) -> Response {
         let id = request_id(request.headers());
         let mut response = match upload_dir(request.method(), request.uri().path()) {
+            _ if self.stop.is_cancelled() => stopping(&request),
             Some(dir) => self.upload(&tenant, dir, request).await,
-            None => turned_away(retry_after, &id),
+            None => turned_away(retry_after, Cause::Ended, &id),
         };
         // The next request belongs to a worker, and this connection does not lead to one.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -347,6 +360,11 @@ impl Front {
     }
 }
 
+/// What callers are told who come while the host stops.
+fn stopping(request: &Request<Body>) -> Response {
+    turned_away(RETRY_STOPPED, Cause::Stopping, &request_id(request.headers()))
+}
+
 /// Serves one connection from outside until its end.
 async fn serve<F, A, G>(
     connection: Waiting<TcpStream>,
@@ -404,7 +422,7 @@ fn drained(stop: &CancellationToken) -> watch::Receiver<Drain> {
     let stop = stop.clone();
     tokio::spawn(async move {
         tokio::select! {
-            () = stop.cancelled() => drop(told.send(Drain::Stop)),
+            () = stop.cancelled() => drop(told.send(Drain::Close(Instant::now()))),
             () = told.closed() => {}
         }
     });

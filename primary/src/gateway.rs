@@ -29,7 +29,8 @@ use ipnet::IpNet;
 use tracing::warn;
 
 use crate::config::Handover;
-use crate::fleet::{CallError, Fleet, LinkError, Unavailable};
+use crate::fleet::{CallError, Cause, Fleet, LinkError, Unavailable};
+use crate::patience::within;
 use proxy::Peer;
 use route::Target;
 
@@ -192,7 +193,7 @@ impl Gateway {
     ) -> Result<Response, ForwardError> {
         let mut offers = 0;
         loop {
-            let links = tokio::time::timeout(WAKE_DEADLINE, self.fleet.links(tenant));
+            let links = within(WAKE_DEADLINE, self.fleet.links(tenant));
             let links = match links.await.map_err(|_| ForwardError::Late)? {
                 Ok(links) => links,
                 Err(CallError::NoTenant) => return Err(ForwardError::NoTenant),
@@ -230,7 +231,9 @@ fn refusal(tenant: &TenantName, error: ForwardError, id: &RequestId) -> Response
         ForwardError::NoTenant => {
             (Problem::new(Code::NotFound, format!("there is no tenant {tenant}")), None)
         }
-        ForwardError::Unavailable(unavailable) => return turned_away(unavailable.retry_after, id),
+        ForwardError::Unavailable(Unavailable { retry_after, cause, .. }) => {
+            return turned_away(*retry_after, *cause, id);
+        }
         ForwardError::Link(LinkError::Busy) => {
             let detail = "the tenant has as many calls running and waiting as it may";
             (Problem::new(Code::TooManyRequests, detail), Some(Duration::from_secs(1)))
@@ -246,9 +249,15 @@ fn refusal(tenant: &TenantName, error: ForwardError, id: &RequestId) -> Response
 }
 
 /// What callers of a tenant are told whose worker does not come. Why is its owner's to see.
-pub fn turned_away(retry_after: Duration, id: &RequestId) -> Response {
-    let detail = "this tenant's worker ended unexpectedly and is not started again for now; \
-                  its owner finds the reason with `hearth worker list`, and can upload a fix meanwhile";
+pub fn turned_away(retry_after: Duration, cause: Cause, id: &RequestId) -> Response {
+    let detail = match cause {
+        Cause::Ended => {
+            "this tenant's worker ended unexpectedly and is not started again for now; its owner \
+             finds the reason with `hearth worker list`, and can upload a fix meanwhile"
+        }
+        Cause::Crowded => "too many callers wait for this tenant's worker",
+        Cause::Stopping => "the host is stopping",
+    };
     let problem = Problem::new(Code::WorkerUnavailable, detail);
     refuse(problem, Some(retry_after), id)
 }

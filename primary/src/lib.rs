@@ -21,6 +21,7 @@ mod gateway;
 mod isolation;
 mod leftovers;
 mod logs;
+mod patience;
 mod provision;
 mod release;
 mod store;

@@ -34,13 +34,23 @@ use utoipa::ToSchema;
 
 use crate::compile::CompileError;
 use crate::fail::{self, Point};
-use crate::fleet::{Fleet, SwapError};
+use crate::fleet::{Fleet, FleetError, SwapError};
 use crate::release::modules::{IngestError, Kept};
 use crate::release::{Admitted, ReleaseError, Releases};
 use crate::store::{Change, NewGeneration, Store, StoreError, Tenant, TenantId, VersionRow};
 
+/// Changes of one tenant that wait for their turn.
+const CHANGES_WAITING_MAX: usize = 64;
+/// How long one waits. Each that is before it takes a minute at the worst, where calls of older
+/// workers have to come to their end first.
+const TURN_DEADLINE: Duration = Duration::from_secs(10 * 60);
+
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
+    #[error("{CHANGES_WAITING_MAX} changes of this tenant wait for their turn already")]
+    Crowded,
+    #[error("the changes of this tenant before this one take too long; nothing changed")]
+    NoTurn,
     #[error("the upload is no multipart/form-data: {0}")]
     Multipart(#[from] multer::Error),
     #[error("the upload has no file; send one as a part named, for example, hello.wasm")]
@@ -120,6 +130,8 @@ impl UploadError {
                 return Problem::new(code, format!("{path}: {}", source.for_owner()));
             }
             Self::Case { .. } | Self::TooManyFunctions(_) | Self::NoOlder { .. } => Code::Conflict,
+            Self::Crowded => Code::TooManyRequests,
+            Self::NoTurn => Code::WorkerUnavailable,
             Self::NoFunction(_) | Self::NoVersion { .. } | Self::NoTenant => Code::NotFound,
             Self::Swap { source: SwapError::Busy, .. } => Code::Conflict,
             Self::Swap { source: SwapError::NoTenant, .. } => Code::NotFound,
@@ -486,6 +498,15 @@ impl Uploads {
         self.releases.sweep().await
     }
 
+    /// A new worker of the same generation, in turn with changes: none of them is refused for it.
+    pub async fn restart(&self, tenant: &Tenant) -> Result<(), UploadError> {
+        let (tenant, _changing) = self.lock(tenant).await?;
+        self.fleet.restart(&tenant.name).await.map_err(|error| match error {
+            FleetError::Swap(source) => UploadError::Swap { current: tenant.generation, source },
+            FleetError::NoTenant | FleetError::PortTaken(_) => UploadError::NoTenant,
+        })
+    }
+
     /// Has tenants serve what there is of their modules, where that is other than it was.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         for id in self.releases.outdated() {
@@ -503,7 +524,12 @@ impl Uploads {
     /// The tenant as it stands now, and the right to change it.
     async fn lock(&self, tenant: &Tenant) -> Result<(Tenant, OwnedMutexGuard<()>), UploadError> {
         let lock = self.changing.entry(tenant.id).or_default().clone();
-        let guard = lock.lock_owned().await;
+        // One is the map's own, one this one's, and one whose turn it is.
+        if Arc::strong_count(&lock) > CHANGES_WAITING_MAX + 3 {
+            return Err(UploadError::Crowded);
+        }
+        let turn = tokio::time::timeout(TURN_DEADLINE, lock.lock_owned());
+        let guard = turn.await.map_err(|_| UploadError::NoTurn)?;
         match self.store.tenant(&tenant.name).await? {
             Some(now) if now.id == tenant.id => Ok((now, guard)),
             _ => Err(UploadError::NoTenant),

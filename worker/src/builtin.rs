@@ -71,7 +71,7 @@ async fn upload(
     request: Request<Received>,
 ) -> Result<Answer, Refusal> {
     // The swap that it causes drains this very worker, which waits for it.
-    let counted = tenant.activity.begin();
+    let counted = tenant.uploads.begin();
     let path = format!("{}/$upload", dir.map_or("", FunctionPath::as_str));
     let answered = tenant.door.request(&path, request, counted).await;
     answered.map_err(|error| {

@@ -27,6 +27,7 @@ use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView, p3};
 
+use crate::finish::Time;
 use crate::host::Guest;
 use crate::host::http::ResponseBody;
 use crate::instance::Instance;
@@ -40,6 +41,9 @@ const FIELDS_MAX: usize = 90;
 /// what it is then, as long as nothing was sent; and nobody notices that a stream begins so much
 /// later.
 const HEAD_HELD: Duration = Duration::from_millis(20);
+/// What is said of a call in its log.
+const STOPPED: &str = "the function was stopped: its worker was replaced or told to stop, and had \
+                       no more time for it";
 
 /// Why there is no answer of the function's.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub enum Failure {
     RequestTooLarge,
     RequestBroken,
     ResponseInvalid,
+    /// Its worker had no more time for it.
+    Stopped,
     /// Ours.
     Internal,
 }
@@ -183,6 +189,7 @@ impl Ledger {
             Some(Outcome::Timeout) => Failure::Timeout,
             Some(Outcome::NoResponse) => Failure::NoResponse(None),
             Some(Outcome::ResponseInvalid) => Failure::ResponseInvalid,
+            Some(Outcome::Stopped) => Failure::Stopped,
             Some(Outcome::Answered | Outcome::Refused | Outcome::Abandoned) | None => {
                 Failure::Internal
             }
@@ -470,6 +477,8 @@ enum End {
     Returned,
     Failed(wasmtime::Error),
     Late,
+    /// The worker's time is up.
+    Stopped,
     Abandoned,
 }
 
@@ -486,6 +495,8 @@ async fn run(ending: Ending, function: usize, request: Request<WasiBody>, permit
             Ok(()) => End::Returned,
             Err(error) => End::Failed(error),
         },
+        // Before the next one, since whoever waits for the answer goes then as well.
+        () = tenant.finish.comes(Time::Up) => End::Stopped,
         () = poll_fn(|cx| ledger.poll_abandoned(cx)) => End::Abandoned,
         () = tokio::time::sleep(deadline) => End::Late,
     };
@@ -517,6 +528,7 @@ fn judge(end: End, head_made: bool, memory_was_reached: bool) -> (Outcome, Optio
         End::Late => {
             (Outcome::Timeout, Some("the function was stopped: its time was up".to_owned()))
         }
+        End::Stopped => (Outcome::Stopped, Some(STOPPED.to_owned())),
         End::Abandoned => (Outcome::Abandoned, None),
         End::Failed(error) => match error.downcast_ref::<I32Exit>() {
             Some(I32Exit(0)) if head_made => (Outcome::Answered, None),
@@ -596,6 +608,8 @@ mod tests {
             (End::Returned, false, false, Outcome::NoResponse, Some("without a response")),
             (End::Late, true, false, Outcome::Timeout, Some("time was up")),
             (End::Late, false, true, Outcome::Timeout, Some("time was up")),
+            (End::Stopped, true, false, Outcome::Stopped, Some("no more time")),
+            (End::Stopped, false, true, Outcome::Stopped, Some("no more time")),
             (End::Abandoned, true, false, Outcome::Abandoned, None),
             (trap(), false, false, Outcome::Trapped, Some("unreachable")),
             (trap(), true, false, Outcome::Trapped, Some("unreachable")),

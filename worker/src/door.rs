@@ -28,6 +28,8 @@ use crate::serve::Answer;
 
 /// From asking for the door to having it.
 const OPEN_DEADLINE: Duration = Duration::from_secs(5);
+/// After that, for what came while this process stood still itself.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 /// Requests that wait for the door to open.
 const WAITING_MAX: usize = 64;
 
@@ -150,10 +152,13 @@ impl Door {
             }
             opened
         };
-        match tokio::time::timeout(OPEN_DEADLINE, opened).await {
-            Ok(Ok(sender)) => Ok(sender),
-            Ok(Err(_)) | Err(_) => Err(DoorError::Late),
+        let mut opened = opened;
+        for patience in [OPEN_DEADLINE, LAST_LOOK] {
+            if let Ok(opened) = tokio::time::timeout(patience, &mut opened).await {
+                return opened.map_err(|_| DoorError::Late);
+            }
         }
+        Err(DoorError::Late)
     }
 
     /// Hands a request to the primary as it is, body unread, and its answer back.

@@ -185,6 +185,15 @@ pub struct Activity {
     pub quiet_since: Instant,
 }
 
+impl Activity {
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            calls: self.calls + other.calls,
+            quiet_since: self.quiet_since.max(other.quiet_since),
+        }
+    }
+}
+
 /// Counts calls. Costs nobody a wake-up but who waits for the last one's end.
 #[derive(Clone)]
 pub struct ActivityCount {

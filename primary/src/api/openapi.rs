@@ -93,6 +93,7 @@ words!(
     OutcomeSchema as "Outcome":
     Outcome::Answered, Outcome::Trapped, Outcome::MemoryLimit, Outcome::Timeout,
     Outcome::NoResponse, Outcome::ResponseInvalid, Outcome::Refused, Outcome::Abandoned,
+    Outcome::Stopped,
 );
 words!(
     AuthSchema as "Auth":

@@ -49,4 +49,5 @@ mod swaps;
 mod syncs;
 mod tenants;
 mod traffic;
+mod uploading;
 mod versions;

@@ -186,6 +186,16 @@ pub struct Beside<T> {
 /// Somebody from outside who kills everything that this process forks, before it has run its
 /// first instruction. Only a debugger is never too late for that.
 pub fn kill_at_birth(parent: i32) -> Beside<i32> {
+    at_birth(parent, |child| {
+        kill(child, Signal::SIGKILL).unwrap();
+        while !matches!(
+            waitpid(child, Some(WaitPidFlag::__WALL)),
+            Ok(WaitStatus::Signaled(..)) | Err(_)
+        ) {}
+    })
+}
+
+fn at_birth(parent: i32, act: impl Fn(Pid) + Send + 'static) -> Beside<i32> {
     let parent = Pid::from_raw(parent);
     let mut seized = false;
     let killer = Beside::run(move |killed| {
@@ -199,11 +209,7 @@ pub fn kill_at_birth(parent: i32) -> Beside<i32> {
                 if event == Event::PTRACE_EVENT_FORK as i32 =>
             {
                 let child = Pid::from_raw(ptrace::getevent(parent).unwrap() as i32);
-                kill(child, Signal::SIGKILL).unwrap();
-                while !matches!(
-                    waitpid(child, Some(WaitPidFlag::__WALL)),
-                    Ok(WaitStatus::Signaled(..)) | Err(_)
-                ) {}
+                act(child);
                 killed.insert(child.as_raw());
                 ptrace::cont(parent, None).unwrap();
             }
@@ -217,6 +223,39 @@ pub fn kill_at_birth(parent: i32) -> Beside<i32> {
         (!status.contains("TracerPid:\t0\n")).then_some(())
     });
     killer
+}
+
+/// The same, and each of them is stopped, until somebody lets it go on.
+pub fn stop_at_birth(parent: i32) -> Beside<i32> {
+    at_birth(parent, |child| {
+        // Only one that is at its place can be let go.
+        waitpid(child, Some(WaitPidFlag::__WALL)).unwrap();
+        kill(child, Signal::SIGSTOP).unwrap();
+        ptrace::detach(child, None).unwrap();
+    })
+}
+
+/// One thread of a process stands still until this is dropped, as one that waits for a disk.
+pub fn stop_thread(pid: i32, name: &str) -> Beside<()> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let named = |task: &fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|it| it.trim() == name)
+    };
+    let thread = tasks.into_iter().find(named).expect("it has such a thread").file_name();
+    let thread = Pid::from_raw(thread.to_str().unwrap().parse().unwrap());
+    let mut seized = false;
+    let stopper = Beside::run(move |stopped| {
+        // All of it in one thread. With its end the kernel lets the other go on.
+        if !seized {
+            ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+            ptrace::interrupt(thread).unwrap();
+            waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+            seized = true;
+            stopped.insert(());
+        }
+    });
+    eventually("a thread that stands still", || stopper.seen().first().copied());
+    stopper
 }
 
 impl<T: Ord + Clone + Send + 'static> Beside<T> {

@@ -25,6 +25,8 @@ use hearth_wire::limits::{
 
 /// For the last bytes of a connection that is being closed.
 pub const FINISH_DEADLINE: Duration = Duration::from_secs(10);
+/// Once nobody is there to take a connection over: for what is on its way already.
+pub const STOP_GRACE: Duration = Duration::from_millis(500);
 /// A client that closed its side, and to whom or from whom nothing has moved for this long, is
 /// taken for gone: TCP does not tell one that waits from one that left.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(10);
@@ -51,14 +53,12 @@ pub enum Drain {
     HandOver,
     /// Nobody does, since then.
     Close(Instant),
-    /// Nor is anybody waited for who has not said a word.
-    Stop,
 }
 
 impl Drain {
     /// Whether an answer that goes out now is its connection's last.
     pub fn closes(self) -> bool {
-        matches!(self, Self::Close(_) | Self::Stop)
+        matches!(self, Self::Close(_))
     }
 }
 
@@ -588,14 +588,16 @@ impl Gate {
             (Drain::HandOver, _) if self.phase == Phase::Never => Verdict::HandOver,
             (Drain::HandOver, _) => Verdict::Finish,
             // Somebody is asking: nobody who asks is turned away.
-            (Drain::No | Drain::Close(_) | Drain::Stop, Some(began)) => {
-                until(began + HEAD_DEADLINE, Verdict::Close)
+            (Drain::No, Some(began)) => until(began + HEAD_DEADLINE, Verdict::Close),
+            (Drain::Close(asked), Some(began)) => {
+                let grace = asked.max(began) + STOP_GRACE;
+                until(grace.min(began + HEAD_DEADLINE), Verdict::Close)
             }
             (Drain::No, None) => until(self.since + SILENCE_MAX, Verdict::Finish),
             (Drain::Close(asked), None) if self.phase == Phase::Never => {
-                until(asked.max(self.since) + HEAD_DEADLINE, Verdict::Finish)
+                until(asked.max(self.since) + STOP_GRACE, Verdict::Finish)
             }
-            (Drain::Close(_) | Drain::Stop, None) => Verdict::Finish,
+            (Drain::Close(_), None) => Verdict::Finish,
         }
     }
 }
@@ -616,8 +618,8 @@ mod tests {
         Gate { phase, ..Gate::new(Side::Outside, since, false) }
     }
 
-    fn drains(asked: Instant) -> [Drain; 4] {
-        [Drain::No, Drain::HandOver, Drain::Close(asked), Drain::Stop]
+    fn drains(asked: Instant) -> [Drain; 3] {
+        [Drain::No, Drain::HandOver, Drain::Close(asked)]
     }
 
     #[test]
@@ -636,7 +638,7 @@ mod tests {
             assert_eq!(gate(InService, now).verdict(drain, || late), Verdict::Wait(None));
             let answering = match drain {
                 Drain::HandOver => Verdict::Finish,
-                Drain::No | Drain::Close(_) | Drain::Stop => Verdict::Wait(None),
+                Drain::No | Drain::Close(_) => Verdict::Wait(None),
             };
             assert_eq!(gate(Answering, now).verdict(drain, || late), answering);
             let told = Gate { finishing: true, ..gate(Answering, now) };
@@ -683,6 +685,7 @@ mod tests {
         let start = Instant::now();
         let at = |s: u64| start + seconds(s);
         let wait = |s: u64| Verdict::Wait(Some(at(s)));
+        let graced = |s: u64| Verdict::Wait(Some(at(s) + STOP_GRACE));
         let (no, pass, close) = (Drain::No, Drain::HandOver, Drain::Close(at(20)));
         for (phase, head_began, drain, now, verdict) in [
             (Never, None, no, 5, wait(75)),
@@ -691,18 +694,19 @@ mod tests {
             (Never, Some(30), no, 40, Verdict::Close),
             (Never, None, pass, 20, Verdict::HandOver),
             (Never, Some(19), pass, 20, Verdict::HandOver),
-            (Never, None, close, 25, wait(30)),
-            (Never, None, close, 30, Verdict::Finish),
-            (Never, Some(21), close, 25, wait(31)),
-            (Never, Some(21), close, 31, Verdict::Close),
+            (Never, None, close, 20, graced(20)),
+            (Never, None, close, 21, Verdict::Finish),
+            (Never, Some(21), close, 21, graced(21)),
+            (Never, Some(21), close, 22, Verdict::Close),
             (Responded, None, no, 5, wait(75)),
             (Responded, None, no, 75, Verdict::Finish),
             (Responded, Some(30), no, 40, Verdict::Close),
             (Responded, None, pass, 20, Verdict::Finish),
             (Responded, Some(19), pass, 20, Verdict::Finish),
             (Responded, None, close, 20, Verdict::Finish),
-            (Responded, Some(19), close, 20, wait(29)),
-            (Responded, Some(19), close, 29, Verdict::Close),
+            (Responded, Some(19), close, 20, graced(20)),
+            (Responded, Some(10), close, 20, Verdict::Close),
+            (Responded, Some(19), close, 21, Verdict::Close),
         ] {
             let gate = Gate { head_began: head_began.map(at), ..gate(phase, start) };
             assert_eq!(gate.verdict(drain, || at(now)), verdict, "{gate:?} {drain:?} at {now}");

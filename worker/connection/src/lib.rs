@@ -32,7 +32,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue};
@@ -50,7 +50,7 @@ use body::{Answering, Left};
 pub use calendar::begin_calendar;
 pub use framing::has_content;
 pub use gate::{Drain, Presence, Side, begins_head};
-use gate::{Exchange, FINISH_DEADLINE, Gate, Verdict};
+use gate::{Exchange, FINISH_DEADLINE, Gate, STOP_GRACE, Verdict};
 use hearth_wire::limits::SILENCE_MAX;
 pub use hop::{end_hop, end_request_hop};
 #[cfg(feature = "plain-hyper")]
@@ -61,6 +61,10 @@ pub use stream::Socket;
 
 /// Of a body that nobody wanted, on a connection that is being closed.
 const FORGOTTEN_MAX_BYTES: usize = 256 << 20;
+
+/// Before a client is taken for late, for what it has sent in time: this process may have stood
+/// still itself, and its runtime not have looked yet.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// A connection between two requests, as it comes to this process or leaves it.
 pub struct Waiting<S> {
@@ -204,6 +208,7 @@ where
     // A request may have arrived that the runtime has not noticed yet: before an idle connection
     // is closed the runtime looks once more.
     let mut looked = None;
+    let mut last_look = None;
     let end = poll_fn(|cx| {
         shared.0.driver.get_or_init(|| cx.waker().clone());
         loop {
@@ -232,7 +237,7 @@ where
             }
             match verdict {
                 Verdict::Wait(deadline) => {
-                    looked = None;
+                    (looked, last_look) = (None, None);
                     let deadline = [deadline, look].into_iter().flatten().min();
                     let Some(deadline) = deadline else { return Poll::Pending };
                     // One that rings too early is set again then, which is cheaper than setting
@@ -257,8 +262,15 @@ where
                     Pin::new(&mut connection).graceful_shutdown();
                     shared.lock().finishing();
                 }
-                Verdict::Close if now_is == Presence::Asking => return Poll::Ready(End::Late),
-                Verdict::Close => return Poll::Ready(End::Broken),
+                Verdict::Close => {
+                    let look =
+                        last_look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_LOOK)));
+                    if look.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    let is_asking = now_is == Presence::Asking;
+                    return Poll::Ready(if is_asking { End::Late } else { End::Broken });
+                }
             }
         }
     })
@@ -285,6 +297,7 @@ where
     }
     let (refused, mut stream) = (stream.refused, stream.stream);
     let refused = match end {
+        End::Late if drain.borrow().closes() => Some(Refused::Stopping),
         End::Late => Some(Refused::Late),
         // hyper has nothing to say to some.
         End::Refused if gate.is_refusing() => refused.or(Some(Refused::Malformed)),
@@ -298,7 +311,18 @@ where
             _ => close(stream, sends).await,
         }
     };
-    let _ = tokio::time::timeout(FINISH_DEADLINE, close).await;
+    let mut drain = drain;
+    let stopped = async move {
+        let stops = drain.wait_for(|drain| drain.closes()).await.is_ok();
+        if !stops {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(FINISH_DEADLINE, close) => {}
+        () = stopped => {}
+    }
     None
 }
 
