@@ -171,8 +171,9 @@ fn small_bodies_that_nobody_reads_take_no_request_with_them() {
     tenant.deploy("unread", guests::version_one());
     tenant.deploy_with("streams", guests::streams(), &json!({}));
     let results = Mutex::new(Vec::new());
+    let doors = tenant.doors();
     std::thread::scope(|scope| {
-        for door in &tenant.doors() {
+        for door in &doors {
             for client in 0..CLIENTS {
                 let results = &results;
                 scope.spawn(move || {
