@@ -5,13 +5,16 @@
 //! it is [`crate::control`]'s.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hearth_connection::end_hop;
 use http::header::{EXPECT, HOST};
 use http::{Request, Uri};
 use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::UnixStream;
@@ -34,11 +37,13 @@ pub enum DoorError {
     Crowded,
     #[error("the door is broken")]
     Broken(#[from] hyper::Error),
+    #[error("the request's body broke off")]
+    BrokenBody,
     #[error("no request can be made of this one")]
     Request(#[from] http::Error),
 }
 
-type Sender = http2::SendRequest<Received>;
+type Sender = http2::SendRequest<UnsyncBoxBody<Bytes, hyper::Error>>;
 
 enum State {
     Closed,
@@ -139,8 +144,18 @@ impl Door {
         head.headers.remove(HOST);
         // Answered by our own side of the connection, once the primary reads the body.
         head.headers.remove(EXPECT);
+        let broke_off = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&broke_off);
+        let body = body.map_err(move |error| {
+            told.store(true, Ordering::Relaxed);
+            error
+        });
         sender.ready().await?;
-        let answer = sender.send_request(Request::from_parts(head, body)).await?;
+        let answer = sender.send_request(Request::from_parts(head, body.boxed_unsync())).await;
+        let answer = answer.map_err(|error| match broke_off.load(Ordering::Relaxed) {
+            true => DoorError::BrokenBody,
+            false => error.into(),
+        })?;
         let (mut head, body) = answer.into_parts();
         end_hop(&mut head.headers);
         head.version = http::Version::HTTP_11;

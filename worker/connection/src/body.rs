@@ -46,7 +46,7 @@ impl Body for Received {
         let polled = Pin::new(&mut *incoming).poll_frame(cx);
         let whole = matches!(polled, Poll::Ready(None)) || incoming.is_end_stream();
         match polled {
-            Poll::Pending => self.shared.body_wanted(),
+            Poll::Pending => self.shared.body_wanted(cx.waker()),
             Poll::Ready(_) => self.shared.body_came(whole),
         }
         polled

@@ -175,8 +175,11 @@ pub struct Gate {
     asked_again: bool,
     incoming: Pace,
     outgoing: Pace,
-    /// When the client closed its side, which hyper is not told while an answer is owed.
+    /// When the client closed its side, which hyper is not told while an answer is owed, unless
+    /// it needs more to make it.
     ended: Option<Instant>,
+    /// Whether the service has wanted more of the body since then, with all of it taken that came.
+    cut_off: bool,
     /// Client or answer asked for the connection to be closed after this exchange.
     closes: bool,
     finishing: bool,
@@ -200,6 +203,7 @@ impl Gate {
             incoming: Pace::new(),
             outgoing: Pace::new(),
             ended: None,
+            cut_off: false,
             closes: false,
             finishing: false,
             flushed: false,
@@ -259,6 +263,7 @@ impl Gate {
     pub fn body_wanted(&mut self) {
         self.body_wanted = true;
         self.continue_owed = false;
+        self.cut_off |= self.body_left && self.ended.is_some();
     }
 
     pub fn body_came(&mut self, whole: bool) {
@@ -305,6 +310,8 @@ impl Gate {
         let drains = drains && self.side == Side::Outside;
         match (self.in_exchange(), self.ended, drains) {
             (false, Some(_), _) => Reading::Ended,
+            (true, Some(_), _) if self.body_left && self.cut_off => Reading::Ended,
+            (true, Some(_), _) if self.body_left => Reading::WhenWanted,
             (true, Some(_), _) => Reading::No,
             (_, None, false) => Reading::Yes,
             (false, None, true) => Reading::No,
@@ -562,8 +569,17 @@ mod tests {
                 assert_eq!({ open }.may_read(false), Yes, "{open:?}");
                 let ended = Gate { ended: Some(now), ..open };
                 for drains in [false, true] {
-                    let expected = if exchange { No } else { Ended };
+                    let expected = match (exchange, body_left) {
+                        (false, _) => Ended,
+                        (true, false) => No,
+                        // The service may not have taken yet all that came.
+                        (true, true) => WhenWanted,
+                    };
                     assert_eq!({ ended }.may_read(drains), expected, "{ended:?}");
+                    let mut asked = ended;
+                    asked.body_wanted();
+                    let expected = if body_left { Ended } else { expected };
+                    assert_eq!(asked.may_read(drains), expected, "{asked:?}");
                 }
                 let expected = match (exchange, body_left, body_wanted) {
                     (false, ..) | (true, false, _) => [No, No],
@@ -631,6 +647,10 @@ mod tests {
                 let reads = gate.may_read(drain != Drain::No);
                 if drain != Drain::No && !gate.in_exchange() {
                     prop_assert!(matches!(reads, Reading::No | Reading::Ended), "{:?}", reads);
+                }
+                // Told of it, hyper would take a request that is whole for broken off.
+                if reads == Reading::Ended && gate.in_exchange() {
+                    prop_assert!(gate.body_left && gate.ended.is_some());
                 }
                 if gate.closes || gate.body_left || gate.write_is_blocked() {
                     prop_assert!(!gate.can_be_handed_over());

@@ -80,11 +80,14 @@ struct Inner {
     gate: Mutex<Gate>,
     /// The driver, where it waits for the service to want more of a body or to have all of it.
     wanted: Mutex<Option<Waker>>,
+    /// The service, where it waits for more of a body.
+    waiting: Mutex<Option<Waker>>,
 }
 
 impl Shared {
     fn new(gate: Gate) -> Self {
-        Self(Arc::new(Inner { gate: Mutex::new(gate), wanted: Mutex::new(None) }))
+        let (wanted, waiting) = (Mutex::new(None), Mutex::new(None));
+        Self(Arc::new(Inner { gate: Mutex::new(gate), wanted, waiting }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Gate> {
@@ -95,18 +98,34 @@ impl Shared {
         self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn waiting(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn wake_when_wanted(&self, waker: &Waker) {
         *self.waker() = Some(waker.clone());
     }
 
-    fn body_wanted(&self) {
+    fn body_wanted(&self, service: &Waker) {
+        match &mut *self.waiting() {
+            Some(waiting) => waiting.clone_from(service),
+            waiting => *waiting = Some(service.clone()),
+        }
         self.lock().body_wanted();
         self.wake();
+    }
+
+    /// Has the service look at the body once more, if it waits for more of it.
+    fn ask_for_more(&self) {
+        if let Some(service) = &*self.waiting() {
+            service.wake_by_ref();
+        }
     }
 
     fn body_came(&self, whole: bool) {
         self.lock().body_came(whole);
         if whole {
+            self.waiting().take();
             self.wake();
         }
     }

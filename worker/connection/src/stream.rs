@@ -60,7 +60,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
         let mut buffer = ReadBuf::uninit(&mut bytes[..most]);
         match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
-                if gate.read_ended(Instant::now()) { Poll::Ready(Ok(())) } else { Poll::Pending }
+                if gate.read_ended(Instant::now()) {
+                    return Poll::Ready(Ok(()));
+                }
+                if gate.body_is_left() {
+                    // hyper has given out all that came. Who wants more of it then is cut off.
+                    this.shared.wake_when_wanted(cx.waker());
+                    this.shared.ask_for_more();
+                }
+                Poll::Pending
             }
             Poll::Ready(Ok(())) => {
                 gate.read(buffer.filled().len());
