@@ -10,6 +10,7 @@ mod config;
 mod drain;
 mod durable;
 mod fail;
+mod fair;
 mod fleet;
 mod front;
 #[cfg(any(test, feature = "fuzz"))]

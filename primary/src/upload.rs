@@ -2,17 +2,20 @@
 //! rollback, removal, other options, other limits.
 //!
 //! ```text
-//! body ── parts ──► arrived (counted, hashed, packed) ──► admitted (compiled, kept)
+//! a place ─► body ── parts ──► files as they were sent ──► admitted (unpacked, compiled, kept)
 //!   under the tenant's lock: next functions ──► release written ──► fleet.swap ─ commit ─► served
 //! ```
 //!
 //! The one piece of code behind all addresses that take uploads: a tenant's port (through its
 //! worker's door), the front door, the management API. Callers have authenticated. What fails
 //! before the commit leaves the old generation serving and no metadata; modules that nothing
-//! names are swept. What a body is made of is read in [`parts`].
+//! names are swept. What a body is made of is read in [`parts`]. Until an upload's body has come
+//! whole it costs its place, its room on the disk, and nothing that others wait for.
 
 pub mod parts;
+mod places;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,11 +37,30 @@ use crate::compile::CompileError;
 use crate::fail::{self, Point};
 use crate::fleet::{Fleet, SwapError};
 use crate::release::modules::{IngestError, Kept};
-use crate::release::{Admitted, ReleaseError, Releases};
+use crate::release::room::NoRoom;
+use crate::release::{Admitted, Held, ReleaseError, Releases};
 use crate::store::{Change, NewGeneration, Store, StoreError, Tenant, TenantId, VersionRow};
+use places::Crowd;
+pub use places::Places;
+
+/// When one that found no place may come again.
+pub const COME_AGAIN: Duration = Duration::from_secs(5);
+
+/// How many uploads there are at once, and how long one may take until it is compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intake {
+    pub places: Places,
+    pub time: Duration,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
+    #[error("as many uploads are under way as may be: {} of one tenant, {} of all; try again soon", .0.most_of_one, .0.most)]
+    TooMany(Places),
+    #[error("the upload was not here and compiled within {}", humantime::format_duration(*.0))]
+    Late(Duration),
+    #[error("the head of a part is longer than any needs to be")]
+    PartHead,
     #[error("the upload is no multipart/form-data: {0}")]
     Multipart(#[from] multer::Error),
     #[error("the upload has no file; send one as a part named, for example, hello.wasm")]
@@ -96,6 +118,12 @@ impl UploadError {
             Self::Multipart(multer::Error::StreamSizeExceeded { limit }) => {
                 return Self::TooLarge(*limit).problem();
             }
+            Self::Multipart(multer::Error::StreamReadFailed(_)) => {
+                return Problem::new(Code::BadRequest, Problem::BROKEN_BODY);
+            }
+            Self::TooMany(_) => Code::TooManyRequests,
+            Self::Late(_) => Code::RequestTimeout,
+            Self::PartHead => Code::TooLarge,
             Self::Multipart(_)
             | Self::NoFile
             | Self::TooManyFiles
@@ -124,12 +152,12 @@ impl UploadError {
                 return Problem::new(Code::StorageFull, "the host's disk is full; nothing changed");
             }
             Self::Store(error @ StoreError::ReadOnly) => {
-                return Problem::new(Code::Internal, error.to_string());
+                return Problem::new(Code::StorageFull, error.to_string());
             }
             Self::Store(StoreError::Disk(_)) => {
                 let detail =
                     "the host's disk failed: if the change is there shows when Hearth starts again";
-                return Problem::new(Code::Internal, detail);
+                return Problem::new(Code::StorageFull, detail);
             }
             Self::Store(_) => {
                 return Problem::new(Code::Internal, "the host's store failed; nothing changed");
@@ -141,8 +169,7 @@ impl UploadError {
 
 fn module_problem(file: &str, error: &ReleaseError) -> Problem {
     let code = match error {
-        ReleaseError::Ingest(IngestError::TooLarge(_)) => Code::TooLarge,
-        ReleaseError::Ingest(IngestError::Body(_)) => Code::BadRequest,
+        ReleaseError::Ingest(IngestError::TooLarge(_) | IngestError::TooDense) => Code::TooLarge,
         ReleaseError::Ingest(IngestError::NotZstd | IngestError::Empty)
         | ReleaseError::Compile(CompileError::Refused(_))
         | ReleaseError::Options(_) => Code::InvalidModule,
@@ -199,13 +226,16 @@ pub struct Uploads {
     store: Store,
     fleet: Fleet,
     releases: Releases,
+    crowd: Crowd,
+    intake: Intake,
     /// One change of a tenant at a time.
     changing: Arc<DashMap<TenantId, Arc<Mutex<()>>>>,
 }
 
 impl Uploads {
-    pub fn new(store: Store, fleet: Fleet, releases: Releases) -> Self {
-        Self { store, fleet, releases, changing: Arc::default() }
+    pub fn new(store: Store, fleet: Fleet, releases: Releases, intake: Intake) -> Self {
+        let crowd = Crowd::new(intake.places.clone());
+        Self { store, fleet, releases, crowd, intake, changing: Arc::default() }
     }
 
     /// Takes an upload: all its files go live together, or none does.
@@ -236,11 +266,6 @@ impl Uploads {
             }
         };
         metrics::counter!("hearth_uploads_total", "outcome" => outcome).increment(1);
-        if let Err(UploadError::Module { source: ReleaseError::Quota { .. }, .. }) = &uploaded {
-            // What was compiled in vain takes the very room that there is not. Best effort: the
-            // sweep comes by itself, too.
-            let _ = self.sweep().await;
-        }
         uploaded
     }
 
@@ -252,36 +277,86 @@ impl Uploads {
         body: Body,
         by: &str,
     ) -> Result<Uploaded, UploadError> {
+        let crowded = || UploadError::TooMany(self.intake.places.clone());
+        let _place = self.crowd.enter(tenant.id).ok_or_else(crowded)?;
+        let mut litter = Litter::new(self, tenant);
+        let time = self.intake.time;
+        let taking = self.take_in(tenant, dir, headers, body, &mut litter.modules);
+        let taken = tokio::time::timeout(time, taking).await.map_err(|_| UploadError::Late(time));
+        let TakenIn { tenant, modules, compile_ms } = taken??;
+        fail::moment(Point::UploadAdmitted);
+        let (admitted, held): (Vec<_>, Vec<_>) = modules
+            .into_iter()
+            .map(|Module { path, patch, module, held }| ((path, patch, module), held))
+            .unzip();
+        let changing = self.lock(&tenant).await?;
+        // Versions that are one too many go with this one.
+        litter.modules.extend(self.store.modules_of(tenant.id).await?);
+        let uploaded = self.change(changing, admitted, compile_ms, by).await?;
+        held.into_iter().for_each(Held::settle);
+        Ok(uploaded)
+    }
+
+    /// All of an upload that is its own affair: its body comes at its pace, and is compiled.
+    async fn take_in(
+        &self,
+        tenant: &Tenant,
+        dir: Option<FunctionPath>,
+        headers: &HeaderMap,
+        body: Body,
+        litter: &mut HashSet<ModuleDigest>,
+    ) -> Result<TakenIn, UploadError> {
         // Its limits may be others than when the caller last saw it.
-        let tenant = &self.store.tenant_by_id(tenant.id).await?.ok_or(UploadError::NoTenant)?;
-        let _arriving = self.releases.arriving().await;
-        let chunks = body.into_data_stream();
+        let tenant = self.store.tenant_by_id(tenant.id).await?.ok_or(UploadError::NoTenant)?;
+        self.make_room(&tenant).await?;
+        let room = self.releases.room(&tenant).await?;
         let limits = tenant.limits();
-        let ingest = |packing, reader, most| self.releases.ingest(packing, reader, most);
+        let chunks = body.into_data_stream();
+        let spool = || self.releases.spool(&room);
         let (incoming, mut patches) =
-            parts::read(dir.as_ref(), headers, chunks, &limits, ingest).await?;
+            parts::read(dir.as_ref(), headers, chunks, &limits, spool).await?;
         fail::moment(Point::UploadReceived);
 
         let begun = Instant::now();
-        let mut admitted = Vec::new();
-        // Of modules that no metadata names yet.
-        let mut stored = 0;
-        for parts::Incoming { file, path, arrived } in incoming {
+        let mut modules = Vec::new();
+        for parts::Incoming { file, path, packing, spooled } in incoming {
             let patch = patches.remove(&path).unwrap_or_default();
             patch.check(&limits)?;
             let refused = |source| UploadError::Module { file: file.clone(), source };
-            stored += arrived.stored;
-            // Before time goes into it, and with what came of it.
-            self.fits(tenant, stored).await.map_err(refused)?;
-            let module = self.releases.admit(tenant, arrived).await.map_err(refused)?;
-            self.fits(tenant, stored).await.map_err(refused)?;
+            let sent = (packing, spooled);
+            let most = limits.module_bytes;
+            let admitted = self.releases.admit(&tenant, sent, most, &room, litter).await;
+            let (module, held) = admitted.map_err(refused)?;
             module.declared.check(&limits).map_err(ReleaseError::Options).map_err(refused)?;
-            admitted.push((path, patch, module));
+            modules.push(Module { path, patch, module, held });
         }
         let compile_ms = begun.elapsed().as_millis() as u64;
-        fail::moment(Point::UploadAdmitted);
+        Ok(TakenIn { tenant, modules, compile_ms })
+    }
 
-        let (tenant, _changing) = self.lock(tenant).await?;
+    /// Before it is said that there is none, what nothing names goes.
+    async fn make_room(&self, tenant: &Tenant) -> Result<(), ReleaseError> {
+        // What cannot be removed takes its room, and is no reason to refuse what fits beside it.
+        if let Err(error) = self.releases.tidy_artifacts(tenant).await {
+            error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "tidy");
+        }
+        if self.releases.has_room() {
+            return Ok(());
+        }
+        if let Err(error) = self.sweep().await {
+            error!(error = &error as &dyn std::error::Error, "sweep");
+        }
+        if self.releases.has_room() { Ok(()) } else { Err(NoRoom::Host.into()) }
+    }
+
+    /// Makes what was admitted the tenant's.
+    async fn change(
+        &self,
+        (tenant, _changing): (Tenant, OwnedMutexGuard<()>),
+        admitted: Vec<(FunctionPath, OptionsPatch, Admitted)>,
+        compile_ms: u64,
+        by: &str,
+    ) -> Result<Uploaded, UploadError> {
         let mut live = self.store.live_functions(tenant.id).await?;
         let mut changes = Vec::new();
         let mut functions = Vec::new();
@@ -419,15 +494,6 @@ impl Uploads {
         Ok(limits)
     }
 
-    /// Whether there is room for so much more than what is named and compiled.
-    async fn fits(&self, tenant: &Tenant, more: u64) -> Result<(), ReleaseError> {
-        let limit = tenant.limits().disk_bytes;
-        match self.releases.disk_use(tenant).await? + more {
-            needed if needed > limit => Err(ReleaseError::Quota { needed, limit }),
-            _ => Ok(()),
-        }
-    }
-
     async fn check_options(
         &self,
         tenant: &Tenant,
@@ -439,15 +505,18 @@ impl Uploads {
         checked.map_err(|source| UploadError::OptionsRefused { path, source })
     }
 
-    /// Removes from disk what nothing names any more; nothing now if something is arriving, or if
-    /// nobody can say what is named.
+    /// Removes from disk what nothing names any more; nothing now while the host makes files of its
+    /// own, or if nobody can say what is named.
     pub async fn sweep(&self) -> Result<u64, ReleaseError> {
         if self.store.is_read_only() {
             return Ok(0);
         }
         let Some(_alone) = self.releases.nothing_arrives() else { return Ok(0) };
         for tenant in self.store.tenants().await? {
-            if let Ok((tenant, _changing)) = self.lock(&tenant).await {
+            // One that is being changed is pruned with that.
+            let lock = self.changing.entry(tenant.id).or_default().clone();
+            let Ok(_changing) = lock.try_lock() else { continue };
+            if let Some(tenant) = self.store.tenant_by_id(tenant.id).await? {
                 self.releases.prune(&tenant, tenant.generation).await?;
             }
         }
@@ -568,6 +637,52 @@ impl Uploads {
                 })
             }
         }
+    }
+}
+
+/// What came of an upload's body.
+struct TakenIn {
+    tenant: Tenant,
+    modules: Vec<Module>,
+    compile_ms: u64,
+}
+
+struct Module {
+    path: FunctionPath,
+    patch: OptionsPatch,
+    module: Admitted,
+    held: Held,
+}
+
+/// Modules that may have no name once an upload is over, however it ends. They are removed beside
+/// its answer.
+struct Litter {
+    releases: Releases,
+    tenant: Tenant,
+    modules: HashSet<ModuleDigest>,
+}
+
+impl Litter {
+    fn new(uploads: &Uploads, tenant: &Tenant) -> Self {
+        let (releases, tenant) = (uploads.releases.clone(), tenant.clone());
+        Self { releases, tenant, modules: HashSet::new() }
+    }
+}
+
+impl Drop for Litter {
+    fn drop(&mut self) {
+        let modules = std::mem::take(&mut self.modules);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if modules.is_empty() {
+            return;
+        }
+        let (releases, tenant) = (self.releases.clone(), self.tenant.clone());
+        runtime.spawn(async move {
+            // The sweep takes what this leaves.
+            if let Err(error) = releases.tidy(&tenant, modules).await {
+                error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "tidy");
+            }
+        });
     }
 }
 

@@ -15,8 +15,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use dashmap::DashMap;
 use hearth_wire::TenantName;
 use rustix::fs::{Mode, OFlags, fstat};
 use tracing::{info, warn};
@@ -40,13 +41,13 @@ pub(super) struct Directories {
     trees: Trees,
     /// Whether this host can give files to tenants' users.
     has_users: bool,
-    /// Held by whoever settles one: there is hardly ever anything to do.
-    settling: Mutex<()>,
+    /// Held by whoever settles that one: what there is to do takes as long as what lies there.
+    settling: DashMap<TenantName, Arc<Mutex<()>>>,
 }
 
 impl Directories {
     pub fn new(root: PathBuf, trees: Trees, has_users: bool) -> Self {
-        Self { root, trees, has_users, settling: Mutex::default() }
+        Self { root, trees, has_users, settling: DashMap::new() }
     }
 
     fn of(&self, tenant: &TenantName) -> PathBuf {
@@ -66,7 +67,8 @@ impl Directories {
     /// else's was restored, or is of a time when the host had no users to give: it is copied, by
     /// the one who may read it to the one who is to have it.
     pub fn settle(&self, tenant: &TenantName, user: Option<u32>) -> io::Result<()> {
-        let _alone = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = self.settling.entry(tenant.clone()).or_default().clone();
+        let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = self.of(tenant);
         let (state, other) = (dir.join(STATE), dir.join(OTHER_STATE));
         let user = user.filter(|_| self.has_users);
@@ -124,6 +126,7 @@ impl Directories {
     }
 
     pub fn remove(&self, tenant: &TenantName) -> io::Result<()> {
+        self.settling.remove(tenant);
         self.remove_dir(&self.of(tenant), Point::TenantTree)
     }
 
