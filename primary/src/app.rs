@@ -211,7 +211,9 @@ async fn host(
     let compiler = Compiler::new(programs.compile, greeting.engine, compilers, cores);
     let trees = Trees::new(&programs.worker);
     let (data, has_users) = (&config.data, users.is_some());
-    let releases = Releases::open(data, store.clone(), compiler, trees.clone(), has_users).await?;
+    let reserve = config.disk_reserve_mb << 20;
+    let releases =
+        Releases::open(data, store.clone(), compiler, trees.clone(), has_users, reserve).await?;
     fail::moment(Point::StartBundle);
     let mut bundled = Vec::new();
     for (function, artifact) in releases.bundle().await? {
@@ -242,7 +244,8 @@ async fn host(
         cgroups: cgroups.ok(),
     });
     let watching = tokio::spawn(async move { sockets.run().await });
-    let uploads = Uploads::new(store.clone(), fleet.clone(), releases.clone());
+    let intake = config.intake.clone();
+    let uploads = Uploads::new(store.clone(), fleet.clone(), releases.clone(), intake);
     let tenants_at = (config.tenant_bind, config.tenant_ports.clone());
     let provision = Provision::new(
         store.clone(),

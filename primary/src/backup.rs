@@ -37,7 +37,6 @@ use crate::patience::within;
 use crate::release::{KEPT, ReleaseError, Releases, module_file};
 use crate::store::{self, Contents, Store, StoreError};
 use crate::tree::{TreeError, Trees};
-use crate::upload::parts::Chunks;
 use archive::{LeftOut, Member, Writer};
 use restore::RestoreError;
 
@@ -332,5 +331,31 @@ impl<W: Write> Write for Counted<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+/// A body's chunks as a blocking reader, of which there is one at a time.
+struct Chunks {
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl Chunks {
+    fn new(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self { receiver, current: Bytes::new() }
+    }
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(chunk) => self.current = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let taken = self.current.split_to(buffer.len().min(self.current.len()));
+        buffer[..taken.len()].copy_from_slice(&taken);
+        Ok(taken.len())
     }
 }

@@ -23,6 +23,7 @@ use ipnet::IpNet;
 mod client;
 
 use crate::isolation::Level;
+use crate::upload::{Intake, Places};
 pub use client::{Client, ClientArgs, Login, LoginError, UserDirectories};
 
 const PREFIX: &str = "HEARTH_";
@@ -37,6 +38,16 @@ const LOG_FILTER_DEFAULT: &str = "info";
 /// More than a browser, a program or an office behind one address has that waits for nothing: at the
 /// front door, where connections to tenants by host name are not kept.
 const CONNECTIONS_PER_ADDRESS_DEFAULT: u32 = 256;
+/// Each takes some of the host's memory and up to 32 MiB of its disk while it comes.
+const UPLOADS_DEFAULT: usize = 32;
+const UPLOADS_PER_TENANT_DEFAULT: usize = 8;
+const UPLOADS_MAX: usize = 1_000;
+/// Enough for the largest one over a line of half a megabit, and for what is slow to compile.
+const UPLOAD_TIME_DEFAULT: Duration = Duration::from_secs(600);
+const UPLOAD_TIME_MIN: Duration = Duration::from_secs(1);
+/// MiB. The store's journal is a few of them.
+const DISK_RESERVE_DEFAULT: u64 = 64;
+const DISK_RESERVE_MAX: u64 = 1 << 20;
 
 /// An idle time below this would end workers between two requests of one page.
 const IDLE_MIN: Duration = Duration::from_millis(10);
@@ -128,6 +139,18 @@ pub struct UpArgs {
     /// [default: auto]
     #[arg(long, value_name = "WHEN")]
     handover: Option<String>,
+    /// Uploads at once, of all tenants [default: 32]
+    #[arg(long, value_name = "N")]
+    uploads: Option<String>,
+    /// Uploads at once of one tenant [default: 8]
+    #[arg(long, value_name = "N")]
+    uploads_per_tenant: Option<String>,
+    /// An upload that has not come and been compiled within this time is refused [default: 10m]
+    #[arg(long, value_name = "DURATION")]
+    upload_time: Option<String>,
+    /// MiB of the disk that uploads leave free, so that other changes can be kept [default: 64]
+    #[arg(long, value_name = "MB")]
+    disk_reserve: Option<String>,
     /// Write one line of JSON to this descriptor once it serves
     #[arg(long, value_name = "N")]
     ready_fd: Option<String>,
@@ -159,6 +182,10 @@ impl UpArgs {
             isolation,
             users,
             handover,
+            uploads,
+            uploads_per_tenant,
+            upload_time,
+            disk_reserve,
             ready_fd,
             log,
             log_filter,
@@ -178,6 +205,10 @@ impl UpArgs {
             (Key::Isolation, isolation),
             (Key::Users, users),
             (Key::Handover, handover),
+            (Key::Uploads, uploads),
+            (Key::UploadsPerTenant, uploads_per_tenant),
+            (Key::UploadTime, upload_time),
+            (Key::DiskReserve, disk_reserve),
             (Key::ReadyFd, ready_fd),
             (Key::Log, log),
             (Key::LogFilter, log_filter),
@@ -208,13 +239,17 @@ enum Key {
     Isolation,
     Users,
     Handover,
+    Uploads,
+    UploadsPerTenant,
+    UploadTime,
+    DiskReserve,
     ReadyFd,
     Log,
     LogFilter,
 }
 
 impl Key {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 19] = [
         Self::Data,
         Self::Listen,
         Self::TenantBind,
@@ -227,6 +262,10 @@ impl Key {
         Self::Isolation,
         Self::Users,
         Self::Handover,
+        Self::Uploads,
+        Self::UploadsPerTenant,
+        Self::UploadTime,
+        Self::DiskReserve,
         Self::ReadyFd,
         Self::Log,
         Self::LogFilter,
@@ -247,6 +286,10 @@ impl Key {
             Self::Isolation => "isolation",
             Self::Users => "users",
             Self::Handover => "handover",
+            Self::Uploads => "uploads",
+            Self::UploadsPerTenant => "uploads-per-tenant",
+            Self::UploadTime => "upload-time",
+            Self::DiskReserve => "disk-reserve",
             Self::ReadyFd => "ready-fd",
             Self::Log => "log",
             Self::LogFilter => "log-filter",
@@ -375,6 +418,12 @@ impl Written {
                 .one(Key::Users, "two user ids from 1000 on, like 1900000000-1900065535", users)?
                 .unwrap_or(USERS_DEFAULT),
             handover: self.handover()?,
+            intake: self.intake()?,
+            disk_reserve_mb: self
+                .one(Key::DiskReserve, "MiB, from 0 to 1048576", |text| {
+                    parsed(text).filter(|mb| *mb <= DISK_RESERVE_MAX)
+                })?
+                .unwrap_or(DISK_RESERVE_DEFAULT),
             ready_fd: self.one(
                 Key::ReadyFd,
                 "the number of an open descriptor, from 1",
@@ -417,6 +466,21 @@ impl Written {
             _ => None,
         })?;
         Ok(handover.unwrap_or(Handover::Auto))
+    }
+
+    fn intake(&self) -> Result<Intake, ConfigError> {
+        let number = |key| {
+            self.one(key, "a number from 1 to 1000", |text| {
+                parsed(text).filter(|number| (1..=UPLOADS_MAX).contains(number))
+            })
+        };
+        let time = self.one(Key::UploadTime, "a duration of at least 1s, like 10m", |text| {
+            humantime::parse_duration(text).ok().filter(|time| *time >= UPLOAD_TIME_MIN)
+        })?;
+        let most_of_one = number(Key::UploadsPerTenant)?.unwrap_or(UPLOADS_PER_TENANT_DEFAULT);
+        let most = number(Key::Uploads)?.unwrap_or(UPLOADS_DEFAULT);
+        let places = Places { most, most_of_one };
+        Ok(Intake { places, time: time.unwrap_or(UPLOAD_TIME_DEFAULT) })
     }
 
     fn admin_token(&self) -> Result<Option<AdminToken>, ConfigError> {
@@ -630,6 +694,8 @@ pub struct Config {
     /// The first is the compiler's, the others are tenants'.
     pub users: RangeInclusive<u32>,
     pub handover: Handover,
+    pub intake: Intake,
+    pub disk_reserve_mb: u64,
     pub ready_fd: Option<i32>,
     pub log_format: LogFormat,
     /// Valid for `tracing_subscriber::EnvFilter`.
@@ -677,6 +743,8 @@ impl fmt::Display for Config {
             isolation,
             users,
             handover,
+            intake: Intake { places, time },
+            disk_reserve_mb,
             ready_fd,
             log_format,
             log_filter,
@@ -703,6 +771,9 @@ impl fmt::Display for Config {
         }
         write!(f, " users={}-{}", users.start(), users.end())?;
         write!(f, " handover={}", handover.as_str())?;
+        write!(f, " uploads={} uploads-per-tenant={}", places.most, places.most_of_one)?;
+        write!(f, " upload-time={}", humantime::format_duration(*time))?;
+        write!(f, " disk-reserve={disk_reserve_mb}")?;
         if let Some(fd) = ready_fd {
             write!(f, " ready-fd={fd}")?;
         }
@@ -788,6 +859,11 @@ mod tests {
             isolation: Level::D,
             users: USERS_DEFAULT,
             handover: Handover::Auto,
+            intake: Intake {
+                places: Places { most: 32, most_of_one: 8 },
+                time: Duration::from_secs(600),
+            },
+            disk_reserve_mb: 64,
             ready_fd: None,
             log_format: LogFormat::Auto,
             log_filter: "info".into(),
@@ -798,7 +874,7 @@ mod tests {
     }
 
     /// Each key with three values that are good, and what the configuration says of each.
-    const KEYS: [(&str, [&str; 3], [&str; 3]); 15] = [
+    const KEYS: [(&str, [&str; 3], [&str; 3]); 19] = [
         ("data", ["/a", "/b", "c"], ["data=/a ", "data=/b ", "data=c "]),
         (
             "listen",
@@ -854,6 +930,22 @@ mod tests {
             "handover",
             ["never", "auto", "never"],
             [" handover=never ", " handover=auto ", " handover=never "],
+        ),
+        ("uploads", ["1", "64", "1000"], [" uploads=1 ", " uploads=64 ", " uploads=1000 "]),
+        (
+            "uploads-per-tenant",
+            ["1", "2", "1000"],
+            [" uploads-per-tenant=1 ", " uploads-per-tenant=2 ", " uploads-per-tenant=1000 "],
+        ),
+        (
+            "upload-time",
+            ["1s", "5m", "1h"],
+            [" upload-time=1s ", " upload-time=5m ", " upload-time=1h "],
+        ),
+        (
+            "disk-reserve",
+            ["0", "1", "1048576"],
+            [" disk-reserve=0 ", " disk-reserve=1 ", " disk-reserve=1048576 "],
         ),
         ("ready-fd", ["1", "3", "10"], [" ready-fd=1 ", " ready-fd=3 ", " ready-fd=10 "]),
         ("log", ["text", "json", "auto"], [" log=text ", " log=json ", " log=auto "]),
@@ -935,6 +1027,10 @@ mod tests {
             ("users", "0-70000", "must be two user ids from 1000 on"),
             ("users", "70000-70000", "must be two user ids from 1000 on"),
             ("handover", "always", "must be one of auto, never, not `always`"),
+            ("uploads", "0", "must be a number from 1 to 1000"),
+            ("uploads-per-tenant", "1001", "must be a number from 1 to 1000"),
+            ("upload-time", "999ms", "must be a duration of at least 1s, like 10m, not `999ms`"),
+            ("disk-reserve", "1.5", "must be MiB, from 0 to 1048576"),
             ("ready-fd", "0", "must be the number of an open descriptor, from 1"),
             ("log", "xml", "must be one of text, json, auto, not `xml`"),
             ("log-filter", "hearth=loud", "must be levels"),

@@ -50,7 +50,7 @@ use crate::fleet::{Cause, Visit, sockets};
 use crate::gateway::route::Target;
 use crate::gateway::{Gateway, refuse, request_id, turned_away};
 use crate::store::{Store, Tenant};
-use crate::upload::Uploads;
+use crate::upload::{self, UploadError, Uploads};
 use crowd::{Crowd, Origin};
 
 /// Uploads that one worker passes on at once.
@@ -355,7 +355,10 @@ impl Front {
                 headers.insert(hearth_wire::header::REQUEST_ID, id);
                 response
             }
-            Err(error) => refuse(error.problem(), None, &id),
+            Err(error) => {
+                let crowded = matches!(error, UploadError::TooMany(_));
+                refuse(error.problem(), crowded.then_some(upload::COME_AGAIN), &id)
+            }
         }
     }
 }

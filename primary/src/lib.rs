@@ -12,6 +12,7 @@ mod descriptors;
 mod drain;
 mod durable;
 mod fail;
+mod fair;
 mod files;
 mod fleet;
 mod front;

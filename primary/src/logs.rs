@@ -25,9 +25,10 @@ use dashmap::DashMap;
 use hearth_wire::{CallRecord, FunctionPath, LogLine, LogStream, Report, TenantName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{error, warn};
 
+use crate::fair::{Fair, Turn};
 use journal::Journal;
 
 /// Reports that wait to be written, of all tenants and of one. A report is below
@@ -38,8 +39,9 @@ const QUEUE_OF_ONE: usize = 16;
 const BEHIND_MAX: usize = 256;
 /// Followers of one tenant's lines, and of its calls.
 const FOLLOWERS_MAX: usize = 32;
-/// Pages that are read at once.
+/// Pages that are read at once, of all tenants and of one.
 const READERS: usize = 4;
+const READERS_OF_ONE: usize = 2;
 /// Records of the past that one read returns, and what they may take together as they are kept:
 /// whoever asked has them in memory until they are read.
 pub const PAGE_MAX: usize = 1_000;
@@ -198,7 +200,7 @@ pub struct Logs {
     /// Reports in the queue, by tenant, so that one cannot fill it. Counted up by `take`,
     /// counted down by the owner.
     waiting: Arc<DashMap<TenantName, usize>>,
-    readers: Arc<Semaphore>,
+    readers: Fair<TenantName>,
     tenants: Arc<Path>,
 }
 
@@ -218,7 +220,8 @@ impl Logs {
             uses: 0,
         };
         thread::Builder::new().name("logs".to_owned()).spawn(move || owner.run(queue))?;
-        Ok(Logs { requests, waiting, readers: Arc::new(Semaphore::new(READERS)), tenants })
+        let readers = Fair::new(READERS, READERS_OF_ONE);
+        Ok(Logs { requests, waiting, readers, tenants })
     }
 
     /// Keeps what a worker reported. Never waits: what does not fit is dropped and counted.
@@ -247,9 +250,17 @@ impl Logs {
         tenant: &TenantName,
         query: Query,
     ) -> Result<Page<T>, LogsError> {
+        let reading = self.readers.turn(tenant.clone()).await;
+        self.read(tenant, query, reading).await
+    }
+
+    async fn read<T: Record>(
+        &self,
+        tenant: &TenantName,
+        query: Query,
+        reading: Turn<TenantName>,
+    ) -> Result<Page<T>, LogsError> {
         let directory = directory(&self.tenants, tenant);
-        // Never closed.
-        let reading = self.readers.clone().acquire_owned().await.map_err(|_| LogsError::Closed)?;
         let read = tokio::task::spawn_blocking(move || {
             let page = journal::page(&directory, &query);
             drop(reading);
@@ -268,6 +279,8 @@ impl Logs {
         since: Since,
         filter: Filter,
     ) -> Result<Followed<T>, LogsError> {
+        // Before the queue, which is all tenants'.
+        let reading = self.readers.turn(tenant.clone()).await;
         let (reply, answer) = oneshot::channel();
         let name = tenant.clone();
         let subscribe = move |owner: &mut Owner| {
@@ -283,7 +296,7 @@ impl Logs {
                 Query { filter, before, after, limit: PAGE_MAX, ..Query::default() }
             }
         };
-        Ok(Followed { past: self.page(tenant, query).await?, news })
+        Ok(Followed { past: self.read(tenant, query, reading).await?, news })
     }
 
     /// Closes and deletes a tenant's journals; its followers' streams end.

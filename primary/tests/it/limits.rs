@@ -7,6 +7,7 @@
 mod bodies;
 mod calls;
 mod connections;
+mod intake;
 mod logs;
 mod memory;
 mod settings;

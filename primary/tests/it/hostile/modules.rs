@@ -1,6 +1,8 @@
 //! Modules that no compiler of a language would make, written as text: what is wrong with them is
 //! the one line that each test adds to a handler that does nothing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -253,6 +255,39 @@ fn row_16_modules_that_are_hard_to_compile_are_compiled_or_refused_beside_everyt
     }
     host.stays_below(64);
     scene.ends_well();
+}
+
+#[test]
+fn row_16_a_neighbours_module_does_not_wait_for_all_of_anothers() {
+    const MANY: usize = 8;
+    let host = Host::start();
+    let (hostile, neighbour) = (host.tenant("hostile"), host.tenant("neighbour"));
+    let function = "(func (result i32) (i32.const 1))";
+    let module = handler(&format!("{} {RETURNS}", function.repeat(60_000)));
+    let done = Arc::new(AtomicUsize::new(0));
+    let uploaders: Vec<_> = (0..MANY)
+        .map(|at| {
+            let (done, to) = (Arc::clone(&done), host.front);
+            let name = format!("hard{at}.wasm");
+            let request = upload(hostile.api("POST", "/functions"), &[(&name, &module)], None);
+            std::thread::spawn(move || {
+                let answer = request.send(to);
+                done.fetch_add(1, Ordering::Relaxed);
+                answer.status
+            })
+        })
+        .collect();
+    eventually("a compiler at work", || {
+        let compiles = |pid: i32| crate::processes::command_line(pid).contains("hearth-compile");
+        crate::processes::children(host.pid()).into_iter().any(compiles).then_some(())
+    });
+    neighbour.deploy("one", guests::version_one());
+    let finished = done.load(Ordering::Relaxed);
+    println!("{finished} of {MANY} had come before it");
+    assert!(finished <= MANY / 2, "it waited for {finished} of {MANY}");
+    for uploader in uploaders {
+        assert!(matches!(uploader.join().unwrap(), 200 | 400));
+    }
 }
 
 #[test]
