@@ -182,13 +182,13 @@ impl Drop for Member {
     fn drop(&mut self) {
         let mut state = self.crowd.state();
         state.take_out(self.first.load(Ordering::Relaxed));
-        if let Some(origin) = self.origin {
-            if let Some(held) = state.clients.get_mut(&origin) {
-                held.connections -= 1;
-                held.leaving -= usize::from(self.told.is_leaving.load(Ordering::Relaxed));
-                if held.connections == 0 {
-                    state.clients.remove(&origin);
-                }
+        if let Some(origin) = self.origin
+            && let Some(held) = state.clients.get_mut(&origin)
+        {
+            held.connections -= 1;
+            held.leaving -= usize::from(self.told.is_leaving.load(Ordering::Relaxed));
+            if held.connections == 0 {
+                state.clients.remove(&origin);
             }
         }
         drop(state);

@@ -173,7 +173,7 @@ pub(super) fn page<T: Record>(directory: &Path, query: &Query) -> io::Result<Pag
     let mut page = Page { entries: Vec::new(), more: false, missed: 0 };
     let segments = segments(directory, T::KIND)?;
     let after = query.after.unwrap_or(0);
-    let mut bytes = 0;
+    let mut taken = 0;
     if let (Some(_), Some(&oldest)) = (query.after, segments.first()) {
         page.missed = oldest.saturating_sub(after.saturating_add(1));
     }
@@ -205,8 +205,8 @@ pub(super) fn page<T: Record>(directory: &Path, query: &Query) -> io::Result<Pag
             if !record.matches(&query.filter) {
                 continue;
             }
-            bytes += line.len();
-            let fits = bytes <= query.bytes || page.entries.is_empty();
+            taken += line.len();
+            let fits = taken <= query.bytes || page.entries.is_empty();
             if fits && page.entries.len() < query.limit {
                 page.entries.push(Entry { id, record });
             } else if query.after.is_some() {

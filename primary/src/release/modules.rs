@@ -416,9 +416,9 @@ impl Modules {
     /// Removes one that nothing names.
     pub fn remove(&self, sha256: ModuleDigest, sweep: &Sweep) -> io::Result<()> {
         let path = self.path(sha256);
-        let removed = sweep.remove(sha256, || match path.try_exists()? {
-            true => durable::remove_file(&path, Point::ModuleRemove),
-            false => Ok(()),
+        let removed = sweep.remove(sha256, || match fs::symlink_metadata(&path) {
+            Ok(_) => durable::remove_dir(&path, Point::ModuleRemove),
+            Err(_) => Ok(()),
         })?;
         if removed {
             self.found.remove(&sha256);
@@ -582,7 +582,7 @@ mod tests {
         let sha256 = plain.sha256;
         modules.keep(plain).unwrap();
         modules.keep(packed).unwrap();
-        assert_eq!(count(&modules), 1);
+        assert_eq!(files(&modules), 1);
         let mut unpacked = Vec::new();
         modules.unpack(sha256).unwrap().read_to_end(&mut unpacked).unwrap();
         assert_eq!(unpacked, bytes);
@@ -658,7 +658,7 @@ mod tests {
     #[test]
     fn row_15_what_is_no_file_is_a_damaged_module_which_an_upload_mends() {
         let (_dir, modules) = modules();
-        let ingest = || modules.ingest(Packing::Plain, &b"one"[..], MOST).unwrap();
+        let ingest = || packed(&modules, b"one");
         let (sha256, elsewhere) = (ingest().sha256, modules.tmp.join("elsewhere"));
         let path = modules.path(sha256);
         fs::write(&elsewhere, "precious").unwrap();
@@ -680,7 +680,8 @@ mod tests {
         fs::remove_file(&path).unwrap();
         plant[0](&path, &elsewhere);
         plant[1](&modules.dir.join("pipe"), &elsewhere);
-        assert_eq!(modules.sweep(&HashSet::new()).unwrap(), 2);
+        let pins = Pins::default();
+        assert_eq!(modules.sweep(&HashSet::new(), &pins.sweep()).unwrap(), 2);
     }
 
     #[test]

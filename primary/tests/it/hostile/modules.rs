@@ -278,8 +278,8 @@ fn row_16_a_neighbours_module_does_not_wait_for_all_of_anothers() {
         })
         .collect();
     eventually("a compiler at work", || {
-        let compiles = |pid: i32| crate::processes::command_line(pid).contains("hearth-compile");
-        crate::processes::children(host.pid()).into_iter().any(compiles).then_some(())
+        let compiles = |pid: i32| command_line(pid).contains("hearth-compile");
+        children(host.pid()).into_iter().any(compiles).then_some(())
     });
     neighbour.deploy("one", guests::version_one());
     let finished = done.load(Ordering::Relaxed);

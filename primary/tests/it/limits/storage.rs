@@ -29,7 +29,7 @@ fn a_function_too_many_is_refused_and_changes_nothing() {
     let serves = generation(&tenant);
     let limit = (before + 2).to_string();
     for door in tenant.doors() {
-        let request = crate::host::upload(door.request("POST", "/$upload"), &two, None);
+        let request = upload(door.request("POST", "/$upload"), &two, None);
         let refused = door.send(&request.bearer(&tenant.token));
         refused.expect_problem(409, "conflict").expect_detail(&limit);
         door.post("/two", "").expect_problem(404, "not_found");
@@ -113,7 +113,7 @@ fn a_full_disk_refuses_what_does_not_fit_and_serves_what_is_there() {
     let another = large(4);
     for door in tenant.doors() {
         let files = [("three.wasm", another.as_slice())];
-        let request = crate::host::upload(door.request("POST", "/$upload"), &files, None);
+        let request = upload(door.request("POST", "/$upload"), &files, None);
         let refused = door.send(&request.bearer(&tenant.token));
         refused.expect_problem(507, "storage_full").expect_detail("disk_bytes");
         let still = door.post("/three", "").expect(200);
