@@ -10,6 +10,7 @@ pub mod backup;
 pub mod error;
 pub mod functions;
 pub mod health;
+mod held;
 pub mod limits;
 pub mod logs;
 pub mod openapi;
@@ -133,7 +134,6 @@ fn described() -> OpenApiRouter<State> {
         ))
         .routes(routes!(functions::list_versions))
         .routes(routes!(functions::rollback))
-        .routes(routes!(functions::invoke))
         .routes(routes!(functions::list_generations))
         .routes(routes!(limits::list_limits, limits::set_limits))
         .routes(routes!(worker::get_worker))
@@ -146,11 +146,14 @@ fn described() -> OpenApiRouter<State> {
         .routes(routes!(tokens::delete_admin_token))
         .routes(routes!(logs::list_lines))
         .routes(routes!(logs::list_calls))
-        .routes(routes!(backup::backup))
         .routes(routes!(backup::restore))
+        .routes(routes!(health::metrics))
+        .route_layer(middleware::from_fn_with_state(held::Held::default(), held::bound))
+        // Those that follow answer with next to nothing, or with what the primary does not hold.
+        .routes(routes!(functions::invoke))
+        .routes(routes!(backup::backup))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
-        .routes(routes!(health::metrics))
         .routes(routes!(openapi::openapi))
 }
 

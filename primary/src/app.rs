@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use hearth_connection::begin_calendar;
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, Mode, flock};
-use rustix::process::{Resource, getrlimit, setrlimit, umask};
+use rustix::process::umask;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -26,14 +26,16 @@ use crate::backup::{Backups, restore};
 use crate::clock;
 use crate::compile::Compiler;
 use crate::config::{Config, Secrets, Written};
+use crate::descriptors::{self, LEAST, Shares};
 use crate::drain::{self, Running, Signals};
 use crate::durable;
 use crate::fail::{self, Point};
 use crate::files;
 use crate::fleet::cgroups::{self, Cgroups};
+use crate::fleet::sockets::{self, Sockets};
 use crate::fleet::zygote::{self, Spawned, Zygote};
-use crate::fleet::{Fleet, Shared, sockets::Sockets};
-use crate::front::Front;
+use crate::fleet::{Fleet, Shared};
+use crate::front::{Bounds, Front};
 use crate::gateway::Gateway;
 use crate::isolation::{Isolation, State, Wall};
 use crate::leftovers::Notes;
@@ -52,8 +54,7 @@ const FIRST_TENANT: &str = "home";
 pub const LOCK: &str = "lock";
 /// Doors and turned-away connections that wait to be answered.
 const VISITS: usize = 1_024;
-/// The most descriptors that are reckoned with, whatever the system allows.
-const PARKED_MAX: u64 = 1 << 18;
+
 /// Runs the host until it is told to stop. To be called before there is a second thread.
 pub fn up(written: Written) -> anyhow::Result<()> {
     let config = written.resolve()?;
@@ -71,7 +72,12 @@ pub fn up(written: Written) -> anyhow::Result<()> {
             "a restore into {data} did not end; do it again (hearth restore FILE --data {data}), or give --data another directory"
         );
     }
-    raise_descriptors();
+    let descriptors = descriptors::raise();
+    let Some(shares) = Shares::of(descriptors) else {
+        bail!(
+            "this process may have {descriptors} open files, and needs {LEAST} at least; raise the limit: ulimit -n, or LimitNOFILE= in the service's file"
+        );
+    };
     zygote::adopt_orphans()?;
     let programs = Programs::beside_this()?;
     // Before the zygote, so that it is born where this process goes.
@@ -82,12 +88,22 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     let secrets = config.read_secrets()?;
     let telemetry = telemetry::init(config.log_format, &config.log_filter)?;
     info!(%config, "starting");
+    if shares.are_few() {
+        let Shares { front, tenants, .. } = shares;
+        warn!(
+            descriptors,
+            front,
+            tenants,
+            "few open files are allowed: there are as many places at the front door, and room for as many tenants"
+        );
+    }
     end_leftovers(&config, &notes);
     begin_calendar();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().on_thread_start(begin_calendar).build()?;
     let spawned = (zygote, cgroups, notes.clone());
-    let outcome = runtime.block_on(host(config, secrets, programs, spawned, telemetry, ready));
+    let outcome =
+        runtime.block_on(host(config, secrets, programs, shares, spawned, telemetry, ready));
     // Threads that wait for a slow disk do not keep the process.
     runtime.shutdown_background();
     outcome
@@ -150,23 +166,6 @@ pub fn lock(data: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Each tenant is a listening socket, and each connection at the front door one more.
-fn raise_descriptors() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(errno) = setrlimit(Resource::Nofile, limit) {
-        // Not fatal: `hearth doctor` says how many tenants fit.
-        eprintln!("hearth: the limit of open files stays as it is: {errno}");
-    }
-}
-
-/// What parked connections may take of the descriptors: half, since a tenant that is called needs
-/// some, too.
-fn room_for_connections() -> usize {
-    let most = getrlimit(Resource::Nofile).current.unwrap_or(PARKED_MAX);
-    usize::try_from(most.min(PARKED_MAX) / 2).unwrap_or(usize::MAX)
-}
-
 /// The descriptor under a handle of our own, closed on exec, so that no child holds it open.
 fn take_ready_fd(fd: i32) -> anyhow::Result<File> {
     let file = File::options().write(true).open(format!("/proc/self/fd/{fd}"));
@@ -179,15 +178,17 @@ async fn host(
     config: Config,
     secrets: Secrets,
     programs: Programs,
+    shares: Shares,
     (zygote, cgroups, notes): (Spawned, Result<Cgroups, String>, Arc<Notes>),
     telemetry: Telemetry,
     ready: Option<File>,
 ) -> anyhow::Result<()> {
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(config.notify_socket.is_none())?;
     // Before anything is made.
     let listener = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("--listen {} cannot be had", config.listen))?;
+    sockets::bound_unread(&listener)?;
     let listen = listener.local_addr()?;
     let store = Store::open(&config.data)?;
     let (zygote, keeper, greeting) = Zygote::greet(&programs.worker, zygote, notes).await?;
@@ -210,7 +211,9 @@ async fn host(
     let compiler = Compiler::new(programs.compile, greeting.engine, compilers, cores);
     let trees = Trees::new(&programs.worker);
     let (data, has_users) = (&config.data, users.is_some());
-    let releases = Releases::open(data, store.clone(), compiler, trees.clone(), has_users).await?;
+    let reserve = config.disk_reserve_mb << 20;
+    let releases =
+        Releases::open(data, store.clone(), compiler, trees.clone(), has_users, reserve).await?;
     fail::moment(Point::StartBundle);
     let mut bundled = Vec::new();
     for (function, artifact) in releases.bundle().await? {
@@ -218,7 +221,7 @@ async fn host(
         bundled.push(function);
     }
 
-    let logs = Logs::open(&config.data)?;
+    let logs = Logs::open(&config.data, shares.journals)?;
     let sockets = Arc::new(Sockets::new()?);
     let (to_visit, visits) = mpsc::channel(VISITS);
     let fleet = Fleet::new(Shared {
@@ -231,7 +234,9 @@ async fn host(
         tenant_bind: config.tenant_bind,
         front: listen,
         domain: config.domain.clone(),
-        parking_room: Arc::new(Semaphore::new(room_for_connections())),
+        parking_room: Arc::new(Semaphore::new(shares.parked)),
+        links: shares.links,
+        idle_links: Arc::new(Semaphore::new(shares.idle_links)),
         idle: config.idle,
         trusted_proxies: config.trusted_proxies.iter().map(ToString::to_string).collect(),
         isolation: isolation.level(),
@@ -239,7 +244,8 @@ async fn host(
         cgroups: cgroups.ok(),
     });
     let watching = tokio::spawn(async move { sockets.run().await });
-    let uploads = Uploads::new(store.clone(), fleet.clone(), releases.clone());
+    let intake = config.intake.clone();
+    let uploads = Uploads::new(store.clone(), fleet.clone(), releases.clone(), intake);
     let tenants_at = (config.tenant_bind, config.tenant_ports.clone());
     let provision = Provision::new(
         store.clone(),
@@ -297,9 +303,16 @@ async fn host(
         backups: Backups::new(store.clone(), releases.clone(), trees, stop.clone()),
         stop: stop.clone(),
     });
-    let front = Front { platform, gateway, uploads: uploads.clone(), store: store.clone() };
-    let close_doors = CancellationToken::new();
-    let doors = tokio::spawn(front.clone().receive(visits, close_doors.clone()));
+    let front = Front {
+        platform,
+        gateway,
+        uploads: uploads.clone(),
+        store: store.clone(),
+        stop: stop.clone(),
+    };
+    let bounds = Bounds::new(&shares, config.connections_per_address);
+    let (close_front, close_doors) = (CancellationToken::new(), CancellationToken::new());
+    let doors = tokio::spawn(front.clone().receive(visits, bounds, close_doors.clone()));
     let upkeep = tokio::spawn(upkeep::run(
         store.clone(),
         uploads,
@@ -309,15 +322,15 @@ async fn host(
         telemetry,
         stop.clone(),
     ));
-    let front = tokio::spawn(front.run(listener, stop.clone()));
+    let front = tokio::spawn(front.run(listener, bounds, close_front.clone()));
 
     fail::moment(Point::StartReady);
     tell_ready(ready, &config, listen)?;
     greet(&provision, &tenants, listen, &admin_token, &isolation);
-    signals.next().await;
+    signals.stop().await;
     tell_systemd(&config, "STOPPING=1");
     drain::drain(
-        Running { stop, front, upkeep, close_doors, doors, fleet, logs, store },
+        Running { stop, close_front, front, upkeep, close_doors, doors, fleet, logs, store },
         &mut signals,
     )
     .await;

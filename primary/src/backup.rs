@@ -33,10 +33,10 @@ use tracing::{error, info, warn};
 use crate::durable;
 use crate::fail::Point;
 use crate::files;
+use crate::patience::within;
 use crate::release::{KEPT, ReleaseError, Releases, module_file};
 use crate::store::{self, Contents, Store, StoreError};
 use crate::tree::{TreeError, Trees};
-use crate::upload::parts::Chunks;
 use archive::{LeftOut, Member, Writer};
 use restore::RestoreError;
 
@@ -240,7 +240,7 @@ async fn next_frame(
     stop: &CancellationToken,
 ) -> Option<io::Result<http_body::Frame<Bytes>>> {
     let frame = tokio::select! {
-        frame = tokio::time::timeout(STALLED, body.frame()) => frame,
+        frame = within(STALLED, body.frame()) => frame,
         () = stop.cancelled() => return Some(Err(io::ErrorKind::UnexpectedEof.into())),
     };
     match frame {
@@ -289,7 +289,7 @@ impl Sending {
         let chunk = std::mem::replace(&mut self.pending, Vec::with_capacity(CHUNK_BYTES));
         let sent = async {
             tokio::select! {
-                sent = tokio::time::timeout(STALLED, self.chunks.send(Ok(chunk.into()))) => sent,
+                sent = within(STALLED, self.chunks.send(Ok(chunk.into()))) => sent,
                 () = self.stop.cancelled() => Ok(Err(mpsc::error::SendError(Ok(Bytes::new())))),
             }
         };
@@ -331,5 +331,31 @@ impl<W: Write> Write for Counted<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+/// A body's chunks as a blocking reader, of which there is one at a time.
+struct Chunks {
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl Chunks {
+    fn new(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self { receiver, current: Bytes::new() }
+    }
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(chunk) => self.current = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let taken = self.current.split_to(buffer.len().min(self.current.len()));
+        buffer[..taken.len()].copy_from_slice(&taken);
+        Ok(taken.len())
     }
 }

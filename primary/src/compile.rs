@@ -1,6 +1,7 @@
 //! The client of `hearth-compile`: one process for each new module, and for options that must be
 //! tried before they are kept; bounded in number, time and (by itself) memory. It gets a request
-//! with its files, and answers once.
+//! with its files, and answers once. Whoever wants one waits for a turn, which is fair: however
+//! much one tenant has to compile, another's turn comes after at most one of each who waits.
 //!
 //! What is compiled and where the artifact goes is `release`'s to say.
 
@@ -10,7 +11,6 @@ use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_wire::limits::OPTIONS_MAX_BYTES;
@@ -20,9 +20,10 @@ use hearth_wire::{
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::process::Command;
-use tokio::sync::Semaphore;
 use tracing::error;
 
+use crate::fair::{Fair, Turn};
+use crate::store::TenantId;
 use crate::telemetry;
 
 /// Longer than any module within the upload's bounds took to compile (a JavaScript engine: 17 s
@@ -64,16 +65,30 @@ pub struct Compiler {
     pub engine: String,
     /// Whom it runs as, where the host can choose.
     user: Option<u32>,
-    /// Compilations at once; each takes a core.
-    permits: Arc<Semaphore>,
+    turns: Fair<TenantId>,
 }
 
+/// The right to have one compiler at a time.
+pub type Compiling = Turn<TenantId>;
+
 impl Compiler {
-    pub fn new(program: PathBuf, engine: String, user: Option<u32>, at_once: usize) -> Self {
-        Self { program, engine, user, permits: Arc::new(Semaphore::new(at_once)) }
+    /// Each takes a core while it runs. One tenant has at most half of them, and there are two at
+    /// the least, so that nobody waits for what one other has compiled.
+    pub fn new(program: PathBuf, engine: String, user: Option<u32>, cores: usize) -> Self {
+        let at_once = cores.max(2);
+        Self { program, engine, user, turns: Fair::new(at_once, at_once / 2) }
     }
 
-    pub async fn compile(&self, module: &File, artifact: &File) -> Result<Compiled, CompileError> {
+    pub async fn turn(&self, tenant: TenantId) -> Compiling {
+        self.turns.turn(tenant).await
+    }
+
+    pub async fn compile(
+        &self,
+        _turn: &Compiling,
+        module: &File,
+        artifact: &File,
+    ) -> Result<Compiled, CompileError> {
         let mut declared = memory()?;
         let reply = self.ask(CompileJob::Compile, &[module, artifact, &declared]).await?;
         let CompileReply::Compiled { kind, imports, .. } = reply else {
@@ -86,10 +101,16 @@ impl Compiler {
     }
 
     /// Whether a function can have these options. Asked only where a jail is needed to tell.
-    pub async fn check(&self, options: &Options, artifact: &File) -> Result<(), CompileError> {
+    pub async fn check(
+        &self,
+        tenant: TenantId,
+        options: &Options,
+        artifact: &File,
+    ) -> Result<(), CompileError> {
         if options.schema.is_empty() && options.reuse == 1 {
             return Ok(());
         }
+        let _turn = self.turn(tenant).await;
         let mut file = memory()?;
         file.write_all(&serde_json::to_vec(options).expect("options are plain data"))?;
         file.rewind()?;
@@ -100,7 +121,6 @@ impl Compiler {
     }
 
     async fn ask(&self, job: CompileJob, files: &[&File]) -> Result<CompileReply, CompileError> {
-        let _permit = self.permits.acquire().await.expect("it is never closed");
         let (ours, theirs) = pair().map_err(CompileError::Spawn)?;
         let mut child = Command::new(&self.program)
             .env_clear()

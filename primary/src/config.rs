@@ -23,6 +23,7 @@ use ipnet::IpNet;
 mod client;
 
 use crate::isolation::Level;
+use crate::upload::{Intake, Places};
 pub use client::{Client, ClientArgs, Login, LoginError, UserDirectories};
 
 const PREFIX: &str = "HEARTH_";
@@ -34,6 +35,19 @@ const TENANT_PORTS_DEFAULT: RangeInclusive<u16> = 3411..=13410;
 const USERS_DEFAULT: RangeInclusive<u32> = 1_900_000_000..=1_900_065_535;
 const IDLE_DEFAULT: Duration = Duration::from_secs(60);
 const LOG_FILTER_DEFAULT: &str = "info";
+/// More than a browser, a program or an office behind one address has that waits for nothing: at the
+/// front door, where connections to tenants by host name are not kept.
+const CONNECTIONS_PER_ADDRESS_DEFAULT: u32 = 256;
+/// Each takes some of the host's memory and up to 32 MiB of its disk while it comes.
+const UPLOADS_DEFAULT: usize = 32;
+const UPLOADS_PER_TENANT_DEFAULT: usize = 8;
+const UPLOADS_MAX: usize = 1_000;
+/// Enough for the largest one over a line of half a megabit, and for what is slow to compile.
+const UPLOAD_TIME_DEFAULT: Duration = Duration::from_secs(600);
+const UPLOAD_TIME_MIN: Duration = Duration::from_secs(1);
+/// MiB. The store's journal is a few of them.
+const DISK_RESERVE_DEFAULT: u64 = 64;
+const DISK_RESERVE_MAX: u64 = 1 << 20;
 
 /// An idle time below this would end workers between two requests of one page.
 const IDLE_MIN: Duration = Duration::from_millis(10);
@@ -106,6 +120,10 @@ pub struct UpArgs {
     /// Peers whose Forwarded and X-Forwarded-For are believed; may be given again
     #[arg(long, value_name = "CIDR")]
     trusted_proxy: Vec<String>,
+    /// How many connections at the front door one client address may have (of IPv6, a network of 64
+    /// bits); trusted proxies may have any number [default: 256]
+    #[arg(long, value_name = "N")]
+    connections_per_address: Option<String>,
     /// A worker without a call for this long ends [default: 60s]
     #[arg(long, value_name = "DURATION")]
     idle: Option<String>,
@@ -121,6 +139,18 @@ pub struct UpArgs {
     /// [default: auto]
     #[arg(long, value_name = "WHEN")]
     handover: Option<String>,
+    /// Uploads at once, of all tenants [default: 32]
+    #[arg(long, value_name = "N")]
+    uploads: Option<String>,
+    /// Uploads at once of one tenant [default: 8]
+    #[arg(long, value_name = "N")]
+    uploads_per_tenant: Option<String>,
+    /// An upload that has not come and been compiled within this time is refused [default: 10m]
+    #[arg(long, value_name = "DURATION")]
+    upload_time: Option<String>,
+    /// MiB of the disk that uploads leave free, so that other changes can be kept [default: 64]
+    #[arg(long, value_name = "MB")]
+    disk_reserve: Option<String>,
     /// Write one line of JSON to this descriptor once it serves
     #[arg(long, value_name = "N")]
     ready_fd: Option<String>,
@@ -147,10 +177,15 @@ impl UpArgs {
             domain,
             admin_token_file,
             trusted_proxy,
+            connections_per_address,
             idle,
             isolation,
             users,
             handover,
+            uploads,
+            uploads_per_tenant,
+            upload_time,
+            disk_reserve,
             ready_fd,
             log,
             log_filter,
@@ -165,10 +200,15 @@ impl UpArgs {
             (Key::TenantPorts, tenant_ports),
             (Key::Domain, domain),
             (Key::AdminTokenFile, admin_token_file),
+            (Key::ConnectionsPerAddress, connections_per_address),
             (Key::Idle, idle),
             (Key::Isolation, isolation),
             (Key::Users, users),
             (Key::Handover, handover),
+            (Key::Uploads, uploads),
+            (Key::UploadsPerTenant, uploads_per_tenant),
+            (Key::UploadTime, upload_time),
+            (Key::DiskReserve, disk_reserve),
             (Key::ReadyFd, ready_fd),
             (Key::Log, log),
             (Key::LogFilter, log_filter),
@@ -194,17 +234,22 @@ enum Key {
     Domain,
     AdminTokenFile,
     TrustedProxy,
+    ConnectionsPerAddress,
     Idle,
     Isolation,
     Users,
     Handover,
+    Uploads,
+    UploadsPerTenant,
+    UploadTime,
+    DiskReserve,
     ReadyFd,
     Log,
     LogFilter,
 }
 
 impl Key {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 19] = [
         Self::Data,
         Self::Listen,
         Self::TenantBind,
@@ -212,10 +257,15 @@ impl Key {
         Self::Domain,
         Self::AdminTokenFile,
         Self::TrustedProxy,
+        Self::ConnectionsPerAddress,
         Self::Idle,
         Self::Isolation,
         Self::Users,
         Self::Handover,
+        Self::Uploads,
+        Self::UploadsPerTenant,
+        Self::UploadTime,
+        Self::DiskReserve,
         Self::ReadyFd,
         Self::Log,
         Self::LogFilter,
@@ -231,10 +281,15 @@ impl Key {
             Self::Domain => "domain",
             Self::AdminTokenFile => "admin-token-file",
             Self::TrustedProxy => "trusted-proxy",
+            Self::ConnectionsPerAddress => "connections-per-address",
             Self::Idle => "idle",
             Self::Isolation => "isolation",
             Self::Users => "users",
             Self::Handover => "handover",
+            Self::Uploads => "uploads",
+            Self::UploadsPerTenant => "uploads-per-tenant",
+            Self::UploadTime => "upload-time",
+            Self::DiskReserve => "disk-reserve",
             Self::ReadyFd => "ready-fd",
             Self::Log => "log",
             Self::LogFilter => "log-filter",
@@ -348,6 +403,11 @@ impl Written {
             domain: self.one(Key::Domain, "a domain, like apps.example.org", domain)?,
             admin_token: self.admin_token()?,
             trusted_proxies: self.trusted_proxies()?,
+            connections_per_address: self
+                .one(Key::ConnectionsPerAddress, "a whole number, from 1", |text| {
+                    parsed(text).filter(|connections| *connections > 0)
+                })?
+                .unwrap_or(CONNECTIONS_PER_ADDRESS_DEFAULT),
             idle: self
                 .one(Key::Idle, "a duration of at least 10ms, like 60s or 5m", idle)?
                 .unwrap_or(IDLE_DEFAULT),
@@ -358,6 +418,12 @@ impl Written {
                 .one(Key::Users, "two user ids from 1000 on, like 1900000000-1900065535", users)?
                 .unwrap_or(USERS_DEFAULT),
             handover: self.handover()?,
+            intake: self.intake()?,
+            disk_reserve_mb: self
+                .one(Key::DiskReserve, "MiB, from 0 to 1048576", |text| {
+                    parsed(text).filter(|mb| *mb <= DISK_RESERVE_MAX)
+                })?
+                .unwrap_or(DISK_RESERVE_DEFAULT),
             ready_fd: self.one(
                 Key::ReadyFd,
                 "the number of an open descriptor, from 1",
@@ -400,6 +466,21 @@ impl Written {
             _ => None,
         })?;
         Ok(handover.unwrap_or(Handover::Auto))
+    }
+
+    fn intake(&self) -> Result<Intake, ConfigError> {
+        let number = |key| {
+            self.one(key, "a number from 1 to 1000", |text| {
+                parsed(text).filter(|number| (1..=UPLOADS_MAX).contains(number))
+            })
+        };
+        let time = self.one(Key::UploadTime, "a duration of at least 1s, like 10m", |text| {
+            humantime::parse_duration(text).ok().filter(|time| *time >= UPLOAD_TIME_MIN)
+        })?;
+        let most_of_one = number(Key::UploadsPerTenant)?.unwrap_or(UPLOADS_PER_TENANT_DEFAULT);
+        let most = number(Key::Uploads)?.unwrap_or(UPLOADS_DEFAULT);
+        let places = Places { most, most_of_one };
+        Ok(Intake { places, time: time.unwrap_or(UPLOAD_TIME_DEFAULT) })
     }
 
     fn admin_token(&self) -> Result<Option<AdminToken>, ConfigError> {
@@ -605,12 +686,16 @@ pub struct Config {
     pub domain: Option<String>,
     pub admin_token: Option<AdminToken>,
     pub trusted_proxies: Vec<IpNet>,
+    /// At the front door, of one client.
+    pub connections_per_address: u32,
     pub idle: Duration,
     /// The least that is good enough.
     pub isolation: Level,
     /// The first is the compiler's, the others are tenants'.
     pub users: RangeInclusive<u32>,
     pub handover: Handover,
+    pub intake: Intake,
+    pub disk_reserve_mb: u64,
     pub ready_fd: Option<i32>,
     pub log_format: LogFormat,
     /// Valid for `tracing_subscriber::EnvFilter`.
@@ -653,10 +738,13 @@ impl fmt::Display for Config {
             domain,
             admin_token,
             trusted_proxies,
+            connections_per_address,
             idle,
             isolation,
             users,
             handover,
+            intake: Intake { places, time },
+            disk_reserve_mb,
             ready_fd,
             log_format,
             log_filter,
@@ -675,6 +763,7 @@ impl fmt::Display for Config {
         for network in trusted_proxies {
             write!(f, " trusted-proxy={network}")?;
         }
+        write!(f, " connections-per-address={connections_per_address}")?;
         write!(f, " idle={}", humantime::format_duration(*idle))?;
         match isolation {
             Level::D => write!(f, " isolation=auto")?,
@@ -682,6 +771,9 @@ impl fmt::Display for Config {
         }
         write!(f, " users={}-{}", users.start(), users.end())?;
         write!(f, " handover={}", handover.as_str())?;
+        write!(f, " uploads={} uploads-per-tenant={}", places.most, places.most_of_one)?;
+        write!(f, " upload-time={}", humantime::format_duration(*time))?;
+        write!(f, " disk-reserve={disk_reserve_mb}")?;
         if let Some(fd) = ready_fd {
             write!(f, " ready-fd={fd}")?;
         }
@@ -762,10 +854,16 @@ mod tests {
             domain: None,
             admin_token: None,
             trusted_proxies: vec![],
+            connections_per_address: 256,
             idle: Duration::from_secs(60),
             isolation: Level::D,
             users: USERS_DEFAULT,
             handover: Handover::Auto,
+            intake: Intake {
+                places: Places { most: 32, most_of_one: 8 },
+                time: Duration::from_secs(600),
+            },
+            disk_reserve_mb: 64,
             ready_fd: None,
             log_format: LogFormat::Auto,
             log_filter: "info".into(),
@@ -776,7 +874,7 @@ mod tests {
     }
 
     /// Each key with three values that are good, and what the configuration says of each.
-    const KEYS: [(&str, [&str; 3], [&str; 3]); 14] = [
+    const KEYS: [(&str, [&str; 3], [&str; 3]); 19] = [
         ("data", ["/a", "/b", "c"], ["data=/a ", "data=/b ", "data=c "]),
         (
             "listen",
@@ -812,6 +910,15 @@ mod tests {
                 " trusted-proxy=::1/128 trusted-proxy=fe80::/10 ",
             ],
         ),
+        (
+            "connections-per-address",
+            ["1", "256", "4294967295"],
+            [
+                " connections-per-address=1 ",
+                " connections-per-address=256 ",
+                " connections-per-address=4294967295 ",
+            ],
+        ),
         ("idle", ["10ms", "5m", "1h 5s"], [" idle=10ms ", " idle=5m ", " idle=1h 5s "]),
         ("isolation", ["A", "auto", "C"], [" isolation=A ", " isolation=auto ", " isolation=C "]),
         (
@@ -823,6 +930,22 @@ mod tests {
             "handover",
             ["never", "auto", "never"],
             [" handover=never ", " handover=auto ", " handover=never "],
+        ),
+        ("uploads", ["1", "64", "1000"], [" uploads=1 ", " uploads=64 ", " uploads=1000 "]),
+        (
+            "uploads-per-tenant",
+            ["1", "2", "1000"],
+            [" uploads-per-tenant=1 ", " uploads-per-tenant=2 ", " uploads-per-tenant=1000 "],
+        ),
+        (
+            "upload-time",
+            ["1s", "5m", "1h"],
+            [" upload-time=1s ", " upload-time=5m ", " upload-time=1h "],
+        ),
+        (
+            "disk-reserve",
+            ["0", "1", "1048576"],
+            [" disk-reserve=0 ", " disk-reserve=1 ", " disk-reserve=1048576 "],
         ),
         ("ready-fd", ["1", "3", "10"], [" ready-fd=1 ", " ready-fd=3 ", " ready-fd=10 "]),
         ("log", ["text", "json", "auto"], [" log=text ", " log=json ", " log=auto "]),
@@ -894,6 +1017,8 @@ mod tests {
             ("admin-token-file", "", "must be a file"),
             ("trusted-proxy", "10.0.0.0/33", "must be networks"),
             ("trusted-proxy", "::1,all", "like 10.0.0.0/8 or 192.0.2.1, not `all`"),
+            ("connections-per-address", "0", "must be a whole number, from 1, not `0`"),
+            ("connections-per-address", "many", "must be a whole number, from 1"),
             ("idle", "60", "must be a duration of at least 10ms, like 60s or 5m, not `60`"),
             ("idle", "9ms", "must be a duration of at least 10ms"),
             ("isolation", "D", "must be one of auto, A, B, C, not `D`"),
@@ -902,6 +1027,10 @@ mod tests {
             ("users", "0-70000", "must be two user ids from 1000 on"),
             ("users", "70000-70000", "must be two user ids from 1000 on"),
             ("handover", "always", "must be one of auto, never, not `always`"),
+            ("uploads", "0", "must be a number from 1 to 1000"),
+            ("uploads-per-tenant", "1001", "must be a number from 1 to 1000"),
+            ("upload-time", "999ms", "must be a duration of at least 1s, like 10m, not `999ms`"),
+            ("disk-reserve", "1.5", "must be MiB, from 0 to 1048576"),
             ("ready-fd", "0", "must be the number of an open descriptor, from 1"),
             ("log", "xml", "must be one of text, json, auto, not `xml`"),
             ("log-filter", "hearth=loud", "must be levels"),

@@ -6,7 +6,7 @@
 //!     DIR/points     written at start: the names of all points
 //!     DIR/reached    appended to: one line for each point that was come to, NAME step|moment
 //!     DIR/armed      read: NAME N WHAT, which happens when NAME stands in `reached` N times;
-//!                    WHAT is `kill`, `EIO` or `ENOSPC`
+//!                    WHAT is `kill`, `EIO`, `ENOSPC`, `EDQUOT` or `EROFS`
 //! ```
 //!
 //! Without debug assertions nothing of this is compiled in. Which steps there are is for those to
@@ -37,7 +37,7 @@ macro_rules! points {
 
 points! {
     DataSync TmpClear StartBundle StartAdopt StartStrangers StartFirst StartAdmin StartReady
-    ModuleCreate ModuleWrite ModuleSync ModulePlace ModuleSyncDir ModuleRemove
+    SpoolCreate SpoolWrite ModuleCreate ModuleWrite ModuleSync ModulePlace ModuleSyncDir ModuleRemove
     ArtifactCreate ArtifactSync ArtifactDir ArtifactPlace ArtifactSyncDir ArtifactRemove
     ReleaseDir ReleaseCreate ReleaseLink ReleaseWrite ReleaseSync ReleaseSyncHalf ReleaseClear
     ReleasePlace ReleaseSyncDir ReleaseRemove
@@ -104,6 +104,8 @@ mod reaching {
         match what {
             "EIO" => Some(Errno::IO),
             "ENOSPC" => Some(Errno::NOSPC),
+            "EDQUOT" => Some(Errno::DQUOT),
+            "EROFS" => Some(Errno::ROFS),
             _ => {
                 kill_process(getpid(), Signal::KILL).expect("it may kill itself");
                 unreachable!("nobody outlives that")

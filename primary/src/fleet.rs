@@ -55,7 +55,17 @@ const BIND_PAUSE: Duration = Duration::from_millis(50);
 #[error("the worker is unavailable: {reason}")]
 pub struct Unavailable {
     pub retry_after: Duration,
+    pub cause: Cause,
     pub reason: String,
+}
+
+/// As far as it is a caller's to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its worker ended, and none is started for now.
+    Ended,
+    Crowded,
+    Stopping,
 }
 
 impl Unavailable {
@@ -115,6 +125,10 @@ pub struct Shared {
     pub domain: Option<String>,
     /// Connections that are with no worker, of all tenants together.
     pub parking_room: Arc<Semaphore>,
+    /// Links to one worker at once.
+    pub links: usize,
+    /// Links that wait for a request, of all tenants together.
+    pub idle_links: Arc<Semaphore>,
     pub idle: Duration,
     pub trusted_proxies: Vec<String>,
     pub isolation: Level,
@@ -303,6 +317,14 @@ impl Fleet {
         }
         self.supervisors.close();
         self.supervisors.wait().await;
+    }
+
+    /// Has workers that finish give up what they still have, and say so to whoever waits for it.
+    pub async fn hurry(&self) {
+        let handles: Vec<Handle> = self.tenants.iter().map(|handle| handle.clone()).collect();
+        for handle in handles {
+            let _ = handle.inbox.send(Command::Hurry).await;
+        }
     }
 }
 

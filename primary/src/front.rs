@@ -9,15 +9,18 @@
 //!  a port whose tenant is turned away ┴─ all else: 503, come back later
 //! ```
 //!
-//! Owns listening and how many connections there are. How one is served is `hearth_connection`'s,
-//! as it is in a worker; what an answer says is decided elsewhere.
+//! Owns listening, how many connections there are and how much the kernel keeps for one. How one is
+//! served is `hearth_connection`'s, as it is in a worker; what an answer says is decided elsewhere.
 
 mod crowd;
 
 use std::convert::Infallible;
+use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -33,29 +36,37 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
 use crate::api::auth;
-use crate::fleet::Visit;
+use crate::descriptors::{Shares, is_shortage};
+use crate::fleet::{Cause, Visit, sockets};
 use crate::gateway::route::Target;
 use crate::gateway::{Gateway, refuse, request_id, turned_away};
 use crate::store::{Store, Tenant};
-use crate::upload::Uploads;
-use crowd::Crowd;
+use crate::upload::{self, UploadError, Uploads};
+use crowd::{Crowd, Origin};
 
-/// Connections at the front door at once.
-const CONNECTIONS_MAX: usize = 10_000;
-/// Connections at once that are told to come later, of all tenants.
-const TURNED_MAX: usize = 1_000;
 /// Uploads that one worker passes on at once.
 const DOOR_STREAMS_MAX: u32 = 32;
-/// After the kernel refused to accept: descriptors are short, and trying at once changes nothing.
+/// For a place, or a descriptor, that becomes free: trying at once changes nothing.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// That it happened is said once in this time, and not as often as somebody connects.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// What the kernel keeps of an answer that the primary writes, for a client that does not read it:
+/// it doubles this, and would go up to some megabytes by itself.
+const UNREAD_ANSWER_BYTES: usize = 64 << 10;
+
+/// When to come again: a host that is started anew is soon there.
+const RETRY_STOPPED: Duration = Duration::from_secs(5);
+/// What is told as long as there is a host.
+const STATE_OF_HOST: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 #[derive(Clone)]
 pub struct Front {
@@ -63,57 +74,99 @@ pub struct Front {
     pub gateway: Gateway,
     pub uploads: Uploads,
     pub store: Store,
+    /// Whether the host is stopping: whoever comes then is told so.
+    pub stop: CancellationToken,
+}
+
+/// How many connections there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    pub places: usize,
+    /// Of one client.
+    pub of_one: usize,
+    /// At ports whose tenants are turned away.
+    pub turned: usize,
+}
+
+impl Bounds {
+    /// Whoever is one client never has more than a quarter of the places.
+    pub fn new(shares: &Shares, of_one: u32) -> Self {
+        let of_one = usize::try_from(of_one).unwrap_or(usize::MAX);
+        let of_one = of_one.min(shares.front / 4).max(1);
+        Self { places: shares.front, of_one, turned: shares.turned }
+    }
 }
 
 impl Front {
-    /// Accepts at the front door until told to stop; returns when every connection has ended.
-    pub async fn run(self, listener: TcpListener, stop: CancellationToken) {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let crowd = Arc::new(Crowd::default());
+    /// Accepts at the front door until told to close it; returns when every connection has ended.
+    pub async fn run(self, listener: TcpListener, bounds: Bounds, close: CancellationToken) {
+        let permits = Arc::new(Semaphore::new(bounds.places));
+        let crowd = Crowd::new(bounds.of_one);
         let connections = TaskTracker::new();
-        let drain = drained(&stop);
+        let drain = drained(&self.stop);
+        let mut spare = Spare::new();
+        let mut said: Option<Instant> = None;
         loop {
             let permit = tokio::select! {
                 permit = place(&permits, &crowd) => permit,
-                () = stop.cancelled() => break,
+                () = close.cancelled() => break,
             };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = stop.cancelled() => break,
+                () = close.cancelled() => break,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
+                // Its client has gone.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => {
-                    warn!(error = &error as &dyn std::error::Error, "accept");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    if said.is_none_or(|said| said.elapsed() > SAY_AGAIN) {
+                        warn!(error = &error as &dyn std::error::Error, "accept");
+                        said = Some(Instant::now());
+                    }
+                    // It is also said where nobody waits to be accepted.
+                    let is_wanted = is_shortage(&error) && sockets::is_called(&listener);
+                    let freed = is_wanted && crowd.make_room();
+                    if is_wanted && !freed {
+                        spare.shed(&listener);
+                    }
+                    let gone = async {
+                        match freed {
+                            true => crowd.gone().await,
+                            false => std::future::pending().await,
+                        }
+                    };
+                    let _ = tokio::time::timeout(ACCEPT_PAUSE, gone).await;
                     continue;
                 }
             };
-            let (front, stop, drain, crowd) =
-                (self.clone(), stop.clone(), drain.clone(), crowd.clone());
+            let is_one = !self.gateway.is_trusted(peer.ip());
+            let Some(member) = crowd.arrive(is_one.then(|| Origin::of(peer.ip()))) else {
+                metrics::counter!("hearth_connections_dropped_total").increment(1);
+                continue;
+            };
+            let (front, drain) = (self.clone(), drain.clone());
             connections.spawn(async move {
                 // It only makes small answers wait.
                 let _ = stream.set_nodelay(true);
-                let told = Arc::new(Notify::new());
                 let served = async {
-                    let unheard = crowd.enter(&told);
-                    let kept = front.gateway.keep(stream, peer, &stop).await;
+                    let unheard = member.is(Presence::Silent);
+                    let kept = front.gateway.keep(stream, peer, &front.stop).await;
                     drop(unheard);
                     let Some(connection) = kept else { return };
+                    let unread = UNREAD_ANSWER_BYTES;
+                    // The listener's own bound is there in any case.
+                    let _ = sockopt::set_socket_send_buffer_size(&connection.stream, unread);
                     let answer = |request| front.clone().answer(request, peer);
-                    let present = |presence| match presence {
-                        Presence::Silent | Presence::Asking => Some(crowd.enter(&told)),
-                        Presence::Served => None,
-                    };
-                    serve(connection, drain, present, answer).await;
+                    serve(connection, drain, |presence| member.is(presence), answer).await;
                 };
                 tokio::select! {
                     () = served => {}
-                    () = told.notified() => {
+                    () = member.told() => {
                         metrics::counter!("hearth_connections_dropped_total").increment(1);
                     }
                 }
-                drop(permit);
+                drop((member, permit));
             });
         }
         drop(listener);
@@ -123,11 +176,11 @@ impl Front {
 
     async fn answer(self, request: Request<Body>, peer: SocketAddr) -> Response {
         match self.gateway.target(&request) {
-            Target::Platform => {
-                let mut request = request;
-                request.extensions_mut().insert(ConnectInfo(peer));
-                self.platform.oneshot(request).await.unwrap_or_else(|never| match never {})
+            Target::Platform if STATE_OF_HOST.contains(&request.uri().path()) => {
+                self.platform(request, peer).await
             }
+            _ if self.stop.is_cancelled() => stopping(&request),
+            Target::Platform => self.platform(request, peer).await,
             Target::Host(tenant) => match upload_dir(request.method(), request.uri().path()) {
                 Some(dir) => self.take_upload(&tenant, dir, request).await,
                 None => self.gateway.by_host(&tenant, request, peer).await,
@@ -146,10 +199,20 @@ impl Front {
         }
     }
 
+    async fn platform(self, mut request: Request<Body>, peer: SocketAddr) -> Response {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        self.platform.oneshot(request).await.unwrap_or_else(|never| match never {})
+    }
+
     /// Answers what the fleet cannot: doors, and connections to tenants without a worker. How
     /// many there are is bounded by the places of each.
-    pub async fn receive(self, mut visits: mpsc::Receiver<Visit>, stop: CancellationToken) {
-        let permits = Arc::new(Semaphore::new(TURNED_MAX));
+    pub async fn receive(
+        self,
+        mut visits: mpsc::Receiver<Visit>,
+        bounds: Bounds,
+        stop: CancellationToken,
+    ) {
+        let permits = Arc::new(Semaphore::new(bounds.turned));
         let connections = TaskTracker::new();
         let drain = drained(&stop);
         loop {
@@ -234,8 +297,9 @@ impl Front {
     ) -> Response {
         let id = request_id(request.headers());
         let mut response = match upload_dir(request.method(), request.uri().path()) {
+            _ if self.stop.is_cancelled() => stopping(&request),
             Some(dir) => self.upload(&tenant, dir, request).await,
-            None => turned_away(retry_after, &id),
+            None => turned_away(retry_after, Cause::Ended, &id),
         };
         // The next request belongs to a worker, and this connection does not lead to one.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -291,9 +355,17 @@ impl Front {
                 headers.insert(hearth_wire::header::REQUEST_ID, id);
                 response
             }
-            Err(error) => refuse(error.problem(), None, &id),
+            Err(error) => {
+                let crowded = matches!(error, UploadError::TooMany(_));
+                refuse(error.problem(), crowded.then_some(upload::COME_AGAIN), &id)
+            }
         }
     }
+}
+
+/// What callers are told who come while the host stops.
+fn stopping(request: &Request<Body>) -> Response {
+    turned_away(RETRY_STOPPED, Cause::Stopping, &request_id(request.headers()))
 }
 
 /// Serves one connection from outside until its end.
@@ -315,7 +387,7 @@ async fn serve<F, A, G>(
 }
 
 /// Room for one more connection. Who has waited longest gives it, where there is none.
-async fn place(permits: &Arc<Semaphore>, crowd: &Crowd) -> OwnedSemaphorePermit {
+async fn place(permits: &Arc<Semaphore>, crowd: &Arc<Crowd>) -> OwnedSemaphorePermit {
     loop {
         if let Ok(permit) = permits.clone().try_acquire_owned() {
             return permit;
@@ -328,13 +400,32 @@ async fn place(permits: &Arc<Semaphore>, crowd: &Crowd) -> OwnedSemaphorePermit 
     }
 }
 
+/// A descriptor that is held for the moment in which there is no other.
+struct Spare(Option<File>);
+
+impl Spare {
+    fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+
+    /// Takes one connection with it and closes that: its client hears at once that it is not served,
+    /// and those behind it come nearer.
+    fn shed(&mut self, listener: &TcpListener) {
+        drop(self.0.take());
+        if let Ok(Some(_closed)) = sockets::accept(listener.as_fd()) {
+            metrics::counter!("hearth_connections_dropped_total").increment(1);
+        }
+        *self = Self::new();
+    }
+}
+
 /// Says to connections that the host is stopping.
 fn drained(stop: &CancellationToken) -> watch::Receiver<Drain> {
     let (told, drain) = watch::channel(Drain::No);
     let stop = stop.clone();
     tokio::spawn(async move {
         tokio::select! {
-            () = stop.cancelled() => drop(told.send(Drain::Stop)),
+            () = stop.cancelled() => drop(told.send(Drain::Close(Instant::now()))),
             () = told.closed() => {}
         }
     });

@@ -25,10 +25,14 @@ use crate::gateway::origin_form;
 use crate::gateway::peek::{Peek, peek};
 use crate::gateway::proxy;
 use crate::gateway::route::{Target, route};
-use crate::release::modules::Modules;
+use crate::release::modules::{IngestError, Modules};
+use crate::release::room::Rooms;
+use crate::store::TenantId;
 use crate::upload::parts;
 
 const DOMAIN: Option<&str> = Some("example.org");
+/// Of an upload's tenant.
+const QUOTA: u64 = 4 << 20;
 /// Of one input.
 const BYTES_MAX: usize = 64 << 10;
 
@@ -57,21 +61,24 @@ pub fn upload(bytes: &[u8]) {
         HeaderValue::from_static("multipart/form-data; boundary=b"),
     )]);
     let dir: FunctionPath = "/dir".parse().expect("a path");
-    let ingest = |packing, reader, most| async move {
-        let taken = tokio::task::spawn_blocking(move || modules.ingest(packing, reader, most));
-        taken.await.expect("taking bytes in does not panic")
-    };
-    let read = parts::read(Some(&dir), &headers, stream::iter(pieces), &limits, ingest);
+    let room = Rooms::new(std::env::temp_dir(), 0).enter(TenantId(1), QUOTA);
+    let spool = || modules.spool(&room);
+    let read = parts::read(Some(&dir), &headers, stream::iter(pieces), &limits, spool);
     match run(read) {
         Ok((incoming, options)) => {
             assert!((1..=parts::FILES_MAX).contains(&incoming.len()));
             for (at, file) in incoming.iter().enumerate() {
-                assert!((1..=limits.module_bytes).contains(&file.arrived.size));
                 assert!(file.path.as_str().starts_with("/dir/"), "{}", file.path);
                 let twice = |other: &parts::Incoming| other.path.folded() == file.path.folded();
                 assert!(!incoming[..at].iter().any(twice));
             }
             assert!(options.keys().all(|path| incoming.iter().any(|file| file.path == *path)));
+            for file in incoming {
+                match modules.take_in(file.packing, file.spooled, limits.module_bytes, &room) {
+                    Ok(arrived) => assert!((1..=limits.module_bytes).contains(&arrived.size)),
+                    Err(error) => assert!(!matches!(error, IngestError::Disk(_)), "{error}"),
+                }
+            }
         }
         Err(error) => {
             let problem = error.problem();

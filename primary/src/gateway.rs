@@ -12,7 +12,6 @@ pub mod route;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -26,12 +25,12 @@ use http::header::{
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Uri, Version};
-use http_body_util::BodyExt;
 use ipnet::IpNet;
 use tracing::warn;
 
 use crate::config::Handover;
-use crate::fleet::{CallError, Fleet, LinkError, Unavailable};
+use crate::fleet::{CallError, Cause, Fleet, LinkError, Unavailable};
+use crate::patience::within;
 use proxy::Peer;
 use route::Target;
 
@@ -54,8 +53,6 @@ enum ForwardError {
     Link(#[from] LinkError),
     #[error("no worker was ready in time")]
     Late,
-    #[error("the request's body broke off")]
-    BrokenBody,
 }
 
 #[derive(Clone)]
@@ -83,12 +80,13 @@ impl Gateway {
         route::route(host, request.uri().path(), self.domain.as_deref())
     }
 
+    /// Whether it is a proxy of the operator's, whose connections carry requests of many clients.
+    pub fn is_trusted(&self, ip: IpAddr) -> bool {
+        self.trusted.iter().any(|net| net.contains(&ip))
+    }
+
     fn peer(&self, ip: IpAddr) -> Peer {
-        if self.trusted.iter().any(|net| net.contains(&ip)) {
-            Peer::Trusted(ip)
-        } else {
-            Peer::Stranger(ip)
-        }
+        if self.is_trusted(ip) { Peer::Trusted(ip) } else { Peer::Stranger(ip) }
     }
 
     /// Serves a request for the tenant that its host names.
@@ -191,19 +189,11 @@ impl Gateway {
         &self,
         tenant: &TenantName,
         origin: Origin,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response, ForwardError> {
         let mut offers = 0;
-        let broke_off = Arc::new(AtomicBool::new(false));
-        let mut request = request.map(|body| {
-            let broke_off = broke_off.clone();
-            Body::new(body.map_err(move |error| {
-                broke_off.store(true, Ordering::Relaxed);
-                error
-            }))
-        });
         loop {
-            let links = tokio::time::timeout(WAKE_DEADLINE, self.fleet.links(tenant));
+            let links = within(WAKE_DEADLINE, self.fleet.links(tenant));
             let links = match links.await.map_err(|_| ForwardError::Late)? {
                 Ok(links) => links,
                 Err(CallError::NoTenant) => return Err(ForwardError::NoTenant),
@@ -211,9 +201,6 @@ impl Gateway {
             };
             match links.call(origin, request).await {
                 Ok(response) => return Ok(response.map(Body::new)),
-                Err(LinkError::Lost(_)) if broke_off.load(Ordering::Relaxed) => {
-                    return Err(ForwardError::BrokenBody);
-                }
                 Err(LinkError::Closed(unsent)) if offers < OFFERS_MAX => request = *unsent,
                 Err(error) => return Err(error.into()),
             }
@@ -244,8 +231,9 @@ fn refusal(tenant: &TenantName, error: ForwardError, id: &RequestId) -> Response
         ForwardError::NoTenant => {
             (Problem::new(Code::NotFound, format!("there is no tenant {tenant}")), None)
         }
-        ForwardError::BrokenBody => (Problem::new(Code::BadRequest, Problem::BROKEN_BODY), None),
-        ForwardError::Unavailable(unavailable) => return turned_away(unavailable.retry_after, id),
+        ForwardError::Unavailable(Unavailable { retry_after, cause, .. }) => {
+            return turned_away(*retry_after, *cause, id);
+        }
         ForwardError::Link(LinkError::Busy) => {
             let detail = "the tenant has as many calls running and waiting as it may";
             (Problem::new(Code::TooManyRequests, detail), Some(Duration::from_secs(1)))
@@ -261,9 +249,15 @@ fn refusal(tenant: &TenantName, error: ForwardError, id: &RequestId) -> Response
 }
 
 /// What callers of a tenant are told whose worker does not come. Why is its owner's to see.
-pub fn turned_away(retry_after: Duration, id: &RequestId) -> Response {
-    let detail = "this tenant's worker ended unexpectedly and is not started again for now; \
-                  its owner finds the reason with `hearth worker list`, and can upload a fix meanwhile";
+pub fn turned_away(retry_after: Duration, cause: Cause, id: &RequestId) -> Response {
+    let detail = match cause {
+        Cause::Ended => {
+            "this tenant's worker ended unexpectedly and is not started again for now; its owner \
+             finds the reason with `hearth worker list`, and can upload a fix meanwhile"
+        }
+        Cause::Crowded => "too many callers wait for this tenant's worker",
+        Cause::Stopping => "the host is stopping",
+    };
     let problem = Problem::new(Code::WorkerUnavailable, detail);
     refuse(problem, Some(retry_after), id)
 }

@@ -25,25 +25,27 @@ use dashmap::DashMap;
 use hearth_wire::{CallRecord, FunctionPath, LogLine, LogStream, Report, TenantName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{error, warn};
 
+use crate::fair::{Fair, Turn};
 use journal::Journal;
 
 /// Reports that wait to be written, of all tenants and of one. A report is below
 /// [`hearth_wire::FRAME_MAX`], so that this is 16 MiB at the most.
 const QUEUE: usize = 256;
 const QUEUE_OF_ONE: usize = 16;
-/// Tenants whose journals are held open.
-const OPEN_MAX: usize = 128;
 /// Records that a follower may be behind before it misses some.
 const BEHIND_MAX: usize = 256;
 /// Followers of one tenant's lines, and of its calls.
 const FOLLOWERS_MAX: usize = 32;
-/// Pages that are read at once.
+/// Pages that are read at once, of all tenants and of one.
 const READERS: usize = 4;
-/// Records of the past that one read returns.
+const READERS_OF_ONE: usize = 2;
+/// Records of the past that one read returns, and what they may take together as they are kept:
+/// whoever asked has them in memory until they are read.
 pub const PAGE_MAX: usize = 1_000;
+const PAGE_BYTES: usize = 256 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogsError {
@@ -198,13 +200,14 @@ pub struct Logs {
     /// Reports in the queue, by tenant, so that one cannot fill it. Counted up by `take`,
     /// counted down by the owner.
     waiting: Arc<DashMap<TenantName, usize>>,
-    readers: Arc<Semaphore>,
+    readers: Fair<TenantName>,
     tenants: Arc<Path>,
 }
 
 impl Logs {
-    /// Over the data directory; nothing is opened yet.
-    pub fn open(data: &Path) -> io::Result<Logs> {
+    /// Over the data directory; nothing is opened yet. Later the journals of so many tenants are
+    /// held open.
+    pub fn open(data: &Path, open_max: usize) -> io::Result<Logs> {
         let tenants: Arc<Path> = data.join("tenants").into();
         let waiting = Arc::<DashMap<_, _>>::default();
         let (requests, queue) = mpsc::channel(QUEUE);
@@ -212,11 +215,13 @@ impl Logs {
             tenants: tenants.clone(),
             waiting: waiting.clone(),
             shelves: HashMap::new(),
+            open_max,
             followers: Followers::Served(HashMap::new()),
             uses: 0,
         };
         thread::Builder::new().name("logs".to_owned()).spawn(move || owner.run(queue))?;
-        Ok(Logs { requests, waiting, readers: Arc::new(Semaphore::new(READERS)), tenants })
+        let readers = Fair::new(READERS, READERS_OF_ONE);
+        Ok(Logs { requests, waiting, readers, tenants })
     }
 
     /// Keeps what a worker reported. Never waits: what does not fit is dropped and counted.
@@ -245,9 +250,17 @@ impl Logs {
         tenant: &TenantName,
         query: Query,
     ) -> Result<Page<T>, LogsError> {
+        let reading = self.readers.turn(tenant.clone()).await;
+        self.read(tenant, query, reading).await
+    }
+
+    async fn read<T: Record>(
+        &self,
+        tenant: &TenantName,
+        query: Query,
+        reading: Turn<TenantName>,
+    ) -> Result<Page<T>, LogsError> {
         let directory = directory(&self.tenants, tenant);
-        // Never closed.
-        let reading = self.readers.clone().acquire_owned().await.map_err(|_| LogsError::Closed)?;
         let read = tokio::task::spawn_blocking(move || {
             let page = journal::page(&directory, &query);
             drop(reading);
@@ -266,6 +279,8 @@ impl Logs {
         since: Since,
         filter: Filter,
     ) -> Result<Followed<T>, LogsError> {
+        // Before the queue, which is all tenants'.
+        let reading = self.readers.turn(tenant.clone()).await;
         let (reply, answer) = oneshot::channel();
         let name = tenant.clone();
         let subscribe = move |owner: &mut Owner| {
@@ -275,12 +290,13 @@ impl Logs {
         self.requests.send(request).await.map_err(|_| LogsError::Closed)?;
         let (next, news) = answer.await.map_err(|_| LogsError::Closed)??;
         let query = match since {
-            Since::Last(limit) => Query { filter, before: Some(next), after: None, limit },
+            Since::Last(limit) => Query { filter, before: Some(next), limit, ..Query::default() },
             Since::After(id) => {
-                Query { filter, before: Some(next), after: Some(id), limit: PAGE_MAX }
+                let (before, after) = (Some(next), Some(id));
+                Query { filter, before, after, limit: PAGE_MAX, ..Query::default() }
             }
         };
-        Ok(Followed { past: self.page(tenant, query).await?, news })
+        Ok(Followed { past: self.read(tenant, query, reading).await?, news })
     }
 
     /// Closes and deletes a tenant's journals; its followers' streams end.
@@ -337,6 +353,7 @@ struct Owner {
     waiting: Arc<DashMap<TenantName, usize>>,
     shelves: HashMap<TenantName, Shelves>,
     followers: Followers,
+    open_max: usize,
     uses: u64,
 }
 
@@ -469,7 +486,7 @@ impl Owner {
 
     fn shelves(&mut self, tenant: &TenantName) -> &mut Shelves {
         self.uses += 1;
-        if self.shelves.len() >= OPEN_MAX && !self.shelves.contains_key(tenant) {
+        if self.shelves.len() >= self.open_max && !self.shelves.contains_key(tenant) {
             let oldest = self.shelves.iter().min_by_key(|(_, shelves)| shelves.used);
             if let Some(name) = oldest.map(|(name, _)| name.clone()) {
                 self.shelves.remove(&name);
@@ -497,6 +514,8 @@ mod tests {
 
     use super::*;
 
+    const OPEN: usize = 16;
+
     fn tenant() -> TenantName {
         "acme".parse().unwrap()
     }
@@ -504,7 +523,7 @@ mod tests {
     fn scratch() -> (tempfile::TempDir, Logs) {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(directory.path().join("tenants/acme")).unwrap();
-        let logs = Logs::open(directory.path()).unwrap();
+        let logs = Logs::open(directory.path(), OPEN).unwrap();
         (directory, logs)
     }
 
@@ -555,7 +574,7 @@ mod tests {
         logs.close().await;
         logs.close().await;
 
-        let logs = Logs::open(directory.path()).unwrap();
+        let logs = Logs::open(directory.path(), OPEN).unwrap();
         logs.take(&tenant(), lines(&["two"]));
         logs.close().await;
         let page = all(&logs).await;
@@ -676,7 +695,7 @@ mod tests {
     async fn only_so_many_journals_are_held_open() {
         let (directory, logs) = scratch();
         let names: Vec<TenantName> =
-            (0..OPEN_MAX + 3).map(|n| format!("t{n}").parse().unwrap()).collect();
+            (0..OPEN + 3).map(|n| format!("t{n}").parse().unwrap()).collect();
         for round in ["one", "two"] {
             for name in &names {
                 let _ = std::fs::create_dir(directory.path().join("tenants").join(name.as_str()));

@@ -63,10 +63,13 @@ impl ProvisionError {
             }
             Self::Store(error @ StoreError::ReadOnly)
             | Self::Release(ReleaseError::Store(error @ StoreError::ReadOnly)) => {
-                Problem::new(Code::Internal, error.to_string())
+                Problem::new(Code::StorageFull, error.to_string())
+            }
+            Self::Store(StoreError::Disk(_)) => {
+                Problem::new(Code::StorageFull, "the host's disk failed")
             }
             Self::Release(error) if error.code() == Code::StorageFull => {
-                Problem::new(Code::StorageFull, "the host's disk is full")
+                Problem::new(Code::StorageFull, "the host's disk is full, or fails")
             }
             Self::Release(_) | Self::Store(_) => {
                 let detail = "the tenant could not be made or removed; the host's log says why";

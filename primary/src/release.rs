@@ -14,6 +14,8 @@
 mod directories;
 mod disk;
 pub mod modules;
+mod pins;
+pub mod room;
 
 pub use directories::KEPT;
 pub use modules::file_name as module_file;
@@ -26,6 +28,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dashmap::{DashMap, DashSet};
 use hearth_wire::{
@@ -38,14 +41,18 @@ use tempfile::{NamedTempFile, TempDir};
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tracing::{info, warn};
 
-use crate::compile::{CompileError, Compiler};
+use crate::compile::{CompileError, Compiler, Compiling};
+use crate::descriptors::is_shortage;
 use crate::durable;
 use crate::fail::{self, Point};
+use crate::fair::Fair;
 use crate::files;
 use crate::store::{Store, StoreError, Tenant, TenantId, VersionRow};
 use crate::tree::Trees;
 use directories::Directories;
-use modules::{Arrived, Condition, IngestError, Kept, Modules, Packing};
+use modules::{Arrived, Condition, IngestError, Kept, Modules, Packing, Spool, Spooled};
+use pins::{Pin, Pins, Sweep};
+use room::{NoRoom, Reservation, Room, Rooms};
 
 mod bundled {
     include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
@@ -54,6 +61,18 @@ mod bundled {
 /// Directories of the data directory that a restore fills, too.
 pub const MODULES: &str = "modules";
 pub const TENANTS: &str = "tenants";
+/// Pieces of work on files at once, of all tenants and of one. Each takes a thread while the disk
+/// is at it, of the 512 that there are.
+const THREADS: usize = 64;
+const THREADS_OF_ONE: usize = 8;
+/// Between two looks at how much an artifact takes that is being made.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long it is waited for that the host makes no files of its own, before what could be tidied
+/// is left to the sweep.
+const ALONE_MAX: Duration = Duration::from_secs(10);
+/// How often what a tenant has is counted again where it changed meanwhile.
+const COUNTS_MAX: usize = 3;
+
 /// What a worker is started from.
 pub struct Prepared {
     /// The directory of its generation.
@@ -86,8 +105,8 @@ pub enum ReleaseError {
     Disk(#[from] io::Error),
     #[error("the store")]
     Store(#[from] StoreError),
-    #[error("the tenant may have {} on disk and would have {needed} bytes", limits::size(*limit))]
-    Quota { needed: u64, limit: u64 },
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     #[error("{}", Problem::damaged(.path, *.version))]
     Damaged { path: FunctionPath, version: Version },
     #[error("generation {0} is not the current one and was never written")]
@@ -98,13 +117,21 @@ impl ReleaseError {
     /// What it is where it is not the module's fault: no room, or ours.
     pub fn code(&self) -> Code {
         let full = match self {
+            Self::Disk(error)
+            | Self::Ingest(IngestError::Disk(error))
+            | Self::Compile(CompileError::Spawn(error) | CompileError::File(error))
+                if is_shortage(error) =>
+            {
+                return Code::WorkerUnavailable;
+            }
             Self::Disk(error) | Self::Ingest(IngestError::Disk(error)) => {
-                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+                durable::is_the_disks(error)
             }
             Self::Damaged { .. } => return Code::ModuleDamaged,
-            Self::Quota { .. }
+            Self::NoRoom(_)
+            | Self::Ingest(IngestError::NoRoom(_))
             | Self::Compile(CompileError::Full)
-            | Self::Store(StoreError::Full(_)) => true,
+            | Self::Store(StoreError::Full(_) | StoreError::Disk(_) | StoreError::ReadOnly) => true,
             _ => false,
         };
         if full { Code::StorageFull } else { Code::Internal }
@@ -117,9 +144,11 @@ impl ReleaseError {
             Self::Options(error) => {
                 format!("the module declares options that are refused: {error}")
             }
-            Self::Quota { .. } => {
+            Self::NoRoom(NoRoom::Quota { .. })
+            | Self::Ingest(IngestError::NoRoom(NoRoom::Quota { .. })) => {
                 format!("{self}: remove functions, or have the host's admin raise `disk_bytes`")
             }
+            Self::NoRoom(NoRoom::Host) => self.to_string(),
             Self::Damaged { .. } => self.to_string(),
             Self::Store(error @ StoreError::ReadOnly) => error.to_string(),
             Self::Ingest(IngestError::Disk(_)) => "the host could not store the module".to_owned(),
@@ -177,6 +206,23 @@ pub struct Admitted {
     pub kept: Kept,
 }
 
+/// Keeps a module that the store does not name yet, and its room. Dropped before it is settled,
+/// nothing is the tenant's.
+pub struct Held {
+    _pin: Pin,
+    packed: Option<Reservation>,
+    artifact: Option<Reservation>,
+}
+
+impl Held {
+    /// The store names it now.
+    pub fn settle(self) {
+        for room in [self.packed, self.artifact].into_iter().flatten() {
+            room.settle();
+        }
+    }
+}
+
 /// A function that comes with Hearth.
 #[derive(Debug, Clone)]
 pub struct Bundled {
@@ -205,8 +251,13 @@ struct Inner {
     scrubbed: Mutex<Option<ModuleDigest>>,
     /// One at a time prepares a tenant's release.
     preparing: DashMap<TenantId, Arc<Mutex<()>>>,
-    /// Held shared from a file's arrival to the commit that names it, and alone by the sweep.
+    /// Held shared by the host while it makes files itself that no metadata names yet, which is
+    /// short, and alone by the sweep.
     arriving: Arc<RwLock<()>>,
+    /// What uploads keep and compile meanwhile, at whatever pace.
+    pins: Pins,
+    rooms: Arc<Rooms>,
+    threads: Fair<TenantId>,
 }
 
 impl Releases {
@@ -218,6 +269,7 @@ impl Releases {
         compiler: Compiler,
         trees: Trees,
         has_users: bool,
+        disk_reserve: u64,
     ) -> Result<Self, ReleaseError> {
         let tmp = data.join("tmp");
         durable::remove_dir(&tmp, Point::TmpClear)?;
@@ -242,11 +294,14 @@ impl Releases {
             scrubbed: Mutex::default(),
             preparing: DashMap::new(),
             arriving: Arc::default(),
+            pins: Pins::default(),
+            rooms: Rooms::new(data.to_owned(), disk_reserve),
+            threads: Fair::new(THREADS, THREADS_OF_ONE),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// To be held by whoever makes files that no metadata names yet.
+    /// To be held by whoever makes files of the host's own that no metadata names yet.
     pub async fn arriving(&self) -> OwnedRwLockReadGuard<()> {
         self.inner.arriving.clone().read_owned().await
     }
@@ -310,8 +365,11 @@ impl Releases {
     pub async fn bundle(&self) -> Result<Vec<(Bundled, OwnedFd)>, ReleaseError> {
         let mut functions = Vec::new();
         for (name, packed) in bundled::BUNDLED {
-            let arrived = self.ingest(Packing::Zstd, *packed, limits::MODULE_MAX_BYTES).await?;
-            let module = self.admit_as(Owner::Bundled, arrived).await?;
+            let (inner, owner) = (self.inner.clone(), Owner::Bundled);
+            let turn = self.inner.compiler.turn(owner.id()).await;
+            let most = limits::MODULE_MAX_BYTES;
+            let arrived = blocking(move || inner.modules.ingest(*packed, most)).await?;
+            let (module, _) = self.admit_as(owner, &turn, arrived, None).await?;
             let path =
                 name.parse().expect("a bundled function's name is checked where it is built");
             let artifact = files::open(&self.inner.artifact(&Owner::Bundled, module.sha256))?;
@@ -320,15 +378,27 @@ impl Releases {
         Ok(functions)
     }
 
-    /// Takes an upload's bytes in. Blocks for as long as they take to arrive, on a thread for that.
-    pub async fn ingest(
-        &self,
-        packing: Packing,
-        upload: impl Read + Send + 'static,
-        most: u64,
-    ) -> Result<Arrived, IngestError> {
-        let inner = self.inner.clone();
-        blocking(move || inner.modules.ingest(packing, upload, most)).await
+    /// Room on the disk for one upload, beside what its tenant has by now.
+    pub async fn room(&self, tenant: &Tenant) -> Result<Arc<Room>, ReleaseError> {
+        let room = self.inner.rooms.enter(tenant.id, tenant.limits().disk_bytes);
+        for _ in 0..COUNTS_MAX {
+            let begun = room.begin_count();
+            let bytes = self.disk_use(tenant).await?;
+            if room.counted(begun, bytes) {
+                break;
+            }
+        }
+        Ok(room)
+    }
+
+    /// Whether the disk has more room than what is the store's.
+    pub fn has_room(&self) -> bool {
+        self.inner.rooms.has(0)
+    }
+
+    /// For a file of an upload that is about to come.
+    pub fn spool(&self, room: &Arc<Room>) -> Result<Spool, IngestError> {
+        self.inner.modules.spool(room)
     }
 
     /// Refuses options that cannot be kept: a schema that is none, an instance that cannot be
@@ -342,7 +412,7 @@ impl Releases {
         let owner = Owner::of(tenant, function.bundled);
         let artifact = files::open(&self.inner.artifact(&owner, function.sha256))?;
         let options = function.options().resolve();
-        Ok(self.inner.compiler.check(&options, &artifact).await?)
+        Ok(self.inner.compiler.check(tenant.id, &options, &artifact).await?)
     }
 
     /// Bytes on disk that are a tenant's: its tree, its artifacts, and the modules that it names,
@@ -352,27 +422,94 @@ impl Releases {
         let artifacts = self.inner.data.join("artifacts").join(&self.inner.compiler.engine);
         let artifacts = artifacts.join(tenant.name.as_str());
         let (inner, name) = (self.inner.clone(), tenant.name.clone());
-        let files = blocking(move || inner.directories.bytes(&name, &artifacts)).await?;
-        Ok(modules.saturating_add(files))
+        let files =
+            self.inner.on_thread(tenant.id, move || inner.directories.bytes(&name, &artifacts));
+        Ok(modules.saturating_add(files.await?))
     }
 
-    /// Compiles a module that arrived and keeps both it and its artifact.
-    pub async fn admit(&self, tenant: &Tenant, arrived: Arrived) -> Result<Admitted, ReleaseError> {
-        self.admit_as(Owner::of(tenant, false), arrived).await
+    /// Takes in a file of an upload, at most so many bytes of a module, compiles it, and keeps both
+    /// it and its artifact. Until it is its turn, it is no more than it was sent. `seen` is told of
+    /// the module before there is a file of it.
+    pub async fn admit(
+        &self,
+        tenant: &Tenant,
+        (packing, spooled): (Packing, Spooled),
+        most: u64,
+        room: &Arc<Room>,
+        seen: &mut HashSet<ModuleDigest>,
+    ) -> Result<(Admitted, Held), ReleaseError> {
+        let owner = Owner::of(tenant, false);
+        let turn = self.inner.compiler.turn(owner.id()).await;
+        let (inner, its) = (self.inner.clone(), room.clone());
+        let taken = self
+            .inner
+            .on_thread(owner.id(), move || inner.modules.take_in(packing, spooled, most, &its));
+        let arrived = taken.await?;
+        seen.insert(arrived.sha256);
+        self.admit_as(owner, &turn, arrived, Some(room)).await
     }
 
-    async fn admit_as(&self, owner: Owner, mut arrived: Arrived) -> Result<Admitted, ReleaseError> {
+    async fn admit_as(
+        &self,
+        owner: Owner,
+        turn: &Compiling,
+        mut arrived: Arrived,
+        room: Option<&Arc<Room>>,
+    ) -> Result<(Admitted, Held), ReleaseError> {
         let (sha256, size, stored) = (arrived.sha256, arrived.size, arrived.stored);
+        let _pin = self.inner.pins.pin(sha256);
+        let packed = arrived.packed_room.take();
         arrived.raw.rewind()?;
-        let compiled = self.inner.clone().compile(owner, sha256, &arrived.raw).await?;
+        let (id, inner) = (owner.id(), self.inner.clone());
+        let (compiled, artifact) = inner.compile(owner, turn, sha256, &arrived.raw, room).await?;
         let declared = match &compiled.options {
             Some(json) => OptionsPatch::parse(json).map_err(ReleaseError::Options)?,
             None => OptionsPatch::default(),
         };
         let inner = self.inner.clone();
-        let kept = blocking(move || inner.modules.keep(arrived)).await?;
+        let kept = self.inner.on_thread(id, move || inner.modules.keep(arrived)).await?;
         let (kind, imports) = (compiled.kind, compiled.imports);
-        Ok(Admitted { sha256, size, stored, kind, imports, declared, kept })
+        let admitted = Admitted { sha256, size, stored, kind, imports, declared, kept };
+        Ok((admitted, Held { _pin, packed, artifact }))
+    }
+
+    /// Removes those of these modules that nothing names, and what the tenant does not name of its
+    /// artifacts.
+    pub async fn tidy(
+        &self,
+        tenant: &Tenant,
+        mut modules: HashSet<ModuleDigest>,
+    ) -> Result<(), ReleaseError> {
+        self.tidy_artifacts(tenant).await?;
+        // What comes with Hearth is needed even while no tenant has it.
+        modules.retain(|sha256| !self.inner.checked.contains(&(Owner::Bundled, *sha256)));
+        let arriving = self.inner.arriving.write();
+        let Ok(_alone) = tokio::time::timeout(ALONE_MAX, arriving).await else { return Ok(()) };
+        if self.inner.store.is_read_only() {
+            return Ok(());
+        }
+        let sweep = self.inner.pins.sweep();
+        let unnamed = self.inner.store.unnamed(modules).await?;
+        let inner = self.inner.clone();
+        let remove =
+            move || unnamed.into_iter().try_for_each(|it| inner.modules.remove(it, &sweep));
+        Ok(self.inner.on_thread(tenant.id, remove).await?)
+    }
+
+    /// Removes what the tenant does not name of its artifacts.
+    pub async fn tidy_artifacts(&self, tenant: &Tenant) -> Result<(), ReleaseError> {
+        if self.inner.store.is_read_only() {
+            return Ok(());
+        }
+        let sweep = self.inner.pins.sweep();
+        let named = self.inner.store.modules_of(tenant.id).await?;
+        let (inner, owner) = (self.inner.clone(), Owner::of(tenant, false));
+        let remove = move || {
+            let artifacts = inner.data.join("artifacts").join(&inner.compiler.engine);
+            inner.sweep_artifacts(&artifacts.join(owner.dir()), &sweep, |it| named.contains(&it))
+        };
+        self.inner.on_thread(tenant.id, remove).await?;
+        Ok(())
     }
 
     /// Writes a generation, in the place of any half-made one of that number, and gives the tenant
@@ -388,14 +525,14 @@ impl Releases {
         let manifest = self.inner.manifest(tenant, generation, functions, &modules);
         let (inner, releases) = (self.inner.clone(), self.inner.releases(tenant));
         let (limits, user) = (manifest.limits, tenant.user);
-        blocking(move || {
+        let written = self.inner.on_thread(tenant.id, move || {
             inner.directories.settle(&manifest.tenant, user)?;
             match is_release(&releases, &manifest, &artifacts) {
                 true => Ok(()),
                 false => inner.link(&releases, &manifest, &artifacts),
             }
-        })
-        .await?;
+        });
+        written.await?;
         self.inner.prepared.insert((tenant.id, generation), Made { limits, modules });
         Ok(())
     }
@@ -426,7 +563,7 @@ impl Releases {
     ) -> Result<(), ReleaseError> {
         let (owner, sha256) = (Owner::of(tenant, function.bundled), function.sha256);
         let inner = self.inner.clone();
-        blocking(move || inner.modules.look(sha256)).await?;
+        self.inner.on_thread(tenant.id, move || inner.modules.look(sha256)).await?;
         match self.inner.clone().check(&owner, sha256).await? {
             Condition::Whole => Ok(()),
             Condition::Damaged => {
@@ -517,7 +654,8 @@ impl Releases {
     pub async fn discard(&self, tenant: &Tenant, generation: Generation) {
         self.inner.prepared.remove(&(tenant.id, generation));
         let dir = self.inner.releases(tenant).join(generation.to_string());
-        let removed = blocking(move || durable::remove_dir(&dir, Point::ReleaseRemove)).await;
+        let remove = move || durable::remove_dir(&dir, Point::ReleaseRemove);
+        let removed = self.inner.on_thread(tenant.id, remove).await;
         if let Err(error) = removed {
             warn!(tenant = %tenant.name, generation, error = &error as &dyn std::error::Error, "discard");
         }
@@ -568,6 +706,7 @@ impl Releases {
 
     /// Removes modules and artifacts that no version names, and artifacts of other engines.
     pub async fn sweep(&self) -> Result<u64, ReleaseError> {
+        let sweep = self.inner.pins.sweep();
         let mut modules = self.inner.store.live_modules().await?;
         let mut artifacts = HashSet::new();
         for (owner, sha256) in self.inner.store.live_artifacts().await? {
@@ -580,7 +719,7 @@ impl Releases {
             artifacts.insert((Owner::Bundled.dir().to_owned(), bundled.1));
         }
         let inner = self.inner.clone();
-        Ok(blocking(move || inner.sweep(&modules, &artifacts)).await?)
+        Ok(blocking(move || inner.sweep(&modules, &artifacts, &sweep)).await?)
     }
 
     /// Removes a tenant's generations other than these. Workers hold what they mapped.
@@ -590,7 +729,7 @@ impl Releases {
         let lock = self.inner.preparing.entry(tenant.id).or_default().clone();
         let _alone = lock.lock().await;
         self.inner.prepared.retain(|(id, generation), _| *id != tenant.id || *generation == keep);
-        blocking(move || {
+        let pruned = self.inner.on_thread(tenant.id, move || {
             // One that leads elsewhere is made anew before the next worker starts.
             if fs::symlink_metadata(&releases).is_ok_and(|found| found.is_dir()) {
                 for entry in fs::read_dir(&releases)? {
@@ -601,13 +740,29 @@ impl Releases {
                 }
             }
             Ok::<_, io::Error>(())
-        })
-        .await?;
+        });
+        pruned.await?;
         Ok(())
     }
 }
 
 impl Inner {
+    /// Does what blocks for a tenant, when it is its turn.
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        tenant: TenantId,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let turn = self.threads.turn(tenant).await;
+        blocking(move || {
+            let done = work();
+            // Not before it is done, though nobody may wait for it any more.
+            drop(turn);
+            done
+        })
+        .await
+    }
+
     fn artifact(&self, owner: &Owner, sha256: ModuleDigest) -> PathBuf {
         let engine = self.data.join("artifacts").join(&self.compiler.engine);
         engine.join(owner.dir()).join(artifact_name(sha256))
@@ -649,7 +804,8 @@ impl Inner {
     ) -> Result<Condition, ReleaseError> {
         if self.modules.found(sha256) != Some(Condition::Whole) {
             let inner = self.clone();
-            let condition = blocking(move || inner.modules.condition(sha256)).await?;
+            let look = move || inner.modules.condition(sha256);
+            let condition = self.on_thread(owner.id(), look).await?;
             if condition == Condition::Damaged {
                 return Ok(condition);
             }
@@ -660,7 +816,8 @@ impl Inner {
         }
         let kept = self.store.artifact_mac(owner.id(), sha256, &self.compiler.engine).await?;
         let (inner, path) = (self.clone(), self.artifact(owner, sha256));
-        let found = blocking(move || files::open(&path).and_then(|file| inner.mac(file))).await;
+        let read = move || files::open(&path).and_then(|file| inner.mac(file));
+        let found = self.on_thread(owner.id(), read).await;
         match (kept, found) {
             (Some(kept), Ok(found)) if kept == found => {
                 self.checked.insert(key);
@@ -676,23 +833,37 @@ impl Inner {
             (None, _) | (_, Err(_)) => {}
         }
         info!(%sha256, owner = owner.dir(), "compiling again");
+        let turn = self.compiler.turn(owner.id()).await;
         let inner = self.clone();
-        let module = blocking(move || inner.modules.unpack(sha256)).await?;
-        self.compile(owner.clone(), sha256, &module).await?;
+        let module = self.on_thread(owner.id(), move || inner.modules.unpack(sha256)).await?;
+        self.compile(owner.clone(), &turn, sha256, &module, None).await?;
         Ok(Condition::Whole)
     }
 
+    /// Compiles a module, with room for its artifact where it comes with an upload.
     async fn compile(
         self: Arc<Self>,
         owner: Owner,
+        turn: &Compiling,
         sha256: ModuleDigest,
         module: &File,
-    ) -> Result<crate::compile::Compiled, ReleaseError> {
+        room: Option<&Arc<Room>>,
+    ) -> Result<(crate::compile::Compiled, Option<Reservation>), ReleaseError> {
         fail::step(Point::ArtifactCreate)?;
         let artifact = NamedTempFile::new_in(self.data.join("tmp"))?;
-        let compiled = self.compiler.compile(module, artifact.as_file()).await?;
+        let mut room = room.map(Room::reservation);
+        let compiling = self.compiler.compile(turn, module, artifact.as_file());
+        let compiled = tokio::select! {
+            compiled = compiling => compiled?,
+            // What is dropped with that is the compiler.
+            error = outgrown(artifact.as_file(), room.as_mut()) => return Err(error),
+        };
+        if let Some(room) = &mut room {
+            room.reach(artifact.as_file().metadata()?.len())?;
+            room.place();
+        }
         let (inner, path) = (self.clone(), self.artifact(&owner, sha256));
-        let mac = blocking(move || {
+        let placed = self.on_thread(owner.id(), move || {
             let mut written = artifact.as_file().try_clone()?;
             written.rewind()?;
             let mac = inner.mac(written)?;
@@ -706,11 +877,11 @@ impl Inner {
                 return Err(error);
             }
             Ok::<_, io::Error>(mac)
-        })
-        .await?;
+        });
+        let mac = placed.await?;
         self.store.put_artifact(owner.id(), sha256, &self.compiler.engine, mac).await?;
         self.checked.insert((owner, sha256));
-        Ok(compiled)
+        Ok((compiled, room))
     }
 
     fn mac(&self, mut file: File) -> io::Result<[u8; 32]> {
@@ -765,8 +936,9 @@ impl Inner {
         &self,
         modules: &HashSet<ModuleDigest>,
         artifacts: &HashSet<(String, ModuleDigest)>,
+        sweep: &Sweep,
     ) -> io::Result<u64> {
-        let mut removed = self.modules.sweep(modules)?;
+        let mut removed = self.modules.sweep(modules, sweep)?;
         for engine in fs::read_dir(self.data.join("artifacts"))? {
             let engine = engine?;
             if engine.file_name().to_str() != Some(&self.compiler.engine) {
@@ -780,20 +952,58 @@ impl Inner {
                     continue;
                 }
                 let dir = owner.file_name().to_string_lossy().into_owned();
-                for artifact in fs::read_dir(owner.path())? {
-                    let artifact = artifact?.path();
-                    let sha256 = artifact.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-                    if sha256.is_none_or(|sha256| !artifacts.contains(&(dir.clone(), sha256))) {
-                        let gone = modules::swept(&artifact, Point::ArtifactRemove);
-                        self.checked.retain(|(owner, checked)| {
-                            owner.dir() != dir || Some(*checked) != sha256
-                        });
-                        removed += u64::from(gone);
-                    }
-                }
+                removed += self.sweep_artifacts(&owner.path(), sweep, |sha256| {
+                    artifacts.contains(&(dir.clone(), sha256))
+                })?;
             }
         }
         Ok(removed)
+    }
+
+    /// Removes those of one owner's artifacts that are not named.
+    fn sweep_artifacts(
+        &self,
+        dir: &Path,
+        sweep: &Sweep,
+        is_named: impl Fn(ModuleDigest) -> bool,
+    ) -> io::Result<u64> {
+        let mut removed = 0;
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            entries => entries?,
+        };
+        let owner = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        for artifact in entries {
+            let artifact = artifact?.path();
+            let remove = || modules::swept(&artifact, Point::ArtifactRemove);
+            let sha256 = artifact.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            removed += match sha256 {
+                Some(sha256) if is_named(sha256) => 0,
+                Some(sha256) => {
+                    let gone = sweep.remove(sha256, || {
+                        let gone = remove();
+                        self.checked
+                            .retain(|(of, checked)| of.dir() != owner || *checked != sha256);
+                        gone.then_some(()).ok_or(())
+                    });
+                    u64::from(gone.unwrap_or(false))
+                }
+                None => u64::from(remove()),
+            };
+        }
+        Ok(removed)
+    }
+}
+
+/// Returns when an artifact that is being made has no more room.
+async fn outgrown(artifact: &File, room: Option<&mut Reservation>) -> ReleaseError {
+    let Some(room) = room else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let grown = artifact.metadata().map_err(ReleaseError::Disk);
+        if let Err(error) = grown.and_then(|file| Ok(room.reach(file.len())?)) {
+            return error;
+        }
     }
 }
 

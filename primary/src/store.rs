@@ -1,6 +1,6 @@
 //! What Hearth remembers: tenants, tokens, functions with their versions, generations, and the
 //! digests that vouch for artifacts. One SQLite file, one thread that owns its connection, and
-//! cheap handles that send it closures over a bounded queue.
+//! cheap handles that send it closures over a bounded queue, in which each asker has its turn.
 //!
 //! An `Ok` of anything that writes means that it is on the disk (WAL, `synchronous=FULL`). Where
 //! the disk fails a change, nobody can say whether it is there; from then on nothing is changed
@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use hearth_wire::Generation;
+use hearth_wire::{Generation, TenantName, TokenDigest};
 use jiff::Timestamp;
 use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi};
@@ -36,9 +36,14 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use crate::fail::{self, Point};
+use crate::fair::Fair;
 
-/// Closures that wait for the store's thread; whoever comes after that waits to send.
-const QUEUE: usize = 256;
+/// Closures that the store's thread has or will have next, of all askers and of one; whoever comes
+/// after that waits for a turn. More would not make it quicker, and be in others' way.
+const TURNS: usize = 4;
+const TURNS_OF_ONE: usize = 2;
+/// One more, which closes.
+const QUEUE: usize = TURNS + 1;
 /// Another process that holds the file (a backup) is waited for this long.
 const BUSY: Duration = Duration::from_secs(5);
 pub const FILE: &str = "hearth.db";
@@ -85,7 +90,7 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full(error),
-            Some(ErrorCode::SystemIoFailure) => Self::Disk(error),
+            Some(ErrorCode::SystemIoFailure | ErrorCode::ReadOnly) => Self::Disk(error),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Damaged(error.to_string())
             }
@@ -96,6 +101,24 @@ impl From<rusqlite::Error> for StoreError {
 
 type Result<T, E = StoreError> = std::result::Result<T, E>;
 
+/// On whose behalf it is asked: each has a turn for each of another's.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Asker {
+    Host,
+    Tenant(TenantId),
+    /// Whose id is not known yet.
+    Name(TenantName),
+    /// Of which nobody knows yet whose it is.
+    Token(TokenDigest),
+}
+
+impl Asker {
+    /// Without a tenant it is about the host.
+    fn of(tenant: Option<TenantId>) -> Self {
+        tenant.map_or(Self::Host, Self::Tenant)
+    }
+}
+
 enum Request {
     Run(Box<dyn FnOnce(&mut Connection) + Send>),
     /// Answered when the file is closed.
@@ -105,6 +128,7 @@ enum Request {
 #[derive(Clone)]
 pub struct Store {
     requests: mpsc::Sender<Request>,
+    turns: Fair<Asker>,
     /// Set once, when a change failed on its way to the disk.
     read_only: Arc<AtomicBool>,
     file: Arc<Path>,
@@ -120,7 +144,8 @@ impl Store {
             .name("store".to_owned())
             .spawn(move || own(connection, queue))
             .map_err(StoreError::Thread)?;
-        Ok(Store { requests, read_only: Arc::default(), file })
+        let turns = Fair::new(TURNS, TURNS_OF_ONE);
+        Ok(Store { requests, turns, read_only: Arc::default(), file })
     }
 
     /// Finishes what was asked before and closes the file. Later requests are told `Closed`.
@@ -140,26 +165,29 @@ impl Store {
 
     async fn read<T: Send + 'static>(
         &self,
+        asker: Asker,
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.run(move |db| work(db)).await
+        self.run(asker, move |db| work(db)).await
     }
 
     /// Makes a change: all of it is on the disk, or none of it counts.
     async fn write<T: Send + 'static>(
         &self,
+        asker: Asker,
         work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.run_change(move |db| change(db, work)).await
+        self.run_change(asker, move |db| change(db, work)).await
     }
 
     /// Runs what comes to such a change, where the store still takes any.
     async fn run_change<T: Send + 'static>(
         &self,
+        asker: Asker,
         work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let read_only = self.read_only.clone();
-        self.run(move |db| {
+        self.run(asker, move |db| {
             if read_only.load(Ordering::Acquire) {
                 return Err(StoreError::ReadOnly);
             }
@@ -174,15 +202,19 @@ impl Store {
         .await
     }
 
-    /// Runs `work` on the store's thread.
+    /// Runs `work` on the store's thread, when it is the asker's turn.
     async fn run<T: Send + 'static>(
         &self,
+        asker: Asker,
         work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let turn = self.turns.turn(asker).await;
         let (reply, answer) = oneshot::channel();
         let run = move |connection: &mut Connection| {
+            let done = work(connection);
+            drop(turn);
             // Whoever asked may be gone; the work is done all the same.
-            let _ = reply.send(work(connection));
+            let _ = reply.send(done);
         };
         let request = Request::Run(Box::new(run));
         self.requests.send(request).await.map_err(|_| StoreError::Closed)?;
@@ -233,7 +265,7 @@ fn change<T>(db: &mut Connection, work: impl FnOnce(&Transaction<'_>) -> Result<
 /// A commit that failed, as SQLite tells of it.
 fn refused_by_disk(error: io::Error) -> StoreError {
     let code = match error.kind() {
-        io::ErrorKind::StorageFull => ffi::SQLITE_FULL,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ffi::SQLITE_FULL,
         _ => ffi::SQLITE_IOERR_FSYNC,
     };
     rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string())).into()

@@ -2,17 +2,20 @@
 //! rollback, removal, other options, other limits.
 //!
 //! ```text
-//! body ── parts ──► arrived (counted, hashed, packed) ──► admitted (compiled, kept)
+//! a place ─► body ── parts ──► files as they were sent ──► admitted (unpacked, compiled, kept)
 //!   under the tenant's lock: next functions ──► release written ──► fleet.swap ─ commit ─► served
 //! ```
 //!
 //! The one piece of code behind all addresses that take uploads: a tenant's port (through its
 //! worker's door), the front door, the management API. Callers have authenticated. What fails
 //! before the commit leaves the old generation serving and no metadata; modules that nothing
-//! names are swept. What a body is made of is read in [`parts`].
+//! names are swept. What a body is made of is read in [`parts`]. Until an upload's body has come
+//! whole it costs its place, its room on the disk, and nothing that others wait for.
 
 pub mod parts;
+mod places;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,18 +30,49 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::task::JoinError;
 use tracing::{error, info};
 use utoipa::ToSchema;
 
 use crate::compile::CompileError;
 use crate::fail::{self, Point};
-use crate::fleet::{Fleet, SwapError};
+use crate::fleet::{Fleet, FleetError, SwapError};
+use crate::patience::within;
 use crate::release::modules::{IngestError, Kept};
-use crate::release::{Admitted, ReleaseError, Releases};
+use crate::release::room::{NoRoom, Room};
+use crate::release::{Admitted, Held, ReleaseError, Releases};
 use crate::store::{Change, NewGeneration, Store, StoreError, Tenant, TenantId, VersionRow};
+pub use places::Places;
+use places::{Crowd, Place};
+
+/// When one that found no place may come again.
+pub const COME_AGAIN: Duration = Duration::from_secs(5);
+
+/// How many uploads there are at once, and how long one may take until it is compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intake {
+    pub places: Places,
+    pub time: Duration,
+}
+
+/// Changes of one tenant that wait for their turn.
+const CHANGES_WAITING_MAX: usize = 64;
+/// How long one waits. Each that is before it takes a minute at the worst, where calls of older
+/// workers have to come to their end first.
+const TURN_DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
+    #[error("{CHANGES_WAITING_MAX} changes of this tenant wait for their turn already")]
+    Crowded,
+    #[error("the changes of this tenant before this one take too long; nothing changed")]
+    NoTurn,
+    #[error("as many uploads are under way as may be: {} of one tenant, {} of all; try again soon", .0.most_of_one, .0.most)]
+    TooMany(Places),
+    #[error("the upload was not here and compiled within {}", humantime::format_duration(*.0))]
+    Late(Duration),
+    #[error("the head of a part is longer than any needs to be")]
+    PartHead,
     #[error("the upload is no multipart/form-data: {0}")]
     Multipart(#[from] multer::Error),
     #[error("the upload has no file; send one as a part named, for example, hello.wasm")]
@@ -96,6 +130,12 @@ impl UploadError {
             Self::Multipart(multer::Error::StreamSizeExceeded { limit }) => {
                 return Self::TooLarge(*limit).problem();
             }
+            Self::Multipart(multer::Error::StreamReadFailed(_)) => {
+                return Problem::new(Code::BadRequest, Problem::BROKEN_BODY);
+            }
+            Self::TooMany(_) => Code::TooManyRequests,
+            Self::Late(_) => Code::RequestTimeout,
+            Self::PartHead => Code::TooLarge,
             Self::Multipart(_)
             | Self::NoFile
             | Self::TooManyFiles
@@ -115,6 +155,8 @@ impl UploadError {
                 return Problem::new(code, format!("{path}: {}", source.for_owner()));
             }
             Self::Case { .. } | Self::TooManyFunctions(_) | Self::NoOlder { .. } => Code::Conflict,
+            Self::Crowded => Code::TooManyRequests,
+            Self::NoTurn => Code::WorkerUnavailable,
             Self::NoFunction(_) | Self::NoVersion { .. } | Self::NoTenant => Code::NotFound,
             Self::Swap { source: SwapError::Busy, .. } => Code::Conflict,
             Self::Swap { source: SwapError::NoTenant, .. } => Code::NotFound,
@@ -124,12 +166,12 @@ impl UploadError {
                 return Problem::new(Code::StorageFull, "the host's disk is full; nothing changed");
             }
             Self::Store(error @ StoreError::ReadOnly) => {
-                return Problem::new(Code::Internal, error.to_string());
+                return Problem::new(Code::StorageFull, error.to_string());
             }
             Self::Store(StoreError::Disk(_)) => {
                 let detail =
                     "the host's disk failed: if the change is there shows when Hearth starts again";
-                return Problem::new(Code::Internal, detail);
+                return Problem::new(Code::StorageFull, detail);
             }
             Self::Store(_) => {
                 return Problem::new(Code::Internal, "the host's store failed; nothing changed");
@@ -141,8 +183,7 @@ impl UploadError {
 
 fn module_problem(file: &str, error: &ReleaseError) -> Problem {
     let code = match error {
-        ReleaseError::Ingest(IngestError::TooLarge(_)) => Code::TooLarge,
-        ReleaseError::Ingest(IngestError::Body(_)) => Code::BadRequest,
+        ReleaseError::Ingest(IngestError::TooLarge(_) | IngestError::TooDense) => Code::TooLarge,
         ReleaseError::Ingest(IngestError::NotZstd | IngestError::Empty)
         | ReleaseError::Compile(CompileError::Refused(_))
         | ReleaseError::Options(_) => Code::InvalidModule,
@@ -194,21 +235,36 @@ pub struct Switched {
     pub swap_ms: u64,
 }
 
+/// An upload whose body came whole.
+struct Taken {
+    tenant: Tenant,
+    room: Arc<Room>,
+    incoming: Vec<parts::Incoming>,
+    patches: HashMap<FunctionPath, OptionsPatch>,
+    /// Of an upload's whole time.
+    left: Duration,
+    _place: Place,
+}
+
 #[derive(Clone)]
 pub struct Uploads {
     store: Store,
     fleet: Fleet,
     releases: Releases,
+    crowd: Crowd,
+    intake: Intake,
     /// One change of a tenant at a time.
     changing: Arc<DashMap<TenantId, Arc<Mutex<()>>>>,
 }
 
 impl Uploads {
-    pub fn new(store: Store, fleet: Fleet, releases: Releases) -> Self {
-        Self { store, fleet, releases, changing: Arc::default() }
+    pub fn new(store: Store, fleet: Fleet, releases: Releases, intake: Intake) -> Self {
+        let crowd = Crowd::new(intake.places.clone());
+        Self { store, fleet, releases, crowd, intake, changing: Arc::default() }
     }
 
-    /// Takes an upload: all its files go live together, or none does.
+    /// Takes an upload: all its files go live together, or none does. A caller that leaves before
+    /// its body is whole ends it, and nothing of it is kept; from then on it is carried out.
     pub async fn receive(
         &self,
         tenant: &Tenant,
@@ -217,8 +273,21 @@ impl Uploads {
         body: Body,
         by: &str,
     ) -> Result<Uploaded, UploadError> {
-        let uploaded = self.take(tenant, dir, headers, body, by).await;
-        let outcome = match &uploaded {
+        let arrived = self.take(tenant, dir, headers, body).await;
+        let (uploads, tenant, by) = (self.clone(), tenant.clone(), by.to_owned());
+        to_its_end(async move {
+            let uploaded = match arrived {
+                Ok(arrived) => uploads.install(arrived, &by).await,
+                Err(error) => Err(error),
+            };
+            uploads.note(&tenant, &uploaded, &by);
+            uploaded
+        })
+        .await
+    }
+
+    fn note(&self, tenant: &Tenant, uploaded: &Result<Uploaded, UploadError>, by: &str) {
+        let outcome = match uploaded {
             Ok(uploaded) => {
                 let generation = uploaded.generation;
                 info!(tenant = %tenant.name, generation, by, swap_ms = uploaded.swap_ms, "uploaded");
@@ -236,52 +305,109 @@ impl Uploads {
             }
         };
         metrics::counter!("hearth_uploads_total", "outcome" => outcome).increment(1);
-        if let Err(UploadError::Module { source: ReleaseError::Quota { .. }, .. }) = &uploaded {
-            // What was compiled in vain takes the very room that there is not. Best effort: the
-            // sweep comes by itself, too.
-            let _ = self.sweep().await;
-        }
-        uploaded
     }
 
+    /// Takes a place, and a body that comes at its sender's pace.
     async fn take(
         &self,
         tenant: &Tenant,
         dir: Option<FunctionPath>,
         headers: &HeaderMap,
         body: Body,
-        by: &str,
-    ) -> Result<Uploaded, UploadError> {
-        // Its limits may be others than when the caller last saw it.
-        let tenant = &self.store.tenant_by_id(tenant.id).await?.ok_or(UploadError::NoTenant)?;
-        let _arriving = self.releases.arriving().await;
-        let chunks = body.into_data_stream();
-        let limits = tenant.limits();
-        let ingest = |packing, reader, most| self.releases.ingest(packing, reader, most);
-        let (incoming, mut patches) =
-            parts::read(dir.as_ref(), headers, chunks, &limits, ingest).await?;
-        fail::moment(Point::UploadReceived);
-
+    ) -> Result<Taken, UploadError> {
         let begun = Instant::now();
-        let mut admitted = Vec::new();
-        // Of modules that no metadata names yet.
-        let mut stored = 0;
-        for parts::Incoming { file, path, arrived } in incoming {
+        let crowded = || UploadError::TooMany(self.intake.places.clone());
+        let place = self.crowd.enter(tenant.id).ok_or_else(crowded)?;
+        let taking = async {
+            // Its limits may be others than when the caller last saw it.
+            let tenant = self.store.tenant_by_id(tenant.id).await?.ok_or(UploadError::NoTenant)?;
+            self.make_room(&tenant).await?;
+            let room = self.releases.room(&tenant).await?;
+            let chunks = body.into_data_stream();
+            let spool = || self.releases.spool(&room);
+            let (incoming, patches) =
+                parts::read(dir.as_ref(), headers, chunks, &tenant.limits(), spool).await?;
+            Ok::<_, UploadError>((tenant, room, incoming, patches))
+        };
+        let taken = within(self.intake.time, taking).await;
+        let (tenant, room, incoming, patches) = taken.map_err(|_| self.late())??;
+        fail::moment(Point::UploadReceived);
+        let left = self.intake.time.saturating_sub(begun.elapsed());
+        Ok(Taken { tenant, room, incoming, patches, left, _place: place })
+    }
+
+    fn late(&self) -> UploadError {
+        UploadError::Late(self.intake.time)
+    }
+
+    async fn install(&self, taken: Taken, by: &str) -> Result<Uploaded, UploadError> {
+        let Taken { tenant, room, incoming, patches, left, _place } = taken;
+        let begun = Instant::now();
+        let mut litter = Litter::new(self, &tenant);
+        let admitting = self.admit(&tenant, &room, incoming, patches, &mut litter.modules);
+        let modules = tokio::time::timeout(left, admitting).await.map_err(|_| self.late())??;
+        let compile_ms = begun.elapsed().as_millis() as u64;
+        fail::moment(Point::UploadAdmitted);
+        let (admitted, held): (Vec<_>, Vec<_>) = modules
+            .into_iter()
+            .map(|Module { path, patch, module, held }| ((path, patch, module), held))
+            .unzip();
+        let changing = self.lock(&tenant).await?;
+        // Versions that are one too many go with this one.
+        litter.modules.extend(self.store.modules_of(tenant.id).await?);
+        let uploaded = self.change(changing, admitted, compile_ms, by).await?;
+        held.into_iter().for_each(Held::settle);
+        Ok(uploaded)
+    }
+
+    /// Compiles what came, each file when it is its tenant's turn.
+    async fn admit(
+        &self,
+        tenant: &Tenant,
+        room: &Arc<Room>,
+        incoming: Vec<parts::Incoming>,
+        mut patches: HashMap<FunctionPath, OptionsPatch>,
+        litter: &mut HashSet<ModuleDigest>,
+    ) -> Result<Vec<Module>, UploadError> {
+        let limits = tenant.limits();
+        let mut modules = Vec::new();
+        for parts::Incoming { file, path, packing, spooled } in incoming {
             let patch = patches.remove(&path).unwrap_or_default();
             patch.check(&limits)?;
             let refused = |source| UploadError::Module { file: file.clone(), source };
-            stored += arrived.stored;
-            // Before time goes into it, and with what came of it.
-            self.fits(tenant, stored).await.map_err(refused)?;
-            let module = self.releases.admit(tenant, arrived).await.map_err(refused)?;
-            self.fits(tenant, stored).await.map_err(refused)?;
+            let sent = (packing, spooled);
+            let most = limits.module_bytes;
+            let admitted = self.releases.admit(tenant, sent, most, room, litter).await;
+            let (module, held) = admitted.map_err(refused)?;
             module.declared.check(&limits).map_err(ReleaseError::Options).map_err(refused)?;
-            admitted.push((path, patch, module));
+            modules.push(Module { path, patch, module, held });
         }
-        let compile_ms = begun.elapsed().as_millis() as u64;
-        fail::moment(Point::UploadAdmitted);
+        Ok(modules)
+    }
 
-        let (tenant, _changing) = self.lock(tenant).await?;
+    /// Before it is said that there is none, what nothing names goes.
+    async fn make_room(&self, tenant: &Tenant) -> Result<(), ReleaseError> {
+        // What cannot be removed takes its room, and is no reason to refuse what fits beside it.
+        if let Err(error) = self.releases.tidy_artifacts(tenant).await {
+            error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "tidy");
+        }
+        if self.releases.has_room() {
+            return Ok(());
+        }
+        if let Err(error) = self.sweep().await {
+            error!(error = &error as &dyn std::error::Error, "sweep");
+        }
+        if self.releases.has_room() { Ok(()) } else { Err(NoRoom::Host.into()) }
+    }
+
+    /// Makes what was admitted the tenant's.
+    async fn change(
+        &self,
+        (tenant, changing): (Tenant, OwnedMutexGuard<()>),
+        admitted: Vec<(FunctionPath, OptionsPatch, Admitted)>,
+        compile_ms: u64,
+        by: &str,
+    ) -> Result<Uploaded, UploadError> {
         let mut live = self.store.live_functions(tenant.id).await?;
         let mut changes = Vec::new();
         let mut functions = Vec::new();
@@ -307,7 +433,7 @@ impl Uploads {
             }
         }
         count_functions(&tenant, &live)?;
-        let (generation, swap) = self.apply(&tenant, &live, changes, "upload", by).await?;
+        let (generation, swap) = self.apply(tenant, changing, live, changes, "upload", by).await?;
         let swap_ms = swap.as_millis() as u64;
         Ok(Uploaded { uploaded: true, generation, functions, compile_ms, swap_ms })
     }
@@ -320,7 +446,7 @@ impl Uploads {
         to: Option<Version>,
         by: &str,
     ) -> Result<Switched, UploadError> {
-        let (tenant, _changing) = self.lock(tenant).await?;
+        let (tenant, changing) = self.lock(tenant).await?;
         let function = self.store.function(tenant.id, path).await?;
         let function = function.ok_or_else(|| UploadError::NoFunction(path.clone()))?;
         let versions = self.store.versions(tenant.id, &function.path).await?;
@@ -349,7 +475,8 @@ impl Uploads {
             changes.push(Change::Switch { path: path.clone(), version });
         }
         count_functions(&tenant, &live)?;
-        let (generation, swap) = self.apply(&tenant, &live, changes, "rollback", by).await?;
+        let (generation, swap) =
+            self.apply(tenant, changing, live, changes, "rollback", by).await?;
         let swap_ms = swap.as_millis() as u64;
         Ok(Switched { path, version: Some(version), generation, swap_ms })
     }
@@ -361,7 +488,7 @@ impl Uploads {
         path: &FunctionPath,
         by: &str,
     ) -> Result<Switched, UploadError> {
-        let (tenant, _changing) = self.lock(tenant).await?;
+        let (tenant, changing) = self.lock(tenant).await?;
         let mut live = self.store.live_functions(tenant.id).await?;
         let before = live.len();
         live.retain(|function| function.path != *path);
@@ -369,7 +496,7 @@ impl Uploads {
             return Err(UploadError::NoFunction(path.clone()));
         }
         let changes = vec![Change::Remove { path: path.clone() }];
-        let (generation, swap) = self.apply(&tenant, &live, changes, "remove", by).await?;
+        let (generation, swap) = self.apply(tenant, changing, live, changes, "remove", by).await?;
         let swap_ms = swap.as_millis() as u64;
         Ok(Switched { path: path.clone(), version: None, generation, swap_ms })
     }
@@ -383,7 +510,7 @@ impl Uploads {
         changes: Map<String, Value>,
         by: &str,
     ) -> Result<Generation, UploadError> {
-        let (tenant, _changing) = self.lock(tenant).await?;
+        let (tenant, changing) = self.lock(tenant).await?;
         let mut live = self.store.live_functions(tenant.id).await?;
         let function = live.iter_mut().find(|function| function.path.folded() == path.folded());
         let function = function.ok_or_else(|| UploadError::NoFunction(path.clone()))?;
@@ -396,7 +523,7 @@ impl Uploads {
             let (path, options) = (function.path.clone(), function.set.clone());
             change.push(Change::Set { path, options });
         }
-        Ok(self.apply(&tenant, &live, change, "options", by).await?.0)
+        Ok(self.apply(tenant, changing, live, change, "options", by).await?.0)
     }
 
     /// Sets limits of a tenant; what is `None` is as by default again.
@@ -406,7 +533,7 @@ impl Uploads {
         changes: impl IntoIterator<Item = (String, Option<u64>)>,
         by: &str,
     ) -> Result<LimitsPatch, UploadError> {
-        let (tenant, _changing) = self.lock(tenant).await?;
+        let (tenant, changing) = self.lock(tenant).await?;
         let mut limits = tenant.limits.clone();
         limits.change(changes)?;
         let mut change = Vec::new();
@@ -415,17 +542,8 @@ impl Uploads {
         }
         let live = self.store.live_functions(tenant.id).await?;
         let tenant = Tenant { limits: limits.clone(), ..tenant };
-        self.apply(&tenant, &live, change, "limits", by).await?;
+        self.apply(tenant, changing, live, change, "limits", by).await?;
         Ok(limits)
-    }
-
-    /// Whether there is room for so much more than what is named and compiled.
-    async fn fits(&self, tenant: &Tenant, more: u64) -> Result<(), ReleaseError> {
-        let limit = tenant.limits().disk_bytes;
-        match self.releases.disk_use(tenant).await? + more {
-            needed if needed > limit => Err(ReleaseError::Quota { needed, limit }),
-            _ => Ok(()),
-        }
     }
 
     async fn check_options(
@@ -439,19 +557,31 @@ impl Uploads {
         checked.map_err(|source| UploadError::OptionsRefused { path, source })
     }
 
-    /// Removes from disk what nothing names any more; nothing now if something is arriving, or if
-    /// nobody can say what is named.
+    /// Removes from disk what nothing names any more; nothing now while the host makes files of its
+    /// own, or if nobody can say what is named.
     pub async fn sweep(&self) -> Result<u64, ReleaseError> {
         if self.store.is_read_only() {
             return Ok(0);
         }
         let Some(_alone) = self.releases.nothing_arrives() else { return Ok(0) };
         for tenant in self.store.tenants().await? {
-            if let Ok((tenant, _changing)) = self.lock(&tenant).await {
+            // One that is being changed is pruned with that.
+            let lock = self.changing.entry(tenant.id).or_default().clone();
+            let Ok(_changing) = lock.try_lock() else { continue };
+            if let Some(tenant) = self.store.tenant_by_id(tenant.id).await? {
                 self.releases.prune(&tenant, tenant.generation).await?;
             }
         }
         self.releases.sweep().await
+    }
+
+    /// A new worker of the same generation, in turn with changes: none of them is refused for it.
+    pub async fn restart(&self, tenant: &Tenant) -> Result<(), UploadError> {
+        let (tenant, _changing) = self.lock(tenant).await?;
+        self.fleet.restart(&tenant.name).await.map_err(|error| match error {
+            FleetError::Swap(source) => UploadError::Swap { current: tenant.generation, source },
+            FleetError::NoTenant | FleetError::PortTaken(_) => UploadError::NoTenant,
+        })
     }
 
     /// Has tenants serve what there is of their modules, where that is other than it was.
@@ -471,7 +601,12 @@ impl Uploads {
     /// The tenant as it stands now, and the right to change it.
     async fn lock(&self, tenant: &Tenant) -> Result<(Tenant, OwnedMutexGuard<()>), UploadError> {
         let lock = self.changing.entry(tenant.id).or_default().clone();
-        let guard = lock.lock_owned().await;
+        // One is the map's own, one this one's, and one whose turn it is.
+        if Arc::strong_count(&lock) > CHANGES_WAITING_MAX + 3 {
+            return Err(UploadError::Crowded);
+        }
+        let turn = tokio::time::timeout(TURN_DEADLINE, lock.lock_owned());
+        let guard = turn.await.map_err(|_| UploadError::NoTurn)?;
         match self.store.tenant(&tenant.name).await? {
             Some(now) if now.id == tenant.id => Ok((now, guard)),
             _ => Err(UploadError::NoTenant),
@@ -518,8 +653,29 @@ impl Uploads {
         Ok((row, false))
     }
 
-    /// Puts these functions in the place of what the tenant serves. Without a change nothing is done.
+    /// Puts these functions in the place of what the tenant serves. Without a change nothing is
+    /// done. With one, nobody else changes the tenant before it is done, whoever waits for it.
     async fn apply(
+        &self,
+        tenant: Tenant,
+        changing: OwnedMutexGuard<()>,
+        functions: Vec<VersionRow>,
+        changes: Vec<Change>,
+        cause: &'static str,
+        by: &str,
+    ) -> Result<(Generation, Duration), UploadError> {
+        if changes.is_empty() {
+            return Ok((tenant.generation, Duration::ZERO));
+        }
+        let (uploads, by) = (self.clone(), by.to_owned());
+        to_its_end(async move {
+            let _changing = changing;
+            uploads.swap(&tenant, &functions, changes, cause, &by).await
+        })
+        .await
+    }
+
+    async fn swap(
         &self,
         tenant: &Tenant,
         functions: &[VersionRow],
@@ -527,9 +683,6 @@ impl Uploads {
         cause: &str,
         by: &str,
     ) -> Result<(Generation, Duration), UploadError> {
-        if changes.is_empty() {
-            return Ok((tenant.generation, Duration::ZERO));
-        }
         let generation = tenant.generation + 1;
         self.releases.write(tenant, generation, functions).await?;
         fail::moment(Point::ChangeWritten);
@@ -568,6 +721,56 @@ impl Uploads {
                 })
             }
         }
+    }
+}
+
+/// What was begun is done to its end, whether anybody waits for it or not.
+async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime ends, and whoever waits here with it.
+        Err(Err(_)) => std::future::pending().await,
+    }
+}
+
+/// One that was compiled and kept.
+struct Module {
+    path: FunctionPath,
+    patch: OptionsPatch,
+    module: Admitted,
+    held: Held,
+}
+
+/// Modules that may have no name once an upload is over, however it ends. They are removed beside
+/// its answer.
+struct Litter {
+    releases: Releases,
+    tenant: Tenant,
+    modules: HashSet<ModuleDigest>,
+}
+
+impl Litter {
+    fn new(uploads: &Uploads, tenant: &Tenant) -> Self {
+        let (releases, tenant) = (uploads.releases.clone(), tenant.clone());
+        Self { releases, tenant, modules: HashSet::new() }
+    }
+}
+
+impl Drop for Litter {
+    fn drop(&mut self) {
+        let modules = std::mem::take(&mut self.modules);
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if modules.is_empty() {
+            return;
+        }
+        let (releases, tenant) = (self.releases.clone(), self.tenant.clone());
+        runtime.spawn(async move {
+            // The sweep takes what this leaves.
+            if let Err(error) = releases.tidy(&tenant, modules).await {
+                error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "tidy");
+            }
+        });
     }
 }
 

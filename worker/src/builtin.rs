@@ -10,13 +10,14 @@ mod openapi;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hearth_wire::{Code, FunctionPath, Manifest, ManifestFunction, Usage};
+use hearth_wire::{Code, FunctionPath, Manifest, ManifestFunction, Problem, Usage};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::connection::Received;
+use crate::door::DoorError;
 use crate::serve::{Answer, Refusal, Tenant, full, method_refused};
 use hearth_wire::Builtin;
 
@@ -70,10 +71,13 @@ async fn upload(
     request: Request<Received>,
 ) -> Result<Answer, Refusal> {
     // The swap that it causes drains this very worker, which waits for it.
-    let counted = tenant.activity.begin();
+    let counted = tenant.uploads.begin();
     let path = format!("{}/$upload", dir.map_or("", FunctionPath::as_str));
     let answered = tenant.door.request(&path, request, counted).await;
     answered.map_err(|error| {
+        if let DoorError::BrokenBody = error {
+            return Refusal::new(Code::BadRequest, Problem::BROKEN_BODY);
+        }
         let detail = "the upload could not be handed to the host; try again";
         eprintln!("hearth-worker: an upload did not go through the door: {error}");
         Refusal::new(Code::WorkerUnavailable, detail)

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use hearth_connection::{end_hop, has_content};
 use hearth_wire::{CallRecord, LogStream, Outcome};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -24,8 +25,9 @@ use wasmtime::Trap;
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
-use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
+use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView, p3};
 
+use crate::finish::Time;
 use crate::host::Guest;
 use crate::host::http::ResponseBody;
 use crate::instance::Instance;
@@ -35,6 +37,13 @@ use crate::serve::Tenant;
 
 /// Of an answer's head. With what the platform adds it is what the gateway takes.
 const FIELDS_MAX: usize = 90;
+/// How long a head waits for what comes behind it. A function that fails right after it is told as
+/// what it is then, as long as nothing was sent; and nobody notices that a stream begins so much
+/// later.
+const HEAD_HELD: Duration = Duration::from_millis(20);
+/// What is said of a call in its log.
+const STOPPED: &str = "the function was stopped: its worker was replaced or told to stop, and had \
+                       no more time for it";
 
 /// Why there is no answer of the function's.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,6 +56,8 @@ pub enum Failure {
     RequestTooLarge,
     RequestBroken,
     ResponseInvalid,
+    /// Its worker had no more time for it.
+    Stopped,
     /// Ours.
     Internal,
 }
@@ -160,14 +171,25 @@ impl Ledger {
         self.log.line(LogStream::Host, reason);
     }
 
+    /// The guest took its answer back when it had begun.
+    pub fn gives_up(&self, error: &Error) {
+        self.fail(Outcome::Trapped);
+        let reason = format!("the answer ended before it was whole: {error}");
+        self.log.line(LogStream::Host, reason);
+    }
+
     /// Why a call that has failed did.
     pub fn failure(&self) -> Failure {
-        match self.progress().outcome {
+        let progress = self.progress();
+        match progress.outcome {
+            Some(Outcome::Refused) if progress.overflown => Failure::RequestTooLarge,
+            Some(Outcome::Refused) if progress.broken_off => Failure::RequestBroken,
             Some(Outcome::Trapped) => Failure::Trapped,
             Some(Outcome::MemoryLimit) => Failure::MemoryLimit,
             Some(Outcome::Timeout) => Failure::Timeout,
             Some(Outcome::NoResponse) => Failure::NoResponse(None),
             Some(Outcome::ResponseInvalid) => Failure::ResponseInvalid,
+            Some(Outcome::Stopped) => Failure::Stopped,
             Some(Outcome::Answered | Outcome::Refused | Outcome::Abandoned) | None => {
                 Failure::Internal
             }
@@ -198,12 +220,33 @@ impl Ledger {
 
     /// The request's body is larger than it may be.
     pub fn overflow(&self) {
-        self.tell_caller(|progress| progress.overflown = true);
+        self.refuse(|progress| progress.overflown = true);
     }
 
     /// The request's body is not what its head says, or ended before it was whole.
     pub fn break_off(&self) {
-        self.tell_caller(|progress| progress.broken_off = true);
+        self.refuse(|progress| progress.broken_off = true);
+    }
+
+    /// What was answered to such a request is no answer to a whole one, unless all of it was sent.
+    fn refuse(&self, why: impl FnOnce(&mut Progress)) {
+        self.tell_caller(|progress| {
+            if progress.answer_ended.is_none() {
+                why(progress);
+                progress.outcome.get_or_insert(Outcome::Refused);
+            }
+        });
+    }
+
+    /// Whether the request's body was refused. Wakes when it is.
+    pub fn is_refused(&self, cx: &Context<'_>) -> bool {
+        let mut progress = self.progress();
+        keep(&mut progress.caller, cx);
+        progress.overflown || progress.broken_off
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.progress().abandoned
     }
 
     fn give(&self, head: Head) {
@@ -236,11 +279,9 @@ impl Ledger {
     fn poll_made(&self, cx: &Context<'_>) -> Poll<Result<Head, Failure>> {
         let mut progress = self.progress();
         if progress.overflown {
-            progress.outcome.get_or_insert(Outcome::Refused);
             return Poll::Ready(Err(Failure::RequestTooLarge));
         }
-        if progress.broken_off && progress.head.is_none() {
-            progress.outcome.get_or_insert(Outcome::Refused);
+        if progress.broken_off {
             return Poll::Ready(Err(Failure::RequestBroken));
         }
         // Even if the guest has failed since: once a head is made, it is the answer's.
@@ -388,27 +429,32 @@ pub async fn call(
             return Err(Failure::NoResponse(Some(said)));
         }
     };
-    let (head, mut body) = response.into_parts();
+    let (mut head, mut body) = response.into_parts();
+    end_hop(&mut head.headers);
     let status = head.status;
     if status.is_informational() {
         // Not sent on: it would say that the answer is still to come.
         abandon.ledger.end(Outcome::NoResponse);
         return Err(Failure::NoResponse(Some(format!("the status {}", status.as_u16()))));
     }
-    if method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-    {
-        // Nobody reads this body, and a guest must not fail for that.
-        while let Some(Ok(_)) = body.frame().await {}
-        abandon.disarm();
-    }
     if head.headers.len() > FIELDS_MAX {
         abandon.ledger.end(Outcome::NoResponse);
         let said = format!("an answer with more than {FIELDS_MAX} header fields");
         return Err(Failure::NoResponse(Some(said)));
     }
+    if !has_content(&method, status) {
+        // Nobody reads this body, and a guest must not fail for that.
+        while let Some(Ok(_)) = body.frame().await {}
+        if abandon.ledger.has_failed() {
+            return Err(abandon.ledger.failure());
+        }
+        abandon.disarm();
+        return Ok(Response::from_parts(head, ResponseBody::none(abandon)));
+    }
     let length = head.headers.get(http::header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    Ok(Response::from_parts(head, ResponseBody::new(body, length, abandon)))
+    let body = ResponseBody::begun(body, length, abandon, tokio::time::sleep(HEAD_HELD)).await?;
+    Ok(Response::from_parts(head, body))
 }
 
 /// Held by the guest's task to its very end.
@@ -431,6 +477,8 @@ enum End {
     Returned,
     Failed(wasmtime::Error),
     Late,
+    /// The worker's time is up.
+    Stopped,
     Abandoned,
 }
 
@@ -447,9 +495,13 @@ async fn run(ending: Ending, function: usize, request: Request<WasiBody>, permit
             Ok(()) => End::Returned,
             Err(error) => End::Failed(error),
         },
+        // Before the next one, since whoever waits for the answer goes then as well.
+        () = tenant.finish.comes(Time::Up) => End::Stopped,
         () = poll_fn(|cx| ledger.poll_abandoned(cx)) => End::Abandoned,
         () = tokio::time::sleep(deadline) => End::Late,
     };
+    // However it ended then, that was for want of a caller.
+    let end = if ledger.is_abandoned() { End::Abandoned } else { end };
     let has_returned = matches!(end, End::Returned);
     let head_made = ledger.progress().head_made.is_some();
     let (outcome, reason) = judge(end, head_made, instance.memory_was_reached());
@@ -476,6 +528,7 @@ fn judge(end: End, head_made: bool, memory_was_reached: bool) -> (Outcome, Optio
         End::Late => {
             (Outcome::Timeout, Some("the function was stopped: its time was up".to_owned()))
         }
+        End::Stopped => (Outcome::Stopped, Some(STOPPED.to_owned())),
         End::Abandoned => (Outcome::Abandoned, None),
         End::Failed(error) => match error.downcast_ref::<I32Exit>() {
             Some(I32Exit(0)) if head_made => (Outcome::Answered, None),
@@ -555,6 +608,8 @@ mod tests {
             (End::Returned, false, false, Outcome::NoResponse, Some("without a response")),
             (End::Late, true, false, Outcome::Timeout, Some("time was up")),
             (End::Late, false, true, Outcome::Timeout, Some("time was up")),
+            (End::Stopped, true, false, Outcome::Stopped, Some("no more time")),
+            (End::Stopped, false, true, Outcome::Stopped, Some("no more time")),
             (End::Abandoned, true, false, Outcome::Abandoned, None),
             (trap(), false, false, Outcome::Trapped, Some("unreachable")),
             (trap(), true, false, Outcome::Trapped, Some("unreachable")),

@@ -3,17 +3,21 @@
 //! [`hearth_connection`]'s; what is answered is [`crate::serve`]'s; when to drain and where a
 //! connection goes is [`crate::control`]'s.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 pub use hearth_connection::{Answer, AnswerBody, BoxError, Drain, Received};
-use hearth_connection::{Presence, Side, Waiting};
+use hearth_connection::{Presence, Side, Socket, Waiting};
 use http::Request;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
+use crate::finish::Time;
 use crate::serve::{self, Peer, Tenant};
+
+/// How the paths of uploads end, and no function's.
+const UPLOAD: &str = "/$upload";
 
 /// A connection as it comes to this process.
 pub struct Arrival<S> {
@@ -51,16 +55,18 @@ pub async fn serve<S>(
     drain: watch::Receiver<Drain>,
 ) -> Option<Departure<S>>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Socket,
 {
     let Arrival { stream, peer, unread, since, woken_at, is_newcomer } = arrival;
     let side = match peer {
         Peer::Tcp(..) => Side::Outside,
         Peer::Link(_) => Side::Primary,
     };
+    let uploads = AtomicBool::new(false);
     // Of the first request alone.
     let first = Mutex::new((woken_at, is_newcomer));
     let answer = |request: Request<Received>| {
+        uploads.store(request.uri().path().ends_with(UPLOAD), Ordering::Relaxed);
         let first = std::mem::take(&mut *first.lock().unwrap_or_else(PoisonError::into_inner));
         let (woken_at, is_newcomer) = first;
         if is_newcomer {
@@ -76,6 +82,18 @@ where
         _ => None,
     };
     let arrival = Waiting { stream, unread, since };
-    let left = hearth_connection::serve(arrival, side, drain, asking, answer).await;
+    let served = hearth_connection::serve(arrival, side, drain, asking, answer);
+    let cut = async {
+        tenant.finish.comes(Time::Over).await;
+        // That is no call, and has a time of its own.
+        if uploads.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    };
+    let left = tokio::select! {
+        biased;
+        left = served => left,
+        () = cut => None,
+    };
     left.map(|Waiting { stream, unread, since }| Departure { stream, peer, unread, since })
 }

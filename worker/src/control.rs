@@ -7,6 +7,10 @@
 //!     └──── Quiesce, Close ─┴───────────────┴──────────► Draining ───────► (exit)
 //! ```
 //!
+//! A drain has a time, where the primary gives one: at its end the calls that still run are given
+//! up, and a moment later what is left of them is cut, so that each is answered or on record before
+//! the primary loses its patience. Uploads on their way to it are no calls, and go on.
+//!
 //! [`Life`] decides and is pure; [`run`] performs. In a drain the connections that are between
 //! two requests go to the primary, one batch at a time; in any state it may bring some, which
 //! were another worker's or came in at the front door. The end of the control socket ends the
@@ -29,6 +33,7 @@ use hearth_wire::{
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags};
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -37,9 +42,10 @@ use crate::call::Calls;
 use crate::check;
 use crate::connection::{self, Arrival, Departure, Drain};
 use crate::door::Door;
+use crate::finish::{Finish, Time};
 use crate::generation::{self, Generation};
 use crate::instance::Instances;
-use crate::limits::{Activity, ActivityCount, Newcomers, Permits, Ticker};
+use crate::limits::{Activity, ActivityCount, Newcomers, Permits, Ticker, connections};
 use crate::report::Reporter;
 use crate::serve::{Grants, Peer, Tenant};
 use crate::zygote::{Base, Inherited, explain};
@@ -53,6 +59,8 @@ const CROWD_PAUSE: Duration = Duration::from_millis(5);
 const FIRST_BYTES: usize = 4 << 10;
 /// For the last words to the primary.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// From giving calls up to cutting what is left of them: for what their callers are told.
+const CUT_AFTER: Duration = Duration::from_millis(500);
 
 /// How a worker ended.
 pub enum End {
@@ -127,6 +135,7 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
         .build();
     let runtime = runtime.map_err(WorkerError::Runtime)?;
     let limits = generation.manifest.limits;
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let ended = runtime.block_on(async {
         let (grants, seen) = watch::channel(Arc::new(Grants::new()));
         // For good as well.
@@ -143,6 +152,8 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
             room: check::Room::new(),
             connections: AtomicUsize::new(0),
             activity: ActivityCount::new(),
+            uploads: ActivityCount::new(),
+            finish: Finish::new(),
             calls: Calls::default(),
             instances: Instances::default(),
             reporter: Reporter::new(limits.log_bytes_per_second),
@@ -173,8 +184,9 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
             departing: VecDeque::new(),
             passing: false,
             woken_at: start.woken_at.map(Moment::instant),
+            most_connections: connections(&limits, descriptors),
         };
-        let life = Life { state: State::Standby, idle: start.idle };
+        let life = Life { state: State::Standby, idle: start.idle, finish_by: None };
         let end = tokio::select! {
             end = driver.drive(life) => end,
             broken = tenant.reporter.keep_sending(&channel) => {
@@ -219,7 +231,20 @@ enum State {
         since: Instant,
     },
     Leaving,
-    Draining,
+    Draining(Left),
+}
+
+/// What there still is of a drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// Calls run, for as long as there is time.
+    Calls,
+    /// They are given up, since then.
+    GivenUp(Instant),
+    /// They are cut, and just ending.
+    Cut,
+    /// Nothing but uploads.
+    Uploads,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,8 +253,12 @@ enum Event {
     Quiesce,
     Close,
     Leave,
+    /// It has until then to finish what runs, once it is told to.
+    Finish(Instant),
     /// Time went on, or a call ended.
     Clock(Activity),
+    /// Nothing is left but uploads.
+    OnlyUploads,
     /// No connection and no call is left, and none is on its way.
     Empty,
 }
@@ -241,10 +270,13 @@ enum Action {
     SayAccepting,
     SayQuiesced,
     SayLeaving,
+    SayCallsDone,
     /// No further request is taken from now on.
     HandOver,
     /// The same, and connections are closed.
     CloseConnections,
+    GiveUpCalls,
+    CutCalls,
     Exit,
 }
 
@@ -252,6 +284,8 @@ enum Action {
 struct Life {
     state: State,
     idle: Duration,
+    /// Until when calls may run in a drain. `None` where nobody has said.
+    finish_by: Option<Instant>,
 }
 
 impl Life {
@@ -263,42 +297,73 @@ impl Life {
                 Some(activity.quiet_since.max(since) + self.idle)
             }
             State::Accepting { .. } => Some(now + self.idle),
-            State::Standby | State::Leaving | State::Draining => None,
+            State::Draining(Left::Calls) => self.finish_by,
+            State::Draining(Left::GivenUp(since)) => Some(since + CUT_AFTER),
+            State::Standby | State::Leaving | State::Draining(Left::Cut | Left::Uploads) => None,
         }
     }
 
     fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         use Action::*;
+        if let Event::Finish(by) = event {
+            self.finish_by = Some(self.finish_by.map_or(by, |before| before.min(by)));
+            return vec![];
+        }
+        let draining = State::Draining(Left::Calls);
         let (state, actions) = match (self.state, event) {
             (State::Standby, Event::Accept) => {
                 (State::Accepting { since: now }, vec![StartAccepting, SayAccepting])
             }
             (State::Standby | State::Accepting { .. } | State::Leaving, Event::Quiesce) => {
-                (State::Draining, vec![StopAccepting, HandOver, SayQuiesced])
+                (draining, vec![StopAccepting, HandOver, SayQuiesced])
             }
             (State::Standby | State::Accepting { .. } | State::Leaving, Event::Close) => {
-                (State::Draining, vec![StopAccepting, CloseConnections, SayQuiesced])
+                (draining, vec![StopAccepting, CloseConnections, SayQuiesced])
             }
-            (State::Draining, Event::Close) => (State::Draining, vec![CloseConnections]),
+            (state @ State::Draining(_), Event::Close) => (state, vec![CloseConnections]),
             (State::Accepting { .. }, Event::Clock(activity))
                 if activity.calls == 0
                     && self.alarm(activity, now).is_some_and(|alarm| alarm <= now) =>
             {
                 (State::Leaving, vec![StopAccepting, SayLeaving])
             }
-            (State::Leaving, Event::Leave) => (State::Draining, vec![HandOver]),
-            (State::Draining, Event::Empty) => (State::Draining, vec![Exit]),
+            (State::Leaving, Event::Leave) => (draining, vec![HandOver]),
+            (State::Draining(Left::Calls), Event::Clock(_))
+                if self.finish_by.is_some_and(|by| by <= now) =>
+            {
+                (State::Draining(Left::GivenUp(now)), vec![GiveUpCalls])
+            }
+            (State::Draining(Left::GivenUp(since)), Event::Clock(_))
+                if since + CUT_AFTER <= now =>
+            {
+                (State::Draining(Left::Cut), vec![CutCalls])
+            }
+            (State::Draining(Left::Calls | Left::GivenUp(_) | Left::Cut), Event::OnlyUploads) => {
+                (State::Draining(Left::Uploads), vec![SayCallsDone])
+            }
+            (state @ State::Draining(_), Event::Empty) => (state, vec![Exit]),
             // Crossed on the way, or nothing to do yet.
-            (state @ State::Standby, Event::Leave | Event::Clock(_) | Event::Empty)
+            (
+                state @ State::Standby,
+                Event::Leave | Event::Clock(_) | Event::OnlyUploads | Event::Empty,
+            )
             | (
                 state @ State::Accepting { .. },
-                Event::Accept | Event::Leave | Event::Clock(_) | Event::Empty,
+                Event::Accept | Event::Leave | Event::Clock(_) | Event::OnlyUploads | Event::Empty,
             )
-            | (state @ State::Leaving, Event::Accept | Event::Clock(_) | Event::Empty)
             | (
-                state @ State::Draining,
-                Event::Accept | Event::Quiesce | Event::Leave | Event::Clock(_),
-            ) => (state, vec![]),
+                state @ State::Leaving,
+                Event::Accept | Event::Clock(_) | Event::OnlyUploads | Event::Empty,
+            )
+            | (
+                state @ State::Draining(_),
+                Event::Accept
+                | Event::Quiesce
+                | Event::Leave
+                | Event::Clock(_)
+                | Event::OnlyUploads,
+            )
+            | (state, Event::Finish(_)) => (state, vec![]),
         };
         self.state = state;
         actions
@@ -335,24 +400,29 @@ struct Driver<'a> {
     /// Whether the primary has not confirmed the last ones.
     passing: bool,
     woken_at: Option<Instant>,
+    most_connections: u64,
 }
 
 impl Driver<'_> {
     async fn drive(mut self, mut life: Life) -> Result<Farewell, WorkerError> {
         loop {
             self.settle_connections().await?;
-            let seen = self.tenant.activity.now();
+            let (calls, uploads) = (self.tenant.activity.now(), self.tenant.uploads.now());
+            let seen = calls.and(uploads);
             let now = Instant::now();
-            let empty = self.is_empty() && seen.calls == 0;
             let mut actions = life.step(Event::Clock(seen), now);
-            if empty {
+            if self.is_empty() && seen.calls == 0 {
                 actions.extend(life.step(Event::Empty, now));
+            } else if self.has_only(uploads.calls) && calls.calls == 0 {
+                actions.extend(life.step(Event::OnlyUploads, now));
             }
             if let Some(end) = self.perform(actions).await? {
                 return Ok(end);
             }
             let alarm = life.alarm(seen, now);
-            let waits_for_calls = self.is_empty() && seen.calls > 0;
+            let drains = matches!(life.state, State::Draining(_));
+            let waits_for_calls = (drains || self.is_empty()) && calls.calls > 0;
+            let waits_for_uploads = self.is_empty() && uploads.calls > 0;
             let idle = async {
                 match alarm {
                     Some(alarm) => tokio::time::sleep_until(alarm.into()).await,
@@ -394,6 +464,7 @@ impl Driver<'_> {
                     self.channel.send(&FromWorker::WantDoor, &[]).await?;
                 }
                 () = self.tenant.activity.quiet(), if waits_for_calls => {}
+                () = self.tenant.uploads.quiet(), if waits_for_uploads => {}
                 () = idle => {}
             }
         }
@@ -440,6 +511,7 @@ impl Driver<'_> {
                 });
                 Ok(vec![])
             }
+            ToWorker::Finish(respite) => Ok(life.step(Event::Finish(respite.end()), now)),
             ToWorker::AreYouAlive => {
                 self.channel.send(&FromWorker::Alive, &[]).await?;
                 Ok(vec![])
@@ -466,6 +538,7 @@ impl Driver<'_> {
                 Action::SayAccepting => self.channel.send(&FromWorker::Accepting, &[]).await?,
                 Action::SayQuiesced => self.channel.send(&FromWorker::Quiesced, &[]).await?,
                 Action::SayLeaving => self.channel.send(&FromWorker::Leaving, &[]).await?,
+                Action::SayCallsDone => self.channel.send(&FromWorker::CallsDone, &[]).await?,
                 // Neither can a request be taken after these: connections look before they read.
                 Action::HandOver => {
                     self.drain.send_replace(Drain::HandOver);
@@ -473,6 +546,8 @@ impl Driver<'_> {
                 Action::CloseConnections => {
                     self.drain.send_replace(Drain::Close(Instant::now()));
                 }
+                Action::GiveUpCalls => self.tenant.finish.is(Time::Up),
+                Action::CutCalls => self.tenant.finish.is(Time::Over),
                 Action::Exit => return Ok(Some(Farewell::Told)),
             }
         }
@@ -567,8 +642,17 @@ impl Driver<'_> {
             && !self.passing
     }
 
+    /// Whether there is no connection but those on which so many uploads come.
+    fn has_only(&self, uploads: usize) -> bool {
+        self.connections.len() <= uploads
+            && self.links.is_empty()
+            && self.arriving.is_empty()
+            && self.departing.is_empty()
+            && !self.passing
+    }
+
     fn has_room(&self) -> bool {
-        (self.connections.len() as u64) < self.tenant.generation.manifest.limits.connections
+        (self.connections.len() as u64) < self.most_connections
     }
 
     /// Takes the connections that the primary brought, and passes on those that leave.
@@ -669,8 +753,8 @@ fn unexpected(fds: &[OwnedFd]) -> WorkerError {
 mod tests {
     use super::*;
     use Action::{
-        CloseConnections, Exit, HandOver, SayAccepting, SayLeaving, SayQuiesced, StartAccepting,
-        StopAccepting,
+        CloseConnections, CutCalls, Exit, GiveUpCalls, HandOver, SayAccepting, SayCallsDone,
+        SayLeaving, SayQuiesced, StartAccepting, StopAccepting,
     };
 
     const IDLE: Duration = Duration::from_secs(60);
@@ -685,11 +769,13 @@ mod tests {
         let recent =
             Event::Clock(Activity { calls: 0, quiet_since: start + Duration::from_secs(1) });
         let busy = Event::Clock(Activity { calls: 1, quiet_since: start });
-        let draining = State::Draining;
+        let draining = State::Draining(Left::Calls);
+        let [given_up, long_ago] = [now, start].map(|since| State::Draining(Left::GivenUp(since)));
+        let [cut, uploads] = [Left::Cut, Left::Uploads].map(State::Draining);
         let begun = State::Accepting { since: now };
         let quiesced: &[Action] = &[StopAccepting, HandOver, SayQuiesced];
         let closed: &[Action] = &[StopAccepting, CloseConnections, SayQuiesced];
-        let table: [(State, Event, State, &[Action]); 36] = [
+        let table: [(State, Event, State, &[Action]); 52] = [
             (State::Standby, Event::Accept, begun, &[StartAccepting, SayAccepting]),
             (State::Standby, Event::Quiesce, draining, quiesced),
             (State::Standby, Event::Close, draining, closed),
@@ -726,9 +812,25 @@ mod tests {
             (draining, recent, draining, &[]),
             (draining, busy, draining, &[]),
             (draining, Event::Empty, draining, &[Exit]),
+            (State::Standby, Event::OnlyUploads, State::Standby, &[]),
+            (accepting, Event::OnlyUploads, accepting, &[]),
+            (State::Leaving, Event::OnlyUploads, State::Leaving, &[]),
+            (draining, Event::OnlyUploads, uploads, &[SayCallsDone]),
+            (given_up, Event::OnlyUploads, uploads, &[SayCallsDone]),
+            (cut, Event::OnlyUploads, uploads, &[SayCallsDone]),
+            (uploads, Event::OnlyUploads, uploads, &[]),
+            (given_up, busy, given_up, &[]),
+            (long_ago, busy, cut, &[CutCalls]),
+            (cut, busy, cut, &[]),
+            (uploads, busy, uploads, &[]),
+            (given_up, Event::Close, given_up, &[CloseConnections]),
+            (uploads, Event::Close, uploads, &[CloseConnections]),
+            (given_up, Event::Empty, given_up, &[Exit]),
+            (cut, Event::Empty, cut, &[Exit]),
+            (uploads, Event::Empty, uploads, &[Exit]),
         ];
         for (before, event, after, actions) in table {
-            let mut life = Life { state: before, idle: IDLE };
+            let mut life = Life { state: before, idle: IDLE, finish_by: None };
             assert_eq!(life.step(event, now), actions, "{before:?} {event:?}");
             assert_eq!(life.state, after, "{before:?} {event:?}");
         }
@@ -738,7 +840,7 @@ mod tests {
     fn the_alarm_is_the_end_of_the_idle_time() {
         let start = Instant::now();
         let later = start + Duration::from_secs(5);
-        let life = |state| Life { state, idle: IDLE };
+        let life = |state| Life { state, idle: IDLE, finish_by: None };
         let quiet = |quiet_since| Activity { calls: 0, quiet_since };
         let accepting = life(State::Accepting { since: start });
         assert_eq!(accepting.alarm(quiet(later), later), Some(later + IDLE));
@@ -746,8 +848,36 @@ mod tests {
         assert_eq!(accepting.alarm(busy, later), Some(later + IDLE));
         let accepting = life(State::Accepting { since: later });
         assert_eq!(accepting.alarm(quiet(start), later), Some(later + IDLE));
-        for state in [State::Standby, State::Leaving, State::Draining] {
+        for state in [State::Standby, State::Leaving, State::Draining(Left::Calls)] {
             assert_eq!(life(state).alarm(quiet(start), later), None, "{state:?}");
         }
+    }
+
+    /// Whatever it is told, and however often, calls have the least of the times that they were given.
+    #[test]
+    fn calls_run_until_their_time_is_up() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let busy = Event::Clock(Activity { calls: 1, quiet_since: start });
+        let begun = State::Accepting { since: start };
+        let mut life = Life { state: begun, idle: IDLE, finish_by: None };
+        for event in [Event::Finish(at(30)), busy, Event::Quiesce] {
+            assert!(!life.step(event, at(40)).contains(&GiveUpCalls), "it is no drain yet");
+        }
+        let mut life = Life { state: begun, idle: IDLE, finish_by: None };
+        assert_eq!(life.step(Event::Quiesce, start), [StopAccepting, HandOver, SayQuiesced]);
+        assert_eq!(life.step(busy, at(1_000)), [], "nobody has said when");
+        assert_eq!(life.step(Event::Finish(at(30)), start), []);
+        assert_eq!(life.step(busy, at(29)), []);
+        let Event::Clock(seen) = busy else { unreachable!() };
+        assert_eq!(life.alarm(seen, at(29)), Some(at(30)));
+        assert_eq!(life.step(Event::Finish(at(10)), start), [], "it is hurried");
+        assert_eq!(life.step(Event::Finish(at(60)), start), [], "and has no more time for that");
+        assert_eq!(life.step(busy, at(10)), [GiveUpCalls]);
+        assert_eq!(life.alarm(seen, at(10)), Some(at(10) + CUT_AFTER));
+        assert_eq!(life.step(busy, at(10)), []);
+        assert_eq!(life.step(busy, at(10) + CUT_AFTER), [CutCalls]);
+        assert_eq!(life.alarm(seen, at(11)), None);
+        assert_eq!(life.step(busy, at(100)), []);
     }
 }

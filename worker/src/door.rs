@@ -5,12 +5,17 @@
 //! it is [`crate::control`]'s.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hearth_connection::end_hop;
 use http::header::{EXPECT, HOST};
 use http::{Request, Uri};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -23,6 +28,8 @@ use crate::serve::Answer;
 
 /// From asking for the door to having it.
 const OPEN_DEADLINE: Duration = Duration::from_secs(5);
+/// After that, for what came while this process stood still itself.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 /// Requests that wait for the door to open.
 const WAITING_MAX: usize = 64;
 
@@ -34,11 +41,43 @@ pub enum DoorError {
     Crowded,
     #[error("the door is broken")]
     Broken(#[from] hyper::Error),
+    #[error("the request's body broke off")]
+    BrokenBody,
     #[error("no request can be made of this one")]
     Request(#[from] http::Error),
 }
 
-type Sender = http2::SendRequest<Received>;
+type Sender = http2::SendRequest<Passed>;
+
+/// A request's body, of which is noted whether it broke off.
+struct Passed {
+    body: Received,
+    broke_off: Arc<AtomicBool>,
+}
+
+impl Body for Passed {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Err(_))) = frame {
+            self.broke_off.store(true, Ordering::Relaxed);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 enum State {
     Closed,
@@ -113,10 +152,13 @@ impl Door {
             }
             opened
         };
-        match tokio::time::timeout(OPEN_DEADLINE, opened).await {
-            Ok(Ok(sender)) => Ok(sender),
-            Ok(Err(_)) | Err(_) => Err(DoorError::Late),
+        let mut opened = opened;
+        for patience in [OPEN_DEADLINE, LAST_LOOK] {
+            if let Ok(opened) = tokio::time::timeout(patience, &mut opened).await {
+                return opened.map_err(|_| DoorError::Late);
+            }
         }
+        Err(DoorError::Late)
     }
 
     /// Hands a request to the primary as it is, body unread, and its answer back.
@@ -140,7 +182,13 @@ impl Door {
         // Answered by our own side of the connection, once the primary reads the body.
         head.headers.remove(EXPECT);
         sender.ready().await?;
-        let answer = sender.send_request(Request::from_parts(head, body)).await?;
+        let broke_off = Arc::new(AtomicBool::new(false));
+        let body = Passed { body, broke_off: Arc::clone(&broke_off) };
+        let answer = sender.send_request(Request::from_parts(head, body)).await;
+        let answer = answer.map_err(|error| match broke_off.load(Ordering::Relaxed) {
+            true => DoorError::BrokenBody,
+            false => error.into(),
+        })?;
         let (mut head, body) = answer.into_parts();
         end_hop(&mut head.headers);
         head.version = http::Version::HTTP_11;

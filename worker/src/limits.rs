@@ -162,6 +162,12 @@ impl Newcomers {
     }
 }
 
+/// Connections from outside that a worker serves at once: as many as its tenant may have, and no more
+/// than half of its descriptors, since artifacts, links and what is on its way need some, too.
+pub fn connections(limits: &Limits, descriptors: u64) -> u64 {
+    limits.connections.min(descriptors / 2).max(1)
+}
+
 struct Waiting<'a>(&'a Permits);
 
 impl Drop for Waiting<'_> {
@@ -177,6 +183,15 @@ impl Drop for Waiting<'_> {
 pub struct Activity {
     pub calls: usize,
     pub quiet_since: Instant,
+}
+
+impl Activity {
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            calls: self.calls + other.calls,
+            quiet_since: self.quiet_since.max(other.quiet_since),
+        }
+    }
 }
 
 /// Counts calls. Costs nobody a wake-up but who waits for the last one's end.
@@ -397,6 +412,14 @@ mod tests {
 
     fn runtime() -> tokio::runtime::Runtime {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+    }
+
+    #[test]
+    fn connections_leave_descriptors_for_the_rest() {
+        let of = |limit, descriptors| {
+            connections(&Limits { connections: limit, ..Limits::default() }, descriptors)
+        };
+        assert_eq!([of(1_000, 4_096), of(1_000, 512), of(10, 512), of(1, 1)], [1_000, 256, 10, 1]);
     }
 
     #[test]

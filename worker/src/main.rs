@@ -12,6 +12,7 @@ mod connection;
 mod control;
 mod cors;
 mod door;
+mod finish;
 mod generation;
 mod heap;
 mod host;

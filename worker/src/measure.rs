@@ -43,6 +43,7 @@ use crate::call::{self, Calls, Ledger};
 use crate::check;
 use crate::connection::{self, Arrival, Drain};
 use crate::door::Door;
+use crate::finish::Finish;
 use crate::generation;
 use crate::instance::{Instance, Instances};
 use crate::limits::{ActivityCount, Newcomers, Permits, Ticker};
@@ -170,6 +171,8 @@ fn tenant(base: &Base, release: &OwnedFd, reuse: u32) -> anyhow::Result<Arc<Tena
         room: check::Room::new(),
         connections: AtomicUsize::new(0),
         activity: ActivityCount::new(),
+        uploads: ActivityCount::new(),
+        finish: Finish::new(),
         calls: Calls::default(),
         instances: Instances::default(),
         reporter: Reporter::new(limits.log_bytes_per_second),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hearth_connection::end_request_hop;
+use hearth_connection::{end_request_hop, has_content};
 use hearth_schema::Checks;
 use hearth_wire::limits::CHECKED_BODY_MAX_BYTES;
 use hearth_wire::{
@@ -24,7 +24,7 @@ use http::header::{
     self, ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
     HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use ipnet::IpNet;
 use tokio::sync::watch;
@@ -38,6 +38,7 @@ pub use crate::connection::{Answer, AnswerBody};
 use crate::connection::{BoxError, Received};
 use crate::cors::{self, Leave};
 use crate::door::Door;
+use crate::finish::{Finish, Time};
 use crate::generation::Generation;
 use crate::host::http::{RequestBody, ResponseBody};
 use crate::instance::Instances;
@@ -73,6 +74,9 @@ pub struct Tenant {
     /// Those from outside, as the control loop counted them last.
     pub connections: AtomicUsize,
     pub activity: ActivityCount,
+    /// On their way to the host, which are no calls.
+    pub uploads: ActivityCount,
+    pub finish: Finish,
     pub ticker: Ticker,
     pub calls: Calls,
     pub instances: Instances,
@@ -362,31 +366,42 @@ async fn called(
         check::head(checks, request.uri().query(), request.headers())?;
     }
     ledger.count(tenant.activity.begin());
-    let permit = tenant.permits.turn(Instant::now()).await.map_err(no_turn)?;
-    let (head, body) = request.into_parts();
-    let body = RequestBody::new(body, options.max_body, Arc::clone(ledger));
-    let body = match checks.filter(|_| options.schema.body.is_some()) {
-        None => body.boxed_unsync(),
-        Some(checks) => {
-            let held = check::hold(body, &head.headers, options.max_body, tenant.room.requests());
-            let held = held.await.map_err(|error| match error {
-                HoldError::TooLarge | HoldError::Body(BodyError::HttpRequestBodySize(_)) => {
-                    too_large(options.max_body)
-                }
-                HoldError::Body(_) => Refusal::new(Code::BadRequest, Problem::BROKEN_BODY),
-            })?;
-            check::request(&tenant.room, checks, &head.method, &held.bytes).await?;
-            held.into_body().boxed_unsync()
+    let admitted = async {
+        let permit = tenant.permits.turn(Instant::now()).await.map_err(no_turn)?;
+        let (head, body) = request.into_parts();
+        let body = RequestBody::new(body, options.max_body, Arc::clone(ledger));
+        let body = match checks.filter(|_| options.schema.body.is_some()) {
+            None => body.boxed_unsync(),
+            Some(checks) => {
+                let room = tenant.room.requests();
+                let held = check::hold(body, &head.headers, options.max_body, room);
+                let held = held.await.map_err(|error| match error {
+                    HoldError::TooLarge | HoldError::Body(BodyError::HttpRequestBodySize(_)) => {
+                        too_large(options.max_body)
+                    }
+                    HoldError::Body(_) => Refusal::new(Code::BadRequest, Problem::BROKEN_BODY),
+                })?;
+                check::request(&tenant.room, checks, &head.method, &held.bytes).await?;
+                held.into_body().boxed_unsync()
+            }
+        };
+        Ok::<_, Refusal>((permit, Request::from_parts(head, body)))
+    };
+    let (permit, request) = tokio::select! {
+        biased;
+        admitted = admitted => admitted?,
+        () = tenant.finish.comes(Time::Up) => {
+            ledger.end(Outcome::Stopped);
+            return Err(failed(Failure::Stopped, options));
         }
     };
-    let method = head.method.clone();
-    let request = Request::from_parts(head, body);
+    let method = request.method().clone();
     let answered = call::call(tenant, number, request, permit, Arc::clone(ledger)).await;
     let response = answered.map_err(|failure| failed(failure, options))?;
     let status = response.status().as_u16();
-    let empty = method == Method::HEAD || matches!(status, 204 | 304);
+    let has_content = has_content(&method, response.status());
     match (checks, options.schema.response(status)) {
-        (Some(checks), Some((answers, _))) if !empty => {
+        (Some(checks), Some((answers, _))) if has_content => {
             let checked = checked(tenant, checks, answers, response, ledger).await;
             checked.map_err(|failure| failed(failure, options))
         }
@@ -449,6 +464,14 @@ fn failed(failure: Failure, options: &hearth_wire::Options) -> Refusal {
             Code::ResponseInvalid,
             "the function's answer is not what its schema promises; its log says where",
         ),
+        Failure::Stopped => {
+            let detail = "the call was ended before it had answered: its worker was replaced or is \
+                          stopping, and had no more time for it; whether it had an effect is not \
+                          known";
+            let mut refusal = Refusal::new(Code::WorkerUnavailable, detail);
+            refusal.headers.insert(RETRY_AFTER, RETRY_AFTER_BUSY);
+            refusal
+        }
         Failure::RequestTooLarge => too_large(options.max_body),
         Failure::RequestBroken => Refusal::new(Code::BadRequest, Problem::BROKEN_BODY),
         Failure::Internal => {

@@ -69,10 +69,12 @@ impl From<StoreError> for Refusal {
             StoreError::Closed => {
                 return failed(Code::WorkerUnavailable, "the host is going down", &error);
             }
-            StoreError::ReadOnly => return failed(Code::Internal, &error.to_string(), &error),
+            StoreError::ReadOnly => return failed(Code::StorageFull, &error.to_string(), &error),
+            StoreError::Disk(_) => {
+                return failed(Code::StorageFull, "the host's disk failed", &error);
+            }
             StoreError::TooNew { .. }
             | StoreError::Damaged(_)
-            | StoreError::Disk(_)
             | StoreError::Thread(_)
             | StoreError::Random(_)
             | StoreError::Sqlite(_) => {

@@ -1,6 +1,7 @@
 //! The host's own state: for load balancers, for Prometheus.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, FromRef, FromRequestParts, State};
@@ -19,6 +20,9 @@ use crate::fleet::Fleet;
 use crate::release::Releases;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+
+/// What a store that works never takes, and less than whoever asks is used to wait.
+const STORE_DEADLINE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
@@ -57,9 +61,12 @@ pub async fn readyz(
     if stopping.is_cancelled() {
         return Err(Refusal::new(Code::WorkerUnavailable, "the host is going down"));
     }
-    match store.has_admin_token().await {
-        Ok(_) => Ok(Health::ok()),
-        Err(_) => Err(Refusal::new(Code::WorkerUnavailable, "the host's store does not answer")),
+    let asked = tokio::time::timeout(STORE_DEADLINE, store.has_admin_token());
+    match asked.await {
+        Ok(Ok(_)) => Ok(Health::ok()),
+        Ok(Err(_)) | Err(_) => {
+            Err(Refusal::new(Code::WorkerUnavailable, "the host's store does not answer"))
+        }
     }
 }
 

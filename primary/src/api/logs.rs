@@ -107,7 +107,8 @@ pub struct LineParams {
     stream: Option<LogStream>,
     /// Only lines with smaller ids.
     before: Option<u64>,
-    /// The newest so many: 100, or with `follow` none, if it is missing.
+    /// The newest so many: 100, or with `follow` none, if it is missing. A page has fewer where
+    /// these are large, and says with `next` how it goes on.
     #[param(maximum = 1_000)]
     limit: Option<usize>,
     /// Answer with a stream of events.
@@ -127,7 +128,8 @@ pub struct CallParams {
     request_id: Option<String>,
     /// Only calls with smaller ids.
     before: Option<u64>,
-    /// The newest so many: 100, or with `follow` none, if it is missing.
+    /// The newest so many: 100, or with `follow` none, if it is missing. A page has fewer where
+    /// these are large, and says with `next` how it goes on.
     #[param(maximum = 1_000)]
     limit: Option<usize>,
     /// Answer with a stream of events.
@@ -250,7 +252,7 @@ pub async fn list_lines(
         let since = since(&headers, given)?;
         return follow::<LogLine>(&logs, &tenant, since, filter).await;
     }
-    let query = Query { filter, before, after: None, limit: limit(given, LIMIT_DEFAULT)? };
+    let query = Query { filter, before, limit: limit(given, LIMIT_DEFAULT)?, ..Query::default() };
     let (lines, next) = page::<LogLine>(&logs, &tenant, query).await?;
     Ok(Json(LinePage { lines, next }).into_response())
 }
@@ -279,7 +281,7 @@ pub async fn list_calls(
         let since = since(&headers, given)?;
         return follow::<CallRecord>(&logs, &tenant, since, filter).await;
     }
-    let query = Query { filter, before, after: None, limit: limit(given, LIMIT_DEFAULT)? };
+    let query = Query { filter, before, limit: limit(given, LIMIT_DEFAULT)?, ..Query::default() };
     let (calls, next) = page::<CallRecord>(&logs, &tenant, query).await?;
     Ok(Json(CallPage { calls, next }).into_response())
 }
@@ -386,7 +388,7 @@ mod tests {
     fn scratch() -> (tempfile::TempDir, Logs, Tenant) {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(directory.path().join("tenants/acme")).unwrap();
-        let logs = Logs::open(directory.path()).unwrap();
+        let logs = Logs::open(directory.path(), 8).unwrap();
         let tenant = Tenant {
             id: TenantId(1),
             name: "acme".parse().unwrap(),

@@ -6,9 +6,9 @@
 //! and bodies describe themselves beside their handlers; nothing here lists routes.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use axum::Extension;
+use axum::body::Bytes;
 use axum::response::IntoResponse;
 use hearth_wire::{
     Auth, Code, HandlerKind, LogStream, Outcome, PROBLEM_JSON, PathMatch, Place, Scope,
@@ -93,6 +93,7 @@ words!(
     OutcomeSchema as "Outcome":
     Outcome::Answered, Outcome::Trapped, Outcome::MemoryLimit, Outcome::Timeout,
     Outcome::NoResponse, Outcome::ResponseInvalid, Outcome::Refused, Outcome::Abandoned,
+    Outcome::Stopped,
 );
 words!(
     AuthSchema as "Auth":
@@ -269,13 +270,13 @@ fn problem(description: &str) -> Response {
     ResponseBuilder::new().description(description).content(PROBLEM_JSON, body).build()
 }
 
-/// The document as it is sent.
+/// The document as it is sent: one for all who read it, at whatever pace.
 #[derive(Clone)]
-pub struct Rendered(Arc<str>);
+pub struct Rendered(Bytes);
 
 impl Rendered {
     pub fn new(document: &OpenApi) -> Self {
-        Self(serde_json::to_string(document).expect("a document is plain data").into())
+        Self(serde_json::to_vec(document).expect("a document is plain data").into())
     }
 }
 
@@ -285,7 +286,7 @@ impl Rendered {
     responses((status = 200, description = "OpenAPI 3.1", body = Object)),
 )]
 pub async fn openapi(Extension(document): Extension<Rendered>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], document.0.to_string())
+    ([(CONTENT_TYPE, "application/json")], document.0)
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! The pages for people: the front page and the document made readable. They load nothing from
-//! elsewhere, and nobody may frame them.
+//! elsewhere, and nobody may frame them. Anybody may ask for them, and read as slowly as he likes:
+//! what is sent is the program's own and copied for nobody.
 
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
+use axum::body::Bytes;
 use axum::extract::Path;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use hearth_wire::Code;
@@ -67,7 +70,11 @@ fn serve(file: &str) -> Result<Response, Refusal> {
         Ok(Some(file)) => {
             let kind = HeaderValue::try_from(file.content_type);
             let kind = kind.unwrap_or(HeaderValue::from_static("application/octet-stream"));
-            let bytes = file.bytes.into_owned();
+            let bytes = match file.bytes {
+                Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+                // Some hundred bytes, with the document's address written in.
+                Cow::Owned(bytes) => bytes.into(),
+            };
             Ok((guarded(READER_POLICY), [(CONTENT_TYPE, kind)], bytes).into_response())
         }
         Ok(None) => Err(Refusal::new(Code::NotFound, "there is nothing at this address")),
@@ -100,6 +107,24 @@ mod tests {
             let html = text(page).await;
             assert!(!html.contains("//"), "{html}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_large_is_copied_for_nobody() {
+        const LARGE: usize = 16 << 10;
+        let index = text(reader_index().await.unwrap()).await;
+        let files = index.split('"').filter_map(|file| file.strip_prefix("./"));
+        let mut large = 0;
+        for file in files {
+            let read = async || {
+                let page = reader(Path(file.to_owned())).await.unwrap();
+                body::to_bytes(page.into_body(), 16 << 20).await.unwrap()
+            };
+            let (one, two) = (read().await, read().await);
+            assert!(one.len() < LARGE || one.as_ptr() == two.as_ptr(), "{file}");
+            large += usize::from(one.len() >= LARGE);
+        }
+        assert!(large >= 2, "{index}");
     }
 
     #[tokio::test]

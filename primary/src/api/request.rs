@@ -10,9 +10,9 @@ use hearth_wire::{Code, FunctionPath, limits};
 use http::request::Parts;
 use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
 
 use super::error::Refusal;
+use crate::patience::within;
 
 /// A JSON body, and one that holds a function's options.
 const BODY_MAX: usize = 64 << 10;
@@ -56,7 +56,7 @@ impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalBody<T> 
 
 async fn read(request: Request, most: usize) -> Result<Bytes, Refusal> {
     let reading = body::to_bytes(request.into_body(), most);
-    match timeout(BODY_DEADLINE, reading).await {
+    match within(BODY_DEADLINE, reading).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(error)) if error.source().is_some_and(|cause| cause.is::<LengthLimitError>()) => {
             let detail = format!("a body may have {} KiB here", most >> 10);

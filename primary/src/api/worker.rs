@@ -9,6 +9,7 @@ use super::error::Refusal;
 use super::openapi::TenantParam;
 use crate::fleet::{Fleet, WorkerStatus};
 use crate::store::Tenant;
+use crate::upload::Uploads;
 
 fn status(fleet: &Fleet, tenant: &Tenant) -> Result<Json<WorkerStatus>, Refusal> {
     match fleet.status(&tenant.name) {
@@ -70,8 +71,9 @@ pub async fn stop_worker(
 pub async fn restart_worker(
     at: AtTenant,
     State(fleet): State<Fleet>,
+    State(uploads): State<Uploads>,
 ) -> Result<Json<WorkerStatus>, Refusal> {
     let (tenant, _) = at.permit(Scope::Owner)?;
-    fleet.restart(&tenant.name).await?;
+    uploads.restart(&tenant).await?;
     status(&fleet, &tenant)
 }

@@ -18,15 +18,15 @@ use super::print::{Print, Table, bytes};
 use super::{CliError, chain};
 use crate::api::tenants::TenantList;
 use crate::config::{Client, ClientArgs, Config, UpArgs, Written};
+use crate::descriptors::{EACH_TENANT, Shares};
 use crate::fleet::cgroups::{Kind, mounted};
 use crate::isolation::{State, Wall, survey};
 
 /// From which kernel on an instance's memory is reset page by page.
 const PAGEMAP_SCAN: (u32, u32) = (6, 7);
-/// Besides those of tenants: connections, the store, logs.
-const DESCRIPTORS: u64 = 1_024;
-/// A tenant's listener and, while its worker lives, what leads to that.
-const DESCRIPTORS_EACH: u64 = 4;
+/// Open files with which nobody meets a bound before the front door's own: what the service's file
+/// asks for.
+const ENOUGH: u64 = 524_288;
 const DISK_FAIL_BYTES: u64 = 100 << 20;
 const DISK_WARN_BYTES: u64 = 1 << 30;
 
@@ -226,16 +226,22 @@ fn kernel(release: &str) -> Check {
 /// The hard limit: the host raises its own to that.
 fn descriptors(limit: u64, tenants: u64) -> Check {
     const CHECK: &str = "open files";
-    let needed = DESCRIPTORS + tenants * DESCRIPTORS_EACH;
-    let found = format!("up to {limit}, and {tenants} tenants want {needed}");
-    if limit >= needed {
-        return ok(CHECK, found);
+    let fix =
+        |needed: u64| format!("ulimit -Hn {needed}, or LimitNOFILE={needed} in the service's file");
+    let Some(shares) = Shares::of(limit) else {
+        return fail(CHECK, format!("up to {limit}, with which it does not start"), fix(ENOUGH));
+    };
+    let (front, room) = (shares.front, shares.tenants);
+    let found = format!(
+        "up to {limit}: {front} connections at the front door at once, and room for {room} tenants with workers, of which there are {tenants}"
+    );
+    if tenants > room * EACH_TENANT {
+        fail(CHECK, found, fix(ENOUGH.max(limit.saturating_mul(4))))
+    } else if tenants > room || shares.are_few() {
+        warn(CHECK, found, fix(ENOUGH.max(limit.saturating_mul(4))))
+    } else {
+        ok(CHECK, found)
     }
-    fail(
-        CHECK,
-        found,
-        format!("ulimit -Hn {needed}, or LimitNOFILE={needed} in the service's file"),
-    )
 }
 
 fn of_settings(config: &Config, checks: &mut Vec<Check>) {
@@ -397,10 +403,13 @@ mod tests {
     #[test]
     fn open_files() {
         for (limit, tenants, level) in [
-            (1_024, 0, Level::Ok),
-            (1_023, 0, Level::Fail),
-            (1_024, 1, Level::Fail),
-            (1_028, 1, Level::Ok),
+            (255, 0, Level::Fail),
+            (256, 0, Level::Warn),
+            (1_024, 10, Level::Warn),
+            (20_000, 1_000, Level::Ok),
+            (20_000, 5_000, Level::Warn),
+            (20_000, 10_000, Level::Fail),
+            (524_288, 10_000, Level::Ok),
             (u64::MAX, 10_000, Level::Ok),
         ] {
             assert_eq!(descriptors(limit, tenants).level, level, "{limit} {tenants}");

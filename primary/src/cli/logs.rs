@@ -25,7 +25,7 @@ pub struct LogsArgs {
     /// Go on with what is written from now on
     #[arg(long, short)]
     follow: bool,
-    /// How many of the last lines [default: 100, or 10 with -f]
+    /// How many of the last lines, or fewer where they are large [default: 100, or 10 with -f]
     #[arg(long, short = 'n', value_parser = clap::value_parser!(u32).range(0..=PAGE_MAX))]
     lines: Option<u32>,
     /// Only those of one call

@@ -72,6 +72,7 @@ pub struct Conversation {
     accepting: Once,
     quiesced: Once,
     leaving: Once,
+    calls_done: Once,
     /// The newest tokens that it was told, and those that it has confirmed.
     tokens_told: u64,
     tokens_applied: u64,
@@ -96,6 +97,7 @@ impl Conversation {
             accepting: Once::NotYet,
             quiesced: Once::NotYet,
             leaving: Once::NotYet,
+            calls_done: Once::NotYet,
             tokens_told: tokens,
             tokens_applied: 0,
             may_pass: false,
@@ -120,6 +122,7 @@ impl Conversation {
             ToWorker::Pass(_) => self.passed_to = true,
             ToWorker::Passed => self.passes = false,
             ToWorker::AreYouAlive => self.asked = true,
+            ToWorker::Finish(_) => self.calls_done.becomes_due(),
             ToWorker::Start(_) | ToWorker::Link(_) | ToWorker::Door => {}
         }
     }
@@ -159,6 +162,7 @@ impl Conversation {
             }
             FromWorker::Quiesced => ("Quiesced", goes_on && self.quiesced.say()),
             FromWorker::Leaving => ("Leaving", goes_on && self.leaving.say()),
+            FromWorker::CallsDone => ("CallsDone", goes_on && self.calls_done.say()),
             FromWorker::TokensApplied { serial } => {
                 let unconfirmed = self.tokens_applied + 1..=self.tokens_told;
                 let is_its_turn = goes_on && unconfirmed.contains(serial);
@@ -208,7 +212,7 @@ fn is_within_bounds(report: &Report) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_wire::{Entry, LogLine, LogStream, Moment, Origin, VERSION};
+    use hearth_wire::{Entry, LogLine, LogStream, Moment, Origin, Respite, VERSION};
 
     fn ready() -> FromWorker {
         FromWorker::Ready { version: VERSION, load_us: 1, walls_us: 1 }
@@ -291,6 +295,7 @@ mod tests {
             Told(ToWorker::Pass(passing(1))),
             Said(FromWorker::Passed),
             // These two cross.
+            Told(ToWorker::Finish(Respite::now(Duration::ZERO))),
             Told(ToWorker::Quiesce),
             Said(FromWorker::Leaving),
             Said(FromWorker::Quiesced),
@@ -298,6 +303,8 @@ mod tests {
             Said(FromWorker::Pass(passing(32))),
             Told(ToWorker::Passed),
             Said(FromWorker::Pass(passing(0))),
+            Said(FromWorker::CallsDone),
+            Told(ToWorker::Finish(Respite::now(Duration::ZERO))),
             Told(ToWorker::Close),
             Said(report(Report::ITEMS_MAX, LOG_LINE_MAX_BYTES)),
         ];
@@ -324,6 +331,7 @@ mod tests {
             (vec![Said(ready()), Said(FromWorker::Leaving)], "`Leaving`"),
             (after(accepting(), vec![Said(FromWorker::Accepting)]), "`Accepting`"),
             (after(accepting(), vec![Said(FromWorker::Quiesced)]), "`Quiesced`"),
+            (after(accepting(), vec![Said(FromWorker::CallsDone)]), "`CallsDone`"),
             (
                 after(accepting(), vec![Said(FromWorker::Leaving), Said(FromWorker::Leaving)]),
                 "`Leaving`",

@@ -7,9 +7,14 @@
 //!    │ over              ▼                               │
 //!    └──────────────  Backoff ◄──────────────────────────┘    too many quick deaths ─► Barred
 //!
-//!  Swap: Loading (the next one beside the current) ─ ready ─► Committing ─ committed ─► the next
-//!        one is current, the old one drains; Quiescing until the old one takes no more connections.
+//!  Swap: Waiting for a place ─► Loading (the next one beside the current) ─ ready ─► Committing
+//!        ─ committed ─► the next one is current, the old one drains; Quiescing until the old one
+//!        takes no more connections.
 //! ```
+//!
+//! Few workers may finish their calls beside the current one, and a swap that would make one more
+//! waits for a place. A worker that only passes uploads on to the host has no calls to finish and
+//! takes no place: the upload that waits may be one of those.
 //!
 //! Decides only. Processes, sockets and clocks are the supervisor's, which performs the actions
 //! and brings back what came of them as events. Nobody else writes a [`Life`].
@@ -24,18 +29,28 @@ pub const LOAD_DEADLINE: Duration = Duration::from_secs(10);
 pub const FORK_DEADLINE: Duration = Duration::from_secs(180);
 /// From being told to take no more connections to having done so.
 pub const QUIESCE_DEADLINE: Duration = Duration::from_secs(5);
-/// From being told to finish to being gone.
+/// What calls have from their worker being told to finish until it gives them up.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
-/// Workers that finish beside the current one.
+/// From that to its being gone: callers are answered, and what there is to report is.
+pub const FAREWELL_DEADLINE: Duration = Duration::from_secs(3);
+/// Workers that finish calls beside the current one.
 pub const DRAINING_MAX: usize = 2;
+/// All that are on their way out: with calls, with uploads, or just leaving. An upload takes long,
+/// and each of a tenant's can have come through another worker.
+pub const LEAVING_MAX: usize = 32;
+/// How long a worker may pass uploads on after it was told to finish: longer than one may take.
+pub const UPLOADS_DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// How long a swap waits for a place. Each place is free again after [`DRAIN_DEADLINE`].
+pub const PLACE_DEADLINE: Duration = Duration::from_secs(60);
 /// A worker that was ready for this long did not die quickly.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// Quick deaths in a row that bar the tenant until somebody acts.
 pub const BARRED_AFTER: u32 = 8;
 /// A pause up to this long is waited out in the listener's queue; callers are told of longer ones.
 pub const PATIENCE: Duration = Duration::from_secs(1);
-/// After a start that failed through no fault of the tenant.
-const RETRY: Duration = Duration::from_millis(200);
+/// After starts that failed through no fault of the tenant: the first pause, doubling up to the
+/// second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// The pause after so many quick deaths in a row: the first few are short, so that callers in
 /// the queue are served by the next worker; then doubling to half a minute.
@@ -46,6 +61,18 @@ fn pause(deaths: u32) -> Duration {
         3 => Duration::from_millis(800),
         more => Duration::from_secs(1 << (more - 3).min(5)).min(Duration::from_secs(30)),
     }
+}
+
+/// The pause after so many starts in a row of which no process came. What is short may be there in a
+/// moment, and where it is not, asking all the time makes it no better.
+fn retry(failures: u32) -> Duration {
+    let (first, longest) = RETRY;
+    first.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(longest)
+}
+
+/// Whether a pause is waited out.
+fn told(pause: Duration) -> Told {
+    if pause <= PATIENCE { Told::Wait } else { Told::Refused }
 }
 
 /// Counts a tenant's workers; never reused.
@@ -100,6 +127,11 @@ pub enum Told {
 /// At most one at a time; who asks for a second is told so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Swap {
+    /// For a place among those that finish.
+    Waiting {
+        generation: Generation,
+        since: Instant,
+    },
     Loading {
         worker: WorkerId,
         generation: Generation,
@@ -119,9 +151,19 @@ pub enum Swap {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draining {
     pub worker: WorkerId,
+    pub kept_by: KeptBy,
     pub deadline: Instant,
     /// When it must have stopped taking connections; `None` once it has.
     pub quiesce_by: Option<Instant>,
+}
+
+/// What a worker that is to finish is still there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptBy {
+    Calls,
+    /// Its farewell alone: it had no calls, or has no more time for them.
+    Farewell,
+    Uploads,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +176,8 @@ pub struct Life {
     pub draining: Vec<Draining>,
     /// Quick deaths in a row.
     pub deaths: u32,
+    /// Starts in a row of which no process came.
+    pub unforked: u32,
     last_worker: u64,
 }
 
@@ -155,10 +199,16 @@ pub enum Event {
     Ready(WorkerId),
     Quiesced(WorkerId),
     Leaving(WorkerId),
+    /// Nothing is left of it but uploads.
+    CallsDone(WorkerId),
     Died(WorkerId, String),
-    /// A deadline may have passed.
+    /// A pause of ours may be over.
     Tick,
+    /// A worker may be late. Not to be said before what it has sent in time was read.
+    Overdue,
     Shutdown,
+    /// Whatever finishes has no more time for it.
+    Hurry,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,6 +218,8 @@ pub enum Action {
         generation: Generation,
     },
     Accept(WorkerId),
+    /// It has so long to finish its calls, if it is told to.
+    Finish(WorkerId, Duration),
     /// Take nothing new, and pass on what is between two requests.
     Quiesce(WorkerId),
     /// Take nothing new, and close what is between two requests.
@@ -209,6 +261,7 @@ impl Life {
             swap: None,
             draining: Vec::new(),
             deaths: 0,
+            unforked: 0,
             last_worker: 0,
         }
     }
@@ -216,22 +269,38 @@ impl Life {
     pub fn door(&self) -> Door {
         match &self.current {
             Phase::Asleep => Door::Watched,
-            Phase::Starting { .. } | Phase::Stopped => Door::Held,
+            Phase::Starting { .. } => Door::Held,
             Phase::Ready { .. } => Door::Worker,
             Phase::Backoff { told: Told::Wait, .. } => Door::Held,
             Phase::Backoff { told: Told::Refused, until, .. } => Door::Refused(Some(*until)),
-            Phase::Barred { .. } => Door::Refused(None),
+            Phase::Barred { .. } | Phase::Stopped => Door::Refused(None),
         }
     }
 
     /// When to send the next [`Event::Tick`].
+    pub fn resumes(&self) -> Option<Instant> {
+        match &self.current {
+            Phase::Backoff { until, .. } => Some(*until),
+            Phase::Asleep
+            | Phase::Starting { .. }
+            | Phase::Ready { .. }
+            | Phase::Barred { .. }
+            | Phase::Stopped => None,
+        }
+    }
+
+    /// When a worker is late with something, and the next [`Event::Overdue`] is to be sent.
     pub fn deadline(&self) -> Option<Instant> {
         let current = match &self.current {
             Phase::Starting { stage, .. } => Some(stage.deadline()),
-            Phase::Backoff { until, .. } => Some(*until),
-            Phase::Asleep | Phase::Ready { .. } | Phase::Barred { .. } | Phase::Stopped => None,
+            Phase::Asleep
+            | Phase::Ready { .. }
+            | Phase::Backoff { .. }
+            | Phase::Barred { .. }
+            | Phase::Stopped => None,
         };
         let swap = match &self.swap {
+            Some(Swap::Waiting { since, .. }) => Some(*since + PLACE_DEADLINE),
             Some(Swap::Loading { stage, .. }) => Some(stage.deadline()),
             Some(Swap::Committing { .. } | Swap::Quiescing { .. }) | None => None,
         };
@@ -275,14 +344,12 @@ impl Life {
                 } else if self.swap.is_some() {
                     actions.push(Action::Answer(Swapped::Busy));
                 } else {
-                    let worker = self.next_worker();
-                    let stage = Stage::Queued { since: now };
-                    self.swap = Some(Swap::Loading { worker, generation, stage });
-                    actions.push(Action::Fork { worker, generation });
+                    self.swap = Some(Swap::Waiting { generation, since: now });
                 }
             }
             Event::Forked(forked) => {
                 let loading = Stage::Loading { since: now };
+                self.unforked = 0;
                 match (&mut self.current, &mut self.swap) {
                     (Phase::Starting { worker, stage }, _) if *worker == forked => *stage = loading,
                     (_, Some(Swap::Loading { worker, stage, .. })) if *worker == forked => {
@@ -313,19 +380,49 @@ impl Life {
                 if matches!(self.current, Phase::Ready { worker: current, .. } if current == worker)
                 {
                     self.current = Phase::Asleep;
-                    let deadline = now + DRAIN_DEADLINE;
-                    self.draining.push(Draining { worker, deadline, quiesce_by: None });
-                    self.bound_draining(&mut actions);
+                    // One that leaves has no calls.
+                    self.drains(worker, KeptBy::Farewell, None, now, &mut actions);
                 }
                 // One that is draining already asked before it heard; it is let go all the same.
                 actions.push(Action::Leave(worker));
             }
+            Event::CallsDone(worker) => {
+                for draining in self.draining.iter_mut().filter(|d| d.worker == worker) {
+                    draining.kept_by = KeptBy::Uploads;
+                    draining.deadline = now + UPLOADS_DEADLINE;
+                }
+            }
             Event::NotForked(worker, reason) => self.not_forked(worker, reason, now, &mut actions),
             Event::Died(worker, reason) => self.died(worker, reason, now, &mut actions),
-            Event::Tick => self.tick(now, &mut actions),
+            Event::Tick => {
+                if self.resumes().is_some_and(|until| until <= now) {
+                    self.current = Phase::Asleep;
+                }
+            }
+            Event::Overdue => self.overdue(now, &mut actions),
             Event::Shutdown => self.shutdown(now, &mut actions),
+            Event::Hurry => {
+                for draining in &mut self.draining {
+                    draining.hurry(now, &mut actions);
+                }
+            }
         }
+        self.take_place(now, &mut actions);
         actions
+    }
+
+    /// Begins the swap that waits, where there is a place for the worker that it replaces.
+    fn take_place(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let Some(Swap::Waiting { generation, .. }) = self.swap else { return };
+        let with_calls = self.draining.iter().filter(|d| d.kept_by == KeptBy::Calls).count();
+        // Nobody calls one that is paused or barred, and this may be what mends it.
+        let replaces = !matches!(self.current, Phase::Backoff { .. } | Phase::Barred { .. });
+        if self.draining.len() < LEAVING_MAX && (with_calls < DRAINING_MAX || !replaces) {
+            let worker = self.next_worker();
+            let stage = Stage::Queued { since: now };
+            self.swap = Some(Swap::Loading { worker, generation, stage });
+            actions.push(Action::Fork { worker, generation });
+        }
     }
 
     fn next_worker(&mut self) -> WorkerId {
@@ -387,7 +484,7 @@ impl Life {
 
     fn drain(&mut self, worker: WorkerId, now: Instant, actions: &mut Vec<Action>) {
         let quiesce_by = Some(now + QUIESCE_DEADLINE);
-        self.draining.push(Draining { worker, deadline: now + DRAIN_DEADLINE, quiesce_by });
+        self.drains(worker, KeptBy::Calls, quiesce_by, now, actions);
         actions.push(match self.current {
             // Nobody comes after it.
             Phase::Stopped => Action::Close(worker),
@@ -397,13 +494,28 @@ impl Life {
             | Phase::Backoff { .. }
             | Phase::Barred { .. } => Action::Quiesce(worker),
         });
-        self.bound_draining(actions);
     }
 
-    fn bound_draining(&mut self, actions: &mut Vec<Action>) {
-        while self.draining.len() > DRAINING_MAX {
+    /// Puts it among those that finish. A swap has waited for a place there; who stops workers again
+    /// and again has the oldest hurry, and in the end fall.
+    fn drains(
+        &mut self,
+        worker: WorkerId,
+        kept_by: KeptBy,
+        quiesce_by: Option<Instant>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let deadline = now + DRAIN_DEADLINE + FAREWELL_DEADLINE;
+        self.draining.push(Draining { worker, kept_by, deadline, quiesce_by });
+        actions.push(Action::Finish(worker, DRAIN_DEADLINE));
+        let with_calls = self.draining.iter_mut().rev().filter(|d| d.kept_by == KeptBy::Calls);
+        for draining in with_calls.skip(DRAINING_MAX) {
+            draining.hurry(now, actions);
+        }
+        while self.draining.len() > LEAVING_MAX {
             let oldest = self.draining.remove(0).worker;
-            let reason = format!("more than {DRAINING_MAX} older workers were still finishing");
+            let reason = format!("more than {LEAVING_MAX} older workers were still finishing");
             actions.push(Action::Kill(oldest, reason));
             self.settle_swap(oldest, actions);
         }
@@ -426,7 +538,9 @@ impl Life {
     ) {
         match (&self.current, &self.swap) {
             (Phase::Starting { worker, .. }, _) if *worker == failed => {
-                self.current = Phase::Backoff { until: now + RETRY, told: Told::Wait, reason };
+                self.unforked = self.unforked.saturating_add(1);
+                let pause = retry(self.unforked);
+                self.current = Phase::Backoff { until: now + pause, told: told(pause), reason };
             }
             (_, Some(Swap::Loading { worker, .. })) if *worker == failed => {
                 self.swap = None;
@@ -453,7 +567,12 @@ impl Life {
                 Some(Swap::Committing { worker, lost, .. }) if *worker == dead => {
                     *lost = Some(reason)
                 }
-                Some(Swap::Loading { .. } | Swap::Committing { .. } | Swap::Quiescing { .. })
+                Some(
+                    Swap::Waiting { .. }
+                    | Swap::Loading { .. }
+                    | Swap::Committing { .. }
+                    | Swap::Quiescing { .. },
+                )
                 | None => {}
             },
         }
@@ -470,20 +589,24 @@ impl Life {
             }
         } else {
             let pause = pause(self.deaths);
-            let told = if pause <= PATIENCE { Told::Wait } else { Told::Refused };
-            Phase::Backoff { until: now + pause, told, reason }
+            Phase::Backoff { until: now + pause, told: told(pause), reason }
         };
     }
 
-    fn tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        match &self.current {
-            Phase::Starting { worker, stage } if stage.deadline() <= now => {
-                let (worker, reason) = (*worker, late(*stage));
-                actions.push(Action::Kill(worker, reason.clone()));
-                self.back_off(None, reason, now);
-            }
-            Phase::Backoff { until, .. } if *until <= now => self.current = Phase::Asleep,
-            _ => {}
+    fn overdue(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if let Phase::Starting { worker, stage } = self.current
+            && stage.deadline() <= now
+        {
+            let reason = late(stage);
+            actions.push(Action::Kill(worker, reason.clone()));
+            self.back_off(None, reason, now);
+        }
+        if let Some(Swap::Waiting { since, .. }) = self.swap
+            && since + PLACE_DEADLINE <= now
+        {
+            self.swap = None;
+            let reason = "the workers before it are still finishing; try again".to_owned();
+            actions.push(Action::Answer(Swapped::Failed(reason)));
         }
         if let Some(Swap::Loading { worker, stage, .. }) = self.swap
             && stage.deadline() <= now
@@ -497,9 +620,10 @@ impl Life {
             .partition(|d| d.deadline > now && d.quiesce_by.is_none_or(|by| by > now));
         self.draining = kept;
         for draining in over {
-            let reason = match draining.quiesce_by {
-                Some(_) => "it did not stop taking connections in time",
-                None => "its calls did not finish in time",
+            let reason = match (draining.quiesce_by, draining.kept_by) {
+                (Some(by), _) if by <= now => "it did not stop taking connections in time",
+                (_, KeptBy::Calls | KeptBy::Farewell) => "its calls did not finish in time",
+                (_, KeptBy::Uploads) => "uploads that came through it did not finish in time",
             };
             actions.push(Action::Kill(draining.worker, reason.to_owned()));
             self.settle_swap(draining.worker, actions);
@@ -512,6 +636,9 @@ impl Life {
                 actions.push(Action::Kill(worker, "the host is stopping".to_owned()));
                 actions.push(Action::Answer(Swapped::Failed("the host is stopping".to_owned())));
             }
+            Some(Swap::Waiting { .. }) => {
+                actions.push(Action::Answer(Swapped::Failed("the host is stopping".to_owned())));
+            }
             Some(Swap::Quiescing { .. }) => actions.push(Action::Answer(Swapped::Done)),
             None => {}
         }
@@ -522,6 +649,17 @@ impl Life {
             Phase::Ready { worker, .. } => self.drain(worker, now, actions),
             Phase::Asleep | Phase::Backoff { .. } | Phase::Barred { .. } | Phase::Stopped => {}
         }
+    }
+}
+
+impl Draining {
+    /// It has no more time, and is to be told so.
+    fn hurry(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.kept_by == KeptBy::Calls {
+            self.kept_by = KeptBy::Farewell;
+        }
+        self.deadline = self.deadline.min(now + FAREWELL_DEADLINE);
+        actions.push(Action::Finish(self.worker, Duration::ZERO));
     }
 }
 
@@ -556,7 +694,11 @@ mod tests {
             Phase::Stopped,
         ];
         phases.extend(stages.map(|stage| Phase::Starting { worker: WorkerId(1), stage }));
-        let mut swaps = vec![None, Some(Swap::Quiescing { old: WorkerId(3) })];
+        let mut swaps = vec![
+            None,
+            Some(Swap::Quiescing { old: WorkerId(3) }),
+            Some(Swap::Waiting { generation: 8, since: now }),
+        ];
         swaps.extend(
             stages.map(|stage| Some(Swap::Loading { worker: WorkerId(2), generation: 8, stage })),
         );
@@ -564,11 +706,14 @@ mod tests {
             [None, Some(reason())]
                 .map(|lost| Some(Swap::Committing { worker: WorkerId(2), generation: 8, lost })),
         );
-        let draining = Draining {
-            worker: WorkerId(3),
-            deadline: now + DRAIN_DEADLINE,
+        // All places are taken.
+        let draining = |worker| Draining {
+            worker: WorkerId(worker),
+            kept_by: KeptBy::Calls,
+            deadline: now + DRAIN_DEADLINE + FAREWELL_DEADLINE,
             quiesce_by: Some(now + QUIESCE_DEADLINE),
         };
+        let draining = [3, 4].map(draining).to_vec();
         let mut states = Vec::new();
         for current in &phases {
             for swap in &swaps {
@@ -576,9 +721,10 @@ mod tests {
                     generation: 7,
                     current: current.clone(),
                     swap: swap.clone(),
-                    draining: vec![draining.clone()],
+                    draining: draining.clone(),
                     deaths: 0,
-                    last_worker: 3,
+                    unforked: 0,
+                    last_worker: 4,
                 });
             }
         }
@@ -594,15 +740,18 @@ mod tests {
             Event::Committed,
             Event::CommitFailed(reason()),
             Event::Tick,
+            Event::Overdue,
             Event::Shutdown,
+            Event::Hurry,
         ];
-        for worker in (1..=4).map(WorkerId) {
+        for worker in (1..=5).map(WorkerId) {
             events.extend([
                 Event::Forked(worker),
                 Event::NotForked(worker, reason()),
                 Event::Ready(worker),
                 Event::Quiesced(worker),
                 Event::Leaving(worker),
+                Event::CallsDone(worker),
                 Event::Died(worker, reason()),
             ]);
         }
@@ -617,7 +766,7 @@ mod tests {
                 let mut life = before.clone();
                 let actions = life.step(event.clone(), now);
                 let context = format!("{before:#?}\n{event:?}\n{actions:?}\n{life:#?}");
-                assert!(life.draining.len() <= DRAINING_MAX, "{context}");
+                assert!(with_calls(&life) <= DRAINING_MAX, "{context}");
                 if before.current == Phase::Stopped {
                     let committed = event == Event::Committed
                         && matches!(before.swap, Some(Swap::Committing { .. }));
@@ -669,7 +818,9 @@ mod tests {
     fn sleeping_opens_the_door_before_the_worker_is_gone() {
         let now = Instant::now();
         let mut life = ready(now);
-        assert_eq!(life.step(Event::Leaving(WorkerId(1)), now), [Action::Leave(WorkerId(1))]);
+        let finish = Action::Finish(WorkerId(1), DRAIN_DEADLINE);
+        let leave = Action::Leave(WorkerId(1));
+        assert_eq!(life.step(Event::Leaving(WorkerId(1)), now), [finish, leave]);
         assert_eq!(life.door(), Door::Watched);
         let fork = Action::Fork { worker: WorkerId(2), generation: 7 };
         assert_eq!(life.step(Event::Wanted, now), [fork]);
@@ -689,7 +840,11 @@ mod tests {
         assert_eq!(life.generation, 7);
         assert_eq!(
             life.step(Event::Committed, now),
-            [Action::Accept(next), Action::Quiesce(WorkerId(1))]
+            [
+                Action::Accept(next),
+                Action::Finish(WorkerId(1), DRAIN_DEADLINE),
+                Action::Quiesce(WorkerId(1))
+            ]
         );
         assert_eq!(life.generation, 8);
         assert_eq!(life.step(Event::Quiesced(WorkerId(1)), now), [Action::Answer(Swapped::Done)]);
@@ -704,7 +859,7 @@ mod tests {
         for (event, at) in [
             (Event::Died(WorkerId(2), reason()), now),
             (Event::NotForked(WorkerId(2), reason()), now),
-            (Event::Tick, later),
+            (Event::Overdue, later),
         ] {
             let mut life = ready(now);
             let _ = life.step(Event::Swap(8), now);
@@ -728,9 +883,9 @@ mod tests {
             let [Action::Fork { worker, .. }] = started[..] else { panic!("{started:?}") };
             assert_eq!(life.step(Event::Died(worker, reason()), now), []);
             doors.push(life.door());
-            let Some(deadline) = life.deadline() else { break };
+            let Some(resumes) = life.resumes() else { break };
             assert_eq!(life.step(Event::Wanted, now), []);
-            now = deadline;
+            now = resumes;
             assert_eq!(life.step(Event::Tick, now), []);
         }
         assert_eq!(doors.len(), BARRED_AFTER as usize);
@@ -750,6 +905,30 @@ mod tests {
     }
 
     #[test]
+    fn starts_without_a_process_are_put_off_longer_each_time_and_bar_nobody() {
+        let mut now = Instant::now();
+        let mut life = Life::new(7);
+        let mut doors = Vec::new();
+        for _ in 0..3 * BARRED_AFTER {
+            let started = life.step(Event::Wanted, now);
+            let [Action::Fork { worker, .. }] = started[..] else { panic!("{started:?}") };
+            assert_eq!(life.step(Event::NotForked(worker, reason()), now), []);
+            let next = life.deadline().unwrap();
+            assert!(next > now && next <= now + RETRY.1);
+            doors.push(life.door());
+            now = next;
+            assert_eq!(life.step(Event::Tick, now), []);
+        }
+        // Waited out at first, told later.
+        assert_eq!(doors[..3], [Door::Held; 3]);
+        assert!(doors[3..].iter().all(|door| matches!(door, Door::Refused(Some(_)))));
+        let started = life.step(Event::Wanted, now);
+        let [Action::Fork { worker, .. }] = started[..] else { panic!("{started:?}") };
+        assert_eq!(life.step(Event::Forked(worker), now), []);
+        assert_eq!((life.unforked, life.deaths), (0, 0));
+    }
+
+    #[test]
     fn a_long_life_forgives() {
         let now = Instant::now();
         let mut life = ready(now);
@@ -762,27 +941,132 @@ mod tests {
     fn connections_are_closed_where_nobody_takes_them() {
         let now = Instant::now();
         let worker = WorkerId(1);
-        assert_eq!(ready(now).step(Event::Stop, now), [Action::Quiesce(worker)]);
-        assert_eq!(ready(now).step(Event::Shutdown, now), [Action::Close(worker)]);
+        let finish = Action::Finish(worker, DRAIN_DEADLINE);
+        let stopped = ready(now).step(Event::Stop, now);
+        assert_eq!(stopped, [finish.clone(), Action::Quiesce(worker)]);
+        assert_eq!(ready(now).step(Event::Shutdown, now), [finish, Action::Close(worker)]);
+    }
+
+    /// Swaps so often; the last one's answer is still to come.
+    fn swap(life: &mut Life, now: Instant) -> WorkerId {
+        let fork = life.step(Event::Swap(life.generation + 1), now);
+        let [Action::Fork { worker, .. }] = fork[..] else { panic!("{fork:?}") };
+        let Phase::Ready { worker: old, .. } = life.current else { panic!("{life:?}") };
+        let _ = life.step(Event::Ready(worker), now);
+        let _ = life.step(Event::Committed, now);
+        let _ = life.step(Event::Quiesced(old), now);
+        old
     }
 
     #[test]
-    fn a_third_swap_ends_the_oldest() {
+    fn a_third_swap_waits_until_one_of_the_others_has_finished_its_calls() {
+        let now = Instant::now();
+        for done in [Event::Died(WorkerId(1), reason()), Event::CallsDone(WorkerId(2))] {
+            let mut life = ready(now);
+            assert_eq!([swap(&mut life, now), swap(&mut life, now)], [WorkerId(1), WorkerId(2)]);
+            assert_eq!(life.step(Event::Swap(10), now), []);
+            assert_eq!(life.step(Event::Swap(11), now), [Action::Answer(Swapped::Busy)]);
+            let fork = Action::Fork { worker: WorkerId(4), generation: 10 };
+            assert_eq!(life.step(done, now), [fork]);
+        }
+    }
+
+    #[test]
+    fn the_place_comes_with_the_end_of_the_calls_time_or_its_swap_changes_nothing() {
         let now = Instant::now();
         let mut life = ready(now);
-        let mut killed = Vec::new();
-        for generation in 8..=10 {
-            let fork = life.step(Event::Swap(generation), now);
-            let [Action::Fork { worker, .. }] = fork[..] else { panic!("{fork:?}") };
-            let _ = life.step(Event::Ready(worker), now);
-            let actions = life.step(Event::Committed, now);
-            killed.extend(actions.into_iter().filter_map(|a| match a {
-                Action::Kill(worker, _) => Some(worker),
-                _ => None,
-            }));
-            let _ = life.step(Event::Quiesced(WorkerId(worker.0 - 1)), now);
+        let (_, _) = (swap(&mut life, now), swap(&mut life, now));
+        assert_eq!(life.step(Event::Swap(10), now), []);
+        let late = life.deadline().unwrap();
+        assert_eq!(late, now + DRAIN_DEADLINE + FAREWELL_DEADLINE);
+        let actions = life.step(Event::Overdue, late);
+        let [Action::Kill(WorkerId(1), _), Action::Kill(WorkerId(2), _), fork] = &actions[..]
+        else {
+            panic!("{actions:?}")
+        };
+        assert_eq!(*fork, Action::Fork { worker: WorkerId(4), generation: 10 });
+
+        let mut life = ready(now);
+        let (_, _) = (swap(&mut life, now), swap(&mut life, now));
+        let _ = life.step(Event::Swap(10), now);
+        for draining in &mut life.draining {
+            draining.deadline = now + PLACE_DEADLINE * 2;
         }
-        assert_eq!(killed, [WorkerId(1)]);
+        let actions = life.step(Event::Overdue, now + PLACE_DEADLINE);
+        assert!(matches!(&actions[..], [Action::Answer(Swapped::Failed(_))]), "{actions:?}");
+        assert_eq!((life.generation, life.swap), (9, None));
+    }
+
+    #[test]
+    fn uploads_keep_their_workers_and_take_no_place() {
+        let now = Instant::now();
+        let mut life = ready(now);
+        let mut old = Vec::new();
+        for _ in 0..LEAVING_MAX {
+            let worker = swap(&mut life, now);
+            let _ = life.step(Event::CallsDone(worker), now);
+            old.push(worker);
+        }
+        let _ = life.step(Event::Overdue, now + DRAIN_DEADLINE * 2);
+        let left: Vec<_> = life.draining.iter().map(|draining| draining.worker).collect();
+        assert_eq!(left, old, "none is killed, and none is forgotten");
+        assert_eq!(life.step(Event::Swap(1_000), now), [], "but there is an end of it");
+        let over = life.step(Event::Overdue, now + UPLOADS_DEADLINE);
+        let killed = over.iter().filter(|action| matches!(action, Action::Kill(..))).count();
+        assert_eq!((killed, life.draining.len()), (LEAVING_MAX, 0));
+    }
+
+    #[test]
+    fn who_stops_again_and_again_has_the_oldest_hurry() {
+        let now = Instant::now();
+        let mut life = Life::new(7);
+        let mut hurried = Vec::new();
+        for _ in 0..4 {
+            let start = life.step(Event::Start, now);
+            let [Action::Fork { worker, .. }] = start[..] else { panic!("{start:?}") };
+            let _ = life.step(Event::Ready(worker), now);
+            hurried.extend(life.step(Event::Stop, now).into_iter().filter_map(
+                |action| match action {
+                    Action::Finish(worker, Duration::ZERO) => Some(worker),
+                    Action::Kill(..) => panic!("{action:?}"),
+                    _ => None,
+                },
+            ));
+        }
+        assert_eq!(hurried, [WorkerId(1), WorkerId(2)]);
+        // One that sleeps in between has no calls, and hurries nobody.
+        let start = life.step(Event::Start, now);
+        let [Action::Fork { worker, .. }] = start[..] else { panic!("{start:?}") };
+        let _ = life.step(Event::Ready(worker), now);
+        let finish = Action::Finish(worker, DRAIN_DEADLINE);
+        let left = life.step(Event::Leaving(worker), now);
+        assert_eq!(left, [finish, Action::Leave(worker)]);
+    }
+
+    #[test]
+    fn a_hurry_leaves_time_to_say_so_and_no_more() {
+        let now = Instant::now();
+        let mut life = ready(now);
+        let _ = swap(&mut life, now);
+        let _ = life.step(Event::Shutdown, now);
+        let finish = [WorkerId(1), WorkerId(2)].map(|w| Action::Finish(w, Duration::ZERO));
+        assert_eq!(life.step(Event::Hurry, now), finish);
+        assert_eq!(life.deadline(), Some(now + FAREWELL_DEADLINE));
+    }
+
+    /// A tenant that nobody can call waits for no calls' end with what may mend it.
+    #[test]
+    fn a_fix_waits_for_nothing() {
+        let now = Instant::now();
+        let mut life = ready(now);
+        let (_, _) = (swap(&mut life, now), swap(&mut life, now));
+        let Phase::Ready { worker, .. } = life.current else { panic!("{life:?}") };
+        let _ = life.step(Event::Died(worker, reason()), now);
+        assert!(matches!(life.step(Event::Swap(10), now)[..], [Action::Fork { .. }]));
+    }
+
+    fn with_calls(life: &Life) -> usize {
+        life.draining.iter().filter(|draining| draining.kept_by == KeptBy::Calls).count()
     }
 
     fn ready(now: Instant) -> Life {
@@ -807,7 +1091,8 @@ mod tests {
                     Event::Wanted, Event::Start, Event::Stop, Event::Swap(life.generation + 1),
                     Event::Committed, Event::CommitFailed(reason()), Event::Forked(worker),
                     Event::NotForked(worker, reason()), Event::Ready(worker), Event::Quiesced(worker),
-                    Event::Leaving(worker), Event::Died(worker, reason()), Event::Tick,
+                    Event::Leaving(worker), Event::CallsDone(worker), Event::Died(worker, reason()),
+                    Event::Tick, Event::Overdue, Event::Hurry,
                 ];
                 let event = pick.get(&all).clone();
                 match &event {
@@ -822,11 +1107,12 @@ mod tests {
                         Action::Fork { worker, .. } => prop_assert!(forked.insert(worker)),
                         Action::Accept(worker) => { accepting.insert(worker); }
                         Action::Quiesce(worker) | Action::Close(worker) | Action::Kill(worker, _) => { accepting.remove(&worker); }
-                        Action::Leave(_) | Action::Commit(_) | Action::Answer(_) => {}
+                        Action::Finish(..) | Action::Leave(_) | Action::Commit(_) | Action::Answer(_) => {}
                     }
                 }
                 prop_assert!(accepting.len() <= 1, "{:?}", accepting);
-                prop_assert!(life.draining.len() <= DRAINING_MAX);
+                prop_assert!(with_calls(&life) <= DRAINING_MAX);
+                prop_assert!(life.draining.len() <= LEAVING_MAX);
             }
         }
     }

@@ -3,23 +3,32 @@
 //!
 //! Belongs to one worker and closes with it: once closed no new link is made, idle ones end and
 //! busy ones end with their answer. The worker sees the end of all of them before it leaves.
+//!
+//! A link stands for its caller's connection: it is closed when the caller goes, and no more is
+//! sent on it when the caller's body breaks off, whose answer is the worker's to give. Only one on
+//! which request and answer came to their ends is used again.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes};
 use hearth_wire::{Origin, ToWorker, limits};
-use http::{Request, Response};
-use http_body::Frame;
+use http::header::EXPECT;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::ext::on_informational;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// A message for a worker and the descriptors that go with it.
 pub type Outgoing = (ToWorker, Vec<Arc<OwnedFd>>);
@@ -33,7 +42,7 @@ pub enum LinkError {
     /// The worker is leaving; the request was not sent and another worker may have it.
     #[error("the worker is leaving")]
     Closed(Box<Request<Body>>),
-    #[error("all {LINKS_MAX} connections to the worker are busy")]
+    #[error("all connections to the worker are busy")]
     Busy,
     #[error("a connection to the worker could not be made")]
     Io(#[from] io::Error),
@@ -45,22 +54,41 @@ pub enum LinkError {
 pub struct Links {
     outgoing: mpsc::Sender<Outgoing>,
     permits: Arc<Semaphore>,
-    /// Idle links of the gateway. `None` once closed.
-    idle: Mutex<Option<Vec<Link>>>,
+    /// Idle links of the gateway, each with its place among those of all tenants. `None` once
+    /// closed.
+    idle: Mutex<Option<Vec<(Link, OwnedSemaphorePermit)>>>,
+    idle_places: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
 struct Link {
-    sender: http1::SendRequest<Body>,
+    sender: http1::SendRequest<Upload>,
+    request: Arc<RequestEnd>,
+    /// Ends with the link, at once: hyper would first have all written that it has, and nobody may
+    /// be reading at the other end.
+    _connection: AbortOnDropHandle<hyper::Result<()>>,
     _permit: OwnedSemaphorePermit,
 }
 
+/// How the body of the request that is on a link has ended, if it has.
+#[derive(Default)]
+struct RequestEnd {
+    is_whole: AtomicBool,
+    broke_off: AtomicBool,
+}
+
 impl Links {
-    pub fn new(outgoing: mpsc::Sender<Outgoing>) -> Arc<Self> {
+    /// As many as `most`, and among those of all tenants that are idle as many as have a place.
+    pub fn new(
+        outgoing: mpsc::Sender<Outgoing>,
+        most: usize,
+        idle_places: Arc<Semaphore>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             outgoing,
-            permits: Arc::new(Semaphore::new(LINKS_MAX)),
+            permits: Arc::new(Semaphore::new(most.min(LINKS_MAX))),
             idle: Mutex::new(Some(Vec::new())),
+            idle_places,
             tasks: TaskTracker::new(),
         })
     }
@@ -99,7 +127,8 @@ impl Links {
             if link.sender.ready().await.is_err() && reused {
                 continue;
             }
-            match link.sender.try_send_request(request).await {
+            let sent = request.map(|body| Upload::new(body, link.request.clone()));
+            match link.sender.try_send_request(continued(sent)).await {
                 Ok(response) => {
                     return Ok(response.map(|body| {
                         let links = matches!(origin, Origin::Gateway).then(|| self.clone());
@@ -107,8 +136,10 @@ impl Links {
                     }));
                 }
                 Err(mut error) => match error.take_message() {
-                    Some(unsent) if reused => request = unsent,
-                    Some(unsent) => return Err(LinkError::Closed(Box::new(unsent))),
+                    Some(unsent) if reused => request = unsent.map(|upload| upload.body),
+                    Some(unsent) => {
+                        return Err(LinkError::Closed(Box::new(unsent.map(|upload| upload.body))));
+                    }
                     None => return Err(LinkError::Lost(error.into_error())),
                 },
             }
@@ -132,29 +163,157 @@ impl Links {
                 Err(mpsc::error::TrySendError::Closed(_)) => return Ok(None),
             }
         }
+        let request = Arc::new(RequestEnd::default());
+        let near = Near { stream: near, request: request.clone(), is_shut: false };
         let (sender, connection) =
             http1::handshake(TokioIo::new(near)).await.map_err(LinkError::Lost)?;
-        // Ends with its sender or its worker; what went wrong is told to whoever waits for the answer.
-        self.tasks.spawn(connection);
-        Ok(Some(Link { sender, _permit: permit }))
+        // What went wrong is told to whoever waits for the answer.
+        let connection = AbortOnDropHandle::new(self.tasks.spawn(connection));
+        Ok(Some(Link { sender, request, _connection: connection, _permit: permit }))
     }
 
     fn give_back(&self, link: Link) {
         if let Some(idle) = self.idle.lock().expect("no one panics with it").as_mut()
             && idle.len() < IDLE_MAX
             && !link.sender.is_closed()
+            && link.request.is_whole.load(Ordering::Acquire)
+            && let Ok(place) = self.idle_places.clone().try_acquire_owned()
         {
-            idle.push(link);
+            idle.push((link, place));
         }
     }
 }
 
 /// One that can be sent on now. A worker may have answered before it had all of a request, the
 /// rest of which is still on its way, and nobody waits for another's client.
-fn take_ready(idle: &mut Vec<Link>) -> Option<Link> {
-    idle.retain(|link| !link.sender.is_closed());
-    let ready = idle.iter().rposition(|link| link.sender.is_ready())?;
-    Some(idle.swap_remove(ready))
+fn take_ready(idle: &mut Vec<(Link, OwnedSemaphorePermit)>) -> Option<Link> {
+    idle.retain(|(link, _)| !link.sender.is_closed());
+    let ready = idle.iter().rposition(|(link, _)| link.sender.is_ready())?;
+    let (link, _place) = idle.swap_remove(ready);
+    Some(link)
+}
+
+/// Has the body of a request whose sender waits to be told wait for the worker's word, so that one
+/// that nobody wants is not sent.
+fn continued(mut request: Request<Upload>) -> Request<Upload> {
+    // As hyper reads it at the other end.
+    let expects = |headers: &HeaderMap| {
+        let last = headers.get_all(EXPECT).iter().next_back();
+        last.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    };
+    if expects(request.headers()) && !http_body::Body::is_end_stream(request.body()) {
+        let told = CancellationToken::new();
+        request.body_mut().waits = Some(Box::pin(told.clone().cancelled_owned()));
+        on_informational(&mut request, move |said| {
+            if said.status() == StatusCode::CONTINUE {
+                told.cancel();
+            }
+        });
+    }
+    request
+}
+
+/// A request's body. Where it breaks off, the link is told, and hyper that more is to come: it
+/// would close the link, and with it what the worker answers.
+struct Upload {
+    body: Body,
+    waits: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    end: Arc<RequestEnd>,
+}
+
+impl Upload {
+    fn new(body: Body, end: Arc<RequestEnd>) -> Self {
+        end.is_whole.store(http_body::Body::is_end_stream(&body), Ordering::Release);
+        Self { body, waits: None, end }
+    }
+}
+
+impl http_body::Body for Upload {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.end.broke_off.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        if let Some(waits) = &mut self.waits {
+            ready!(waits.as_mut().poll(cx));
+            self.waits = None;
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Err(_)) = frame {
+            self.end.broke_off.store(true, Ordering::Relaxed);
+            return Poll::Pending;
+        }
+        if frame.is_none() || self.body.is_end_stream() {
+            self.end.is_whole.store(true, Ordering::Release);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Our end of a link, which hyper writes to.
+struct Near {
+    stream: UnixStream,
+    request: Arc<RequestEnd>,
+    is_shut: bool,
+}
+
+impl AsyncRead for Near {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Near {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// hyper comes by here with everything written that it has.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        if !self.is_shut && self.request.broke_off.load(Ordering::Relaxed) {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.is_shut = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// An answer's body, and the link that it comes on.
@@ -194,7 +353,7 @@ impl http_body::Body for LinkBody {
         self.body.is_end_stream()
     }
 
-    fn size_hint(&self) -> http_body::SizeHint {
+    fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
 }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
 use hearth_wire::watch;
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::io::Interest;
@@ -25,6 +25,13 @@ use tokio::sync::Notify;
 
 /// Connections that wait in the kernel for a worker; the kernel caps it at `somaxconn`.
 const BACKLOG: i32 = 4_096;
+/// What the kernel keeps of answers for one client that does not read them: it doubles this, and
+/// would go up to some megabytes by itself. Enough for 5 MB/s to the other side of the earth.
+const UNREAD_ANSWER_BYTES: usize = 256 << 10;
+/// After this long without a sign that a client has what was sent, the kernel gives the connection
+/// up, and what it keeps of it, even where the process that had it is gone. Longer than whoever
+/// serves it waits.
+const UNREAD_MAX_MS: u32 = 75_000;
 /// Events taken from the kernel at once.
 const BATCH: usize = 256;
 
@@ -35,9 +42,16 @@ pub fn bind(ip: IpAddr, port: u16) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
+    bound_unread(&socket)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket)
+}
+
+/// Bounds what each connection that comes to this listener can have in the kernel.
+pub fn bound_unread(listener: impl AsFd) -> io::Result<()> {
+    sockopt::set_socket_send_buffer_size(&listener, UNREAD_ANSWER_BYTES)?;
+    Ok(sockopt::set_tcp_user_timeout(&listener, UNREAD_MAX_MS)?)
 }
 
 /// A worker has the listener itself, and can have shut it down for everybody: it listens again.
@@ -46,6 +60,12 @@ pub fn listen_again(listener: BorrowedFd<'_>) -> io::Result<()> {
         rustix::net::listen(listener, BACKLOG)?;
     }
     Ok(())
+}
+
+/// Whether a connection waits there.
+pub fn is_called(listener: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&listener, PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
 }
 
 /// Takes one waiting connection, if there is one.

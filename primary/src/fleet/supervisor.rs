@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use hearth_wire::{
-    Cell, Channel, ExitStatus, FromWorker, Generation, Limits, Moment, Outcome, Passing, Start,
-    ToWorker, TokenGrant, VERSION, pair,
+    Cell, Channel, ExitStatus, FromWorker, Generation, Limits, Moment, Outcome, Passing, Respite,
+    Start, ToWorker, TokenGrant, VERSION, pair,
 };
 use jiff::Timestamp;
 use rustix::net::sockopt;
@@ -25,15 +25,17 @@ use tracing::{error, info, warn};
 
 use super::cgroups::Group;
 use super::conversation::{Conversation, Nonsense};
-use super::lifecycle::{Action, Door, Event, Life, Phase, Swapped, WorkerId};
+use super::lifecycle::{Action, Door, Event, Life, Phase, Swap, Swapped, WorkerId};
 use super::links::{Links, Outgoing};
 use super::parking::{Connection, Entries, Parking};
 use super::sockets::{Heard, Key, Watch};
 use super::status::{WorkerState, WorkerStatus};
 use super::zygote::{self, Fork, Forked, ZygoteError};
-use super::{FleetError, Shared, SwapError, Unavailable, Visit, sockets};
+use super::{Cause, FleetError, Shared, SwapError, Unavailable, Visit, sockets};
+use crate::descriptors::is_shortage;
 use crate::fail::{self, Point};
 use crate::isolation::Level;
+use crate::patience::LAST_LOOK;
 use crate::release::Prepared;
 use crate::store::Tenant;
 use crate::telemetry;
@@ -47,6 +49,8 @@ const WAITERS_MAX: usize = 1_024;
 /// Connections taken at once from a listener whose tenant is refused, and how many of them are
 /// being told so.
 const TURNED_MAX: usize = 64;
+/// After the kernel had no descriptor for a connection: they wait in its queue meanwhile.
+const SHORT_PAUSE: Duration = Duration::from_secs(1);
 /// Between two questions whether a worker lives, and how long it may take to answer. It has one
 /// thread, which nothing of ours keeps for more than some milliseconds, and a busy machine for
 /// seconds at most.
@@ -79,7 +83,9 @@ pub enum Command {
     Tokens(Vec<TokenGrant>, Answer<()>),
     /// Finish what runs, then end.
     Shutdown,
-    /// End at once: the tenant is being removed.
+    /// There is no more time for that.
+    Hurry,
+    /// End soon: the tenant is being removed.
     Remove,
     /// A connection from the front door that speaks. It comes back where no worker can have it.
     Give(Box<Connection>, Answer<Result<(), Box<Connection>>>),
@@ -95,7 +101,7 @@ pub enum Command {
 pub enum StartError {
     /// The release cannot be had: it counts like a death, since trying again changes nothing.
     Release(String),
-    /// The zygote or the kernel; not the tenant's doing.
+    /// The zygote or the kernel, or what is missing of either; not the tenant's doing.
     Host(String),
 }
 
@@ -156,6 +162,8 @@ pub struct Supervisor {
     listener: Option<(Key, Arc<OwnedFd>)>,
     heard: Arc<Heard>,
     armed: bool,
+    /// Until when nothing is taken from the listener, since the kernel had no descriptor for it.
+    short_until: Option<Instant>,
     parking: Parking,
     /// Places of those that are being told to come later.
     turned: Arc<Semaphore>,
@@ -174,6 +182,8 @@ pub struct Supervisor {
     stop_asked: Vec<Answer<Result<(), FleetError>>>,
     last_end: Option<String>,
     ending: Ending,
+    /// When it was noticed that a worker is late.
+    noticed_late: Option<Instant>,
     tasks: JoinSet<()>,
 }
 
@@ -203,6 +213,7 @@ impl Supervisor {
             listener: None,
             heard,
             armed: false,
+            short_until: None,
             parking,
             turned: Arc::new(Semaphore::new(TURNED_MAX)),
             live: HashMap::new(),
@@ -217,6 +228,7 @@ impl Supervisor {
             stop_asked: Vec::new(),
             last_end: None,
             ending: Ending::No,
+            noticed_late: None,
             tasks: JoinSet::new(),
         };
         (supervisor, handle)
@@ -249,9 +261,9 @@ impl Supervisor {
     pub async fn run(mut self: Box<Self>) {
         self.settle();
         loop {
-            let deadline = self.deadline();
+            let alarm = self.alarm();
             let tick = async {
-                match deadline {
+                match alarm {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
                     None => std::future::pending().await,
                 }
@@ -263,7 +275,7 @@ impl Supervisor {
                     None => unreachable!("the supervisor holds a sender of its own"),
                 },
                 keys = heard.keys() => self.sockets_wait(keys),
-                () = tick => Some(Event::Tick),
+                () = tick => Some(self.time_passed(Instant::now())),
                 Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => None,
             };
             if let Some(event) = event {
@@ -283,9 +295,36 @@ impl Supervisor {
         while self.tasks.join_next().await.is_some() {}
     }
 
+    /// When a worker is late with something.
     fn deadline(&self) -> Option<Instant> {
         let tokens = self.tokens_asked.iter().map(|asked| asked.deadline);
-        self.life.deadline().into_iter().chain(tokens).chain(self.parking.deadline()).min()
+        self.life.deadline().into_iter().chain(tokens).min()
+    }
+
+    /// When there is something to do, though nothing happens.
+    fn alarm(&self) -> Option<Instant> {
+        let late = match self.noticed_late {
+            Some(noticed) => Some(noticed + LAST_LOOK),
+            None => self.deadline(),
+        };
+        let resumes = self.life.resumes().into_iter().chain(self.short_until);
+        late.into_iter().chain(resumes).chain(self.parking.deadline()).min()
+    }
+
+    fn time_passed(&mut self, now: Instant) -> Event {
+        let is_late = self.deadline().is_some_and(|deadline| deadline <= now);
+        match self.noticed_late {
+            Some(noticed) if noticed + LAST_LOOK > now => Event::Tick,
+            Some(_) if is_late => {
+                self.noticed_late = None;
+                self.end_who_lacks_tokens(now);
+                Event::Overdue
+            }
+            Some(_) | None => {
+                self.noticed_late = is_late.then_some(now);
+                Event::Tick
+            }
+        }
     }
 
     /// Turns a command into an event, where it is one.
@@ -294,8 +333,12 @@ impl Supervisor {
             Command::Wake(answer) => {
                 if self.waiters.len() >= WAITERS_MAX {
                     let reason = "too many callers wait for the worker".to_owned();
-                    let _ = answer
-                        .send(Err(Unavailable { retry_after: Duration::from_secs(1), reason }));
+                    let retry_after = Duration::from_secs(1);
+                    let _ = answer.send(Err(Unavailable {
+                        retry_after,
+                        cause: Cause::Crowded,
+                        reason,
+                    }));
                     return None;
                 }
                 self.waiters.push(answer);
@@ -339,19 +382,16 @@ impl Supervisor {
                 self.ending = Ending::Shutdown;
                 Some(Event::Shutdown)
             }
+            Command::Hurry => Some(Event::Hurry),
             Command::Remove => {
                 self.ending = Ending::Remove;
-                let reason = "the tenant is being removed";
-                for worker in self.live.keys().copied().collect::<Vec<_>>() {
-                    self.kill(worker, reason.to_owned());
-                }
                 self.doomed.extend(self.forking.keys());
-                Some(Event::Shutdown)
+                self.step(Event::Shutdown);
+                Some(Event::Hurry)
             }
             Command::Give(connection, answer) => {
                 let has_worker = match self.life.door() {
-                    Door::Worker | Door::Watched => true,
-                    Door::Held => self.life.current != Phase::Stopped,
+                    Door::Worker | Door::Watched | Door::Held => true,
                     Door::Refused(_) => false,
                 };
                 let given = if has_worker && !self.parking.is_full() {
@@ -414,6 +454,7 @@ impl Supervisor {
             }
             FromWorker::Quiesced => Some(Event::Quiesced(worker)),
             FromWorker::Leaving => Some(Event::Leaving(worker)),
+            FromWorker::CallsDone => Some(Event::CallsDone(worker)),
             FromWorker::TokensApplied { serial } => {
                 let live = self.live.get_mut(&worker)?;
                 live.tokens = live.tokens.max(serial);
@@ -493,7 +534,8 @@ impl Supervisor {
             self.to_self.clone(),
             self.shared.clone(),
         ));
-        let links = Links::new(outgoing.clone());
+        let idle = self.shared.idle_links.clone();
+        let links = Links::new(outgoing.clone(), self.shared.links, idle);
         let live = Live {
             pid: newborn.forked.pid,
             pidfd,
@@ -542,10 +584,7 @@ impl Supervisor {
     }
 
     fn queue_is_not_empty(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let Some((_, listener)) = &self.listener else { return false };
-        let mut fds = [PollFd::new(listener, PollFlags::IN)];
-        matches!(poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
+        self.listener.as_ref().is_some_and(|(_, listener)| sockets::is_called(listener))
     }
 
     fn listen_again(&self) {
@@ -566,6 +605,7 @@ impl Supervisor {
                 Ok(None) => break,
                 Err(error) => {
                     warn!(tenant = %self.tenant.name, error = &error as &dyn std::error::Error, "accept");
+                    self.short_until = Some(Instant::now() + SHORT_PAUSE);
                     break;
                 }
             }
@@ -606,6 +646,7 @@ impl Supervisor {
         match action {
             Action::Fork { worker, generation } => {
                 fail::moment(Point::WorkerFork);
+                self.swap_begins(worker);
                 self.forking.insert(worker, self.tokens);
                 let start = self.start_of(worker, generation);
                 self.tasks.spawn(fork(
@@ -625,6 +666,9 @@ impl Supervisor {
                     metrics::histogram!("hearth_wake_seconds").record(at.elapsed());
                 }
                 self.tell(worker, ToWorker::Accept, vec![]);
+            }
+            Action::Finish(worker, within) => {
+                self.tell(worker, ToWorker::Finish(Respite::now(within)), vec![]);
             }
             Action::Quiesce(worker) => {
                 fail::moment(Point::WorkerQuiesce);
@@ -663,6 +707,16 @@ impl Supervisor {
             }
         }
         None
+    }
+
+    /// One that waited for its place has not begun before.
+    fn swap_begins(&mut self, with: WorkerId) {
+        if let Some(Swap::Loading { worker, .. }) = self.life.swap
+            && worker == with
+            && let Some(asked) = &mut self.swap
+        {
+            asked.at = Instant::now();
+        }
     }
 
     fn start_of(&self, worker: WorkerId, generation: Generation) -> Start {
@@ -726,24 +780,35 @@ impl Supervisor {
     }
 
     fn settle_tokens(&mut self) {
-        let now = Instant::now();
         let oldest =
             self.forking.values().copied().chain(self.live.values().map(|l| l.tokens)).min();
-        let mut late = false;
         for asked in std::mem::take(&mut self.tokens_asked) {
             if oldest.is_none_or(|oldest| oldest >= asked.serial) {
                 let _ = asked.answer.send(());
             } else {
-                late |= asked.deadline <= now;
-                let deadline = if late { now + TOKENS_DEADLINE } else { asked.deadline };
-                self.tokens_asked.push(TokensAsked { deadline, ..asked });
+                self.tokens_asked.push(asked);
             }
         }
-        if late {
-            let behind = self.live.iter().filter(|(_, live)| live.tokens < self.tokens);
-            for worker in behind.map(|(worker, _)| *worker).collect::<Vec<_>>() {
-                self.kill(worker, "it did not take new tokens in time".to_owned());
-            }
+    }
+
+    /// Ends the workers that did not take new tokens in time, and waits for that.
+    fn end_who_lacks_tokens(&mut self, now: Instant) {
+        let late = |asked: &&mut TokensAsked| asked.deadline <= now;
+        let Some(serial) = self
+            .tokens_asked
+            .iter_mut()
+            .filter(late)
+            .map(|asked| {
+                asked.deadline = now + TOKENS_DEADLINE;
+                asked.serial
+            })
+            .max()
+        else {
+            return;
+        };
+        let behind = self.live.iter().filter(|(_, live)| live.tokens < serial);
+        for worker in behind.map(|(worker, _)| *worker).collect::<Vec<_>>() {
+            self.kill(worker, "it did not take new tokens in time".to_owned());
         }
     }
 
@@ -769,7 +834,7 @@ impl Supervisor {
                     self.tell(worker, ToWorker::Pass(passing), sockets);
                 }
             }
-            (Phase::Stopped, _) | (_, Door::Refused(_)) => {
+            (_, Door::Refused(_)) => {
                 for connection in self.parking.turn_away() {
                     if let Some((socket, unread)) = connection.into_socket() {
                         self.visit(socket.into(), unread);
@@ -782,8 +847,9 @@ impl Supervisor {
 
     fn settle_door(&mut self) {
         let Some((key, listener)) = self.listener.clone() else { return };
+        self.short_until.take_if(|until| *until <= Instant::now());
         let wanted = match self.life.door() {
-            Door::Watched | Door::Refused(_) => true,
+            Door::Watched | Door::Refused(_) => self.short_until.is_none(),
             Door::Worker | Door::Held => false,
         };
         let set = match (wanted, self.armed) {
@@ -817,15 +883,19 @@ impl Supervisor {
             Phase::Backoff { until, reason, .. } => match self.life.door() {
                 Door::Refused(_) => Err(Unavailable {
                     retry_after: until.saturating_duration_since(Instant::now()),
+                    cause: Cause::Ended,
                     reason: reason.clone(),
                 }),
                 Door::Held | Door::Watched | Door::Worker => return,
             },
-            Phase::Barred { reason } => {
-                Err(Unavailable { retry_after: Unavailable::BARRED, reason: reason.clone() })
-            }
+            Phase::Barred { reason } => Err(Unavailable {
+                retry_after: Unavailable::BARRED,
+                cause: Cause::Ended,
+                reason: reason.clone(),
+            }),
             Phase::Stopped => Err(Unavailable {
                 retry_after: Duration::from_secs(1),
+                cause: Cause::Stopping,
                 reason: "the host is stopping".to_owned(),
             }),
         };
@@ -915,7 +985,7 @@ async fn fork(
             shared.releases.prepare(&tenant, start.generation).await.map_err(|error| {
                 let told = error.for_owner();
                 error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "release");
-                StartError::Release(told)
+                if is_short(&error) { StartError::Host(told) } else { StartError::Release(told) }
             })?;
         let permit = shared.starts.clone().acquire_owned().await.map_err(|error| host(&error))?;
         let noticed = start.woken_at.map(Moment::instant);
@@ -946,6 +1016,13 @@ async fn fork(
     };
     let newborn = newborn.await;
     let _ = inbox.send(Command::Forked(worker, Box::new(newborn))).await;
+}
+
+/// Whether it comes of a shortage of descriptors or memory, somewhere below.
+fn is_short(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(is_shortage)
 }
 
 /// The tenant's group, where this machine has any: made with its first worker, and from then on at
@@ -1156,7 +1233,12 @@ async fn watch_over(talk: &Talk) -> Nonsense {
             // Its end shows where it is listened to.
             return std::future::pending().await;
         }
-        tokio::time::sleep(SILENCE_MAX).await;
+        for patience in [SILENCE_MAX, LAST_LOOK] {
+            tokio::time::sleep(patience).await;
+            if !talk.conversation().is_silent() {
+                break;
+            }
+        }
         if talk.conversation().is_silent() {
             return Nonsense::Silent(SILENCE_MAX);
         }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::{Entry, Filter, Record};
+use super::{Entry, Filter, PAGE_BYTES, Record};
 use crate::files::{self, Folder};
 
 /// A segment is closed before it grows beyond this.
@@ -139,7 +139,7 @@ fn resume(directory: &Path, name: &str) -> io::Result<Resumed> {
 }
 
 /// Which part of a journal is wanted.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Query {
     pub filter: Filter,
     /// Only records with smaller ids.
@@ -148,6 +148,14 @@ pub struct Query {
     pub after: Option<u64>,
     /// The newest so many of those.
     pub limit: usize,
+    /// Or fewer, where they are as large as this together. One there is at least.
+    pub bytes: usize,
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Self { filter: Filter::default(), before: None, after: None, limit: 0, bytes: PAGE_BYTES }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -165,6 +173,7 @@ pub(super) fn page<T: Record>(directory: &Path, query: &Query) -> io::Result<Pag
     let mut page = Page { entries: Vec::new(), more: false, missed: 0 };
     let segments = segments(directory, T::KIND)?;
     let after = query.after.unwrap_or(0);
+    let mut bytes = 0;
     if let (Some(_), Some(&oldest)) = (query.after, segments.first()) {
         page.missed = oldest.saturating_sub(after.saturating_add(1));
     }
@@ -196,7 +205,9 @@ pub(super) fn page<T: Record>(directory: &Path, query: &Query) -> io::Result<Pag
             if !record.matches(&query.filter) {
                 continue;
             }
-            if page.entries.len() < query.limit {
+            bytes += line.len();
+            let fits = bytes <= query.bytes || page.entries.is_empty();
+            if fits && page.entries.len() < query.limit {
                 page.entries.push(Entry { id, record });
             } else if query.after.is_some() {
                 page.missed = page.missed.saturating_add(1);
@@ -269,7 +280,7 @@ mod tests {
     }
 
     fn all() -> Query {
-        Query { limit: usize::MAX, ..Query::default() }
+        Query { limit: usize::MAX, bytes: usize::MAX, ..Query::default() }
     }
 
     fn ids(page: &Page<LogLine>) -> Vec<u64> {
@@ -345,6 +356,25 @@ mod tests {
     }
 
     #[test]
+    fn a_page_is_bounded_in_bytes_and_leads_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = journal(directory.path());
+        journal.append(&lines(1, 3)).unwrap();
+        journal.append(&[line("x".repeat(2 * PAGE_BYTES))]).unwrap();
+        journal.append(&lines(5, 3)).unwrap();
+        let page = |before| {
+            let page = read(directory.path(), Query { before, limit: 10, ..Query::default() });
+            (ids(&page), page.more)
+        };
+        assert_eq!(page(None), (vec![5, 6, 7], true));
+        assert_eq!(page(Some(5)), (vec![4], true));
+        assert_eq!(page(Some(4)), (vec![1, 2, 3], false));
+        let query = Query { after: Some(0), limit: 10, ..Query::default() };
+        let after = read(directory.path(), query);
+        assert_eq!((ids(&after), after.missed), (vec![5, 6, 7], 4));
+    }
+
+    #[test]
     fn what_came_after_an_id_and_what_of_it_is_missing() {
         let directory = tempfile::tempdir().unwrap();
         let mut journal = journal(directory.path());
@@ -353,7 +383,9 @@ mod tests {
         }
         let oldest = ids(&read(directory.path(), all()))[0];
         let after = |id, limit| {
-            let page = read(directory.path(), Query { after: Some(id), limit, ..Query::default() });
+            let bytes = usize::MAX;
+            let query = Query { after: Some(id), limit, bytes, ..Query::default() };
+            let page = read(directory.path(), query);
             (ids(&page), page.missed)
         };
         assert_eq!(after(6_000, 10), (vec![], 0));

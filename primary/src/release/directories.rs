@@ -16,8 +16,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dashmap::DashMap;
 use hearth_wire::TenantName;
 use rustix::fs::{Mode, OFlags, fstat};
 use tracing::{info, warn};
@@ -41,16 +42,15 @@ pub(super) struct Directories {
     trees: Trees,
     /// Whether this host can give files to tenants' users.
     has_users: bool,
-    /// Held by whoever settles one: there is hardly ever anything to do.
-    settling: Mutex<()>,
+    /// Held by whoever settles that one: what there is to do takes as long as what lies there.
+    settling: DashMap<TenantName, Arc<Mutex<()>>>,
     /// Users whose files could not be removed, as far as that was tried.
     left: Mutex<HashSet<u32>>,
 }
 
 impl Directories {
     pub fn new(root: PathBuf, trees: Trees, has_users: bool) -> Self {
-        let (settling, left) = (Mutex::default(), Mutex::default());
-        Self { root, trees, has_users, settling, left }
+        Self { root, trees, has_users, settling: DashMap::new(), left: Mutex::default() }
     }
 
     fn of(&self, tenant: &TenantName) -> PathBuf {
@@ -70,7 +70,8 @@ impl Directories {
     /// else's was restored, or is of a time when the host had no users to give: it is copied, by
     /// the one who may read it to the one who is to have it.
     pub fn settle(&self, tenant: &TenantName, user: Option<u32>) -> io::Result<()> {
-        let _alone = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = self.settling.entry(tenant.clone()).or_default().clone();
+        let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = self.of(tenant);
         let (state, other) = (dir.join(STATE), dir.join(OTHER_STATE));
         let user = user.filter(|_| self.has_users);
@@ -135,6 +136,7 @@ impl Directories {
     }
 
     pub fn remove(&self, tenant: &TenantName) -> io::Result<()> {
+        self.settling.remove(tenant);
         let dir = self.of(tenant);
         self.remove_dir(&dir, Point::TenantTree).inspect_err(|_| self.left().extend(owners(&dir)))
     }

@@ -2,22 +2,26 @@
 //!
 //! Bytes are counted, hashed and packed here, and never interpreted. A disk may change them all the
 //! same: whether a module still is what its name says is looked at here, and what follows if it is
-//! not is `release`'s. All of it blocks.
+//! not is `release`'s. All of it blocks, but for a [`Spool`], into which a file of an upload comes
+//! at its sender's pace: nothing of it is unpacked before it is whole.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
 use hearth_wire::{ModuleDigest, limits};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
+use super::pins::Sweep;
+use super::room::{NoRoom, Reservation, Room};
 use crate::durable;
 use crate::fail::{self, Point};
 use crate::files;
@@ -26,6 +30,10 @@ use crate::files;
 const LEVEL: i32 = 3;
 const SUFFIX: &str = ".wasm.zst";
 const BUFFER: usize = 64 << 10;
+/// Into how many times its bytes a file may unpack, and how much it may in any case. Code packs
+/// into a third or a fifth; what packs into a hundredth is made for it.
+const UNPACKS_MAX: u64 = 100;
+const UNPACKS_ALWAYS: u64 = 8 << 20;
 
 /// How an uploaded file is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,19 +46,49 @@ pub enum Packing {
 pub enum IngestError {
     #[error("a module may have {} unpacked, and this one has more", limits::size(*.0))]
     TooLarge(u64),
+    #[error("the file unpacks into more than {UNPACKS_MAX} times its bytes, which no module does")]
+    TooDense,
     #[error("the file is named .wasm.zst and is no zstd frame (or one with a window above 8 MiB)")]
     NotZstd,
     #[error("the file is empty")]
     Empty,
-    /// The upload itself broke.
-    #[error("the upload ended early")]
-    Body(#[source] io::Error),
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     #[error("storing the module")]
     Disk(#[source] io::Error),
 }
 
+/// A file of an upload, as it comes.
+pub struct Spool {
+    file: tokio::fs::File,
+    bytes: u64,
+    room: Reservation,
+}
+
+impl Spool {
+    pub async fn write(&mut self, chunk: &[u8]) -> Result<(), IngestError> {
+        self.bytes += chunk.len() as u64;
+        self.room.reach(self.bytes)?;
+        fail::step(Point::SpoolWrite).map_err(IngestError::Disk)?;
+        self.file.write_all(chunk).await.map_err(IngestError::Disk)
+    }
+
+    /// It came whole.
+    pub async fn finish(mut self) -> Result<Spooled, IngestError> {
+        self.file.flush().await.map_err(IngestError::Disk)?;
+        let file = self.file.into_std().await;
+        Ok(Spooled { file, bytes: self.bytes, room: self.room })
+    }
+}
+
+/// A file of an upload, as it was sent. Has no name on the disk.
+pub struct Spooled {
+    file: File,
+    bytes: u64,
+    room: Reservation,
+}
+
 /// A module that has arrived and is not kept yet; without [`Modules::keep`] it leaves nothing.
-#[derive(Debug)]
 pub struct Arrived {
     pub sha256: ModuleDigest,
     /// Bytes unpacked, and as kept.
@@ -59,6 +97,10 @@ pub struct Arrived {
     /// The unpacked module, at its start. Has no name.
     pub raw: File,
     packed: NamedTempFile,
+    /// Of an upload's; the host's own has none.
+    _raw_room: Option<Reservation>,
+    /// To be held until what is packed is the tenant's, or nobody's.
+    pub packed_room: Option<Reservation>,
 }
 
 /// What a kept module was found to be.
@@ -109,39 +151,82 @@ impl Modules {
         fs::hard_link(path, dir.join(file_name(sha256)))
     }
 
-    /// Takes an upload's bytes in, at most so many of the module.
-    pub fn ingest(
+    /// For a file that is about to come.
+    pub fn spool(&self, room: &Arc<Room>) -> Result<Spool, IngestError> {
+        fail::step(Point::SpoolCreate).map_err(IngestError::Disk)?;
+        let file = tempfile::tempfile_in(&self.tmp).map_err(IngestError::Disk)?;
+        let mut file = tokio::fs::File::from_std(file);
+        file.set_max_buf_size(BUFFER);
+        Ok(Spool { file, bytes: 0, room: room.reservation() })
+    }
+
+    /// Takes a file in that came with an upload: at most so many bytes of a module.
+    pub fn take_in(
         &self,
         packing: Packing,
-        upload: impl Read,
+        spooled: Spooled,
         most: u64,
+        room: &Arc<Room>,
     ) -> Result<Arrived, IngestError> {
-        let mut upload = Marked { inner: upload, failed: false };
-        let taken = match packing {
-            Packing::Plain => self.take(&mut upload, most),
-            Packing::Zstd => {
-                let decoder = zstd::Decoder::new(&mut upload).and_then(|mut decoder| {
-                    decoder.window_log_max(limits::ZSTD_WINDOW_LOG_MAX)?;
-                    Ok(decoder)
-                });
-                decoder.map_err(Taking::Source).and_then(|decoder| self.take(decoder, most))
+        let Spooled { mut file, bytes, room: came } = spooled;
+        file.rewind().map_err(IngestError::Disk)?;
+        let mut plain = file.try_clone().map_err(IngestError::Disk)?;
+        match packing {
+            // What came is the module.
+            Packing::Plain => {
+                let taken = Taken { raw: Raw::There(file, came), packed: Some(room.reservation()) };
+                self.take(&mut plain, most, taken).map_err(|taking| match taking {
+                    Taking::Source(error) => IngestError::Disk(error),
+                    taking => taking.of(most),
+                })
             }
-        };
-        taken.map_err(|taking| match taking {
-            Taking::TooLarge => IngestError::TooLarge(most),
-            Taking::Empty => IngestError::Empty,
-            Taking::Disk(error) => IngestError::Disk(error),
-            Taking::Source(error) if upload.failed => IngestError::Body(error),
-            Taking::Source(_) => IngestError::NotZstd,
+            Packing::Zstd => {
+                let allowed = UNPACKS_ALWAYS.max(bytes.saturating_mul(UNPACKS_MAX));
+                let raw = Raw::New(Some(room.reservation()));
+                let taken = Taken { raw, packed: Some(room.reservation()) };
+                match self.unpack_from(plain, most.min(allowed), taken) {
+                    Err(IngestError::TooLarge(_)) if allowed < most => Err(IngestError::TooDense),
+                    arrived => arrived,
+                }
+            }
+        }
+    }
+
+    /// Takes a packed module of the host's own in.
+    pub fn ingest(&self, packed: impl Read, most: u64) -> Result<Arrived, IngestError> {
+        self.unpack_from(packed, most, Taken { raw: Raw::New(None), packed: None })
+    }
+
+    fn unpack_from(
+        &self,
+        packed: impl Read,
+        most: u64,
+        taken: Taken,
+    ) -> Result<Arrived, IngestError> {
+        let mut packed = Marked { inner: packed, failed: false };
+        let decoder = zstd::Decoder::new(&mut packed).and_then(|mut decoder| {
+            decoder.window_log_max(limits::ZSTD_WINDOW_LOG_MAX)?;
+            Ok(decoder)
+        });
+        let decoder = decoder.map_err(Taking::Source);
+        decoder.and_then(|decoder| self.take(decoder, most, taken)).map_err(|taking| match taking {
+            Taking::Source(error) if packed.failed => IngestError::Disk(error),
+            taking => taking.of(most),
         })
     }
 
-    fn take(&self, mut module: impl Read, most: u64) -> Result<Arrived, Taking> {
+    fn take(&self, mut module: impl Read, most: u64, mut taken: Taken) -> Result<Arrived, Taking> {
         fail::step(Point::ModuleCreate).map_err(Taking::Disk)?;
-        let raw = tempfile::tempfile_in(&self.tmp).map_err(Taking::Disk)?;
+        let mut plain = match &taken.raw {
+            Raw::There(..) => None,
+            Raw::New(_) => {
+                let raw = tempfile::tempfile_in(&self.tmp).map_err(Taking::Disk)?;
+                Some(BufWriter::new(raw))
+            }
+        };
         let packed = NamedTempFile::new_in(&self.tmp).map_err(Taking::Disk)?;
-        let mut packer = zstd::Encoder::new(packed.as_file(), LEVEL).map_err(Taking::Disk)?;
-        let mut plain = BufWriter::new(raw);
+        let written = Counted { inner: packed.as_file(), bytes: 0 };
+        let mut packer = zstd::Encoder::new(written, LEVEL).map_err(Taking::Disk)?;
         let mut hasher = Sha256::new();
         let mut size = 0;
         let mut buffer = vec![0; BUFFER];
@@ -156,32 +241,50 @@ impl Modules {
             }
             hasher.update(&buffer[..got]);
             fail::step(Point::ModuleWrite).map_err(Taking::Disk)?;
-            plain.write_all(&buffer[..got]).map_err(Taking::Disk)?;
+            if let Some(plain) = &mut plain {
+                if let Raw::New(Some(room)) = &mut taken.raw {
+                    room.reach(size)?;
+                }
+                plain.write_all(&buffer[..got]).map_err(Taking::Disk)?;
+            }
             packer.write_all(&buffer[..got]).map_err(Taking::Disk)?;
+            if let Some(room) = &mut taken.packed {
+                room.reach(packer.get_ref().bytes)?;
+            }
         }
         if size == 0 {
             return Err(Taking::Empty);
         }
-        packer.finish().map_err(Taking::Disk)?;
-        let mut raw = plain.into_inner().map_err(|error| Taking::Disk(error.into_error()))?;
+        let stored = packer.finish().map_err(Taking::Disk)?.bytes;
+        if let Some(room) = &mut taken.packed {
+            room.reach(stored)?;
+        }
+        let (mut raw, raw_room) = match (taken.raw, plain) {
+            (Raw::There(raw, room), _) => (raw, Some(room)),
+            (Raw::New(room), Some(plain)) => {
+                let raw = plain.into_inner().map_err(|error| Taking::Disk(error.into_error()))?;
+                (raw, room)
+            }
+            (Raw::New(_), None) => unreachable!("a new one was made above"),
+        };
         raw.rewind().map_err(Taking::Disk)?;
-        let stored = packed.as_file().metadata().map_err(Taking::Disk)?.len();
         let sha256 = ModuleDigest::new(hasher.finalize().into());
-        Ok(Arrived { sha256, size, stored, raw, packed })
+        let (_raw_room, packed_room) = (raw_room, taken.packed);
+        Ok(Arrived { sha256, size, stored, raw, packed, _raw_room, packed_room })
     }
 
     /// Makes a module durable under its name, before any metadata may name it.
     pub fn keep(&self, arrived: Arrived) -> io::Result<Kept> {
         let Arrived { sha256, packed, .. } = arrived;
         let path = self.path(sha256);
+        // Where it is there, too: from how long it takes nobody is to see that another has it.
+        durable::sync(packed.as_file(), Point::ModuleSync)?;
         let _alone = self.placing.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = match (path.try_exists()?, self.found(sha256)) {
             (true, Some(Condition::Whole) | None) => Kept::Already,
             (true, Some(Condition::Damaged)) | (false, Some(_)) => Kept::Mended,
             (false, None) => Kept::New,
         };
-        // Where it is there, too: from how long it takes nobody is to see that another has it.
-        durable::sync(packed.as_file(), Point::ModuleSync)?;
         durable::place(packed, &path, Point::ModulePlace)?;
         if let Err(error) = durable::sync_dir(&self.dir, Point::ModuleSyncDir) {
             // Its name may be lost with the power, so nobody may find it. One that was there has
@@ -281,29 +384,46 @@ impl Modules {
     /// Unpacks a kept module, and checks that it still is what its name says.
     pub fn unpack(&self, sha256: ModuleDigest) -> io::Result<File> {
         let kept = files::open(&self.path(sha256))?;
-        let arrived = match self.ingest(Packing::Zstd, kept, limits::MODULE_MAX_BYTES) {
+        let arrived = match self.ingest(kept, limits::MODULE_MAX_BYTES) {
             Ok(arrived) => arrived,
-            Err(IngestError::Body(error) | IngestError::Disk(error)) => return Err(error),
+            Err(IngestError::Disk(error)) => return Err(error),
             Err(_) => return Err(damaged(sha256)),
         };
         if arrived.sha256 == sha256 { Ok(arrived.raw) } else { Err(damaged(sha256)) }
     }
 
     /// Removes those modules that nothing names.
-    pub fn sweep(&self, named: &HashSet<ModuleDigest>) -> io::Result<u64> {
+    pub fn sweep(&self, named: &HashSet<ModuleDigest>, sweep: &Sweep) -> io::Result<u64> {
         let mut removed = 0;
         for entry in fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
+            let path = self.dir.join(&name);
+            let remove = || swept(&path, Point::ModuleRemove).then_some(()).ok_or(());
             let sha256 = name
                 .to_str()
                 .and_then(|name| name.strip_suffix(SUFFIX))
                 .and_then(|digest| digest.parse().ok());
-            if sha256.is_none_or(|sha256| !named.contains(&sha256)) {
-                removed += u64::from(swept(&self.dir.join(name), Point::ModuleRemove));
-            }
+            removed += match sha256 {
+                Some(sha256) if named.contains(&sha256) => 0,
+                Some(sha256) => u64::from(sweep.remove(sha256, remove).unwrap_or(false)),
+                None => u64::from(remove().is_ok()),
+            };
         }
         self.found.retain(|sha256, _| named.contains(sha256));
         Ok(removed)
+    }
+
+    /// Removes one that nothing names.
+    pub fn remove(&self, sha256: ModuleDigest, sweep: &Sweep) -> io::Result<()> {
+        let path = self.path(sha256);
+        let removed = sweep.remove(sha256, || match path.try_exists()? {
+            true => durable::remove_file(&path, Point::ModuleRemove),
+            false => Ok(()),
+        })?;
+        if removed {
+            self.found.remove(&sha256);
+        }
+        Ok(())
     }
 }
 
@@ -337,8 +457,57 @@ fn is_damage(error: &io::Error) -> bool {
 enum Taking {
     TooLarge,
     Empty,
+    NoRoom(NoRoom),
     Source(io::Error),
     Disk(io::Error),
+}
+
+impl From<NoRoom> for Taking {
+    fn from(error: NoRoom) -> Self {
+        Self::NoRoom(error)
+    }
+}
+
+impl Taking {
+    /// Where the source can be read, and is not what it should be.
+    fn of(self, most: u64) -> IngestError {
+        match self {
+            Self::TooLarge => IngestError::TooLarge(most),
+            Self::Empty => IngestError::Empty,
+            Self::NoRoom(error) => IngestError::NoRoom(error),
+            Self::Disk(error) => IngestError::Disk(error),
+            Self::Source(_) => IngestError::NotZstd,
+        }
+    }
+}
+
+/// Where the room for a module is from; the host's own need none.
+struct Taken {
+    raw: Raw,
+    packed: Option<Reservation>,
+}
+
+enum Raw {
+    /// The module is on the disk already.
+    There(File, Reservation),
+    New(Option<Reservation>),
+}
+
+struct Counted<W> {
+    inner: W,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 /// Remembers whether reading itself failed, which a decoder's error does not tell.
@@ -358,6 +527,9 @@ impl<R: Read> Read for Marked<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::release::pins::Pins;
+    use crate::release::room::Rooms;
+    use crate::store::TenantId;
 
     const MOST: u64 = limits::MODULE_MAX_BYTES;
 
@@ -369,18 +541,42 @@ mod tests {
         (dir, Modules::new(kept, tmp))
     }
 
-    fn count(modules: &Modules) -> usize {
-        let entries = |dir: &Path| fs::read_dir(dir).unwrap().count();
-        entries(&modules.dir) + entries(&modules.tmp)
+    /// As the host takes its own in.
+    fn packed(modules: &Modules, bytes: &[u8]) -> Arrived {
+        modules.ingest(&zstd::encode_all(bytes, 3).unwrap()[..], MOST).unwrap()
+    }
+
+    /// As it comes with an upload, of a tenant that may have so many bytes.
+    fn uploaded(
+        modules: &Modules,
+        packing: Packing,
+        bytes: &[u8],
+        quota: u64,
+    ) -> Result<Arrived, IngestError> {
+        let room = Rooms::new(modules.tmp.clone(), 0).enter(TenantId(1), quota);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let spooled = runtime.block_on(async {
+            let mut spool = modules.spool(&room)?;
+            for chunk in bytes.chunks(10_000) {
+                spool.write(chunk).await?;
+            }
+            spool.finish().await
+        });
+        modules.take_in(packing, spooled?, MOST, &room)
+    }
+
+    fn files(modules: &Modules) -> usize {
+        let count = |dir: &Path| fs::read_dir(dir).unwrap().count();
+        count(&modules.dir) + count(&modules.tmp)
     }
 
     #[test]
     fn plain_and_packed_are_one_module() {
         let (_dir, modules) = modules();
         let bytes = b"some module".repeat(10_000);
-        let plain = modules.ingest(Packing::Plain, &bytes[..], MOST).unwrap();
+        let plain = uploaded(&modules, Packing::Plain, &bytes, MOST).unwrap();
         let packed = zstd::encode_all(&bytes[..], 19).unwrap();
-        let packed = modules.ingest(Packing::Zstd, &packed[..], MOST).unwrap();
+        let packed = uploaded(&modules, Packing::Zstd, &packed, MOST).unwrap();
         assert_eq!((plain.sha256, plain.size), (packed.sha256, packed.size));
         assert_eq!(plain.size, bytes.len() as u64);
         let sha256 = plain.sha256;
@@ -397,25 +593,42 @@ mod tests {
         let (_dir, modules) = modules();
         let bomb = zstd::encode_all(io::repeat(0).take(limits::MODULE_MAX_BYTES + 1), 1).unwrap();
         assert!(matches!(
-            modules.ingest(Packing::Zstd, &bomb[..], MOST),
-            Err(IngestError::TooLarge(MOST))
+            uploaded(&modules, Packing::Zstd, &bomb, u64::MAX),
+            Err(IngestError::TooDense)
         ));
+        assert!(matches!(modules.ingest(&bomb[..], MOST), Err(IngestError::TooLarge(MOST))));
+        for packing in [Packing::Plain, Packing::Zstd] {
+            let bytes = b"plain".repeat(100);
+            let refused = uploaded(&modules, packing, &bytes, bytes.len() as u64 - 1);
+            assert!(matches!(refused, Err(IngestError::NoRoom(NoRoom::Quota { .. }))));
+        }
         assert!(matches!(
-            modules.ingest(Packing::Zstd, &b"plain"[..], MOST),
+            uploaded(&modules, Packing::Zstd, b"plain", MOST),
             Err(IngestError::NotZstd)
         ));
-        assert!(matches!(
-            modules.ingest(Packing::Plain, io::empty(), MOST),
-            Err(IngestError::Empty)
-        ));
+        assert!(matches!(uploaded(&modules, Packing::Plain, b"", MOST), Err(IngestError::Empty)));
         struct Broken;
         impl Read for Broken {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
                 Err(io::ErrorKind::ConnectionReset.into())
             }
         }
-        assert!(matches!(modules.ingest(Packing::Zstd, Broken, MOST), Err(IngestError::Body(_))));
-        assert_eq!(count(&modules), 0);
+        assert!(matches!(modules.ingest(Broken, MOST), Err(IngestError::Disk(_))));
+        assert_eq!(files(&modules), 0);
+    }
+
+    /// Raw, packed and as it was sent: each counts while it is there.
+    #[test]
+    fn what_a_file_unpacks_into_needs_room() {
+        let (_dir, modules) = modules();
+        let module = b"some module, and another one".repeat(10_000);
+        let sent = zstd::encode_all(&module[..], 19).unwrap();
+        assert!(sent.len() * 50 < module.len(), "it is small as it is sent");
+        let quota = (module.len() + sent.len()) as u64;
+        let refused = uploaded(&modules, Packing::Zstd, &sent, quota);
+        assert!(matches!(refused, Err(IngestError::NoRoom(NoRoom::Quota { .. }))));
+        assert_eq!(files(&modules), 0);
+        uploaded(&modules, Packing::Zstd, &sent, quota + (64 << 10)).unwrap();
     }
 
     #[test]
@@ -425,16 +638,14 @@ mod tests {
         encoder.window_log(limits::ZSTD_WINDOW_LOG_MAX + 1).unwrap();
         encoder.write_all(&vec![7; 20 << 20]).unwrap();
         let frame = encoder.finish().unwrap();
-        assert!(matches!(
-            modules.ingest(Packing::Zstd, &frame[..], MOST),
-            Err(IngestError::NotZstd)
-        ));
+        let refused = uploaded(&modules, Packing::Zstd, &frame, MOST);
+        assert!(matches!(refused, Err(IngestError::NotZstd)));
     }
 
     #[test]
     fn damage_is_noticed() {
         let (_dir, modules) = modules();
-        let kept = modules.ingest(Packing::Plain, &b"one"[..], MOST).unwrap();
+        let kept = packed(&modules, b"one");
         let other = zstd::encode_all(&b"two"[..], 1).unwrap();
         let (sha256, path) = (kept.sha256, modules.path(kept.sha256));
         modules.keep(kept).unwrap();
@@ -475,13 +686,17 @@ mod tests {
     #[test]
     fn a_sweep_takes_what_nothing_names() {
         let (_dir, modules) = modules();
-        let one = modules.ingest(Packing::Plain, &b"one"[..], MOST).unwrap();
-        let two = modules.ingest(Packing::Plain, &b"two"[..], MOST).unwrap();
-        let named = HashSet::from([one.sha256]);
+        let one = packed(&modules, b"one");
+        let two = packed(&modules, b"two");
+        let (named, unnamed) = (HashSet::from([one.sha256]), two.sha256);
         modules.keep(one).unwrap();
         modules.keep(two).unwrap();
-        assert_eq!(modules.sweep(&named).unwrap(), 1);
-        assert_eq!(modules.sweep(&named).unwrap(), 0);
-        assert_eq!(count(&modules), 1);
+        let pins = Pins::default();
+        let pin = pins.pin(unnamed);
+        assert_eq!(modules.sweep(&named, &pins.sweep()).unwrap(), 0, "it is on its way");
+        drop(pin);
+        assert_eq!(modules.sweep(&named, &pins.sweep()).unwrap(), 1);
+        assert_eq!(modules.sweep(&named, &pins.sweep()).unwrap(), 0);
+        assert_eq!(files(&modules), 1);
     }
 }

@@ -5,12 +5,12 @@ use hearth_wire::ModuleDigest;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Result, Store, StoreError, TenantId, bytes, change, column, millis};
+use super::{Asker, Result, Store, StoreError, TenantId, bytes, change, column, millis};
 
 impl Store {
     /// Made when the store was; keys the artifacts' digests.
     pub async fn host_key(&self) -> Result<[u8; 32]> {
-        self.read(|db| {
+        self.read(Asker::Host, |db| {
             Ok(db.query_row("SELECT value FROM host WHERE key = 'key'", [], |row| {
                 column(row, "value", bytes)
             })?)
@@ -26,7 +26,7 @@ impl Store {
         engine: &str,
     ) -> Result<Option<[u8; 32]>> {
         let engine = engine.to_owned();
-        self.read(move |db| {
+        self.read(Asker::Tenant(tenant), move |db| {
             let mut statement = db.prepare_cached(
                 "SELECT mac FROM artifacts WHERE tenant = ? AND sha256 = ? AND engine = ?",
             )?;
@@ -46,7 +46,7 @@ impl Store {
         mac: [u8; 32],
     ) -> Result<()> {
         let engine = engine.to_owned();
-        self.write(move |db| {
+        self.write(Asker::Tenant(tenant), move |db| {
             db.execute(
                 "INSERT OR REPLACE INTO artifacts (tenant, sha256, engine, mac, created_at)
                  VALUES (?, ?, ?, ?, ?)",

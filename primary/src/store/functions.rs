@@ -15,8 +15,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use serde::Serialize;
 
 use super::{
-    Result, Store, StoreError, TenantId, column, instant, json, millis, optional, parsed, signed,
-    unsigned,
+    Asker, Result, Store, StoreError, TenantId, column, instant, json, millis, optional, parsed,
+    signed, unsigned,
 };
 
 /// Rows of a tenant's past generations.
@@ -153,7 +153,7 @@ const VERSIONS: &str = "SELECT path, functions.options, versions.* FROM function
 impl Store {
     /// The active version of each function, by path.
     pub async fn live_functions(&self, tenant: TenantId) -> Result<Vec<VersionRow>> {
-        self.read(move |db| {
+        self.read(Asker::Tenant(tenant), move |db| {
             let mut statement = db.prepare_cached(LIVE)?;
             let rows = statement.query_map([tenant.0], VersionRow::of)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -168,7 +168,7 @@ impl Store {
         path: &FunctionPath,
     ) -> Result<Option<FunctionRow>> {
         let folded = path.folded();
-        self.read(move |db| {
+        self.read(Asker::Tenant(tenant), move |db| {
             let mut statement = db.prepare_cached(
                 "SELECT path, active, options, removed_at FROM functions
                  WHERE tenant = ? AND folded = ?",
@@ -181,7 +181,7 @@ impl Store {
     /// Newest first.
     pub async fn versions(&self, tenant: TenantId, path: &FunctionPath) -> Result<Vec<VersionRow>> {
         let folded = path.folded();
-        self.read(move |db| {
+        self.read(Asker::Tenant(tenant), move |db| {
             let mut statement = db.prepare_cached(VERSIONS)?;
             let rows = statement.query_map((tenant.0, folded), VersionRow::of)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -192,7 +192,7 @@ impl Store {
     /// The highest number that a version of this function ever had; 0 if there was none.
     pub async fn latest_version(&self, tenant: TenantId, path: &FunctionPath) -> Result<Version> {
         let folded = path.folded();
-        self.read(move |db| {
+        self.read(Asker::Tenant(tenant), move |db| {
             let mut statement =
                 db.prepare_cached("SELECT latest FROM functions WHERE tenant = ? AND folded = ?")?;
             let latest = statement.query_row((tenant.0, folded), |row| row.get(0)).optional()?;
@@ -203,12 +203,12 @@ impl Store {
 
     /// Makes a generation the current one, in one transaction with all that it changes.
     pub async fn commit_generation(&self, new: NewGeneration) -> Result<()> {
-        self.write(move |db| commit(db, new)).await
+        self.write(Asker::Tenant(new.tenant), move |db| commit(db, new)).await
     }
 
     /// Newest first; the newest is the current one.
     pub async fn generations(&self, tenant: TenantId) -> Result<Vec<GenerationRow>> {
-        self.read(move |db| {
+        self.read(Asker::Tenant(tenant), move |db| {
             let mut statement = db.prepare_cached(
                 "SELECT * FROM generations WHERE tenant = ? ORDER BY generation DESC",
             )?;
@@ -220,7 +220,7 @@ impl Store {
 
     /// Bytes that the modules take which a tenant uploaded, each once.
     pub async fn module_bytes(&self, tenant: TenantId) -> Result<u64> {
-        self.read(move |db| {
+        self.read(Asker::Tenant(tenant), move |db| {
             let mut statement = db.prepare_cached(
                 "SELECT ifnull(sum(stored), 0) AS bytes FROM (
                      SELECT DISTINCT sha256, stored FROM versions JOIN functions ON id = function
@@ -232,9 +232,38 @@ impl Store {
         .await
     }
 
+    /// Those of these modules that no version names.
+    pub async fn unnamed(&self, modules: HashSet<ModuleDigest>) -> Result<HashSet<ModuleDigest>> {
+        self.read(Asker::Host, move |db| {
+            let mut statement =
+                db.prepare_cached("SELECT EXISTS (SELECT 1 FROM versions WHERE sha256 = ?)")?;
+            let mut unnamed = HashSet::new();
+            for sha256 in modules {
+                if !statement.query_row([sha256.to_string()], |row| row.get::<_, bool>(0))? {
+                    unnamed.insert(sha256);
+                }
+            }
+            Ok(unnamed)
+        })
+        .await
+    }
+
+    /// The modules that a tenant's own versions name.
+    pub async fn modules_of(&self, tenant: TenantId) -> Result<HashSet<ModuleDigest>> {
+        self.read(Asker::Tenant(tenant), move |db| {
+            let mut statement = db.prepare_cached(
+                "SELECT DISTINCT sha256 FROM versions JOIN functions ON id = function
+                     WHERE tenant = ? AND NOT bundled",
+            )?;
+            let digests = statement.query_map([tenant.0], |row| column(row, "sha256", parsed))?;
+            Ok(digests.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
     /// Every module that any version names.
     pub async fn live_modules(&self) -> Result<HashSet<ModuleDigest>> {
-        self.read(|db| {
+        self.read(Asker::Host, |db| {
             let mut statement = db.prepare_cached("SELECT DISTINCT sha256 FROM versions")?;
             let digests = statement.query_map([], |row| column(row, "sha256", parsed))?;
             Ok(digests.collect::<rusqlite::Result<_>>()?)
@@ -245,7 +274,7 @@ impl Store {
     /// The module that follows this one, of those that any version names.
     pub async fn module_after(&self, last: Option<ModuleDigest>) -> Result<Option<ModuleDigest>> {
         let last = last.map_or(String::new(), |last| last.to_string());
-        self.read(|db| {
+        self.read(Asker::Host, |db| {
             let mut statement =
                 db.prepare_cached("SELECT min(sha256) AS next FROM versions WHERE sha256 > ?")?;
             let next = |row: &Row<'_>| column(row, "next", |next| optional(next, parsed));
@@ -256,7 +285,7 @@ impl Store {
 
     /// Whose artifacts any version names; nobody's are those of bundled functions.
     pub async fn live_artifacts(&self) -> Result<HashSet<(Option<TenantName>, ModuleDigest)>> {
-        self.read(|db| {
+        self.read(Asker::Host, |db| {
             let mut statement = db.prepare_cached(
                 "SELECT DISTINCT iif(bundled, NULL, name) AS owner, sha256 FROM versions
                      JOIN functions ON functions.id = function JOIN tenants ON tenants.id = tenant",
@@ -273,7 +302,7 @@ impl Store {
     /// Forgets functions that were removed before then, and older digests of artifacts whose
     /// module no version names. Tells how many functions there were.
     pub async fn purge_removed(&self, before: Timestamp) -> Result<u64> {
-        self.write(move |db| {
+        self.write(Asker::Host, move |db| {
             let purged =
                 db.execute("DELETE FROM functions WHERE removed_at < ?", [millis(before)])?;
             db.execute(

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use hearth_wire::TenantName;
 use rusqlite::{Connection, Transaction};
 
-use super::{Result, Store, StoreError, Tenant, change, migrations};
+use super::{Asker, Result, Store, StoreError, Tenant, change, migrations};
 
 impl Store {
     /// From a store's file that nobody has open, each to the port that is given.
@@ -20,7 +20,7 @@ impl Store {
         let older = from.clone();
         let brought_up = tokio::task::spawn_blocking(move || bring_up(&older));
         brought_up.await.map_err(|_| StoreError::Closed)??;
-        self.run_change(move |db| {
+        self.run_change(Asker::Host, move |db| {
             db.execute("ATTACH DATABASE ? AS other", [from.to_string_lossy()])?;
             let imported = change(db, |db| all(db, &tenants));
             db.execute("DETACH DATABASE other", [])?;

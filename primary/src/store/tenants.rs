@@ -7,7 +7,7 @@ use hearth_wire::{Generation, Limits, LimitsPatch, TenantName};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{Result, Store, StoreError, column, instant, json, millis, parsed, unsigned};
+use super::{Asker, Result, Store, StoreError, column, instant, json, millis, parsed, unsigned};
 
 /// Never given twice, not even after its tenant is gone. `TenantId(0)` is nobody's and stands
 /// for the bundled functions.
@@ -51,7 +51,7 @@ const WITHOUT_USER: &str = "SELECT id FROM tenants WHERE user IS NULL ORDER BY i
 impl Store {
     /// All of them, by name.
     pub async fn tenants(&self) -> Result<Vec<Tenant>> {
-        self.read(|db| {
+        self.read(Asker::Host, |db| {
             let mut statement = db.prepare_cached("SELECT * FROM tenants ORDER BY name")?;
             let tenants = statement.query_map([], Tenant::of)?.collect::<rusqlite::Result<_>>()?;
             Ok(tenants)
@@ -60,7 +60,7 @@ impl Store {
     }
 
     pub async fn ports(&self) -> Result<HashSet<u16>> {
-        self.read(|db| {
+        self.read(Asker::Host, |db| {
             let mut statement = db.prepare_cached("SELECT port FROM tenants")?;
             let ports = statement.query_map([], |row| row.get(0))?;
             Ok(ports.collect::<rusqlite::Result<_>>()?)
@@ -70,7 +70,7 @@ impl Store {
 
     pub async fn tenant(&self, name: &TenantName) -> Result<Option<Tenant>> {
         let name = name.clone();
-        self.read(move |db| {
+        self.read(Asker::Name(name.clone()), move |db| {
             let mut statement = db.prepare_cached("SELECT * FROM tenants WHERE name = ?")?;
             Ok(statement.query_row([name.as_str()], Tenant::of).optional()?)
         })
@@ -78,12 +78,12 @@ impl Store {
     }
 
     pub async fn tenant_by_id(&self, id: TenantId) -> Result<Option<Tenant>> {
-        self.read(move |db| Ok(by_id(db, id)?)).await
+        self.read(Asker::Tenant(id), move |db| Ok(by_id(db, id)?)).await
     }
 
     /// `Exists` on a taken name, `PortTaken` on a taken port.
     pub async fn create_tenant(&self, name: TenantName, port: u16) -> Result<Tenant> {
-        self.write(move |db| {
+        self.write(Asker::Host, move |db| {
             let taken =
                 |sql: &str, value: &dyn rusqlite::ToSql| db.prepare_cached(sql)?.exists([value]);
             if taken("SELECT 1 FROM tenants WHERE name = ?", &name.as_str())? {
@@ -104,7 +104,7 @@ impl Store {
 
     /// Whether a tenant has no user of its own.
     pub async fn lacks_users(&self) -> Result<bool> {
-        self.read(|db| Ok(db.prepare_cached(WITHOUT_USER)?.exists([])?)).await
+        self.read(Asker::Host, |db| Ok(db.prepare_cached(WITHOUT_USER)?.exists([])?)).await
     }
 
     /// Gives each tenant that has none a user of its own, the lowest that nobody has and that has
@@ -115,7 +115,7 @@ impl Store {
         range: RangeInclusive<u32>,
         left: HashSet<u32>,
     ) -> Result<usize> {
-        self.write(move |db| {
+        self.write(Asker::Host, move |db| {
             let numbers = |sql: &str| -> rusqlite::Result<Vec<i64>> {
                 db.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
             };
@@ -141,7 +141,7 @@ impl Store {
 
     /// With its tokens, functions, versions, generations and artifacts' digests.
     pub async fn delete_tenant(&self, id: TenantId) -> Result<()> {
-        self.write(move |db| {
+        self.write(Asker::Host, move |db| {
             db.execute("DELETE FROM artifacts WHERE tenant = ?", [id.0])?;
             match db.execute("DELETE FROM tenants WHERE id = ?", [id.0])? {
                 0 => Err(StoreError::Missing("tenant")),

@@ -9,7 +9,8 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::functions::commit;
 use super::{
-    NewGeneration, Result, Store, StoreError, TenantId, column, instant, millis, optional, parsed,
+    Asker, NewGeneration, Result, Store, StoreError, TenantId, column, instant, millis, optional,
+    parsed,
 };
 
 /// Tells a token from other secrets, for people and for scanners.
@@ -57,7 +58,7 @@ impl Store {
         expires_at: Option<Timestamp>,
     ) -> Result<(TokenRow, String)> {
         let (text, digest) = random()?;
-        self.write(move |db| {
+        self.write(Asker::of(tenant), move |db| {
             let now = Timestamp::now();
             let new = New { tenant, name, scope, digest, adopted: false, now, expires_at };
             Ok((make(db, new)?, text))
@@ -69,7 +70,7 @@ impl Store {
     /// none.
     pub async fn found_tenant(&self, first: NewGeneration) -> Result<String> {
         let (text, digest) = random()?;
-        self.write(move |db| {
+        self.write(Asker::Host, move |db| {
             let new = New {
                 tenant: Some(first.tenant),
                 name: "owner".to_owned(),
@@ -90,7 +91,7 @@ impl Store {
     /// changing the configuration revokes it.
     pub async fn adopt_admin_token(&self, token: &str) -> Result<()> {
         let digest = TokenDigest::of(token);
-        self.write(move |db| {
+        self.write(Asker::Host, move |db| {
             db.execute("DELETE FROM tokens WHERE adopted AND digest <> ?", [digest.as_bytes()])?;
             let known = db
                 .prepare_cached("SELECT 1 FROM tokens WHERE digest = ? AND tenant IS NULL")?
@@ -114,7 +115,7 @@ impl Store {
 
     /// Oldest first, expired ones too.
     pub async fn tokens(&self, tenant: Option<TenantId>) -> Result<Vec<TokenRow>> {
-        self.read(move |db| {
+        self.read(Asker::of(tenant), move |db| {
             let mut statement =
                 db.prepare_cached("SELECT * FROM tokens WHERE tenant IS ? ORDER BY id")?;
             let rows = statement.query_map([tenant.map(|id| id.0)], TokenRow::of)?;
@@ -125,7 +126,7 @@ impl Store {
 
     /// Whether there was such a token.
     pub async fn delete_token(&self, tenant: Option<TenantId>, id: i64) -> Result<bool> {
-        self.write(move |db| {
+        self.write(Asker::of(tenant), move |db| {
             let gone = db.execute(
                 "DELETE FROM tokens WHERE tenant IS ? AND id = ?",
                 (tenant.map(|id| id.0), id),
@@ -137,7 +138,7 @@ impl Store {
 
     /// `None` also for one that has expired.
     pub async fn token_by_digest(&self, digest: TokenDigest) -> Result<Option<TokenRow>> {
-        self.read(move |db| {
+        self.read(Asker::Token(digest), move |db| {
             let mut statement = db.prepare_cached("SELECT * FROM tokens WHERE digest = ?")?;
             let row = statement.query_row([digest.as_bytes()], TokenRow::of).optional()?;
             Ok(row.filter(|row| row.is_live(Timestamp::now())))
@@ -154,7 +155,7 @@ impl Store {
 
     /// The tenant's live tokens, as its worker is told of them.
     pub async fn grants(&self, tenant: TenantId) -> Result<Vec<TokenGrant>> {
-        self.read(move |db| {
+        self.read(Asker::Tenant(tenant), move |db| {
             let now = Timestamp::now();
             let mut statement =
                 db.prepare_cached("SELECT * FROM tokens WHERE tenant = ? ORDER BY id")?;

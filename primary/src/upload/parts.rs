@@ -1,47 +1,45 @@
-//! An upload's parts: a form's bytes in, modules on disk and options out. Nothing here knows
-//! whose they are, or what becomes of them.
+//! An upload's parts: a form's bytes in, its files as they were sent and its options out. Nothing
+//! here knows whose they are, or what becomes of them. No thread waits for what is still to come,
+//! and no more of it is in memory than came at once.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use axum::body::Bytes;
-use futures_util::{Stream, StreamExt, future, stream};
+use futures_util::{Stream, StreamExt, stream};
 use hearth_wire::{FunctionPath, Limits, OptionsError, OptionsPatch, limits};
 use http::HeaderMap;
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use super::UploadError;
-use crate::release::modules::{Arrived, IngestError, Packing};
+use crate::release::modules::{IngestError, Packing, Spool, Spooled};
 
 /// Files in one upload.
 pub const FILES_MAX: usize = 32;
-/// Chunks of a body between the network and the disk.
-const CHUNKS: usize = 8;
+/// Of a part, before its bytes; what came with it in one piece counts, too.
+const PART_HEAD_MAX_BYTES: usize = 64 << 10;
 /// The part that is no file.
 const OPTIONS: &str = "options";
 
-/// A file of an upload, taken in.
+/// A file of an upload, come whole.
 pub struct Incoming {
     pub file: String,
     pub path: FunctionPath,
-    pub arrived: Arrived,
+    pub packing: Packing,
+    pub spooled: Spooled,
 }
 
-/// Reads a whole form. Each module is taken in by `ingest` as it comes.
-pub async fn read<F, A>(
+/// Reads a whole form. Each file comes into a spool of its own.
+pub async fn read(
     dir: Option<&FunctionPath>,
     headers: &HeaderMap,
     chunks: impl Stream<Item = Result<Bytes, axum::Error>> + Send,
     limits: &Limits,
-    ingest: F,
-) -> Result<(Vec<Incoming>, HashMap<FunctionPath, OptionsPatch>), UploadError>
-where
-    F: Fn(Packing, Chunks, u64) -> A + Sync,
-    A: Future<Output = Result<Arrived, IngestError>> + Send,
-{
+    spool: impl Fn() -> Result<Spool, IngestError> + Send + Sync,
+) -> Result<(Vec<Incoming>, HashMap<FunctionPath, OptionsPatch>), UploadError> {
     let content_type = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let boundary = multer::parse_boundary(content_type.unwrap_or_default())?;
     let announced =
@@ -53,10 +51,12 @@ where
     let size =
         SizeLimit::new().whole_stream(limit).for_field(OPTIONS, limits::OPTIONS_MAX_BYTES as u64);
     let constraints = Constraints::new().size_limit(size);
-    let mut multipart = Multipart::with_constraints(end_later(chunks), boundary, constraints);
+    let heads = Heads::default();
+    let chunks = heads.bound(one_by_one(chunks));
+    let mut multipart = Multipart::with_constraints(chunks, boundary, constraints);
     let mut incoming: Vec<Incoming> = Vec::new();
     let mut options = None;
-    while let Some(field) = multipart.next_field().await? {
+    while let Some(field) = heads.read(multipart.next_field()).await? {
         let Some(file) = field.file_name().map(str::to_owned) else {
             if field.name() == Some(OPTIONS) {
                 if options.replace(read_options(field).await?).is_some() {
@@ -83,10 +83,12 @@ where
         if incoming.len() == FILES_MAX {
             return Err(UploadError::TooManyFiles);
         }
-        let arrived =
-            take_file(field, |reader| ingest(packing, reader, limits.module_bytes)).await?;
-        match arrived {
-            Ok(arrived) => incoming.push(Incoming { file, path, arrived }),
+        let most = match packing {
+            Packing::Plain => limits.module_bytes,
+            Packing::Zstd => limit,
+        };
+        match take_file(field, most, &spool).await? {
+            Ok(spooled) => incoming.push(Incoming { file, path, packing, spooled }),
             Err(error) => return Err(UploadError::Module { file, source: error.into() }),
         }
     }
@@ -97,36 +99,27 @@ where
     Ok((incoming, options))
 }
 
-/// Passes one file from the network to the thread that packs it.
-async fn take_file<A>(
+/// Passes one file from the network to the disk.
+async fn take_file(
     mut field: Field<'_>,
-    ingest: impl FnOnce(Chunks) -> A,
-) -> Result<Result<Arrived, IngestError>, UploadError>
-where
-    A: Future<Output = Result<Arrived, IngestError>>,
-{
-    let (sender, receiver) = mpsc::channel(CHUNKS);
-    let reader = Chunks::new(receiver);
-    let feed = async move {
-        loop {
-            match field.chunk().await {
-                Ok(Some(chunk)) => {
-                    // It takes no more: what it has to say comes from the other side.
-                    if sender.send(Ok(chunk)).await.is_err() {
-                        return Ok(());
-                    }
-                }
-                Ok(None) => return Ok(()),
-                Err(error) => {
-                    let _ = sender.send(Err(io::ErrorKind::UnexpectedEof.into())).await;
-                    return Err(error);
-                }
-            }
-        }
+    most: u64,
+    spool: impl Fn() -> Result<Spool, IngestError>,
+) -> Result<Result<Spooled, IngestError>, UploadError> {
+    let mut spool = match spool() {
+        Ok(spool) => spool,
+        Err(error) => return Ok(Err(error)),
     };
-    let (fed, arrived) = future::join(feed, ingest(reader)).await;
-    fed?;
-    Ok(arrived)
+    let mut bytes = 0;
+    while let Some(chunk) = field.chunk().await? {
+        bytes += chunk.len() as u64;
+        if bytes > most {
+            return Ok(Err(IngestError::TooLarge(most)));
+        }
+        if let Err(error) = spool.write(&chunk).await {
+            return Ok(Err(error));
+        }
+    }
+    Ok(spool.finish().await)
 }
 
 async fn read_options(field: Field<'_>) -> Result<Value, UploadError> {
@@ -168,51 +161,79 @@ fn assign_options(
     Ok(patches)
 }
 
-/// A body's chunks as a blocking reader.
-pub struct Chunks {
-    receiver: mpsc::Receiver<io::Result<Bytes>>,
-    current: Bytes,
-}
+/// How much may still come before a part's head ends, of which multer keeps all: without limit
+/// within a part.
+#[derive(Clone)]
+struct Heads(Arc<AtomicUsize>);
 
-impl Chunks {
-    pub fn new(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Self {
-        Self { receiver, current: Bytes::new() }
+impl Default for Heads {
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(usize::MAX)))
     }
 }
 
-impl Read for Chunks {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(chunk) => self.current = chunk?,
-                None => return Ok(0),
+impl Heads {
+    /// Refuses what goes beyond, while a head is read.
+    fn bound<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        &self,
+        chunks: impl Stream<Item = Result<Bytes, E>> + Send,
+    ) -> impl Stream<Item = Result<Bytes, Box<dyn std::error::Error + Send + Sync>>> + Send {
+        let left = self.0.clone();
+        chunks.map(move |chunk| {
+            let chunk = chunk.map_err(Into::into)?;
+            let now = left.load(Ordering::Relaxed);
+            if now == usize::MAX {
+                return Ok(chunk);
             }
-        }
-        let taken = self.current.split_to(buffer.len().min(self.current.len()));
-        buffer[..taken.len()].copy_from_slice(&taken);
-        Ok(taken.len())
+            let after = now.checked_sub(chunk.len());
+            left.store(after.unwrap_or_default(), Ordering::Relaxed);
+            after.map(|_| chunk).ok_or_else(|| HeadTooLarge.into())
+        })
+    }
+
+    async fn read<T>(
+        &self,
+        head: impl Future<Output = Result<T, multer::Error>>,
+    ) -> Result<T, UploadError> {
+        self.0.store(PART_HEAD_MAX_BYTES, Ordering::Relaxed);
+        let read = head.await;
+        self.0.store(usize::MAX, Ordering::Relaxed);
+        read.map_err(|error| match error {
+            multer::Error::StreamReadFailed(why) if why.is::<HeadTooLarge>() => {
+                UploadError::PartHead
+            }
+            error => error.into(),
+        })
     }
 }
 
-/// The same chunks, with their end told one poll after the last of them. multer looks twice for
-/// the first boundary, and a form that comes whole between the two looks has, to it, none.
-fn end_later<C, E>(
+#[derive(Debug, thiserror::Error)]
+#[error("the head of a part is above {} KiB", PART_HEAD_MAX_BYTES >> 10)]
+struct HeadTooLarge;
+
+/// The same chunks, each of them and their end one poll after the one before. multer takes all
+/// that there is before it looks at any; and it looks twice for the first boundary, so that a form
+/// that comes whole between the two looks has, to it, none.
+fn one_by_one<C, E>(
     chunks: impl Stream<Item = Result<C, E>> + Send,
 ) -> impl Stream<Item = Result<C, E>> + Send {
     let mut chunks = Box::pin(chunks.fuse());
-    let mut has_ended = false;
-    stream::poll_fn(move |cx| match chunks.as_mut().poll_next(cx) {
-        Poll::Ready(None) if !std::mem::replace(&mut has_ended, true) => {
+    let mut gave = true;
+    stream::poll_fn(move |cx| {
+        if std::mem::take(&mut gave) {
             cx.waker().wake_by_ref();
-            Poll::Pending
+            return Poll::Pending;
         }
-        polled => polled,
+        let polled = chunks.as_mut().poll_next(cx);
+        gave = polled.is_ready();
+        polled
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
 
     #[tokio::test]
     async fn a_form_that_comes_whole_at_the_second_look_is_read() {
@@ -227,9 +248,40 @@ mod tests {
                 _ => Poll::Ready(None),
             }
         });
-        let mut form = Multipart::new(end_later(chunks), "b");
+        let mut form = Multipart::new(one_by_one(chunks), "b");
         let field = form.next_field().await.unwrap().unwrap();
         assert_eq!(field.text().await.unwrap(), "hello");
         assert!(form.next_field().await.unwrap().is_none());
+    }
+
+    async fn read_head(form: String, cut: usize) -> Result<(), UploadError> {
+        let heads = Heads::default();
+        let form = Bytes::from(form);
+        let pieces: Vec<Result<Bytes, io::Error>> = (0..form.len())
+            .step_by(cut)
+            .map(|at| Ok(form.slice(at..form.len().min(at + cut))))
+            .collect();
+        let chunks = heads.bound(one_by_one(stream::iter(pieces)));
+        let mut form = Multipart::new(chunks, "b");
+        let mut field = heads.read(form.next_field()).await?.unwrap();
+        while field.chunk().await?.is_some() {}
+        drop(field);
+        heads.read(form.next_field()).await.map(drop)
+    }
+
+    #[tokio::test]
+    async fn the_head_of_a_part_is_bounded_and_its_bytes_are_not() {
+        let form = |head: usize, body: usize| {
+            let (head, body) = ("x".repeat(head), "y".repeat(body));
+            format!(
+                "--b\r\ncontent-disposition: form-data; name=\"{head}\"\r\n\r\n{body}\r\n--b--\r\n"
+            )
+        };
+        for cut in [1_000, 16 << 10] {
+            read_head(form(1, 1 << 20), cut).await.unwrap();
+            read_head(form(PART_HEAD_MAX_BYTES / 2, 1), cut).await.unwrap();
+            let refused = read_head(form(PART_HEAD_MAX_BYTES + 1, 1), cut).await;
+            assert!(matches!(refused, Err(UploadError::PartHead)), "{refused:?}");
+        }
     }
 }

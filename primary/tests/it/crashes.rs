@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::host::Host;
+use crate::host::{Door, Host};
 use crate::http::Connection;
 use crate::processes::{Beside, children, eventually, is_alive, kill_at_birth, pause, signal};
 
@@ -110,6 +110,7 @@ fn who_dies_at_every_start_is_turned_away_and_its_fix_goes_up_at_its_own_port() 
     for door in sick.doors() {
         let refused = door.post("/one", "").expect_problem(503, "worker_unavailable");
         assert!(refused.header("retry-after").is_some(), "{}", door.name);
+        is_not_healthy(&door);
     }
 
     let killed = killer.stop();
@@ -121,6 +122,12 @@ fn who_dies_at_every_start_is_turned_away_and_its_fix_goes_up_at_its_own_port() 
     assert_eq!(sick.state(), "ready");
     assert_eq!(neighbour.stop(), BTreeSet::new(), "the neighbour noticed something");
     assert_eq!(host.workers(&well), spared);
+}
+
+fn is_not_healthy(door: &Door) {
+    let health = door.get("/$health").expect_problem(503, "worker_unavailable");
+    assert!(health.header("retry-after").is_some(), "{}", door.name);
+    assert_eq!(door.send(&door.request("HEAD", "/$health")).status, 503, "{}", door.name);
 }
 
 #[test]

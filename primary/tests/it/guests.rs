@@ -46,6 +46,7 @@ guests! {
     sends_on
     slow
     spins
+    stalls
     streams
     traps
     version_one

@@ -68,6 +68,12 @@ impl Host {
         Self::of_command(|_| words.collect(), options)
     }
 
+    /// Started by a shell that lets it have so many descriptors.
+    pub fn with_descriptors(most: u64, options: &[&str]) -> Self {
+        let command = format!(r#"ulimit -n {most}; exec "$0" "$@""#);
+        Self::wrapped(&["sh", "-c", &command], options)
+    }
+
     fn of_command(command: impl FnOnce(&Path) -> Vec<String>, options: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap();
         let command = command(directory.path());

@@ -4,6 +4,7 @@
 //! Names that begin with `row_` are those of the matrix in `docs/security.md`.
 
 mod modules;
+mod readers;
 mod requests;
 mod uploads;
 
@@ -34,7 +35,10 @@ struct Scene {
 
 impl Scene {
     fn of(module: &[u8], options: &Value) -> Self {
-        let host = Host::start();
+        Self::on(Host::start(), module, options)
+    }
+
+    fn on(host: Host, module: &[u8], options: &Value) -> Self {
         let tenant = host.tenant("hostile");
         tenant.deploy_with("guest", module, options);
         let worker = host.workers(&tenant);
@@ -221,10 +225,7 @@ fn one_that_forges_a_handle_is_stopped() {
 #[test]
 fn one_that_answers_twice_gives_no_whole_answer() {
     let scene = Scene::of(guests::answers_twice(), &json!({}));
-    for door in scene.tenant.doors() {
-        let twice = door.request("POST", "/guest?forged=2").try_send(door.to);
-        is_cut_short(&door, &twice.expect_err("an answer that was cut short"));
-    }
+    scene.refuses("?forged=2", 500, "function_trapped");
     scene.serves_on("", "once");
     scene.ends_well();
 }

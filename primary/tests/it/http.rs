@@ -3,9 +3,10 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde_json::Value;
 
 /// No answer takes longer, on the slowest machine.
@@ -155,7 +156,19 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(to: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(to)?;
+        Self::of(TcpStream::connect(to)?)
+    }
+
+    /// From another of the machine's own addresses, as another client has.
+    pub fn open_from(ip: Ipv4Addr, to: SocketAddr) -> io::Result<Self> {
+        let (family, kind, flags) = (AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC);
+        let socket = rustix::net::socket_with(family, kind, flags, None)?;
+        rustix::net::bind(&socket, &SocketAddr::from((ip, 0)))?;
+        rustix::net::connect(&socket, &to)?;
+        Self::of(TcpStream::from(socket))
+    }
+
+    fn of(stream: TcpStream) -> io::Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
@@ -197,6 +210,13 @@ impl Connection {
             self.stream.read_to_end(&mut answer.body)?;
         }
         Ok(answer)
+    }
+
+    /// So many bytes of a body whose head was read.
+    pub fn try_body(&mut self, bytes: usize) -> io::Result<Vec<u8>> {
+        let mut body = vec![0; bytes];
+        self.stream.read_exact(&mut body)?;
+        Ok(body)
     }
 
     /// Status line and headers, and nothing behind them.
@@ -260,6 +280,17 @@ impl Connection {
     pub fn ends(&self) -> (SocketAddr, SocketAddr) {
         let stream = self.stream.get_ref();
         (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
+    }
+
+    /// What was not read of it yet is lost.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
+    /// Leaves as a process does that is killed with something unread: the peer is told at once.
+    pub fn reset(self) {
+        let stream = self.stream.into_inner();
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
     }
 
     pub fn finish_sending(&self) -> io::Result<()> {

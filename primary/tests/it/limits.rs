@@ -7,6 +7,7 @@
 mod bodies;
 mod calls;
 mod connections;
+mod intake;
 mod logs;
 mod memory;
 mod settings;
@@ -36,7 +37,7 @@ fn find<'a>(list: &'a Value, name: &str) -> &'a Value {
 
 /// What the tenant has of it now.
 #[track_caller]
-fn used(tenant: &Tenant, name: &str) -> u64 {
+pub fn used(tenant: &Tenant, name: &str) -> u64 {
     find(&tenant.ask("/limits"), name)["used"].as_u64().unwrap()
 }
 

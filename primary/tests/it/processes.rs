@@ -116,6 +116,8 @@ pub struct FarEnd {
     pub accepted: bool,
     /// Bytes that have arrived and that nobody has read.
     pub unread: u64,
+    /// Bytes that the kernel has of its and that its client has not taken.
+    pub untaken: u64,
 }
 
 /// Of the connection with these two ends; `None` once the kernel has forgotten it.
@@ -129,9 +131,10 @@ pub fn far_end((client, server): (SocketAddr, SocketAddr)) -> Option<FarEnd> {
     table.lines().find_map(|line| {
         let columns: Vec<&str> = line.split_whitespace().collect();
         let its = columns.get(1) == Some(&&*local) && columns.get(2) == Some(&&*remote);
-        let (_, unread) = columns.get(4).filter(|_| its)?.split_once(':')?;
-        let unread = u64::from_str_radix(unread, 16).ok()?;
-        Some(FarEnd { accepted: columns[9] != "0", unread })
+        let (untaken, unread) = columns.get(4).filter(|_| its)?.split_once(':')?;
+        let bytes = |hex| u64::from_str_radix(hex, 16).ok();
+        let (untaken, unread) = (bytes(untaken)?, bytes(unread)?);
+        Some(FarEnd { accepted: columns[9] != "0", unread, untaken })
     })
 }
 
@@ -139,6 +142,38 @@ pub fn far_end((client, server): (SocketAddr, SocketAddr)) -> Option<FarEnd> {
 pub fn allow_many_descriptors() {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+}
+
+/// How many descriptors a process has open.
+pub fn descriptors(pid: i32) -> u64 {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |fds| fds.count() as u64)
+}
+
+/// From now on a process can open no descriptor more than it has.
+pub fn deny_descriptors(pid: i32) {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let open: BTreeSet<u64> = fds.filter_map(|fd| fd.file_name().to_str()?.parse().ok()).collect();
+    // What bounds them is their number, and they have gaps.
+    let lowest_free = (0..).find(|number| !open.contains(number)).unwrap();
+    allow_descriptors(pid, lowest_free);
+}
+
+/// From now on a process may have descriptors below this number; later it may be more again.
+pub fn allow_descriptors(pid: i32, most: u64) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let hard = line.split_whitespace().nth(4).and_then(|hard| hard.parse().ok());
+    let limit = Rlimit { current: Some(most), maximum: hard };
+    prlimit(Pid::from_raw(pid), Resource::Nofile, limit).unwrap();
+}
+
+/// The processor's time that a process has had.
+pub fn processor_time(pid: i32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
 }
 
 /// Something done over and over beside the test, until it is stopped or dropped.
@@ -151,6 +186,16 @@ pub struct Beside<T> {
 /// Somebody from outside who kills everything that this process forks, before it has run its
 /// first instruction. Only a debugger is never too late for that.
 pub fn kill_at_birth(parent: i32) -> Beside<i32> {
+    at_birth(parent, |child| {
+        kill(child, Signal::SIGKILL).unwrap();
+        while !matches!(
+            waitpid(child, Some(WaitPidFlag::__WALL)),
+            Ok(WaitStatus::Signaled(..)) | Err(_)
+        ) {}
+    })
+}
+
+fn at_birth(parent: i32, act: impl Fn(Pid) + Send + 'static) -> Beside<i32> {
     let parent = Pid::from_raw(parent);
     let mut seized = false;
     let killer = Beside::run(move |killed| {
@@ -164,11 +209,7 @@ pub fn kill_at_birth(parent: i32) -> Beside<i32> {
                 if event == Event::PTRACE_EVENT_FORK as i32 =>
             {
                 let child = Pid::from_raw(ptrace::getevent(parent).unwrap() as i32);
-                kill(child, Signal::SIGKILL).unwrap();
-                while !matches!(
-                    waitpid(child, Some(WaitPidFlag::__WALL)),
-                    Ok(WaitStatus::Signaled(..)) | Err(_)
-                ) {}
+                act(child);
                 killed.insert(child.as_raw());
                 ptrace::cont(parent, None).unwrap();
             }
@@ -182,6 +223,39 @@ pub fn kill_at_birth(parent: i32) -> Beside<i32> {
         (!status.contains("TracerPid:\t0\n")).then_some(())
     });
     killer
+}
+
+/// The same, and each of them is stopped, until somebody lets it go on.
+pub fn stop_at_birth(parent: i32) -> Beside<i32> {
+    at_birth(parent, |child| {
+        // Only one that is at its place can be let go.
+        waitpid(child, Some(WaitPidFlag::__WALL)).unwrap();
+        kill(child, Signal::SIGSTOP).unwrap();
+        ptrace::detach(child, None).unwrap();
+    })
+}
+
+/// One thread of a process stands still until this is dropped, as one that waits for a disk.
+pub fn stop_thread(pid: i32, name: &str) -> Beside<()> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let named = |task: &fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|it| it.trim() == name)
+    };
+    let thread = tasks.into_iter().find(named).expect("it has such a thread").file_name();
+    let thread = Pid::from_raw(thread.to_str().unwrap().parse().unwrap());
+    let mut seized = false;
+    let stopper = Beside::run(move |stopped| {
+        // All of it in one thread. With its end the kernel lets the other go on.
+        if !seized {
+            ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+            ptrace::interrupt(thread).unwrap();
+            waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+            seized = true;
+            stopped.insert(());
+        }
+    });
+    eventually("a thread that stands still", || stopper.seen().first().copied());
+    stopper
 }
 
 impl<T: Ord + Clone + Send + 'static> Beside<T> {

@@ -4,10 +4,14 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
+use std::time::{Duration, Instant};
+
 use crate::guests;
-use crate::host::Host;
-use crate::http::Connection;
-use crate::processes::{descendants, eventually, is_alive, is_listening, signal};
+use crate::host::{Host, Tenant};
+use crate::http::{Connection, Request};
+use crate::processes::{
+    descendants, eventually, is_alive, is_listening, pause, signal, stop_thread,
+};
 
 #[test]
 fn a_polite_end_waits_for_what_runs() {
@@ -33,9 +37,15 @@ fn a_polite_end_waits_for_what_runs() {
     assert!(processes.len() >= 2, "{processes:?}");
 
     host.terminate();
-    eventually("a front door that is closed", || {
-        Connection::open(host.front).is_err().then_some(())
-    });
+    is_stopping(&host);
+    for door in tenant.doors() {
+        let refused = door.post("/hello", "{}").expect_problem(503, "worker_unavailable");
+        assert!(refused.closes() && refused.header("retry-after").is_some(), "{refused:?}");
+        let health = door.send(&door.request("HEAD", "/$health"));
+        assert_eq!(health.status, 503, "{}", door.name);
+    }
+    host.send(&Request::new("GET", "/healthz")).expect(200);
+    host.send(&host.admin("GET", "/tenants")).expect_problem(503, "worker_unavailable");
     for connection in &mut running {
         connection.send(b"5\r\nafter\r\n0\r\n\r\n").unwrap();
         assert_eq!(connection.chunk().unwrap().as_deref(), Some(&b"after"[..]));
@@ -51,22 +61,120 @@ fn a_polite_end_waits_for_what_runs() {
     assert!(!is_listening(tenant.port));
 }
 
-#[test]
-fn who_asks_twice_is_not_kept_waiting() {
-    let mut host = Host::start();
-    let tenant = host.tenant("demo");
-    tenant.deploy("slow", guests::slow());
+/// It says so itself, to whoever spreads the load.
+#[track_caller]
+fn is_stopping(host: &Host) {
+    eventually("a host that is stopping", || {
+        let ready = Request::new("GET", "/readyz").try_send(host.front).ok()?;
+        (ready.status == 503).then(|| ready.expect_problem(503, "worker_unavailable"))
+    });
+}
+
+/// A call that runs.
+fn slow(tenant: &Tenant, milliseconds: u64) -> Connection {
     let mut running = tenant.open();
-    running.send(&tenant.door().request("POST", "/slow?ms=60000").bytes("demo")).unwrap();
+    let request = tenant.door().request("POST", &format!("/slow?ms={milliseconds}"));
+    running.send(&request.bytes("demo")).unwrap();
     eventually("a call that runs", || {
         (!tenant.ask("/logs")["lines"].as_array().unwrap().is_empty()).then_some(())
     });
+    running
+}
+
+/// Nobody is waited for who has asked nothing, be his connection new, kept, or parked, nor for the
+/// rest of half a request.
+#[test]
+fn where_no_call_runs_the_end_is_near() {
+    let mut host = Host::start();
+    let tenant = host.tenant("demo");
+    let (mut silent, mut halves) = (Vec::new(), Vec::new());
+    for door in tenant.doors() {
+        silent.push(Connection::open(door.to).unwrap());
+        let mut kept = Connection::open(door.to).unwrap();
+        kept.call(&door.request("POST", "/hello").body("{}")).expect(200);
+        silent.push(kept);
+        let mut half = Connection::open(door.to).unwrap();
+        let request = door.request("POST", "/hello").body("{}").bytes("demo");
+        half.send(&request[..request.len() / 2]).unwrap();
+        halves.push(half);
+        // Behind an answer.
+        let mut half = Connection::open(door.to).unwrap();
+        half.call(&door.request("POST", "/hello").body("{}")).expect(200);
+        half.send(&request[..20]).unwrap();
+        halves.push(half);
+        // One that is refused and goes on sending.
+        let mut refused = Connection::open(door.to).unwrap();
+        refused.send(b"nonsense\r\n\r\n").unwrap();
+        let _ = refused.answer("GET").expect_problem(400, "bad_request");
+        silent.push(refused);
+    }
+    for half in &halves {
+        eventually("a reader", || {
+            let end = crate::processes::far_end(half.ends())?;
+            (end.accepted && end.unread == 0).then_some(())
+        });
+    }
+    let begun = Instant::now();
     host.terminate();
-    eventually("a front door that is closed", || {
-        Connection::open(host.front).is_err().then_some(())
+    assert_eq!(host.ended().code(), Some(0));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    for mut half in halves {
+        half.answer("POST").expect_problem(503, "worker_unavailable").expect_detail("stopping");
+    }
+    for mut silent in silent {
+        eventually("its end", || silent.is_closed().then_some(()));
+    }
+}
+
+#[test]
+fn a_terminal_that_closes_stops_the_host_as_politely() {
+    let mut host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("slow", guests::slow());
+    let mut running = slow(&tenant, 3_000);
+    // A shell and the kernel both say so.
+    signal(host.pid(), Signal::SIGHUP);
+    is_stopping(&host);
+    signal(host.pid(), Signal::SIGHUP);
+    running.answer("POST").expect(200);
+    assert_eq!(host.ended().code(), Some(0));
+}
+
+#[test]
+fn a_hang_up_is_nothing_to_a_service_or_to_who_was_told_to_outlive_it() {
+    for wrapper in [&["env", "NOTIFY_SOCKET=@nobody-listens-to-this"][..], &["nohup"]] {
+        let mut host = Host::wrapped(wrapper, &[]);
+        let tenant = host.tenant("demo");
+        for _ in 0..3 {
+            signal(host.pid(), Signal::SIGHUP);
+        }
+        tenant.post("/hello", "{}").expect(200);
+        pause(Duration::from_millis(200));
+        host.send(&Request::new("GET", "/readyz")).expect(200);
+        host.terminate();
+        assert_eq!(host.ended().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_host_whose_store_does_not_answer_is_not_ready() {
+    let host = Host::start();
+    let ready = || Request::new("GET", "/readyz").send(host.front);
+    ready().expect(200);
+    let stopped = stop_thread(host.pid(), "store");
+    let begun = Instant::now();
+    // Many at once, as of many that spread the load.
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..16).map(|_| scope.spawn(ready)).collect();
+        for answer in asked {
+            let _ = answer.join().unwrap().expect_problem(503, "worker_unavailable");
+        }
     });
-    host.terminate();
-    host.ended();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    host.send(&Request::new("GET", "/healthz")).expect(200);
+    drop(stopped);
+    eventually("a host that is ready again", || (ready().status == 200).then_some(()));
 }
 
 #[test]

@@ -25,9 +25,14 @@ use hearth_wire::limits::{
 
 /// For the last bytes of a connection that is being closed.
 pub const FINISH_DEADLINE: Duration = Duration::from_secs(10);
-/// A client that closed its side and has no answer after this long is taken for gone: TCP does
-/// not tell one that waits from one that left.
+/// Once nobody is there to take a connection over: for what is on its way already.
+pub const STOP_GRACE: Duration = Duration::from_millis(500);
+/// A client that closed its side, and to whom or from whom nothing has moved for this long, is
+/// taken for gone: TCP does not tell one that waits from one that left.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(10);
+/// Between two looks whether anybody is at the other end. One that leaves is heard of at once, but
+/// where bytes that nobody has read yet lie in front of its end.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What a client may keep us waiting in the middle of a body, either way: this long, and longer
 /// by what it moves, at the least rate, up to a bound.
 const SLOW_GRACE: Duration = Duration::from_secs(20);
@@ -48,14 +53,12 @@ pub enum Drain {
     HandOver,
     /// Nobody does, since then.
     Close(Instant),
-    /// Nor is anybody waited for who has not said a word.
-    Stop,
 }
 
 impl Drain {
     /// Whether an answer that goes out now is its connection's last.
     pub fn closes(self) -> bool {
-        matches!(self, Self::Close(_) | Self::Stop)
+        matches!(self, Self::Close(_))
     }
 }
 
@@ -96,6 +99,8 @@ pub enum Presence {
     Silent,
     /// We, for the rest of its head.
     Asking,
+    /// We, in the middle of an exchange: for more of the request, or for the answer to be read.
+    Stalling,
     /// The client, for its answer.
     Served,
 }
@@ -137,6 +142,16 @@ impl Side {
             Self::Primary => HEAD_MAX_FIELDS + PASSED_ON_FIELDS,
         }
     }
+}
+
+/// How far the other end has left, as its socket knows without being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    None,
+    /// It sends nothing more.
+    Half,
+    /// Nobody takes anything more.
+    Whole,
 }
 
 /// One direction of a body, and how long its client may keep us waiting.
@@ -207,8 +222,19 @@ pub struct Gate {
     asked_again: bool,
     incoming: Pace,
     outgoing: Pace,
-    /// When the client closed its side, which hyper is not told while an answer is owed.
+    /// When the end of what the client sends was read. In an exchange hyper reads bodies alone, and
+    /// this one has broken off.
     ended: Option<Instant>,
+    /// Since when, in this exchange, the client has closed its side and nothing has moved.
+    half_closed: Option<Instant>,
+    /// When it was looked at last whether it is there.
+    looked: Instant,
+    /// It is not: nobody takes an answer any more.
+    gone: bool,
+    /// The answer has no length and no last chunk: only its connection's end tells where it ends.
+    endless: bool,
+    /// The answer broke off.
+    cut: bool,
     /// Client or answer asked for the connection to be closed after this exchange.
     closes: bool,
     finishing: bool,
@@ -236,6 +262,11 @@ impl Gate {
             incoming: Pace::new(),
             outgoing: Pace::new(),
             ended: None,
+            half_closed: None,
+            looked: since,
+            gone: false,
+            endless: false,
+            cut: false,
             closes: false,
             finishing: false,
             flushed: false,
@@ -254,15 +285,28 @@ impl Gate {
         self.incoming = Pace::new();
         self.outgoing = Pace { waits_since: self.outgoing.waits_since, ..Pace::new() };
         self.closes |= closes;
+        self.half_closed = None;
+        self.looked = Instant::now();
         self.exchange
     }
 
     /// Its answer's head is made.
-    pub fn answering(&mut self, exchange: Exchange, closes: bool) {
+    pub fn answering(&mut self, exchange: Exchange, closes: bool, endless: bool) {
         if exchange == self.exchange {
             self.enter(Phase::Answering);
             self.closes |= closes;
+            self.endless = endless;
         }
+    }
+
+    /// The answer is not whole, and will not be.
+    pub fn cut(&mut self, exchange: Exchange) {
+        self.cut |= exchange == self.exchange;
+    }
+
+    /// Whether what was sent of an answer would be taken for all of it.
+    pub fn looks_whole(&self) -> bool {
+        self.endless && (self.cut || self.phase == Phase::Answering)
     }
 
     pub fn responded(&mut self, exchange: Exchange, now: Instant) {
@@ -278,6 +322,10 @@ impl Gate {
         self.head_began = None;
         self.head_bytes = 0;
         self.flushed = false;
+    }
+
+    pub fn side(&self) -> Side {
+        self.side
     }
 
     /// How much may be read at once: of a head no more than it may have, so that hyper has at
@@ -384,10 +432,12 @@ impl Gate {
     }
 
     pub fn presence(&self) -> Presence {
+        let stalls = self.write_is_blocked() || self.incoming.waits_since.is_some();
         match self.head_began {
             Some(_) => Presence::Asking,
-            None if self.in_exchange() => Presence::Served,
-            None => Presence::Silent,
+            None if !self.in_exchange() => Presence::Silent,
+            None if stalls => Presence::Stalling,
+            None => Presence::Served,
         }
     }
 
@@ -397,7 +447,7 @@ impl Gate {
     }
 
     /// Until the answer is out and the request's body has come, which can be in either order.
-    fn in_exchange(&self) -> bool {
+    pub fn in_exchange(&self) -> bool {
         match self.phase {
             Phase::InService | Phase::Answering => true,
             Phase::Responded => self.body_left,
@@ -430,9 +480,27 @@ impl Gate {
         }
     }
 
+    /// What its socket knows of the other end, asked in an exchange.
+    pub fn is_absent(&mut self, absence: Absence, now: Instant) {
+        self.looked = now;
+        match absence {
+            Absence::None => {}
+            Absence::Half => drop(self.half_closed.get_or_insert(now)),
+            Absence::Whole => self.gone = true,
+        }
+    }
+
+    /// Who moves anything, or for whom anything moves, is there.
+    fn moves(&mut self) {
+        if let Some(since) = &mut self.half_closed {
+            *since = Instant::now();
+        }
+    }
+
     pub fn read(&mut self, bytes: &[u8]) {
         self.read_is_blocked = false;
         if self.in_exchange() {
+            self.moves();
             self.incoming.moved(bytes.len(), Instant::now);
             return;
         }
@@ -447,13 +515,12 @@ impl Gate {
         self.await_sender(Instant::now);
     }
 
-    /// Whether hyper may be told.
-    pub fn read_ended(&mut self, now: Instant) -> bool {
+    pub fn read_ended(&mut self, now: Instant) {
         self.ended.get_or_insert(now);
-        !self.in_exchange()
     }
 
     pub fn wrote(&mut self, bytes: usize) {
+        self.moves();
         self.outgoing.moved(bytes, Instant::now);
     }
 
@@ -476,11 +543,19 @@ impl Gate {
             && !self.write_is_blocked()
     }
 
+    /// When to look again whether anybody is at the other end.
+    pub fn looks_at(&self) -> Option<Instant> {
+        self.in_exchange().then(|| self.looked + LOOK_EVERY)
+    }
+
     /// `now` is asked where something has a deadline.
     pub fn verdict(&self, drain: Drain, now: impl Fn() -> Instant) -> Verdict {
         let until = |deadline: Instant, then: Verdict| {
             if now() < deadline { Verdict::Wait(Some(deadline)) } else { then }
         };
+        if self.gone {
+            return Verdict::Close;
+        }
         // Not before all is read that came, so that nothing behind it is lost.
         let most = if drain == Drain::HandOver { FINISH_DEADLINE } else { FORGOTTEN_MAX };
         let forgotten = (self.forgets && self.phase == Phase::Responded && self.read_is_blocked)
@@ -489,8 +564,7 @@ impl Gate {
             return forgotten.map_or(Verdict::Wait(None), |late| until(late, Verdict::Close));
         }
         if self.in_exchange() {
-            let gone = self.ended.filter(|_| self.phase == Phase::InService);
-            let gone = gone.map(|ended| ended + HALF_CLOSED_MAX);
+            let gone = self.half_closed.map(|since| since + HALF_CLOSED_MAX);
             let sender = self.incoming.deadline().filter(|_| self.sender_is_awaited());
             let slow = [sender, self.outgoing.deadline(), gone, forgotten];
             let slow = slow.into_iter().flatten().min();
@@ -514,14 +588,16 @@ impl Gate {
             (Drain::HandOver, _) if self.phase == Phase::Never => Verdict::HandOver,
             (Drain::HandOver, _) => Verdict::Finish,
             // Somebody is asking: nobody who asks is turned away.
-            (Drain::No | Drain::Close(_) | Drain::Stop, Some(began)) => {
-                until(began + HEAD_DEADLINE, Verdict::Close)
+            (Drain::No, Some(began)) => until(began + HEAD_DEADLINE, Verdict::Close),
+            (Drain::Close(asked), Some(began)) => {
+                let grace = asked.max(began) + STOP_GRACE;
+                until(grace.min(began + HEAD_DEADLINE), Verdict::Close)
             }
             (Drain::No, None) => until(self.since + SILENCE_MAX, Verdict::Finish),
             (Drain::Close(asked), None) if self.phase == Phase::Never => {
-                until(asked.max(self.since) + HEAD_DEADLINE, Verdict::Finish)
+                until(asked.max(self.since) + STOP_GRACE, Verdict::Finish)
             }
-            (Drain::Close(_) | Drain::Stop, None) => Verdict::Finish,
+            (Drain::Close(_), None) => Verdict::Finish,
         }
     }
 }
@@ -542,12 +618,12 @@ mod tests {
         Gate { phase, ..Gate::new(Side::Outside, since, false) }
     }
 
-    fn drains(asked: Instant) -> [Drain; 4] {
-        [Drain::No, Drain::HandOver, Drain::Close(asked), Drain::Stop]
+    fn drains(asked: Instant) -> [Drain; 3] {
+        [Drain::No, Drain::HandOver, Drain::Close(asked)]
     }
 
     #[test]
-    fn a_call_is_never_cut_and_a_link_never_closed() {
+    fn a_call_is_never_cut_and_a_link_never_closed_while_somebody_is_there() {
         let now = Instant::now();
         let late = now + seconds(100_000);
         for drain in drains(now) {
@@ -555,16 +631,51 @@ mod tests {
                 for head_began in [None, Some(now)] {
                     let link = Gate { side: Side::Primary, head_began, ..gate(phase, now) };
                     assert_eq!(link.verdict(drain, || late), Verdict::Wait(None), "{link:?}");
+                    let looks = link.in_exchange().then_some(now + LOOK_EVERY);
+                    assert_eq!(link.looks_at(), looks, "{link:?}");
                 }
             }
             assert_eq!(gate(InService, now).verdict(drain, || late), Verdict::Wait(None));
             let answering = match drain {
                 Drain::HandOver => Verdict::Finish,
-                Drain::No | Drain::Close(_) | Drain::Stop => Verdict::Wait(None),
+                Drain::No | Drain::Close(_) => Verdict::Wait(None),
             };
             assert_eq!(gate(Answering, now).verdict(drain, || late), answering);
             let told = Gate { finishing: true, ..gate(Answering, now) };
             assert_eq!(told.verdict(drain, || late), Verdict::Wait(None));
+        }
+    }
+
+    #[test]
+    fn who_is_gone_is_not_waited_for() {
+        let now = Instant::now();
+        for side in [Side::Outside, Side::Primary] {
+            for phase in [InService, Answering] {
+                for drain in drains(now) {
+                    let mut gone = Gate { side, ..gate(phase, now) };
+                    gone.is_absent(Absence::None, now);
+                    assert_ne!(gone.verdict(drain, || now), Verdict::Close, "{gone:?}");
+                    gone.is_absent(Absence::Whole, now);
+                    assert_eq!(gone.verdict(drain, || now), Verdict::Close, "{gone:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_only_the_end_of_its_connection_ends_looks_whole_until_it_is() {
+        let now = Instant::now();
+        for endless in [false, true] {
+            let mut gate = gate(InService, now);
+            assert!(!gate.looks_whole());
+            gate.answering(gate.exchange, true, endless);
+            assert_eq!(gate.looks_whole(), endless);
+            let mut cut = gate;
+            cut.cut(gate.exchange);
+            cut.responded(gate.exchange, now);
+            assert_eq!(cut.looks_whole(), endless);
+            gate.responded(gate.exchange, now);
+            assert!(!gate.looks_whole());
         }
     }
 
@@ -574,6 +685,7 @@ mod tests {
         let start = Instant::now();
         let at = |s: u64| start + seconds(s);
         let wait = |s: u64| Verdict::Wait(Some(at(s)));
+        let graced = |s: u64| Verdict::Wait(Some(at(s) + STOP_GRACE));
         let (no, pass, close) = (Drain::No, Drain::HandOver, Drain::Close(at(20)));
         for (phase, head_began, drain, now, verdict) in [
             (Never, None, no, 5, wait(75)),
@@ -582,18 +694,19 @@ mod tests {
             (Never, Some(30), no, 40, Verdict::Close),
             (Never, None, pass, 20, Verdict::HandOver),
             (Never, Some(19), pass, 20, Verdict::HandOver),
-            (Never, None, close, 25, wait(30)),
-            (Never, None, close, 30, Verdict::Finish),
-            (Never, Some(21), close, 25, wait(31)),
-            (Never, Some(21), close, 31, Verdict::Close),
+            (Never, None, close, 20, graced(20)),
+            (Never, None, close, 21, Verdict::Finish),
+            (Never, Some(21), close, 21, graced(21)),
+            (Never, Some(21), close, 22, Verdict::Close),
             (Responded, None, no, 5, wait(75)),
             (Responded, None, no, 75, Verdict::Finish),
             (Responded, Some(30), no, 40, Verdict::Close),
             (Responded, None, pass, 20, Verdict::Finish),
             (Responded, Some(19), pass, 20, Verdict::Finish),
             (Responded, None, close, 20, Verdict::Finish),
-            (Responded, Some(19), close, 20, wait(29)),
-            (Responded, Some(19), close, 29, Verdict::Close),
+            (Responded, Some(19), close, 20, graced(20)),
+            (Responded, Some(10), close, 20, Verdict::Close),
+            (Responded, Some(19), close, 21, Verdict::Close),
         ] {
             let gate = Gate { head_began: head_began.map(at), ..gate(phase, start) };
             assert_eq!(gate.verdict(drain, || at(now)), verdict, "{gate:?} {drain:?} at {now}");
@@ -608,14 +721,18 @@ mod tests {
     #[test]
     fn a_half_closed_client_waits_for_an_answer_but_not_for_ever() {
         let start = Instant::now();
-        let deadline = start + HALF_CLOSED_MAX;
-        for drain in drains(start) {
-            let waits = Gate { ended: Some(start), ..gate(InService, start) };
-            assert_eq!(waits.verdict(drain, || start), Verdict::Wait(Some(deadline)));
-            assert_eq!(waits.verdict(drain, || deadline), Verdict::Close);
-            // What it does not take any more the kernel tells.
-            let answered = Gate { ended: Some(start), finishing: true, ..gate(Answering, start) };
-            assert_eq!(answered.verdict(drain, || deadline), Verdict::Wait(None));
+        let at = |s: u64| start + seconds(s);
+        for drain in [Drain::No, Drain::Close(start), Drain::Stop] {
+            for phase in [InService, Answering] {
+                let mut waits = gate(phase, start);
+                waits.is_absent(Absence::Half, at(1));
+                waits.is_absent(Absence::Half, at(5));
+                assert_eq!(waits.verdict(drain, || at(5)), Verdict::Wait(Some(at(11))));
+                assert_eq!(waits.verdict(drain, || at(11)), Verdict::Close);
+                // To whom something moves is there.
+                waits.wrote(1);
+                assert_ne!(waits.verdict(drain, Instant::now), Verdict::Close);
+            }
         }
     }
 
@@ -690,7 +807,7 @@ mod tests {
             let mut gate = Gate::new(Side::Outside, now, false);
             let exchange = gate.requested(true, expects, closes);
             if phase != InService {
-                gate.answering(exchange, gate.is_last());
+                gate.answering(exchange, gate.is_last(), false);
             }
             if phase == Responded {
                 gate.responded(exchange, now);
@@ -713,7 +830,7 @@ mod tests {
             assert!(gate.body_dropped(exchange, Some(1)));
             gate.body_wanted(exchange, || now);
             gate.read_waits();
-            gate.answering(exchange, false);
+            gate.answering(exchange, false, false);
             // Its sender waits for the answer, and nobody for the sender.
             assert_eq!(gate.verdict(Drain::No, || late), Verdict::Wait(None));
             gate.responded(exchange, now);
@@ -796,12 +913,12 @@ mod tests {
     /// What can happen to a gate, in the order of one connection's exchanges.
     fn happens(gate: &mut Gate, exchange: Exchange, event: u8, now: Instant) {
         match event {
-            0 if gate.phase == InService => gate.answering(exchange, false),
-            1 if gate.phase == InService => gate.answering(exchange, true),
+            0 if gate.phase == InService => gate.answering(exchange, false, false),
+            1 if gate.phase == InService => gate.answering(exchange, true, true),
             2 if gate.phase == Answering => gate.responded(exchange, now),
             3 => gate.read(b"x"),
             4 => gate.read_waits(),
-            5 => drop(gate.read_ended(now)),
+            5 => gate.read_ended(now),
             6 => gate.write_waits(now),
             7 => gate.wrote(1),
             8 => gate.flushed(),
@@ -842,7 +959,7 @@ mod tests {
             let as_it_was = gate;
             for word in late {
                 match word {
-                    6 => gate.answering(first, true),
+                    6 => gate.answering(first, true, true),
                     7 => gate.responded(first, now),
                     8 => prop_assert!(!gate.forgets(first, Drain::No)),
                     word => says(&mut gate, first, word, now),

@@ -18,6 +18,7 @@
 
 mod body;
 mod calendar;
+mod framing;
 mod gate;
 mod head;
 mod hop;
@@ -31,7 +32,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue};
@@ -47,17 +48,23 @@ use tokio::sync::watch;
 pub use body::{Answer, AnswerBody, BoxError, Received};
 use body::{Answering, Left};
 pub use calendar::begin_calendar;
+pub use framing::has_content;
 pub use gate::{Drain, Presence, Side, begins_head};
-use gate::{Exchange, FINISH_DEADLINE, Gate, Verdict};
+use gate::{Exchange, FINISH_DEADLINE, Gate, STOP_GRACE, Verdict};
 use hearth_wire::limits::SILENCE_MAX;
 pub use hop::{end_hop, end_request_hop};
 #[cfg(feature = "plain-hyper")]
 pub use plain::serve;
 use refusal::Refused;
 use stream::Gated;
+pub use stream::Socket;
 
 /// Of a body that nobody wanted, on a connection that is being closed.
 const FORGOTTEN_MAX_BYTES: usize = 256 << 20;
+
+/// Before a client is taken for late, for what it has sent in time: this process may have stood
+/// still itself, and its runtime not have looked yet.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// A connection between two requests, as it comes to this process or leaves it.
 pub struct Waiting<S> {
@@ -142,7 +149,7 @@ pub async fn serve<S, F, A, G>(
     answer: F,
 ) -> Option<Waiting<S>>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Socket,
     F: Fn(Request<Received>) -> A,
     A: Future<Output = Answer>,
 {
@@ -151,7 +158,7 @@ where
     let stream =
         Gated { stream, refused: None, unread, shared: shared.clone(), drain: drain.clone() };
     let service = service_fn(|request: Request<Incoming>| {
-        let version = request.version();
+        let (version, method) = (request.version(), request.method().clone());
         let has_body = !request.body().is_end_stream();
         let expects = request.headers().contains_key(EXPECT);
         let closes = asks_to_close(version, request.headers());
@@ -168,10 +175,12 @@ where
                 Ok(answered) => answered.await,
                 Err(refused) => refused,
             };
+            framing::frame(&method, &mut answer);
             let ends = side == Side::Outside && draining.borrow().closes();
             let mut gate = shared.lock();
-            let is_last = ends || gate.is_last() || is_last(version, &answer);
-            gate.answering(exchange, is_last);
+            let endless = is_endless(version, &answer);
+            let is_last = ends || gate.is_last() || endless || says_close(&answer);
+            gate.answering(exchange, is_last, endless);
             drop(gate);
             if is_last {
                 say_last(version, &mut answer);
@@ -183,6 +192,8 @@ where
         .max_buf_size(side.head_max_bytes())
         .max_headers(side.head_max_fields())
         .header_read_timeout(None)
+        // hyper reads nothing but bodies in an exchange: who leaves in one is the gate's to notice.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut drain_seen = drain.clone();
     let mut told = pin!(async move {
@@ -197,6 +208,7 @@ where
     // A request may have arrived that the runtime has not noticed yet: before an idle connection
     // is closed the runtime looks once more.
     let mut looked = None;
+    let mut last_look = None;
     let end = poll_fn(|cx| {
         shared.0.driver.get_or_init(|| cx.waker().clone());
         loop {
@@ -216,16 +228,17 @@ where
             }
             let asked = *drain.borrow();
             shared.read_left(asked, cx);
-            let (verdict, now_is) = {
+            let (verdict, look, now_is) = {
                 let gate = shared.lock();
-                (gate.verdict(asked, Instant::now), gate.presence())
+                (gate.verdict(asked, Instant::now), gate.looks_at(), gate.presence())
             };
             if now_is != presence.0 {
                 presence = (now_is, present(now_is));
             }
             match verdict {
                 Verdict::Wait(deadline) => {
-                    looked = None;
+                    (looked, last_look) = (None, None);
+                    let deadline = [deadline, look].into_iter().flatten().min();
                     let Some(deadline) = deadline else { return Poll::Pending };
                     // One that rings too early is set again then, which is cheaper than setting
                     // it with each request.
@@ -249,8 +262,15 @@ where
                     Pin::new(&mut connection).graceful_shutdown();
                     shared.lock().finishing();
                 }
-                Verdict::Close if now_is == Presence::Asking => return Poll::Ready(End::Late),
-                Verdict::Close => return Poll::Ready(End::Broken),
+                Verdict::Close => {
+                    let look =
+                        last_look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_LOOK)));
+                    if look.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    let is_asking = now_is == Presence::Asking;
+                    return Poll::Ready(if is_asking { End::Late } else { End::Broken });
+                }
             }
         }
     })
@@ -260,7 +280,12 @@ where
         End::Taken => true,
         End::Done => *drain.borrow() == Drain::HandOver && gate.can_be_handed_over(),
         End::Refused | End::Late => false,
-        End::Broken => return None,
+        End::Broken => {
+            if gate.looks_whole() {
+                connection.into_parts().io.into_inner().stream.break_off();
+            }
+            return None;
+        }
     };
     let parts = connection.into_parts();
     let stream = parts.io.into_inner();
@@ -272,6 +297,7 @@ where
     }
     let (refused, mut stream) = (stream.refused, stream.stream);
     let refused = match end {
+        End::Late if drain.borrow().closes() => Some(Refused::Stopping),
         End::Late => Some(Refused::Late),
         // hyper has nothing to say to some.
         End::Refused if gate.is_refusing() => refused.or(Some(Refused::Malformed)),
@@ -285,7 +311,18 @@ where
             _ => close(stream, sends).await,
         }
     };
-    let _ = tokio::time::timeout(FINISH_DEADLINE, close).await;
+    let mut drain = drain;
+    let stopped = async move {
+        let stops = drain.wait_for(|drain| drain.closes()).await.is_ok();
+        if !stops {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(FINISH_DEADLINE, close) => {}
+        () = stopped => {}
+    }
     None
 }
 
@@ -323,13 +360,16 @@ pub fn asks_to_close(version: Version, headers: &HeaderMap) -> bool {
     says("close") || (version < Version::HTTP_11 && !says("keep-alive"))
 }
 
-/// Whether an answer is its connection's last: by its word, or because only the connection's end
-/// tells where it ends.
-fn is_last(version: Version, answer: &Answer) -> bool {
-    let endless = version < Version::HTTP_11
+/// Whether an answer is its connection's last by its own word.
+fn says_close(answer: &Answer) -> bool {
+    asks_to_close(Version::HTTP_11, answer.headers())
+}
+
+/// Whether only the connection's end tells where an answer ends.
+fn is_endless(version: Version, answer: &Answer) -> bool {
+    version < Version::HTTP_11
         && answer.body().size_hint().exact().is_none()
-        && !answer.headers().contains_key(CONTENT_LENGTH);
-    endless || asks_to_close(Version::HTTP_11, answer.headers())
+        && !answer.headers().contains_key(CONTENT_LENGTH)
 }
 
 /// Has an answer say that the connection ends with it. To a client of HTTP/1.0 hyper would say

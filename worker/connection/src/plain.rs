@@ -9,11 +9,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
 use crate::gate::{Drain, Gate, Presence, Side};
-use crate::{Answer, Received, Shared, Waiting};
+use crate::{Answer, Received, Shared, Socket, Waiting};
 
 pub async fn serve<S, F, A, G>(
     arrival: Waiting<S>,
@@ -23,7 +23,7 @@ pub async fn serve<S, F, A, G>(
     answer: F,
 ) -> Option<Waiting<S>>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Socket,
     F: Fn(Request<Received>) -> A,
     A: Future<Output = Answer>,
 {

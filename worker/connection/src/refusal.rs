@@ -16,6 +16,8 @@ pub enum Refused {
     Malformed,
     /// It was not complete in time.
     Late,
+    /// Nor when nobody could wait for it any more.
+    Stopping,
 }
 
 impl Refused {
@@ -41,6 +43,10 @@ impl Refused {
             Self::Late => (
                 Code::RequestTimeout,
                 format!("the request's head was not complete within {} s", HEAD_DEADLINE.as_secs()),
+            ),
+            Self::Stopping => (
+                Code::WorkerUnavailable,
+                "this server is stopping, and the request's head was not complete".to_owned(),
             ),
         };
         let id = new_id();

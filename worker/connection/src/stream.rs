@@ -3,18 +3,69 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use hearth_wire::limits::READ_MAX_BYTES;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf, Ready};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use crate::Shared;
-use crate::gate::{Drain, Reading};
+use crate::gate::{Absence, Drain, Reading, Side};
 use crate::refusal::Refused;
+
+/// What carries a connection.
+pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// How far the other end has left. Wakes the task when that changes, unless bytes lie unread
+    /// in front of it.
+    fn absence(&self, cx: &mut Context<'_>) -> Absence;
+
+    /// Has its end be told as a break once it is closed, where the socket can.
+    fn break_off(&self);
+}
+
+impl Socket for TcpStream {
+    fn absence(&self, cx: &mut Context<'_>) -> Absence {
+        let _ = self.poll_read_ready(cx);
+        absence(self.ready(Interest::READABLE | Interest::WRITABLE))
+    }
+
+    fn break_off(&self) {
+        // What cannot be done so ends as it would have.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Socket for UnixStream {
+    fn absence(&self, cx: &mut Context<'_>) -> Absence {
+        let _ = self.poll_read_ready(cx);
+        absence(self.ready(Interest::READABLE | Interest::WRITABLE))
+    }
+
+    fn break_off(&self) {}
+}
+
+/// Within one process: what there is to know is read.
+impl Socket for DuplexStream {
+    fn absence(&self, _cx: &mut Context<'_>) -> Absence {
+        Absence::None
+    }
+
+    fn break_off(&self) {}
+}
+
+/// Asked only, and never waited for.
+fn absence(ready: impl Future<Output = io::Result<Ready>>) -> Absence {
+    match pin!(ready).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(is)) if is.is_write_closed() || is.is_error() => Absence::Whole,
+        Poll::Ready(Ok(is)) if is.is_read_closed() => Absence::Half,
+        Poll::Ready(Err(_)) => Absence::Whole,
+        Poll::Ready(Ok(_)) | Poll::Pending => Absence::None,
+    }
+}
 
 pub struct Gated<S> {
     pub stream: S,
@@ -25,7 +76,7 @@ pub struct Gated<S> {
     pub drain: watch::Receiver<Drain>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
+impl<S: Socket> AsyncRead for Gated<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -57,12 +108,26 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
         let mut buffer = ReadBuf::uninit(&mut bytes[..most]);
         match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
-                if gate.read_ended(Instant::now()) { Poll::Ready(Ok(())) } else { Poll::Pending }
+                // A link that is closed in one direction alone is that of a caller whose body has
+                // broken off, and who is still there. One that is closed takes not even nothing.
+                let is_link = gate.side() == Side::Primary && gate.in_exchange();
+                let nothing = Pin::new(&mut this.stream);
+                if is_link && matches!(nothing.poll_write(cx, &[]), Poll::Ready(Err(_))) {
+                    gate.is_absent(Absence::Whole, Instant::now());
+                    return Poll::Pending;
+                }
+                gate.read_ended(Instant::now());
+                Poll::Ready(Ok(()))
             }
             Poll::Ready(Ok(())) => {
                 gate.read(buffer.filled());
                 into.put_slice(buffer.filled());
                 Poll::Ready(Ok(()))
+            }
+            // Not for a body's reader to find: whoever answers is told by being dropped.
+            Poll::Ready(Err(_)) if gate.in_exchange() => {
+                gate.is_absent(Absence::Whole, Instant::now());
+                Poll::Pending
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
@@ -83,7 +148,7 @@ impl<S> Gated<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
+impl<S: Socket> AsyncWrite for Gated<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -100,9 +165,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        let mut gate = self.shared.lock();
         if flushed.is_ready() {
-            self.shared.lock().flushed();
+            gate.flushed();
         }
+        // hyper comes by here whenever it is polled, and reads in an exchange nothing but its body.
+        if gate.in_exchange() {
+            gate.is_absent(self.stream.absence(cx), Instant::now());
+        }
+        drop(gate);
         flushed
     }
 

@@ -1,5 +1,6 @@
 //! What hyper does when it is told to stop, which it documents nowhere and on which the gate
-//! relies. A new version of it that does otherwise fails here first.
+//! relies. A new version of it that does otherwise fails here first. And what a service is told of
+//! a body whose sender says that no more comes.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -216,5 +217,78 @@ async fn told_to_stop_in_a_body_it_reads_on() {
         reading.send("half").await;
         let answer = reading.heard().await;
         assert!(reading.done && is_closing(&answer) && answer.ends_with("halfhalf"), "{answer}");
+    }
+}
+
+/// What somebody hears who sends this, piece by piece, and then says that no more comes. The
+/// service reads at once, later, or in another task.
+async fn heard_after(pieces: &[&str], reads: Reads) -> String {
+    let (mut client, server) = duplex(64 << 10);
+    let (_told, drain) = tokio::sync::watch::channel(crate::Drain::No);
+    let answer = |request: Request<crate::Received>| async move {
+        let body = request.into_body();
+        let read = match reads {
+            Reads::AtOnce => body.collect().await,
+            Reads::Later => {
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                body.collect().await
+            }
+            Reads::Elsewhere => tokio::spawn(body.collect()).await.unwrap(),
+        };
+        let told = match read {
+            Ok(body) => format!("whole, {} bytes", body.to_bytes().len()),
+            Err(_) => "broken off".to_owned(),
+        };
+        Response::new(Full::new(Bytes::from(told)).map_err(|never| match never {}).boxed_unsync())
+    };
+    let waiting = crate::Waiting::new(server);
+    let served = crate::serve(waiting, crate::Side::Outside, drain, |_| (), answer);
+    let sends = async move {
+        for piece in pieces {
+            client.write_all(piece.as_bytes()).await.unwrap();
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        }
+        client.shutdown().await.unwrap();
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).await.unwrap();
+        heard
+    };
+    let both = async { tokio::join!(served, sends).1 };
+    // Half of what a client that ended has until it is taken for gone.
+    let most = std::time::Duration::from_secs(5);
+    tokio::time::timeout(most, both).await.expect("an answer at once")
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Reads {
+    AtOnce,
+    Later,
+    Elsewhere,
+}
+
+#[tokio::test]
+async fn the_end_of_sending_in_a_body_breaks_it_off_and_behind_it_does_not() {
+    let head = |framing: &str| format!("POST / HTTP/1.1\r\nhost: h\r\n{framing}\r\n\r\n");
+    let (counted, chunked) = (head("content-length: 8"), head("transfer-encoding: chunked"));
+    for reads in [Reads::AtOnce, Reads::Later, Reads::Elsewhere] {
+        for (head, body) in [(&counted, "halfhalf"), (&chunked, "8\r\nhalfhalf\r\n0\r\n\r\n")] {
+            for sent in 0..=body.len() {
+                let (begun, rest) = body[..sent].split_at(sent / 2);
+                let together = format!("{head}{begun}{rest}");
+                for pieces in [
+                    &[&*together][..],
+                    &[head.as_str(), begun, rest],
+                    &[&*format!("{head}{begun}"), rest],
+                ] {
+                    let heard = heard_after(pieces, reads).await;
+                    let says = if sent == body.len() { "whole, 8 bytes" } else { "broken off" };
+                    assert!(heard.ends_with(says), "{reads:?} {pieces:?}: {heard}");
+                }
+            }
+        }
     }
 }

@@ -9,9 +9,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Empty};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use crate::call::{Abandon, Ledger};
+use crate::call::{Abandon, Failure, Ledger};
 use crate::connection::Received;
 
 /// A request's body, as the guest reads it.
@@ -64,36 +65,105 @@ impl Body for RequestBody {
     }
 }
 
-/// The answer broke off after its head was out.
+/// The answer broke off after its head was out. Why, its call's ledger knows.
 #[derive(Debug, thiserror::Error)]
-pub enum BrokenAnswer {
-    #[error("the function failed in the middle of its answer")]
-    Failed,
-    #[error("the function's body")]
-    Guest(#[source] Error),
-}
+#[error("the answer broke off")]
+pub struct BrokenAnswer;
 
 /// A guest's answer, as the connection writes it. Dropped before its end, it ends the call.
 pub struct ResponseBody {
+    /// First, so that the guest hears that its caller went before it hears that nobody reads it.
+    abandon: Abandon,
     inner: WasiBody,
+    /// What came of it before its head went out.
+    first: Option<Frame<Bytes>>,
     /// What is left of a body whose length was told: its end is not asked for then.
     left: Option<u64>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Whole,
     /// It is broken; what came before is let out first, so that the caller sees how far the
     /// function came.
-    broken: bool,
-    abandon: Abandon,
+    Broken,
 }
 
 impl ResponseBody {
-    pub fn new(inner: WasiBody, length: Option<u64>, mut abandon: Abandon) -> Self {
-        if length == Some(0) {
+    /// One that nobody reads.
+    pub fn none(abandon: Abandon) -> Self {
+        let inner = Empty::new().map_err(|never| match never {}).boxed_unsync();
+        Self { abandon, inner, first: None, left: Some(0), state: State::Whole }
+    }
+
+    /// Waits for what comes first of it, or for the moment that its head may be held for.
+    pub async fn begun(
+        mut inner: WasiBody,
+        length: Option<u64>,
+        mut abandon: Abandon,
+        moment: impl Future<Output = ()>,
+    ) -> Result<Self, Failure> {
+        let left = length.or(inner.size_hint().exact());
+        let mut moment = std::pin::pin!(moment);
+        let first = std::future::poll_fn(|cx| {
+            if abandon.ledger().is_refused(cx) {
+                return Poll::Ready(First::Broken);
+            }
+            match Pin::new(&mut inner).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => Poll::Ready(First::Frame(frame)),
+                Poll::Ready(Some(Err(error))) => {
+                    abandon.ledger().gives_up(&error);
+                    Poll::Ready(First::Broken)
+                }
+                Poll::Ready(None) => Poll::Ready(First::End),
+                Poll::Pending => moment.as_mut().poll(cx).map(|()| First::Later),
+            }
+        });
+        let (first, state) = match first.await {
+            First::Frame(frame) => (Some(frame), State::Open),
+            First::Later => (None, State::Open),
+            First::End if is_whole(abandon.ledger(), left) => (None, State::Whole),
+            First::End | First::Broken => return Err(abandon.ledger().failure()),
+        };
+        if state == State::Whole {
             abandon.disarm();
         }
-        Self { inner, left: length, broken: false, abandon }
+        Ok(Self { abandon, inner, first, left, state })
     }
 
     fn ledger(&self) -> &Ledger {
         self.abandon.ledger()
+    }
+
+    fn breaks(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenAnswer>>> {
+        self.state = State::Broken;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// What is known of an answer before its head goes out.
+enum First {
+    Frame(Frame<Bytes>),
+    End,
+    Later,
+    Broken,
+}
+
+/// Whether a body that has ended is all of it. A store that is dropped ends its bodies as if they
+/// were complete.
+fn is_whole(ledger: &Ledger, left: Option<u64>) -> bool {
+    if ledger.has_failed() {
+        return false;
+    }
+    match left {
+        Some(missing) if missing > 0 => {
+            ledger.falls_short(missing);
+            false
+        }
+        _ => true,
     }
 }
 
@@ -105,48 +175,57 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenAnswer>>> {
-        if self.broken {
-            return Poll::Ready(Some(Err(BrokenAnswer::Failed)));
+        match self.state {
+            State::Open => {}
+            State::Whole => return Poll::Ready(None),
+            State::Broken => return Poll::Ready(Some(Err(BrokenAnswer))),
         }
-        match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+        if self.ledger().is_refused(cx) {
+            return self.breaks(cx);
+        }
+        let frame = match self.first.take() {
+            Some(frame) => Some(Ok(frame)),
+            None => ready!(Pin::new(&mut self.inner).poll_frame(cx)),
+        };
+        match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     let bytes = data.len() as u64;
                     self.ledger().answered_bytes(bytes);
                     self.left = self.left.map(|left| left.saturating_sub(bytes));
                     if self.left == Some(0) {
+                        self.state = State::Whole;
                         self.abandon.disarm();
                     }
+                } else {
+                    // Trailers, behind which nobody asks for an end.
+                    self.state = State::Whole;
+                    self.abandon.disarm();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                // The guest gave its answer up and goes on; how that ends is still to be told.
-                self.abandon.disarm();
-                Poll::Ready(Some(Err(BrokenAnswer::Guest(error))))
+                self.ledger().gives_up(&error);
+                self.breaks(cx)
             }
-            None => {
-                let missing = self.left.filter(|&left| left > 0);
-                // A store that is dropped ends its bodies as if they were complete.
-                if self.ledger().has_failed() || missing.is_some() {
-                    if let Some(missing) = missing.filter(|_| !self.ledger().has_failed()) {
-                        self.ledger().falls_short(missing);
-                    }
-                    self.broken = true;
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
+            None if is_whole(self.ledger(), self.left) => {
+                self.state = State::Whole;
                 self.abandon.disarm();
                 Poll::Ready(None)
             }
+            None => self.breaks(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream() && !self.ledger().has_failed()
+        self.state == State::Whole
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match (self.state, self.left) {
+            (State::Whole, _) => SizeHint::with_exact(0),
+            (_, Some(left)) => SizeHint::with_exact(left),
+            (_, None) => SizeHint::default(),
+        }
     }
 }

@@ -168,6 +168,13 @@ fn who_wants_to_close_is_closed() {
             quiesce(&mut old);
         }
         assert_eq!(answer(&mut client).status, 200, "{sent}");
+        if half_closes {
+            // There may be a request in front of where it closed, which is the next one's to read.
+            let mut next = worker();
+            next.take(vec![last_of(old)]);
+            assert!(is_closed(&mut client), "{sent}");
+            continue;
+        }
         assert!(is_closed(&mut client), "{sent}");
         if sent != http_1_0 {
             assert_eq!(old.ended(), Some(0), "{sent}");

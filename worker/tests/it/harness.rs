@@ -425,6 +425,10 @@ impl Worker {
     /// Its exit code, once it has ended by itself.
     pub fn ended(&mut self) -> Option<i32> {
         assert_eq!(self.hear_or_end(), None);
+        self.exit_code()
+    }
+
+    pub fn exit_code(&mut self) -> Option<i32> {
         self.child.as_mut().and_then(|child| child.wait().unwrap().code())
     }
 

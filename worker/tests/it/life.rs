@@ -1,11 +1,15 @@
 //! A worker's life, from ready to its end, and its zygote's.
 
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::time::Duration;
 
-use hearth_wire::{ExitStatus, FromWorker, Moment, Origin, Start, ToWorker, VERSION};
+use hearth_wire::{
+    ExitStatus, FromWorker, Moment, Origin, Outcome, Respite, Start, ToWorker, VERSION,
+};
 
-use crate::harness::{Release, Zygote, ask, exec, get, is_closed, listener, post, start};
+use crate::harness::{
+    Release, Zygote, ask, exec, get, is_closed, listener, post, read_answer, start,
+};
 
 fn hello() -> Release {
     Release::new(1, &[("/one", "version_one", "{}"), ("/slow", "slow", "{}")])
@@ -91,6 +95,110 @@ fn closing_waits_for_what_runs() {
     let mut status = [0; 15];
     waiting.read_exact(&mut status).unwrap();
     assert_eq!(&status, b"HTTP/1.1 200 OK");
+}
+
+/// Every call, be it running, waiting for its turn, or in the middle of an answer that nobody
+/// reads: it is answered where that can still be, and on record either way, before the end.
+#[test]
+fn calls_whose_time_is_up_are_answered_and_on_record() {
+    const TURNS: usize = 64;
+    let functions = [("/slow", "slow", "{}"), ("/big", "big_response", "{}")];
+    let release = Release::new(1, &functions);
+    let mut worker = exec(&release, start(1)).accept();
+    let begin = |worker: &crate::harness::Worker, request: &str| {
+        let mut running = worker.connect();
+        running.write_all(request.as_bytes()).unwrap();
+        running
+    };
+    let mut unread = begin(&worker, &post("/big?bytes=20000000", ""));
+    let mut head = [0; 15];
+    unread.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    let mut calls: Vec<_> =
+        (1..TURNS).map(|_| begin(&worker, &post("/slow?ms=60000", ""))).collect();
+    worker.await_report(|report| report.lines.len() == TURNS - 1);
+    // Neither these nor a body that has not come have begun.
+    calls.extend((0..4).map(|_| begin(&worker, &post("/slow?ms=60000", ""))));
+    let mut link = worker.link(Origin::Gateway);
+    link.write_all(post("/slow?ms=60000", "").as_bytes()).unwrap();
+    assert_eq!(worker.call(&get("/$health")).status, 200);
+    worker.say(&ToWorker::Finish(Respite::now(Duration::from_millis(200))));
+    worker.say(&ToWorker::Quiesce);
+    assert_eq!(worker.hear(), FromWorker::Quiesced);
+    for mut call in calls {
+        let answer = read_answer(&mut BufReader::new(&mut call), false);
+        answer.is_problem(503, "worker_unavailable");
+        assert!(answer.text().contains("had no more time for it"), "{answer:?}");
+    }
+    read_answer(&mut BufReader::new(&mut link), false).is_problem(503, "worker_unavailable");
+    // What it may pass on of them it does.
+    let ended = loop {
+        match worker.hear_or_end() {
+            Some(FromWorker::Pass(_)) => worker.say(&ToWorker::Passed),
+            Some(other) => panic!("{other:?}"),
+            None => break worker.exit_code(),
+        }
+    };
+    assert_eq!(ended, Some(0));
+    let calls = &worker.reports.calls;
+    assert_eq!(calls.len(), TURNS + 5);
+    assert!(calls.iter().all(|call| call.outcome == Outcome::Stopped), "{calls:?}");
+    let cut = calls.iter().filter(|call| call.status == 200).count();
+    assert_eq!(cut, 1, "{calls:?}");
+    let mut rest = Vec::new();
+    let _ = unread.read_to_end(&mut rest);
+    assert!(rest.len() < 20_000_000, "it was not whole");
+}
+
+/// One that no guest's loop can keep.
+#[test]
+fn a_loop_is_given_up_in_time_as_well() {
+    let release = Release::new(1, &[("/loops", "loops", "{}")]);
+    let mut worker = exec(&release, start(1)).accept();
+    let mut running = worker.connect();
+    running.write_all(post("/loops", "").as_bytes()).unwrap();
+    // Its head is read when this is answered.
+    assert_eq!(worker.call(&get("/$health")).status, 200);
+    worker.say(&ToWorker::Finish(Respite::now(Duration::from_millis(100))));
+    worker.say(&ToWorker::Close);
+    assert_eq!(worker.hear(), FromWorker::Quiesced);
+    read_answer(&mut BufReader::new(&running), false).is_problem(503, "worker_unavailable");
+    assert_eq!(worker.ended(), Some(0));
+    assert_eq!(worker.reports.calls[0].outcome, Outcome::Stopped);
+}
+
+/// It says so when nothing else is left, and its time is not the calls'.
+#[test]
+fn an_upload_on_its_way_is_no_call() {
+    let release = hello();
+    let mut worker = exec(&release, start(1)).accept();
+    let mut running = worker.connect();
+    running.write_all(post("/slow?ms=60000", "").as_bytes()).unwrap();
+    worker.await_report(|report| !report.lines.is_empty());
+    let mut upload = worker.connect();
+    upload.write_all(post("/$upload", "the form").as_bytes()).unwrap();
+    assert_eq!(worker.hear(), FromWorker::WantDoor);
+    let door = worker.door();
+    worker.say(&ToWorker::Finish(Respite::now(Duration::from_millis(200))));
+    worker.say(&ToWorker::Quiesce);
+    assert_eq!(worker.hear(), FromWorker::Quiesced);
+    read_answer(&mut BufReader::new(&running), false).is_problem(503, "worker_unavailable");
+    drop(running);
+    loop {
+        match worker.hear() {
+            FromWorker::Pass(_) => worker.say(&ToWorker::Passed),
+            other => break assert_eq!(other, FromWorker::CallsDone),
+        }
+    }
+    worker.say(&ToWorker::AreYouAlive);
+    assert_eq!(worker.hear(), FromWorker::Alive);
+    drop(door);
+    read_answer(&mut BufReader::new(&upload), false).is_problem(503, "worker_unavailable");
+    drop(upload);
+    while let Some(FromWorker::Pass(_)) = worker.hear_or_end() {
+        worker.say(&ToWorker::Passed);
+    }
+    assert_eq!(worker.exit_code(), Some(0));
 }
 
 #[test]
@@ -213,8 +321,7 @@ fn an_upload_goes_through_the_door_unread() {
     door.read_exact(&mut preface).unwrap();
     assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     drop(door);
-    crate::harness::read_answer(&mut std::io::BufReader::new(&stream), false)
-        .is_problem(503, "worker_unavailable");
+    read_answer(&mut BufReader::new(&stream), false).is_problem(503, "worker_unavailable");
 }
 
 #[test]

@@ -13,7 +13,7 @@
 //! Both programs come from one build. The first message each way carries [`VERSION`] all the
 //! same, since an operator can replace one file and not the other.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -142,6 +142,28 @@ pub enum ToWorker {
     Door,
     /// Answered by `Alive`: a worker that cannot answer is stuck.
     AreYouAlive,
+    /// How long calls may still run, with each word that asks for an end, and before it; said
+    /// again where there is less time. Calls that run then are given up and answered, and soon
+    /// after that what is left is cut. `CallsDone` says where uploads are all that is left.
+    Finish(Respite),
+}
+
+/// A time to finish in. It begins at a moment that both know, so that a worker which hears of it
+/// late does not take it for longer than it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Respite {
+    pub since: Moment,
+    pub within: Duration,
+}
+
+impl Respite {
+    pub fn now(within: Duration) -> Self {
+        Self { since: Moment::now(), within }
+    }
+
+    pub fn end(self) -> Instant {
+        self.since.instant() + self.within
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,6 +261,9 @@ pub enum FromWorker {
     Forbidden {
         call: u32,
     },
+    /// It was told to finish, and of all that it had only uploads are left, which are on their way
+    /// to the host. Not said where nothing is left: then it exits.
+    CallsDone,
 }
 
 /// What a worker has to tell about its calls, in batches below [`crate::FRAME_MAX`].
@@ -319,10 +344,12 @@ pub enum Outcome {
     Refused,
     /// The caller went away first.
     Abandoned,
+    /// Its worker came to its end and had no more time for it.
+    Stopped,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Answered,
         Self::Trapped,
         Self::MemoryLimit,
@@ -331,6 +358,7 @@ impl Outcome {
         Self::ResponseInvalid,
         Self::Refused,
         Self::Abandoned,
+        Self::Stopped,
     ];
 
     /// As it is written everywhere.
@@ -344,6 +372,7 @@ impl Outcome {
             Self::ResponseInvalid => "response_invalid",
             Self::Refused => "refused",
             Self::Abandoned => "abandoned",
+            Self::Stopped => "stopped",
         }
     }
 }

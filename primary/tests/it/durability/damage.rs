@@ -246,7 +246,7 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_full_disk_refuses_uploads_and_serves_on() {
-    let (mut host, tenant) = two_functions(&[]);
+    let (mut host, tenant) = two_functions(&["--disk-reserve", "0"]);
     host.terminate();
     host.ended();
     let Some(disk) = SmallDisk::instead_of(&host.data()) else {
@@ -280,4 +280,52 @@ fn a_full_disk_refuses_uploads_and_serves_on() {
     tenant.deploy("one", guests::version_two());
     assert_eq!(tenant.post("/one", "").expect(200).text(), "version two");
     println!("{refused} uploads refused for want of room; everything served on");
+}
+
+#[test]
+fn row_36_who_fills_the_disk_leaves_the_store_its_own() {
+    let (mut host, tenant) = two_functions(&["--disk-reserve", "4"]);
+    let neighbour = host.tenant("neighbour");
+    host.terminate();
+    host.ended();
+    let Some(disk) = SmallDisk::instead_of(&host.data()) else {
+        println!("skipped: mounting a small disk takes root, and a machine that lets it");
+        return;
+    };
+    host.start_again();
+    let free = || {
+        let disk = rustix::fs::statvfs(&disk.at).unwrap();
+        disk.f_bavail * disk.f_frsize
+    };
+    let mut taken = 0;
+    // Ever smaller ones, until not even the smallest fits.
+    for bytes in [1 << 20, 256 << 10, 0] {
+        for _ in 0..64 {
+            let module = guests::version_one();
+            let module = padded(module, module.len() + 64 + bytes, noise(taken + 1));
+            let name = format!("f{taken}.wasm");
+            let answer = tenant.upload(&[(&name, &module)], None);
+            if answer.status != 200 {
+                answer.expect_problem(507, "storage_full");
+                break;
+            }
+            taken += 1;
+        }
+    }
+    assert!(taken > 0 && free() >= 3 << 20, "{taken} were taken, {} bytes are free", free());
+    // Nobody uploads now, and everything else can be done.
+    neighbour
+        .upload(&[("one.wasm", guests::version_one())], None)
+        .expect_problem(507, "storage_full");
+    for _ in 0..10 {
+        neighbour.token("invoke");
+    }
+    let timeout = serde_json::json!({ "options": { "timeout_ms": 1_234 } });
+    host.send(&tenant.api("PATCH", "/functions/one").json(&timeout)).expect(200);
+    host.send(&tenant.api("DELETE", "/functions/f0")).expect(200);
+    assert_eq!(tenant.post("/one", "").expect(200).text(), "version one");
+    neighbour.post("/hello", "{}").expect(200);
+    assert_eq!(host.figure("hearth_store_read_only"), 0);
+    host.kill_and_start_again();
+    assert_eq!(tenant.post("/two", "").expect(200).text(), "version two");
 }

@@ -1,15 +1,21 @@
 //! Modules that no compiler of a language would make, written as text: what is wrong with them is
 //! the one line that each test adds to a handler that does nothing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::Scene;
+use crate::denied::{Denial, Denied, Whose};
 use crate::guests;
-use crate::host::Host;
+use crate::host::{Host, upload};
 use crate::limits::Growth;
-use crate::processes::eventually;
+use crate::processes::{children, command_line, eventually, is_alive, signal};
 
 /// A component that handles calls with what its core module exports as `handle`.
 fn handler(core: &str) -> Vec<u8> {
@@ -249,4 +255,174 @@ fn row_16_modules_that_are_hard_to_compile_are_compiled_or_refused_beside_everyt
     }
     host.stays_below(64);
     scene.ends_well();
+}
+
+#[test]
+fn row_16_a_neighbours_module_does_not_wait_for_all_of_anothers() {
+    const MANY: usize = 8;
+    let host = Host::start();
+    let (hostile, neighbour) = (host.tenant("hostile"), host.tenant("neighbour"));
+    let function = "(func (result i32) (i32.const 1))";
+    let module = handler(&format!("{} {RETURNS}", function.repeat(60_000)));
+    let done = Arc::new(AtomicUsize::new(0));
+    let uploaders: Vec<_> = (0..MANY)
+        .map(|at| {
+            let (done, to) = (Arc::clone(&done), host.front);
+            let name = format!("hard{at}.wasm");
+            let request = upload(hostile.api("POST", "/functions"), &[(&name, &module)], None);
+            std::thread::spawn(move || {
+                let answer = request.send(to);
+                done.fetch_add(1, Ordering::Relaxed);
+                answer.status
+            })
+        })
+        .collect();
+    eventually("a compiler at work", || {
+        let compiles = |pid: i32| crate::processes::command_line(pid).contains("hearth-compile");
+        crate::processes::children(host.pid()).into_iter().any(compiles).then_some(())
+    });
+    neighbour.deploy("one", guests::version_one());
+    let finished = done.load(Ordering::Relaxed);
+    println!("{finished} of {MANY} had come before it");
+    assert!(finished <= MANY / 2, "it waited for {finished} of {MANY}");
+    for uploader in uploaders {
+        assert!(matches!(uploader.join().unwrap(), 200 | 400));
+    }
+}
+
+#[test]
+fn row_16_modules_that_are_broken_anywhere_are_refused_or_harmless() {
+    const BROKEN: usize = 60;
+    let scene = Scene::of(guests::ends_early(), &json!({}));
+    let host = Growth::of(scene.host.pid());
+    let whole = guests::version_one();
+    // The same each time.
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    let doors = scene.tenant.doors();
+    let mut refused = 0;
+    for at in 0..BROKEN {
+        let mut module = whole.to_vec();
+        match at % 3 {
+            0 => module.truncate(random(whole.len())),
+            1 => {
+                let first = random(whole.len() - 8);
+                module[first..first + 8].iter_mut().for_each(|byte| *byte = random(256) as u8);
+            }
+            // In the middle of what says how long everything else is.
+            _ => module[8 + random(200)] ^= 1 << random(8),
+        }
+        let door = &doors[at % doors.len()];
+        let form = upload(door.request("POST", "/$upload"), &[("broken.wasm", &module)], None);
+        let answer = door.send(&form.bearer(&scene.tenant.token));
+        match answer.status {
+            200 => drop(door.post("/broken", "")),
+            _ => {
+                answer.expect_problem(400, "invalid_module");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > BROKEN / 3, "{refused} of {BROKEN}");
+    host.stays_below(48);
+    scene.ends_well();
+}
+
+#[test]
+fn row_16_modules_of_50_mb_are_taken_in_without_being_held() {
+    const BYTES: usize = 50 << 20;
+    let scene = Scene::of(guests::ends_early(), &json!({}));
+    let host = Growth::of(scene.host.pid());
+    // What nobody reads: a section with a name of its own, behind everything else.
+    let mut padded = handler(RETURNS);
+    padded.push(0);
+    let mut length = BYTES + 2;
+    while length >= 0x80 {
+        padded.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    padded.push(length as u8);
+    padded.extend([1, b'x']);
+    padded.extend((0..BYTES).map(|at| ((at * at) >> 7) as u8));
+    // What is in its memory when it starts.
+    let data = "x".repeat(BYTES);
+    let filled = handler(&format!(r#"(memory 801) (data (i32.const 0) "{data}") {RETURNS}"#));
+    for (name, module) in [("padded", padded), ("filled", filled)] {
+        let packed = zstd::encode_all(&*module, 3).unwrap();
+        let begun = Instant::now();
+        let answer = scene.tenant.upload(&[("large.wasm.zst", &packed)], None);
+        println!("{name}: {} bytes, {} in {:?}", module.len(), answer.status, begun.elapsed());
+        answer.expect(200);
+        for door in scene.tenant.doors() {
+            door.post("/large", "").expect_problem(502, "function_no_response");
+        }
+    }
+    host.stays_below(64);
+    scene.ends_well();
+}
+
+#[test]
+fn row_16_a_compiler_has_bounds_and_what_reaches_them_is_refused() {
+    let bomb = handler(&format!(
+        "{} {RETURNS}",
+        "(func (param i32) (result i32) (i32.mul (local.get 0) (local.get 0)))".repeat(200_000)
+    ));
+    let scene = Scene::of(guests::ends_early(), &json!({}));
+    let host = Growth::of(scene.host.pid());
+    for bound_of in ["time", "memory"] {
+        let uploader = std::thread::spawn({
+            let (tenant, bomb) = (scene.tenant.clone(), bomb.clone());
+            move || tenant.upload(&[("bomb.wasm", &bomb)], None)
+        });
+        let compiler = eventually("a compiler with its walls up", || {
+            let compilers = children(scene.host.pid()).into_iter();
+            let mut compilers =
+                compilers.filter(|pid| command_line(*pid).contains("hearth-compile"));
+            compilers.next().filter(|pid| bound(*pid, "Max open files") == Some(64))
+        });
+        assert_eq!(bound(compiler, "Max cpu time"), Some(120));
+        assert_eq!(bound(compiler, "Max data size"), Some(2 << 30));
+        assert_eq!(bound(compiler, "Max file size"), Some(1 << 30));
+        assert_eq!(bound(compiler, "Max core file size"), Some(0));
+        let status = std::fs::read_to_string(format!("/proc/{compiler}/status")).unwrap();
+        assert!(status.contains("Threads:\t1\n"), "{status}");
+        // What the kernel does where it reaches one.
+        let denial = Denial {
+            calls: &[libc::SYS_mmap, libc::SYS_mremap, libc::SYS_brk],
+            with: Errno::ENOMEM,
+            of: Whose::Own,
+            after: 0,
+            times: usize::MAX,
+        };
+        let denied = match bound_of {
+            "memory" => Some(Denied::of(compiler, denial)),
+            _ => None,
+        };
+        if denied.is_none() {
+            signal(compiler, Signal::SIGXCPU);
+        }
+        let refused = uploader.join().unwrap().expect_problem(400, "invalid_module");
+        drop(denied);
+        println!("{bound_of}: {}", refused.text());
+        refused.expect_detail("more time or memory");
+        assert!(!is_alive(compiler));
+    }
+    host.stays_below(48);
+    scene.tenant.post("/bomb", "").expect_problem(404, "not_found");
+    scene.tenant.deploy("bomb", guests::version_one());
+    assert_eq!(scene.tenant.post("/bomb", "").expect(200).text(), "version one");
+    assert_eq!(scene.tenant.post("/guest", "").expect(200).text(), "well");
+    scene.ends_well();
+}
+
+/// What the kernel holds a process to.
+fn bound(pid: i32, name: &str) -> Option<u64> {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }

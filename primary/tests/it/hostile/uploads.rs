@@ -1,14 +1,17 @@
 //! Uploads that mean harm by how their files are called, or by when they come.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::guests;
 use crate::host::{Host, Tenant, upload};
+use crate::http::Answer;
+use crate::processes::{Beside, pause};
 
 #[test]
 fn row_14_a_file_whose_name_is_no_functions_touches_nothing() {
@@ -72,53 +75,158 @@ fn row_14_a_file_whose_name_is_no_functions_touches_nothing() {
     }
 }
 
+/// Whoever reads: what was said as which version of `/one`, and as which as of `$functions`.
+fn reader(tenant: &Arc<Tenant>, at: usize) -> Beside<(u64, String)> {
+    let tenant = Arc::clone(tenant);
+    Beside::run(move |seen| {
+        let answer = tenant.doors()[at].post("/one", "");
+        let said = match answer.status {
+            200 => answer.text(),
+            // It is removed just now.
+            404 => return,
+            _ => format!("{} {}", answer.status, answer.text()),
+        };
+        let version = answer.header("x-hearth-version").unwrap_or_default();
+        let version = version.strip_prefix("/one@").and_then(|version| version.parse().ok());
+        seen.insert((version.unwrap_or(0), said));
+    })
+}
+
+/// Each version has one module, whoever uploaded it and whatever else happened: two uploads of one
+/// name, of one module, removals and rollbacks, all at once and at every address. Who reads sees a
+/// whole version, and who changes is told what came of it.
 #[test]
 fn row_20_changes_of_one_function_at_once_are_one_after_the_other() {
+    const ROUNDS: usize = 4;
     let host = Host::start();
     let tenant = Arc::new(host.tenant("demo"));
-    tenant.deploy("one", guests::version_one());
-    tenant.deploy("one", guests::version_two());
     let front = host.front;
-    let uploaders = (0..4).map(|at| {
-        let tenant = Arc::clone(&tenant);
-        std::thread::spawn(move || {
-            let mut versions = Vec::new();
-            for turn in 0..3 {
-                // Another module each time, so that each is a version of its own.
-                let module = [guests::version_one(), &custom_section(at * 10 + turn)].concat();
-                let uploaded = deploy(&tenant, front, &module);
-                versions.push(uploaded["functions"][0]["version"].as_u64().unwrap());
-            }
-            versions
-        })
-    });
-    let uploaders: Vec<_> = uploaders.collect();
-    for at in 0..6 {
-        tenant.rollback("/one", 1 + at % 2);
-        let text = tenant.post("/one", "").expect(200).text();
-        assert!(text == "version one" || text == "version two", "{text}");
-    }
-    let versions: Vec<u64> = uploaders.into_iter().flat_map(|it| it.join().unwrap()).collect();
-    let different: BTreeSet<u64> = versions.iter().copied().collect();
-    assert_eq!((different.len(), different.first(), different.last()), (12, Some(&3), Some(&14)));
-    // A removal beside an upload: the function is there with what was uploaded, or is not.
-    let removes = {
-        let tenant = Arc::clone(&tenant);
-        std::thread::spawn(move || tenant.api("DELETE", "/functions/one").send(front).status)
+    // What each version says.
+    let says = Arc::new(Mutex::new(BTreeMap::new()));
+    let note = |version: u64, text: &'static str| {
+        let before = says.lock().unwrap().insert(version, text);
+        assert!(before.is_none_or(|before| before == text), "two winners of version {version}");
     };
-    deploy(&tenant, front, guests::version_two());
-    assert!(matches!(removes.join().unwrap(), 200 | 204));
-    match tenant.post("/one", "") {
-        answer if answer.status == 200 => assert_eq!(answer.text(), "version two"),
-        answer => drop(answer.expect_problem(404, "not_found")),
+    keeps_all_versions(&host);
+    for (text, module) in TEXTS.iter().zip([0, 1].map(module)) {
+        let up = deploy(&tenant, 0, front, &module).expect(200).json();
+        note(up["functions"][0]["version"].as_u64().unwrap(), text);
+    }
+    let readers: Vec<_> = (0..3).map(|at| reader(&tenant, at)).collect();
+    std::thread::scope(|scope| {
+        let mut changers = Vec::new();
+        // Eight uploaders of one name, two at each address, each time with another module.
+        for at in 0..8 {
+            let (tenant, note) = (&tenant, &note);
+            changers.push(scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    let number = 2 + at * ROUNDS + round;
+                    let answer = deploy(tenant, at % 4, front, &module(number));
+                    let up = answer.expect(200).json();
+                    let function = &up["functions"][0];
+                    assert_eq!(function["unchanged"], false, "{up}");
+                    note(function["version"].as_u64().unwrap(), TEXTS[number % 2]);
+                }
+            }));
+        }
+        // And meanwhile somebody rolls back, and somebody removes.
+        changers.push(scope.spawn(|| {
+            for round in 0..2 * ROUNDS {
+                let request = tenant.api("POST", "/functions/one/rollback");
+                let version = json!({ "version": round % 2 + 1 });
+                let answer = patiently(|| request.clone().json(&version).send(front)).expect(200);
+                assert_eq!(answer.json()["version"], version["version"]);
+            }
+        }));
+        changers.push(scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                let answer = patiently(|| tenant.api("DELETE", "/functions/one").send(front));
+                match answer.status {
+                    200 => {}
+                    // It is removed already.
+                    _ => drop(answer.expect_problem(404, "not_found")),
+                }
+            }
+        }));
+        for changer in changers {
+            changer.join().unwrap();
+        }
+    });
+    let seen: BTreeSet<(u64, String)> = readers.into_iter().flat_map(Beside::stop).collect();
+    let says = says.lock().unwrap();
+    let made: Vec<u64> = says.keys().copied().collect();
+    assert_eq!(made, (1..=2 + 8 * ROUNDS as u64).collect::<Vec<_>>(), "a number of its own each");
+    for (version, said) in &seen {
+        assert_eq!(says.get(version).copied(), Some(&**said), "version {version} in {seen:?}");
+    }
+    assert!(seen.len() > 2, "{seen:?}");
+    // What is told of it and what is there are one.
+    deploy(&tenant, 0, front, &module(0)).expect(200);
+    let active = tenant.ask("/functions/one/versions")["active"].as_u64().unwrap();
+    for door in tenant.doors() {
+        let answer = door.post("/one", "").expect(200);
+        assert_eq!(answer.text(), TEXTS[0]);
+        assert_eq!(answer.header("x-hearth-version"), Some(&*format!("/one@{active}")));
     }
 }
 
-/// By way of the host: a worker through which an upload comes may be ended with its generation,
-/// where many are replaced at once.
-fn deploy(tenant: &Tenant, front: SocketAddr, module: &[u8]) -> Value {
-    let request = upload(tenant.api("POST", "/functions"), &[("one.wasm", module)], None);
-    request.send(front).expect(200).json()
+/// The same bytes twice at once are one version, and both are told which.
+#[test]
+fn row_20_one_module_twice_at_once_is_one_version() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    for round in 0..4 {
+        let module = module(round);
+        let answers: Vec<Value> = std::thread::scope(|scope| {
+            let uploads = [(); 4].iter().enumerate().map(|(at, ())| {
+                let (tenant, module, front) = (&tenant, &module, host.front);
+                scope.spawn(move || deploy(tenant, at, front, module).expect(200).json())
+            });
+            let uploads: Vec<_> = uploads.collect();
+            uploads.into_iter().map(|upload| upload.join().unwrap()).collect()
+        });
+        let functions = || answers.iter().map(|answer| &answer["functions"][0]);
+        assert!(functions().all(|it| it["version"] == round + 1), "{answers:?}");
+        let changed = functions().filter(|it| it["unchanged"] == false).count();
+        assert_eq!(changed, 1, "{answers:?}");
+    }
+}
+
+/// Else the first ones go, to which somebody rolls back.
+fn keeps_all_versions(host: &Host) {
+    let limits = json!({ "limits": { "versions": 200 } });
+    host.send(&host.admin("PATCH", "/tenants/demo/limits").json(&limits)).expect(200);
+}
+
+const TEXTS: [&str; 2] = ["version one", "version two"];
+
+/// Another module for each number; what it says is one of [`TEXTS`].
+fn module(number: usize) -> Vec<u8> {
+    let says = [guests::version_one(), guests::version_two()][number % 2];
+    [says, &custom_section(number as u8)].concat()
+}
+
+/// At one of the four addresses.
+fn deploy(tenant: &Tenant, at: usize, front: SocketAddr, module: &[u8]) -> Answer {
+    let files = [("one.wasm", module)];
+    let (request, to) = match tenant.doors().get(at) {
+        Some(door) => (door.request("POST", "/$upload").bearer(&tenant.token), door.to),
+        None => (tenant.api("POST", "/functions"), front),
+    };
+    let request = upload(request, &files, None);
+    patiently(|| request.send(to))
+}
+
+/// Asks again where the host has too much to do at once.
+fn patiently(ask: impl Fn() -> Answer) -> Answer {
+    for _ in 0..200 {
+        let answer = ask();
+        if answer.status != 429 {
+            return answer;
+        }
+        pause(Duration::from_millis(100));
+    }
+    panic!("never its turn");
 }
 
 fn custom_section(number: u8) -> Vec<u8> {

@@ -1,11 +1,16 @@
 //! How many functions and versions a tenant has, and how much of the disk.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
 use serde_json::json;
 
 use super::uploads::{noise, padded};
 use super::{set, used};
 use crate::guests;
-use crate::host::{Host, Tenant};
+use crate::host::{Host, Tenant, upload};
+use crate::processes::{Beside, eventually};
 
 fn generation(tenant: &Tenant) -> u64 {
     tenant.ask("/generations")["generations"][0]["generation"].as_u64().unwrap()
@@ -99,8 +104,9 @@ fn a_full_disk_refuses_what_does_not_fit_and_serves_what_is_there() {
     let each = second - first;
     assert!(each >= LARGE as u64, "{first} {second}");
 
-    // With room for one more it is taken, and with room for half of one it is not.
-    set(&host, &tenant, &json!({ "disk_bytes": second + each + each / 2 }));
+    // With room for one more, and for how it was sent while it is packed, it is taken; and with
+    // room for half of one it is not.
+    set(&host, &tenant, &json!({ "disk_bytes": second + each + LARGE as u64 + each / 2 }));
     tenant.deploy("three", &large(3));
     set(&host, &tenant, &json!({ "disk_bytes": used(&tenant, "disk_bytes") + each / 2 }));
     let serves = generation(&tenant);
@@ -117,4 +123,105 @@ fn a_full_disk_refuses_what_does_not_fit_and_serves_what_is_there() {
     // What was refused takes no room: something smaller still fits.
     tenant.deploy("three", guests::version_two());
     assert_eq!(tenant.post("/three", "").expect(200).text(), "version two");
+}
+
+/// Bytes on the disk of files that a process writes and that have no name.
+fn unnamed_bytes(pid: i32) -> u64 {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let files = fds.filter_map(|fd| {
+        let is_temporary = fs::read_link(fd.path()).ok()?.to_str()?.contains("/data/tmp/");
+        let file = fs::metadata(fd.path()).ok()?;
+        is_temporary.then(|| (file.ino(), file.blocks() * 512))
+    });
+    files.collect::<BTreeMap<_, _>>().into_values().sum()
+}
+
+#[test]
+fn what_unpacks_into_more_than_there_is_room_for_is_stopped_on_its_way() {
+    const UNPACKED: usize = 60 << 20;
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("one", guests::version_one());
+    let limit = used(&tenant, "disk_bytes") + (4 << 20);
+    set(&host, &tenant, &json!({ "disk_bytes": limit }));
+    // As dense as a file may be, so that it is not refused for that.
+    let mut chance = noise(3);
+    let mut at = 0_u32;
+    let filling = || {
+        at += 1;
+        if at.is_multiple_of(128) { chance() } else { 0 }
+    };
+    let module = padded(guests::version_one(), UNPACKED, filling);
+    let packed = zstd::encode_all(module.as_slice(), 3).unwrap();
+    assert!(packed.len() < 3 << 20 && packed.len() * 100 > UNPACKED, "{}", packed.len());
+    let pid = host.pid();
+    let seen = Beside::run(move |seen| {
+        seen.insert(unnamed_bytes(pid) >> 20);
+    });
+    // Several in one upload, and several uploads.
+    let files = [("two.wasm.zst", packed.as_slice()), ("three.wasm.zst", packed.as_slice())];
+    let uploaders: Vec<_> = (0..4)
+        .map(|at| {
+            let request = upload(tenant.api("POST", "/functions"), &files[at % 2..], None);
+            let to = host.front;
+            std::thread::spawn(move || request.try_send(to).unwrap())
+        })
+        .collect();
+    for uploader in uploaders {
+        let refused = uploader.join().unwrap();
+        refused.expect_problem(507, "storage_full").expect_detail("disk_bytes");
+    }
+    let most = seen.stop().last().copied().unwrap_or_default();
+    assert!(most <= 6, "{most} MiB were on their way where 4 MiB were left");
+    tenant.deploy("two", guests::version_two());
+    assert_eq!(tenant.post("/two", "").expect(200).text(), "version two");
+}
+
+#[test]
+fn many_uploads_at_once_exceed_no_quota() {
+    const LARGE: usize = 1 << 20;
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("one", guests::version_one());
+    let limit = used(&tenant, "disk_bytes") + 5 * LARGE as u64;
+    set(&host, &tenant, &json!({ "disk_bytes": limit }));
+    let uploaders: Vec<_> = (0..16_u64)
+        .map(|at| {
+            let module = padded(guests::version_one(), LARGE, noise(at + 1));
+            let name = format!("f{at}.wasm");
+            let request = upload(tenant.api("POST", "/functions"), &[(&name, &module)], None);
+            let to = host.front;
+            std::thread::spawn(move || request.try_send(to).unwrap().status)
+        })
+        .collect();
+    let statuses: Vec<u16> = uploaders.into_iter().map(|it| it.join().unwrap()).collect();
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 429 | 507)), "{statuses:?}");
+    assert!(statuses.contains(&507), "{statuses:?}");
+    let has = used(&tenant, "disk_bytes");
+    assert!(has <= limit, "{has} of {limit}: {statuses:?}");
+    // What was refused has left nothing, so that there is room for what there was room for.
+    if !statuses.contains(&200) {
+        tenant.deploy("alone", &padded(guests::version_one(), LARGE, noise(99)));
+    }
+}
+
+#[test]
+fn what_is_replaced_makes_room_for_what_replaces_it() {
+    const LARGE: usize = 1 << 20;
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    let module = |seed| padded(guests::version_one(), LARGE, noise(seed));
+    set(&host, &tenant, &json!({ "versions": 1 }));
+    let before = used(&tenant, "disk_bytes");
+    tenant.deploy("one", &module(1));
+    let each = used(&tenant, "disk_bytes") - before;
+    let modules = || fs::read_dir(host.data().join("modules")).unwrap().count();
+    let kept = modules();
+    set(&host, &tenant, &json!({ "disk_bytes": before + 2 * each + 2 * LARGE as u64 }));
+    for turn in 2..32 {
+        tenant.deploy("one", &module(turn));
+    }
+    // Nor does what nobody counts stay: modules that nothing names any more.
+    eventually("the modules that were replaced to go", || (modules() == kept).then_some(()));
+    assert_eq!(tenant.post("/one", "").expect(200).text(), "version one");
 }

@@ -37,6 +37,15 @@ pub fn noise(mut seed: u64) -> impl FnMut() -> u8 {
     }
 }
 
+/// Bytes that pack into a few of a hundred, as little as a module's may.
+fn sparse() -> impl FnMut() -> u8 {
+    let (mut chance, mut at) = (noise(7), 0_u32);
+    move || {
+        at += 1;
+        if at.is_multiple_of(64) { chance() } else { 0 }
+    }
+}
+
 /// At each address, and by the management API.
 fn everywhere(host: &Host, tenant: &Tenant, file: &str, bytes: &[u8]) -> Vec<Answer> {
     let files = [(file, bytes)];
@@ -142,7 +151,7 @@ fn a_module_has_128_mib_where_nothing_else_is_said() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     let packed = |bytes: usize| {
-        let module = padded(guests::version_one(), bytes, || 0);
+        let module = padded(guests::version_one(), bytes, sparse());
         zstd::encode_all(module.as_slice(), 3).unwrap()
     };
     tenant.upload(&[("one.wasm.zst", &packed(MOST))], None).expect(200);
@@ -156,7 +165,7 @@ fn a_module_has_128_mib_where_nothing_else_is_said() {
 fn a_frame_may_look_back_8_mib_and_no_further() {
     let host = Host::start();
     let tenant = host.tenant("demo");
-    let module = padded(guests::version_one(), 20 << 20, || 0);
+    let module = padded(guests::version_one(), 20 << 20, sparse());
     let framed = |window_log: u32| {
         let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
         encoder.window_log(window_log).unwrap();
@@ -183,12 +192,38 @@ fn a_bomb_is_refused_and_nobody_unpacks_it_into_memory() {
     tenant.post("/one", "").expect(200);
     let memory = [Growth::of(host.pid()), Growth::of_worker(&tenant)];
     for answer in everywhere(&host, &tenant, "one.wasm.zst", &bomb) {
-        answer.expect_problem(413, "too_large").expect_detail("128 MiB");
+        answer.expect_problem(413, "too_large").expect_detail("more than 100 times its bytes");
     }
     for growth in memory {
         growth.stays_below(32);
     }
     assert_eq!(tenant.post("/one", "").expect(200).header("x-hearth-version"), Some("/one@1"));
+}
+
+/// Frames one behind the other are one file, and so are a frame and what is none.
+#[test]
+fn row_18_what_unpacks_too_far_is_refused_however_it_is_packed() {
+    let zeroes = |mib: u64| zstd::encode_all(std::io::repeat(0).take(mib << 20), 3).unwrap();
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    let (one, many) = (zeroes(64), zeroes(1).repeat(200));
+    let behind = [zstd::encode_all(guests::version_one(), 3).unwrap(), zeroes(64)].concat();
+    // A skippable frame of 2 MiB makes it larger, and no less dense than it is.
+    let mut skipped = vec![0x50, 0x2a, 0x4d, 0x18, 0, 0, 32, 0];
+    skipped.resize(skipped.len() + (2 << 20), 0);
+    skipped.extend(zeroes(300));
+    let memory = Growth::of(host.pid());
+    for (what, bomb) in [("one", one), ("many", many), ("behind", behind), ("skipped", skipped)] {
+        let answer = tenant.upload(&[("one.wasm.zst", &bomb)], None);
+        assert_eq!(answer.status, 413, "{what}: {}", answer.text());
+        answer.expect_problem(413, "too_large");
+    }
+    // Content-Encoding is nobody's here: a function gets what was sent.
+    tenant.deploy("echo", guests::echo());
+    let bomb = zeroes(256);
+    let sent = tenant.door().request("POST", "/echo").header("content-encoding", "zstd");
+    tenant.door().send(&sent.body(&bomb)).expect(200);
+    memory.stays_below(48);
 }
 
 #[test]

@@ -1,0 +1,34 @@
+//! Waiting for others, and not for longer than one should. This process can stand still itself
+//! (traced, frozen, or starved of the processor), and what others did in time lies unread then:
+//! before somebody is taken for late, what there is of him is read once more.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
+
+/// What it takes to read what has come, on a machine with much to do.
+pub const LAST_LOOK: Duration = Duration::from_secs(1);
+
+/// The same as a timeout, with a last look at its end.
+pub async fn within<F: Future>(deadline: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    match timeout(deadline, future.as_mut()).await {
+        Err(_) => timeout(LAST_LOOK, future).await,
+        done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_just_late_is_heard_and_who_does_not_come_is_not() {
+        let deadline = Duration::from_millis(1);
+        let late = tokio::time::sleep(Duration::from_millis(50));
+        assert!(within(deadline, late).await.is_ok());
+        assert!(within(deadline, std::future::pending::<()>()).await.is_err());
+    }
+}
