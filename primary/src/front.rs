@@ -382,8 +382,13 @@ async fn serve<F, A, G>(
         let answered = answer(request.map(Body::new));
         async move { answered.await.map(|body| body.map_err(Into::into).boxed_unsync()) }
     };
+    let break_off = |stream: &TcpStream| {
+        // What cannot be done so ends as it would have.
+        let _ = stream.set_zero_linger();
+    };
     // What is between two requests is nobody else's: it ends with this.
-    let _ = hearth_connection::serve(connection, Side::Outside, drain, present, answer).await;
+    let side = Side::Outside;
+    let _ = hearth_connection::serve(connection, side, drain, present, break_off, answer).await;
 }
 
 /// Room for one more connection. Who has waited longest gives it, where there is none.

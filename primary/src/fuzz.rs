@@ -240,7 +240,8 @@ async fn serve(stream: DuplexStream, way: Way, log: Log) {
             response.map(|body| body.map_err(Into::into).boxed_unsync())
         }
     };
-    hearth_connection::serve(Waiting::new(stream), Side::Outside, drain, |_| (), answer).await;
+    hearth_connection::serve(Waiting::new(stream), Side::Outside, drain, |_| (), |_| (), answer)
+        .await;
 }
 
 /// As the gateway passes a request on.
@@ -252,7 +253,8 @@ async fn pass(request: Request<Received>, log: Log) -> Response {
             let noted = note(request, Arc::clone(&log));
             async { noted.await.map(|body| body.map_err(Into::into).boxed_unsync()) }
         };
-        hearth_connection::serve(Waiting::new(far), Side::Primary, drain, |_| (), answer).await;
+        hearth_connection::serve(Waiting::new(far), Side::Primary, drain, |_| (), |_| (), answer)
+            .await;
     };
     tokio::spawn(worker);
     let mut request = request.map(Body::new);

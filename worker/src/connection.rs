@@ -82,7 +82,10 @@ where
         _ => None,
     };
     let arrival = Waiting { stream, unread, since };
-    let served = hearth_connection::serve(arrival, side, drain, asking, answer);
+    // A worker may not set how a socket ends: the primary closes some that it has had, and would
+    // wait there for as long as a worker says.
+    let break_off = |_: &S| ();
+    let served = hearth_connection::serve(arrival, side, drain, asking, break_off, answer);
     let cut = async {
         tenant.finish.comes(Time::Over).await;
         // That is no call, and has a time of its own.

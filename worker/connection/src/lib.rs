@@ -139,13 +139,15 @@ impl Shared {
 }
 
 /// Serves one connection to its end, or until it is another process's. What `present` returns is
-/// kept until it is asked again.
+/// kept until it is asked again. `break_off` has a connection that is closed next be reset, where
+/// its owner may do that, since nothing else would tell that an answer is not whole.
 #[cfg(not(feature = "plain-hyper"))]
 pub async fn serve<S, F, A, G>(
     arrival: Waiting<S>,
     side: Side,
     drain: watch::Receiver<Drain>,
     present: impl Fn(Presence) -> G,
+    break_off: impl Fn(&S),
     answer: F,
 ) -> Option<Waiting<S>>
 where
@@ -282,7 +284,7 @@ where
         End::Refused | End::Late => false,
         End::Broken => {
             if gate.looks_whole() {
-                connection.into_parts().io.into_inner().stream.break_off();
+                break_off(&connection.into_parts().io.into_inner().stream);
             }
             return None;
         }

@@ -20,6 +20,7 @@ pub async fn serve<S, F, A, G>(
     side: Side,
     _drain: watch::Receiver<Drain>,
     _present: impl Fn(Presence) -> G,
+    _break_off: impl Fn(&S),
     answer: F,
 ) -> Option<Waiting<S>>
 where

@@ -22,20 +22,12 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// How far the other end has left. Wakes the task when that changes, unless bytes lie unread
     /// in front of it.
     fn absence(&self, cx: &mut Context<'_>) -> Absence;
-
-    /// Has its end be told as a break once it is closed, where the socket can.
-    fn break_off(&self);
 }
 
 impl Socket for TcpStream {
     fn absence(&self, cx: &mut Context<'_>) -> Absence {
         let _ = self.poll_read_ready(cx);
         absence(self.ready(Interest::READABLE | Interest::WRITABLE))
-    }
-
-    fn break_off(&self) {
-        // What cannot be done so ends as it would have.
-        let _ = self.set_zero_linger();
     }
 }
 
@@ -44,8 +36,6 @@ impl Socket for UnixStream {
         let _ = self.poll_read_ready(cx);
         absence(self.ready(Interest::READABLE | Interest::WRITABLE))
     }
-
-    fn break_off(&self) {}
 }
 
 /// Within one process: what there is to know is read.
@@ -53,8 +43,6 @@ impl Socket for DuplexStream {
     fn absence(&self, _cx: &mut Context<'_>) -> Absence {
         Absence::None
     }
-
-    fn break_off(&self) {}
 }
 
 /// Asked only, and never waited for.

@@ -122,7 +122,7 @@ impl Served {
     fn open(side: Side) -> Self {
         let (client, server) = duplex(16 << 10);
         let (drain, told) = watch::channel(Drain::No);
-        let left = tokio::spawn(serve(Waiting::new(server), side, told, |_| (), answer));
+        let left = tokio::spawn(serve(Waiting::new(server), side, told, |_| (), |_| (), answer));
         Self { client, drain, left }
     }
 
@@ -277,7 +277,7 @@ async fn empty_lines_are_nobodys() {
         move |presence| presences.lock().unwrap().push(presence)
     };
     let served = tokio::spawn(async move {
-        serve(Waiting::new(server), Side::Outside, told, present, answer).await
+        serve(Waiting::new(server), Side::Outside, told, present, |_| (), answer).await
     });
     let mut answer = vec![0; 1 << 10];
     for _ in 0..2 {

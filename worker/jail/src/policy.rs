@@ -126,12 +126,9 @@ pub const POLICY: &[Row] = &[
     only(
         libc::SYS_setsockopt,
         SERVING,
-        &[
-            &[Is(1, libc::IPPROTO_TCP as u64), Is(2, libc::TCP_NODELAY as u64)],
-            &[Is(1, libc::SOL_SOCKET as u64), Is(2, libc::SO_LINGER as u64)],
-        ],
-        "answers that leave at once, and a reset where only the connection's end tells theirs and \
-         they broke off; other options would bind it to a device or route it",
+        &[&[Is(1, libc::IPPROTO_TCP as u64), Is(2, libc::TCP_NODELAY as u64)]],
+        "answers that leave at once; other options would bind it to a device or route it, or have \
+         the primary wait where it closes it",
     ),
     row(libc::SYS_getsockname, SERVING, "at which address a caller came in"),
     row(libc::SYS_getpeername, SERVING, "who calls"),
