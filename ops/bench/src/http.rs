@@ -32,6 +32,13 @@ pub fn request(
 
 /// The content type and the body of a form of modules, each with its name, and perhaps options.
 pub fn form(modules: &[(&str, &[u8])], options: Option<&str>) -> (String, Vec<u8>) {
+    let files: Vec<_> =
+        modules.iter().map(|(name, module)| (format!("{name}.wasm"), *module)).collect();
+    form_of(&files, options)
+}
+
+/// The same of files, which may be packed.
+pub fn form_of(files: &[(String, &[u8])], options: Option<&str>) -> (String, Vec<u8>) {
     let boundary = "----the-boundary-of-the-bench";
     let mut body = Vec::new();
     let mut part = |name: &str, content_type: &str, bytes: &[u8]| {
@@ -41,8 +48,8 @@ pub fn form(modules: &[(&str, &[u8])], options: Option<&str>) -> (String, Vec<u8
         );
         body.extend([head.as_bytes(), bytes, b"\r\n"].concat());
     };
-    for (name, module) in modules {
-        part(&format!("\"file\"; filename=\"{name}.wasm\""), "application/wasm", module);
+    for (name, bytes) in files {
+        part(&format!("\"file\"; filename=\"{name}\""), "application/wasm", bytes);
     }
     if let Some(options) = options {
         part("\"options\"", "application/json", options.as_bytes());
