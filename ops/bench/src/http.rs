@@ -88,6 +88,12 @@ impl Answer<'_> {
             }
         }
         let rest = &bytes[head_length + 4..];
+        if status == 204 {
+            return Ok(Some((
+                Answer { status, closes, body: Cow::Borrowed(b"") },
+                head_length + 4,
+            )));
+        }
         let body = match (chunked, length) {
             (true, None) => unchunk(rest)?.map(|(body, length)| (Cow::Owned(body), length)),
             (false, Some(length)) => rest.get(..length).map(|body| (Cow::Borrowed(body), length)),
@@ -199,6 +205,13 @@ mod tests {
             let whole = Answer { status, closes, body: Cow::Borrowed(b"hi") };
             assert_eq!(Answer::parse(&two).unwrap(), Some((whole, bytes.len())));
         }
+    }
+
+    #[test]
+    fn an_answer_without_content_ends_with_its_head() {
+        let bytes = b"HTTP/1.1 204 No Content\r\nx: y\r\n\r\n";
+        let none = Answer { status: 204, closes: false, body: Cow::Borrowed(b"") };
+        assert_eq!(Answer::parse(bytes).unwrap(), Some((none, bytes.len())));
     }
 
     #[test]
