@@ -913,7 +913,7 @@ mod tests {
             let started = life.step(Event::Wanted, now);
             let [Action::Fork { worker, .. }] = started[..] else { panic!("{started:?}") };
             assert_eq!(life.step(Event::NotForked(worker, reason()), now), []);
-            let next = life.deadline().unwrap();
+            let next = life.resumes().unwrap();
             assert!(next > now && next <= now + RETRY.1);
             doors.push(life.door());
             now = next;
