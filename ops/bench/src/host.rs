@@ -39,6 +39,8 @@ pub struct Host {
     child: Child,
     programs: PathBuf,
     arguments: Vec<String>,
+    /// That it may have open, where that is not as many as this process may.
+    files: Option<u32>,
     /// Outlives the child.
     directory: TempDir,
     pub front: SocketAddr,
@@ -71,11 +73,29 @@ impl Host {
         Self::start_with_room(programs, options, 0)
     }
 
+    /// The same, where it may have so many open files.
+    pub fn start_with_files(
+        programs: &Path,
+        options: &[&str],
+        files: Option<u32>,
+    ) -> anyhow::Result<Self> {
+        Self::start_as(programs, options, 0, files)
+    }
+
     /// The same, with ports for so many tenants more.
     pub fn start_with_room(
         programs: &Path,
         options: &[&str],
         tenants: u16,
+    ) -> anyhow::Result<Self> {
+        Self::start_as(programs, options, tenants, None)
+    }
+
+    fn start_as(
+        programs: &Path,
+        options: &[&str],
+        tenants: u16,
+        files: Option<u32>,
     ) -> anyhow::Result<Self> {
         let ports = PORTS_SPARE + tenants;
         let first = NEXT_PORT.fetch_add(ports + 1, Ordering::Relaxed);
@@ -83,11 +103,11 @@ impl Host {
         let mut arguments = vec!["--tenant-ports".to_owned(), ports];
         arguments.extend(options.iter().map(|&option| option.to_owned()));
         let directory = tempfile::Builder::new().prefix("hearth-bench-").tempdir()?;
-        let (child, front, start) = launch(directory.path(), programs, &arguments)?;
+        let (child, front, start) = launch(directory.path(), programs, &arguments, files)?;
         let own = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let home = Tenant { name: HOME.to_owned(), own, token: String::new() };
         let programs = programs.to_owned();
-        let mut host = Self { child, programs, arguments, directory, front, home, start };
+        let mut host = Self { child, programs, arguments, files, directory, front, home, start };
         let tenant = host.api("GET", &format!("/tenants/{HOME}"), b"")?;
         host.home.own.set_port(port(&tenant)?);
         let wanted = json!({ "name": "bench", "scope": "deploy" }).to_string();
@@ -108,7 +128,7 @@ impl Host {
     /// Starts it on what it kept.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
         (self.child, self.front, self.start) =
-            launch(self.directory.path(), &self.programs, &self.arguments)?;
+            launch(self.directory.path(), &self.programs, &self.arguments, self.files)?;
         Ok(())
     }
 
@@ -117,6 +137,29 @@ impl Host {
         let made = self.api("POST", "/tenants", json!({ "name": name }).to_string().as_bytes())?;
         let own = SocketAddr::from((Ipv4Addr::LOCALHOST, port(&made)?));
         Ok(Tenant { name: name.to_owned(), own, token: token(&made)? })
+    }
+
+    /// Sets a tenant's limits.
+    pub fn limit(&self, tenant: &Tenant, limits: &Value) -> anyhow::Result<()> {
+        let limits = json!({ "limits": limits }).to_string();
+        self.api("PATCH", &format!("/tenants/{}/limits", tenant.name), limits.as_bytes())?;
+        Ok(())
+    }
+
+    /// Of somebody who may upload to this tenant and do nothing else.
+    pub fn deploy_token(&self, tenant: &Tenant) -> anyhow::Result<String> {
+        let wanted = json!({ "name": "deploy", "scope": "deploy" }).to_string();
+        let path = format!("/tenants/{}/tokens", tenant.name);
+        token(&self.api("POST", &path, wanted.as_bytes())?)
+    }
+
+    /// The process that workers are forked from.
+    pub fn zygote(&self) -> anyhow::Result<Pid> {
+        let zygotes = children(self.primary()?)?.into_iter().filter(|pid| {
+            fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.windows(b"zygote".len()).any(|it| it == b"zygote"))
+        });
+        zygotes.min().and_then(Pid::from_raw).context("a host has a zygote")
     }
 
     fn api(&self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<Value> {
@@ -287,6 +330,7 @@ fn launch(
     directory: &Path,
     programs: &Path,
     arguments: &[String],
+    files: Option<u32>,
 ) -> anyhow::Result<(Child, SocketAddr, Duration)> {
     let hearth = fs::canonicalize(programs.join("hearth"));
     let hearth = hearth.with_context(|| format!("there is no hearth in {}", programs.display()))?;
@@ -295,8 +339,10 @@ fn launch(
     let (ready, its_end) = io::pipe()?;
     let mut command = Command::new("/bin/sh");
     command
-        .args(["-c", r#"exec "$0" up --ready-fd 3 "$@" 3>&0 0</dev/null"#])
+        .args(["-c", r#"[ "$0" = all ] || ulimit -n "$0"; exec "$@" 3>&0 0</dev/null"#])
+        .arg(files.map_or("all".to_owned(), |files| files.to_string()))
         .arg(hearth)
+        .args(["up", "--ready-fd", "3"])
         .arg("--data")
         .arg(data(directory))
         .args(["--listen", "127.0.0.1:0", "--log", "text"])

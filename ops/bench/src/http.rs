@@ -32,6 +32,13 @@ pub fn request(
 
 /// The content type and the body of a form of modules, each with its name, and perhaps options.
 pub fn form(modules: &[(&str, &[u8])], options: Option<&str>) -> (String, Vec<u8>) {
+    let files: Vec<_> =
+        modules.iter().map(|(name, module)| (format!("{name}.wasm"), *module)).collect();
+    form_of(&files, options)
+}
+
+/// The same of files, which may be packed.
+pub fn form_of(files: &[(String, &[u8])], options: Option<&str>) -> (String, Vec<u8>) {
     let boundary = "----the-boundary-of-the-bench";
     let mut body = Vec::new();
     let mut part = |name: &str, content_type: &str, bytes: &[u8]| {
@@ -41,8 +48,8 @@ pub fn form(modules: &[(&str, &[u8])], options: Option<&str>) -> (String, Vec<u8
         );
         body.extend([head.as_bytes(), bytes, b"\r\n"].concat());
     };
-    for (name, module) in modules {
-        part(&format!("\"file\"; filename=\"{name}.wasm\""), "application/wasm", module);
+    for (name, bytes) in files {
+        part(&format!("\"file\"; filename=\"{name}\""), "application/wasm", bytes);
     }
     if let Some(options) = options {
         part("\"options\"", "application/json", options.as_bytes());
@@ -81,6 +88,12 @@ impl Answer<'_> {
             }
         }
         let rest = &bytes[head_length + 4..];
+        if status == 204 {
+            return Ok(Some((
+                Answer { status, closes, body: Cow::Borrowed(b"") },
+                head_length + 4,
+            )));
+        }
         let body = match (chunked, length) {
             (true, None) => unchunk(rest)?.map(|(body, length)| (Cow::Owned(body), length)),
             (false, Some(length)) => rest.get(..length).map(|body| (Cow::Borrowed(body), length)),
@@ -192,6 +205,13 @@ mod tests {
             let whole = Answer { status, closes, body: Cow::Borrowed(b"hi") };
             assert_eq!(Answer::parse(&two).unwrap(), Some((whole, bytes.len())));
         }
+    }
+
+    #[test]
+    fn an_answer_without_content_ends_with_its_head() {
+        let bytes = b"HTTP/1.1 204 No Content\r\nx: y\r\n\r\n";
+        let none = Answer { status: 204, closes: false, body: Cow::Borrowed(b"") };
+        assert_eq!(Answer::parse(bytes).unwrap(), Some((none, bytes.len())));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! out, is in NOTES.md. Each measurement is one file in `measure/`; hosts, load, rounds and
 //! table are the same for all.
 
+mod attacks;
 mod cores;
 mod host;
 mod http;

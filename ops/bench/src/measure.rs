@@ -1,5 +1,6 @@
 //! What can be measured. One file a measurement, which says what it compares and how.
 
+mod besieged;
 mod burst;
 mod call;
 mod front;

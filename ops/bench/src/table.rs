@@ -108,6 +108,19 @@ impl Row {
             verdict: goal.judge(number, unit),
         }
     }
+
+    /// How many times longer something took beside a harm, which must not have made errors.
+    pub fn beside(what: impl Into<String>, times: f64, errors: usize, goal: Goal) -> Self {
+        let verdict = match goal.judge(times, "") {
+            Verdict::Reached { goal, .. } if errors > 0 => Verdict::Missed { goal },
+            verdict => verdict,
+        };
+        Self {
+            what: what.into(),
+            measured: format!("{}, {errors} errors", rounded(times)),
+            verdict,
+        }
+    }
 }
 
 /// Three digits that say something, and no fraction of what has three before it.

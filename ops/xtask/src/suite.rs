@@ -43,6 +43,7 @@ const LONG: &[&str] = &[
     "durability::kills::",
     "durability::power::",
     "handover::load::",
+    "mix::",
 ];
 
 pub(crate) fn soak(chores: &mut Chores) -> anyhow::Result<()> {

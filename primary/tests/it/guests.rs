@@ -35,6 +35,7 @@ guests! {
     imports_blobs
     lifts
     loops
+    mirrors
     misstates_length
     no_response
     prints

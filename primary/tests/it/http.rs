@@ -257,6 +257,14 @@ impl Connection {
         }
     }
 
+    /// What has come, waited for where it is nothing, and at most so much; nothing at the end.
+    pub fn some(&mut self, most: usize) -> io::Result<Vec<u8>> {
+        let come = self.stream.fill_buf()?;
+        let some = come[..come.len().min(most)].to_vec();
+        self.stream.consume(some.len());
+        Ok(some)
+    }
+
     pub fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         if self.stream.read_line(&mut line)? == 0 {
@@ -280,6 +288,11 @@ impl Connection {
     pub fn ends(&self) -> (SocketAddr, SocketAddr) {
         let stream = self.stream.get_ref();
         (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
+    }
+
+    /// Answers are waited for so long instead.
+    pub fn wait_for(&self, patience: Duration) -> io::Result<()> {
+        self.stream.get_ref().set_read_timeout(Some(patience))
     }
 
     /// What was not read of it yet is lost.

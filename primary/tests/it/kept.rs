@@ -13,8 +13,8 @@ use serde_json::json;
 use crate::guests;
 use crate::host::{Door, Host, upload};
 use crate::http::{Answer, Connection, Request};
-use crate::nginx::Nginx;
 use crate::processes::{eventually, far_end, pause};
+use crate::proxies::{DOMAIN, Kind, Proxy};
 
 /// Longer than anybody waits for somebody who stopped in the middle of a body.
 const LATE: Duration = Duration::from_secs(24);
@@ -198,13 +198,12 @@ fn small_bodies_that_nobody_reads_take_no_request_with_them() {
 fn behind_a_proxy_that_keeps_its_connections_nobody_pays_for_what_another_left() {
     const CLIENTS: usize = 4;
     const REQUESTS: usize = 200;
-    let host = Host::with(&["--trusted-proxy", "127.0.0.1/32"]);
+    let host = Host::with(&["--trusted-proxy", "127.0.0.1/32", "--domain", DOMAIN]);
     let (red, blue) = (host.tenant("red"), host.tenant("blue"));
     red.deploy("one", guests::version_one());
     red.deploy_with("small", guests::counts(), &json!({ "max_body": 1_000 }));
     blue.deploy("one", guests::version_one());
-    let sites = [("red.example.org", "red.localhost"), ("blue.example.org", "blue.localhost")];
-    let nginx = Nginx::start(host.scratch(), host.front, &sites);
+    let nginx = Proxy::start(Kind::Nginx, host.scratch(), host.front);
     let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for client in 0..2 * CLIENTS {
@@ -212,11 +211,11 @@ fn behind_a_proxy_that_keeps_its_connections_nobody_pays_for_what_another_left()
             scope.spawn(move || {
                 let result = (0..REQUESTS).try_for_each(|at| {
                     let (site, path, bytes, status) = match (client % 2, at % 4) {
-                        (0, _) => ("blue.example.org", "/one", 100, 200),
-                        (_, 0) => ("red.example.org", "/one", 900 << 10, 200),
-                        (_, 1) => ("red.example.org", "/small", 600 << 10, 413),
-                        (_, 2) => ("red.example.org", "/small", 2_000, 413),
-                        (_, _) => ("red.example.org", "/one", 2_000, 200),
+                        (0, _) => ("blue.apps.example.org", "/one", 100, 200),
+                        (_, 0) => ("red.apps.example.org", "/one", 900 << 10, 200),
+                        (_, 1) => ("red.apps.example.org", "/small", 600 << 10, 413),
+                        (_, 2) => ("red.apps.example.org", "/small", 2_000, 413),
+                        (_, _) => ("red.apps.example.org", "/one", 2_000, 200),
                     };
                     let request = Request::new("POST", path).header("host", site);
                     match request.body(vec![b'x'; bytes]).try_send(nginx.address) {

@@ -2,7 +2,7 @@
 //! signals. Each test has a host of its own; none waits for time to pass where it can ask.
 //!
 //! The host's side is `host.rs`, the kernel's `processes.rs`, the wire's `http.rs`, many clients'
-//! `traffic.rs`, a proxy's `nginx.rs`, and the functions that are uploaded `guests.rs`; every
+//! `traffic.rs`, the proxies' `proxies.rs`, and the functions that are uploaded `guests.rs`; every
 //! other file is one part of what Hearth promises.
 
 mod api;
@@ -32,11 +32,12 @@ mod leftovers;
 mod liars;
 mod limits;
 mod logs;
-mod nginx;
+mod mix;
 mod options;
 mod planted;
 mod processes;
 mod protocol;
+mod proxies;
 mod refused_uploads;
 mod scarce;
 mod schemas;

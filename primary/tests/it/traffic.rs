@@ -40,6 +40,11 @@ impl Choices {
         Self(seed)
     }
 
+    /// Somebody else's, which follow from these.
+    pub fn another(&mut self) -> Self {
+        Self(self.below(u64::MAX) | 1)
+    }
+
     pub fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

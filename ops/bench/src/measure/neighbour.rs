@@ -1,6 +1,6 @@
 //! What a tenant notices of another one that does harm: a steady caller's waits while somebody
 //! else's function spins, takes memory or traps, or while somebody connects in a loop, beside its
-//! waits in the calm before.
+//! waits in the calm before. What somebody does to the host itself is [`besieged`]'s.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -19,6 +19,8 @@ use crate::host::{HELLO_ANSWER, Host, call};
 use crate::http::Client;
 use crate::samples::Samples;
 use crate::table::{Goal, Row, rounded};
+
+use super::besieged;
 
 /// Between two calls of the steady caller, from begin to begin.
 const PACE: Duration = Duration::from_millis(2);
@@ -93,6 +95,9 @@ pub fn measure(setup: &Setup, _: Cores) -> anyhow::Result<Vec<Row>> {
     rows.push(Row::aside("99 of 100 alone; beside each", said));
     let plain = format!("{} ms", rounded(plain.median()));
     rows.push(Row::aside("the same beside connections that a thread takes and closes", plain));
+    // Its host has nobody else's work to do while it is measured.
+    drop(host);
+    rows.extend(besieged::measure(setup)?);
     Ok(rows)
 }
 

@@ -5,7 +5,7 @@ use super::{Stage, ask};
 use crate::guests;
 use crate::host::{Host, Tenant, upload};
 use crate::http::{Connection, Request};
-use crate::nginx::Nginx;
+use crate::proxies::{DOMAIN, Kind, Proxy};
 
 #[test]
 fn a_direct_client_by_host_name_is_handed_over() {
@@ -171,23 +171,21 @@ fn a_sleeping_tenant_is_woken_for_what_is_handed_over() {
 fn behind_a_trusted_proxy_nothing_is_handed_over_and_nothing_crossed() {
     const CLIENTS: usize = 8;
     const REQUESTS: usize = 200;
-    let host = Host::with(&["--trusted-proxy", "127.0.0.1/32"]);
+    let host = Host::with(&["--trusted-proxy", "127.0.0.1/32", "--domain", DOMAIN]);
     let tenants = [host.tenant("red"), host.tenant("blue")];
     tenants[0].deploy("one", guests::repeats_one());
     tenants[1].deploy("one", guests::repeats_two());
-    let names = tenants.each_ref().map(|tenant| format!("{}.localhost", tenant.name));
-    let sites = [("red.example.org", &*names[0]), ("blue.example.org", &*names[1])];
-    let nginx = Nginx::start(host.scratch(), host.front, &sites);
+    let nginx = Proxy::start(Kind::Nginx, host.scratch(), host.front);
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
             let nginx = &nginx;
             scope.spawn(move || {
                 let mut connection = Connection::open(nginx.address).unwrap();
                 for at in 0..REQUESTS {
-                    let (site, says) =
-                        [("red.example.org", "one"), ("blue.example.org", "two")][at % 2];
+                    let (tenant, says) = [("red", "one"), ("blue", "two")][at % 2];
                     let body = format!("{client} {at}");
-                    let request = Request::new("POST", "/one").header("host", site).body(&body);
+                    let site = format!("{tenant}.{DOMAIN}");
+                    let request = Request::new("POST", "/one").header("host", &site).body(&body);
                     let answer = connection.call(&request).expect(200);
                     assert_eq!(answer.text(), format!("{says}: {body}"));
                     assert!(answer.header("server").is_some_and(|it| it.contains("nginx")));
