@@ -378,7 +378,9 @@ async fn serve<F, A, G>(
     F: Fn(Request<Body>) -> A,
     A: Future<Output = Response>,
 {
-    let answer = |request: Request<Received>| {
+    let answer = |mut request: Request<Received>| {
+        let pacing = request.body().pacing();
+        request.extensions_mut().insert(pacing);
         let answered = answer(request.map(Body::new));
         async move { answered.await.map(|body| body.map_err(Into::into).boxed_unsync()) }
     };

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
+use hearth_connection::Pacing;
 use hearth_wire::{
     Code, FunctionPath, Origin, PROBLEM_JSON, Problem, RequestId, TenantName, Usage, header,
 };
@@ -191,6 +192,9 @@ impl Gateway {
         origin: Origin,
         mut request: Request<Body>,
     ) -> Result<Response, ForwardError> {
+        if let Some(pacing) = request.extensions_mut().remove::<Pacing>() {
+            pacing.leave_to_next_hop();
+        }
         let mut offers = 0;
         loop {
             let links = within(WAKE_DEADLINE, self.fleet.links(tenant));

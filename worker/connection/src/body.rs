@@ -30,6 +30,27 @@ impl Received {
     }
 }
 
+/// Whose it is to say that a body's sender is too slow.
+#[derive(Clone)]
+pub struct Pacing {
+    exchange: Exchange,
+    shared: Shared,
+}
+
+impl Pacing {
+    /// The next hop's, which knows whether anybody waits for more of the body: here it is passed on
+    /// as it comes, wanted or not.
+    pub fn leave_to_next_hop(&self) {
+        self.shared.lock().is_paced_elsewhere(self.exchange);
+    }
+}
+
+impl Received {
+    pub fn pacing(&self) -> Pacing {
+        Pacing { exchange: self.exchange, shared: self.shared.clone() }
+    }
+}
+
 impl Body for Received {
     type Data = Bytes;
     type Error = hyper::Error;

@@ -9,8 +9,9 @@
 //!
 //! In a drain no further request's head is taken. What is between two requests is passed on as
 //! it is. What is not goes on to its answer, and hyper is told to stop as soon as that answer's
-//! head is out: told earlier, it would say `connection: close` in it, and told while it waits
-//! for a first request it would wait for that one.
+//! head is out and the request's body has come: told earlier, it would say `connection: close` in
+//! it, or close a connection with some of a body left; told while it waits for a first request, it
+//! would wait for that one.
 //!
 //! An end that is known when an answer's head is made is said in it. One that is not said does not
 //! come, but for a client that leaves off in the middle: what is left of a request's body is then
@@ -82,6 +83,8 @@ pub enum Verdict {
     Wait(Option<Instant>),
     /// Nothing of it is under way here: it can go as it is.
     HandOver,
+    /// The request's body is not waited for any longer: whoever reads it is to be told.
+    CutOff,
     /// What is under way is the last; told to hyper once.
     Finish,
     /// Its time is up.
@@ -222,6 +225,10 @@ pub struct Gate {
     asked_again: bool,
     incoming: Pace,
     outgoing: Pace,
+    /// Whether its sender's pace is ours to judge: the next hop knows whether anybody waits for it.
+    paced: bool,
+    /// Whoever reads the body is told that no more of it comes.
+    cut_off: bool,
     /// When the end of what the client sends was read. In an exchange hyper reads bodies alone, and
     /// this one has broken off.
     ended: Option<Instant>,
@@ -261,6 +268,8 @@ impl Gate {
             asked_again: false,
             incoming: Pace::new(),
             outgoing: Pace::new(),
+            paced: true,
+            cut_off: false,
             ended: None,
             half_closed: None,
             looked: since,
@@ -285,6 +294,7 @@ impl Gate {
         self.incoming = Pace::new();
         self.outgoing = Pace { waits_since: self.outgoing.waits_since, ..Pace::new() };
         self.closes |= closes;
+        self.paced = true;
         self.half_closed = None;
         self.looked = Instant::now();
         self.exchange
@@ -414,6 +424,23 @@ impl Gate {
         self.body_left && self.body_wanted && is_needed && self.read_is_blocked
     }
 
+    /// When it has kept us waiting for too long.
+    fn sender_deadline(&self) -> Option<Instant> {
+        self.incoming.deadline().filter(|_| self.paced && self.sender_is_awaited())
+    }
+
+    /// Another hop reads the body of that exchange, and says when its sender is too slow.
+    pub fn is_paced_elsewhere(&mut self, exchange: Exchange) {
+        self.paced &= exchange != self.exchange;
+    }
+
+    /// No more of the body is waited for.
+    pub fn cut_off(&mut self, now: Instant) {
+        self.cut_off = true;
+        self.ended.get_or_insert(now);
+        self.incoming.rests();
+    }
+
     /// Whether this begins now.
     fn await_sender(&mut self, now: impl FnOnce() -> Instant) -> bool {
         let begins = self.sender_is_awaited() && self.incoming.waits_since.is_none();
@@ -460,6 +487,7 @@ impl Gate {
         let drains = drains && self.side == Side::Outside;
         match (self.in_exchange(), self.ended, drains) {
             (false, Some(_), _) => Reading::Ended,
+            (true, Some(_), _) if self.cut_off && self.body_left => Reading::Ended,
             (true, Some(_), _) => Reading::No,
             (_, None, false) => Reading::Yes,
             (false, None, true) => Reading::No,
@@ -548,6 +576,12 @@ impl Gate {
         self.in_exchange().then(|| self.looked + LOOK_EVERY)
     }
 
+    /// Whether hyper may be told in the middle of an answer that it is the last: not with some of
+    /// the request's body left, on which it would close the connection, unsaid.
+    fn may_be_told(&self) -> bool {
+        !self.finishing && !self.body_left
+    }
+
     /// `now` is asked where something has a deadline.
     pub fn verdict(&self, drain: Drain, now: impl Fn() -> Instant) -> Verdict {
         let until = |deadline: Instant, then: Verdict| {
@@ -560,22 +594,33 @@ impl Gate {
         let most = if drain == Drain::HandOver { FINISH_DEADLINE } else { FORGOTTEN_MAX };
         let forgotten = (self.forgets && self.phase == Phase::Responded && self.read_is_blocked)
             .then(|| self.since + most);
-        if self.side == Side::Primary {
-            return forgotten.map_or(Verdict::Wait(None), |late| until(late, Verdict::Close));
-        }
         if self.in_exchange() {
+            // Behind the answer nobody is left to tell, and who passes a body on has its own bound.
+            let answered = self.phase == Phase::Responded;
+            let sender = self.sender_deadline().filter(|_| self.side == Side::Outside || !answered);
             let gone = self.half_closed.map(|since| since + HALF_CLOSED_MAX);
-            let sender = self.incoming.deadline().filter(|_| self.sender_is_awaited());
-            let slow = [sender, self.outgoing.deadline(), gone, forgotten];
-            let slow = slow.into_iter().flatten().min();
-            return match (slow, drain) {
-                (Some(deadline), _) if deadline <= now() => Verdict::Close,
-                (_, Drain::HandOver) if self.phase == Phase::Answering && !self.finishing => {
-                    Verdict::Finish
+            let slow = match self.side {
+                // It closes a link when its caller goes.
+                Side::Primary => forgotten,
+                Side::Outside => {
+                    [self.outgoing.deadline(), gone, forgotten].into_iter().flatten().min()
                 }
-                // A call has its own deadline, and the answer's end is a new phase.
-                (deadline, _) => Verdict::Wait(deadline),
             };
+            let passed = |deadline: Option<Instant>| deadline.is_some_and(|it| it <= now());
+            let passes_on = self.side == Side::Outside && drain == Drain::HandOver;
+            return if passed(slow) || (passed(sender) && answered) {
+                Verdict::Close
+            } else if passed(sender) {
+                Verdict::CutOff
+            } else if passes_on && self.phase == Phase::Answering && self.may_be_told() {
+                Verdict::Finish
+            } else {
+                // A call has its own deadline, and the answer's end is a new phase.
+                Verdict::Wait(slow.into_iter().chain(sender).min())
+            };
+        }
+        if self.side == Side::Primary {
+            return Verdict::Wait(None);
         }
         if let Some(slow) = self.outgoing.deadline() {
             return until(slow, Verdict::Close);
@@ -783,9 +828,35 @@ mod tests {
             (Gate { outgoing: pace, ..gate(Responded, start) }, true),
         ] {
             for drain in drains(start) {
-                let closes = gate.verdict(drain, || deadline) == Verdict::Close;
-                assert_eq!(closes, applies, "{gate:?} {drain:?}");
+                let verdict = gate.verdict(drain, || deadline);
+                let gives_up = matches!(verdict, Verdict::CutOff | Verdict::Close);
+                assert_eq!(gives_up, applies, "{gate:?} {drain:?}");
+                let told = gate.body_left && gate.phase != Responded;
+                assert_eq!(verdict == Verdict::CutOff, applies && told, "{gate:?} {drain:?}");
             }
+        }
+    }
+
+    #[test]
+    fn whoever_reads_a_body_is_told_once_that_it_is_not_waited_for_unless_another_hop_says_so() {
+        let start = Instant::now();
+        let late = start + SLOW_GRACE;
+        for side in [Side::Outside, Side::Primary] {
+            let mut gate = Gate::new(side, start, false);
+            let exchange = gate.requested(true, false, false);
+            gate.read_waits();
+            gate.body_wanted(exchange, || start);
+            assert_eq!(gate.verdict(Drain::No, || start), Verdict::Wait(Some(late)));
+            assert_eq!(gate.verdict(Drain::No, || late), Verdict::CutOff);
+            let mut elsewhere = gate;
+            elsewhere.is_paced_elsewhere(Exchange(exchange.0 + 1));
+            assert_eq!(elsewhere, gate);
+            elsewhere.is_paced_elsewhere(exchange);
+            assert_eq!(elsewhere.verdict(Drain::No, || late), Verdict::Wait(None));
+            gate.cut_off(late);
+            assert_eq!(gate.may_read(false), Reading::Ended);
+            assert_eq!(gate.verdict(Drain::No, || late), Verdict::Wait(None));
+            assert!(gate.is_last());
         }
     }
 
@@ -1014,7 +1085,7 @@ mod tests {
                         prop_assert!(!gate.closes && gate.ended.is_none());
                     }
                     Verdict::Finish => prop_assert!(gate.phase != InService && !gate.finishing),
-                    Verdict::Wait(_) | Verdict::Close => {}
+                    Verdict::Wait(_) | Verdict::CutOff | Verdict::Close => {}
                 }
                 let reads = gate.may_read(drain != Drain::No);
                 if drain != Drain::No && !gate.in_exchange() {

@@ -45,7 +45,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 
-pub use body::{Answer, AnswerBody, BoxError, Received};
+pub use body::{Answer, AnswerBody, BoxError, Pacing, Received};
 use body::{Answering, Left};
 pub use calendar::begin_calendar;
 pub use framing::has_content;
@@ -264,11 +264,16 @@ where
                     Pin::new(&mut connection).graceful_shutdown();
                     shared.lock().finishing();
                 }
-                Verdict::Close => {
+                Verdict::CutOff | Verdict::Close => {
                     let look =
                         last_look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LAST_LOOK)));
                     if look.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
+                    }
+                    if verdict == Verdict::CutOff {
+                        last_look = None;
+                        shared.lock().cut_off(Instant::now());
+                        continue;
                     }
                     let is_asking = now_is == Presence::Asking;
                     return Poll::Ready(if is_asking { End::Late } else { End::Broken });
