@@ -19,6 +19,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -124,6 +125,9 @@ impl Front {
                         warn!(error = &error as &dyn std::error::Error, "accept");
                         said = Some(Instant::now());
                     }
+                    // Whoever went before this one is told has left nothing that is still there.
+                    let mut gone = pin!(crowd.gone());
+                    gone.as_mut().enable();
                     // It is also said where nobody waits to be accepted.
                     let is_wanted = is_shortage(&error) && sockets::is_called(&listener);
                     let freed = is_wanted && crowd.make_room();
@@ -132,7 +136,7 @@ impl Front {
                     }
                     let gone = async {
                         match freed {
-                            true => crowd.gone().await,
+                            true => gone.await,
                             false => std::future::pending().await,
                         }
                     };
@@ -274,7 +278,7 @@ impl Front {
             .max_local_error_reset_streams(Some(DOOR_STREAMS_MAX as usize))
             .max_header_list_size((HEAD_MAX_BYTES + PASSED_ON_BYTES) as u32);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
+        let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = stop.cancelled() => {

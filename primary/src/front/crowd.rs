@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hearth_connection::Presence;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// Whose connections count as one client's: an address, or an IPv6 network of 64 bits, which one
 /// client can have all the addresses of.
@@ -111,9 +112,9 @@ impl Crowd {
         longest.inspect(|longest| state.tell(*longest)).is_some()
     }
 
-    /// Resolves when one has ended, since this was asked last. Cancel-safe.
-    pub async fn gone(&self) {
-        self.gone.notified().await;
+    /// Resolves when one has ended, from when this is enabled on.
+    pub fn gone(&self) -> Notified<'_> {
+        self.gone.notified()
     }
 }
 
@@ -192,7 +193,7 @@ impl Drop for Member {
             }
         }
         drop(state);
-        self.crowd.gone.notify_one();
+        self.crowd.gone.notify_waiters();
     }
 }
 

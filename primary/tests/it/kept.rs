@@ -284,7 +284,8 @@ fn an_answer_says_that_it_is_the_last_whenever_it_is() {
                 let _ = connection.send(&rest.concat());
                 let what = format!("{path} with {bytes} at {}, old: {old}", door.name);
                 // An answer of unknown length ends with its connection, in the old version.
-                let closes = if old && path.starts_with("/streams") { Some(true) } else { closes };
+                let is_endless = path.starts_with("/streams") || path == "/unread";
+                let closes = if old && is_endless { Some(true) } else { closes };
                 let answer = connection.try_answer("POST");
                 let answer = answer.unwrap_or_else(|e| panic!("{what}: {e}")).expect(status);
                 let closed = is_as_it_says(&door, &mut connection, &answer);

@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::guests;
 use crate::host::{Host, Tenant, upload};
 use crate::http::{Answer, Connection, Part, Request, form};
+use crate::limits::uploads::noise;
 use crate::processes::eventually;
 
 /// A tenant whose function must be as before after whatever happens.
@@ -157,7 +158,11 @@ fn an_oversized_body() {
 
     // Small on the wire, large once unpacked: a module has a bound of its own.
     let bomb = zstd::encode_all(std::io::repeat(0).take(129 << 20), 3).unwrap();
-    subject.refuses(&[("hello.wasm.zst", &bomb)], None, 413, "too_large", "128");
+    subject.refuses(&[("hello.wasm.zst", &bomb)], None, 413, "too_large", "100 times");
+    // As dense as modules may be.
+    let piece: Vec<u8> = std::iter::repeat_with(noise(1)).take(1_600 << 10).collect();
+    let large = zstd::encode_all(&*piece.repeat(83), 3).unwrap();
+    subject.refuses(&[("hello.wasm.zst", &large)], None, 413, "too_large", "128");
     subject.leaves_nothing();
 }
 

@@ -39,7 +39,12 @@ fn a_polite_end_waits_for_what_runs() {
     host.terminate();
     is_stopping(&host);
     for door in tenant.doors() {
-        let refused = door.post("/hello", "{}").expect_problem(503, "worker_unavailable");
+        // Its worker hears of it a moment later than the front door.
+        let refused = eventually("a refusal", || {
+            let answer = door.post("/hello", "{}");
+            (answer.status != 200).then_some(answer)
+        });
+        let refused = refused.expect_problem(503, "worker_unavailable");
         assert!(refused.closes() && refused.header("retry-after").is_some(), "{refused:?}");
         let health = door.send(&door.request("HEAD", "/$health"));
         assert_eq!(health.status, 503, "{}", door.name);
