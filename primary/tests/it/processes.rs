@@ -158,6 +158,12 @@ pub fn deny_descriptors(pid: i32) {
     allow_descriptors(pid, lowest_free);
 }
 
+/// The last one's number.
+pub fn highest_descriptor(pid: i32) -> u64 {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    fds.filter_map(|fd| fd.file_name().to_str()?.parse().ok()).max().unwrap()
+}
+
 /// From now on a process may have descriptors below this number; later it may be more again.
 pub fn allow_descriptors(pid: i32, most: u64) {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};

@@ -17,7 +17,8 @@ use crate::host::{Door, Host, Tenant};
 use crate::http::{Connection, Request};
 use crate::limits::used;
 use crate::processes::{
-    Beside, allow_descriptors, deny_descriptors, descriptors, eventually, pause, processor_time,
+    Beside, allow_descriptors, deny_descriptors, descriptors, eventually, highest_descriptor,
+    pause, processor_time,
 };
 
 /// Whoever turns round in a loop takes a whole core.
@@ -129,7 +130,16 @@ fn row_37_a_front_door_without_a_descriptor_makes_room_and_turns_round_in_no_loo
         connection.call(&healthz()).expect(200);
     }
     let before = descriptors(host.pid());
-    deny_descriptors(host.pid());
+    // Each number that is given back must be one that can be taken again.
+    let most = highest_descriptor(host.pid()) + 1;
+    allow_descriptors(host.pid(), most);
+    let mut fillers = Vec::new();
+    while descriptors(host.pid()) < most {
+        let at = 50 + fillers.len();
+        let mut filler = Connection::open_from(client(at), host.front).unwrap();
+        filler.call(&healthz()).expect(200);
+        fillers.push(filler);
+    }
 
     // The longest silent goes for each that comes.
     let mut newcomers = Vec::new();
@@ -144,7 +154,7 @@ fn row_37_a_front_door_without_a_descriptor_makes_room_and_turns_round_in_no_loo
     assert!(taken < BUSY, "{taken} of a core with nobody there");
 
     // Whoever is served keeps what he has, and with nobody left to go newcomers are told at once.
-    drop((crowd, newcomers));
+    drop((crowd, fillers, newcomers));
     allow_descriptors(host.pid(), 4_096);
     eventually("the end of those who left", || {
         (descriptors(host.pid()) < before - 20).then_some(())
