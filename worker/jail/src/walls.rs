@@ -5,8 +5,8 @@
 //! ```text
 //!  zygote    session ─ end with parent ─ offer ─ limits ─ namespaces ─ capabilities ─ no new privileges ─ filter
 //!    └ worker   limits ─ own user ─ no capability ─ not dumpable │ code is loaded │ Landlock ─ seal
-//!  compiler  offer ─ give way ─ limits ─ namespaces ─ own user ─ no capability ─ … ─ Landlock ─ filter │ compiled │ seal
-//!  tree      offer ─ give way ─ limits ─ namespaces ─ own user ─ no capability ─ no new privileges ─ not dumpable
+//!  compiler  limits ─ namespaces ─ own user ─ no capability ─ … ─ Landlock ─ filter │ compiled │ seal
+//!  tree      limits ─ namespaces ─ own user ─ no capability ─ no new privileges ─ not dumpable
 //! ```
 //!
 //! The floor is what every kernel since 5.13 gives everybody: without the filter nothing starts.
@@ -19,7 +19,6 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use rustix::process::nice;
 use rustix::thread::CapabilitySet;
 use seccompiler::BpfProgram;
 
@@ -49,10 +48,6 @@ pub enum WallError {
     #[error(transparent)]
     Filter(#[from] FilterError),
 }
-
-/// How far one-shots step back: somebody waits seconds for what they do, and for a call next to them
-/// milliseconds. A tenth of a core is theirs where everybody else wants it as well.
-const ONE_SHOT_NICENESS: i32 = 10;
 
 /// Names the wall that an error is about.
 fn wall<E: Into<io::Error>>(wall: &'static str) -> impl FnOnce(E) -> WallError {
@@ -169,7 +164,6 @@ impl Seal {
 /// forbidden call is told by `encode`.
 pub fn fence_compiler(user: Option<u32>, encode: Encode) -> Result<(), WallError> {
     Offer::Compiler.make();
-    give_way()?;
     private_files();
     for limit in [
         Limit::CoreBytes(0),
@@ -198,7 +192,6 @@ pub fn seal_compiler() -> Result<(), WallError> {
 /// their directory alone, and has no other right over them than whoever it runs as.
 pub fn fence_tree(user: Option<u32>) -> Result<(), WallError> {
     Offer::Tree.make();
-    give_way()?;
     private_files();
     for limit in [
         Limit::CoreBytes(0),
@@ -209,10 +202,6 @@ pub fn fence_tree(user: Option<u32>) -> Result<(), WallError> {
         limit.set()?;
     }
     take_rights(user)
-}
-
-fn give_way() -> Result<(), WallError> {
-    nice(ONE_SHOT_NICENESS).map(drop).map_err(wall("giving way to calls"))
 }
 
 /// What goes up around each one-shot once its limits stand.
