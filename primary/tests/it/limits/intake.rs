@@ -170,6 +170,8 @@ fn so_many_uploads_at_once_and_the_next_is_told_to_come_again() {
         slowly(*to, bytes, bytes.len() / 2)
     });
     let held = Slow::begin(held.collect());
+    // Whoever comes before all of them are there takes the place of one, which is refused for good.
+    pause(Duration::from_secs(3));
     eventually("eight that hold their places", || {
         let (_, to, bytes) = &all[2];
         let mut ninth = begin(*to, bytes, bytes.len());
