@@ -134,13 +134,10 @@ impl Front {
                     if is_wanted && !freed {
                         spare.shed(&listener);
                     }
-                    let gone = async {
-                        match freed {
-                            true => gone.await,
-                            false => std::future::pending().await,
-                        }
-                    };
-                    let _ = tokio::time::timeout(ACCEPT_PAUSE, gone).await;
+                    match freed {
+                        true => drop(tokio::time::timeout(ACCEPT_PAUSE, gone).await),
+                        false => tokio::time::sleep(ACCEPT_PAUSE).await,
+                    }
                     continue;
                 }
             };

@@ -5,18 +5,16 @@
 //! it is [`crate::control`]'s.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hearth_connection::end_hop;
 use http::header::{EXPECT, HOST};
 use http::{Request, Uri};
-use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::UnixStream;
@@ -47,37 +45,7 @@ pub enum DoorError {
     Request(#[from] http::Error),
 }
 
-type Sender = http2::SendRequest<Passed>;
-
-/// A request's body, of which is noted whether it broke off.
-struct Passed {
-    body: Received,
-    broke_off: Arc<AtomicBool>,
-}
-
-impl Body for Passed {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Err(_))) = frame {
-            self.broke_off.store(true, Ordering::Relaxed);
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
+type Sender = http2::SendRequest<UnsyncBoxBody<Bytes, hyper::Error>>;
 
 enum State {
     Closed,
@@ -183,8 +151,12 @@ impl Door {
         head.headers.remove(EXPECT);
         sender.ready().await?;
         let broke_off = Arc::new(AtomicBool::new(false));
-        let body = Passed { body, broke_off: Arc::clone(&broke_off) };
-        let answer = sender.send_request(Request::from_parts(head, body)).await;
+        let told = Arc::clone(&broke_off);
+        let body = body.map_err(move |error| {
+            told.store(true, Ordering::Relaxed);
+            error
+        });
+        let answer = sender.send_request(Request::from_parts(head, body.boxed_unsync())).await;
         let answer = answer.map_err(|error| match broke_off.load(Ordering::Relaxed) {
             true => DoorError::BrokenBody,
             false => error.into(),

@@ -28,24 +28,7 @@ impl Received {
     pub(crate) fn new(incoming: Incoming, exchange: Exchange, shared: Shared) -> Self {
         Self { incoming: Some(incoming), exchange, shared }
     }
-}
 
-/// Whose it is to say that a body's sender is too slow.
-#[derive(Clone)]
-pub struct Pacing {
-    exchange: Exchange,
-    shared: Shared,
-}
-
-impl Pacing {
-    /// The next hop's, which knows whether anybody waits for more of the body: here it is passed on
-    /// as it comes, wanted or not.
-    pub fn leave_to_next_hop(&self) {
-        self.shared.lock().is_paced_elsewhere(self.exchange);
-    }
-}
-
-impl Received {
     pub fn pacing(&self) -> Pacing {
         Pacing { exchange: self.exchange, shared: self.shared.clone() }
     }
@@ -86,6 +69,21 @@ impl Drop for Received {
         if self.shared.lock().body_dropped(self.exchange, left) {
             self.shared.forget(Left { incoming, exchange: self.exchange });
         }
+    }
+}
+
+/// Whose it is to say that a body's sender is too slow.
+#[derive(Clone)]
+pub struct Pacing {
+    exchange: Exchange,
+    shared: Shared,
+}
+
+impl Pacing {
+    /// The next hop's, which knows whether anybody waits for more of the body: here it is passed on
+    /// as it comes, wanted or not.
+    pub fn leave_to_next_hop(&self) {
+        self.shared.lock().is_paced_elsewhere(self.exchange);
     }
 }
 
