@@ -9,9 +9,10 @@
 //!
 //! In a drain no further request's head is taken. What is between two requests is passed on as
 //! it is. What is not goes on to its answer, and hyper is told to stop as soon as that answer's
-//! head is out and the request's body has come: told earlier, it would say `connection: close` in
-//! it, or close a connection with some of a body left; told while it waits for a first request, it
-//! would wait for that one.
+//! head is out and its function wants no more of the request's body: told earlier, it would say
+//! `connection: close` in it; told while it waits for a first request, it would wait for that one.
+//! From then on it takes what is left of the body, and leaves alone what comes in one piece with
+//! that.
 //!
 //! An end that is known when an answer's head is made is said in it. One that is not said does not
 //! come, but for a client that leaves off in the middle: what is left of a request's body is then
@@ -496,6 +497,8 @@ impl Gate {
                 self.read_is_held = true;
                 Reading::WhenWanted
             }
+            // It is told in a moment, and only then leaves alone what comes behind the body.
+            (true, None, true) if self.may_be_told() => Reading::AskAgain,
             // hyper also reads on when the service has not taken the body's last bytes yet. By
             // the next time it has, and then these bytes are the next request's.
             (true, None, true) if !std::mem::replace(&mut self.asked_again, true) => {
@@ -576,10 +579,10 @@ impl Gate {
         self.in_exchange().then(|| self.looked + LOOK_EVERY)
     }
 
-    /// Whether hyper may be told in the middle of an answer that it is the last: not with some of
-    /// the request's body left, on which it would close the connection, unsaid.
+    /// Whether hyper may be told in an exchange that it is the last: not while a function may yet
+    /// want some of the request's body, since hyper can be done before it has that.
     fn may_be_told(&self) -> bool {
-        !self.finishing && !self.body_left
+        self.phase != Phase::InService && !self.finishing && (self.forgets || !self.body_left)
     }
 
     /// `now` is asked where something has a deadline.
@@ -612,7 +615,7 @@ impl Gate {
                 Verdict::Close
             } else if passed(sender) {
                 Verdict::CutOff
-            } else if passes_on && self.phase == Phase::Answering && self.may_be_told() {
+            } else if passes_on && self.may_be_told() {
                 Verdict::Finish
             } else {
                 // A call has its own deadline, and the answer's end is a new phase.
@@ -913,7 +916,12 @@ mod tests {
             assert_eq!(gate.verdict(Drain::No, || now), Verdict::Wait(Some(first)));
             assert_eq!(gate.verdict(Drain::No, || first), Verdict::Close);
             let finish = now + FINISH_DEADLINE;
-            assert_eq!(gate.verdict(Drain::HandOver, || now), Verdict::Wait(Some(finish)));
+            if side == Side::Outside {
+                assert_eq!(gate.verdict(Drain::HandOver, || now), Verdict::Finish);
+                assert_eq!({ gate }.may_read(true), Reading::AskAgain, "not before it is told");
+            }
+            let told = Gate { finishing: true, ..gate };
+            assert_eq!(told.verdict(Drain::HandOver, || now), Verdict::Wait(Some(finish)));
             // However it moves.
             let patient = Pace { patience: SLOW_MAX * 2, ..gate.incoming };
             let moves = Gate { incoming: patient, ..gate };

@@ -219,7 +219,11 @@ where
                 Poll::Ready(Ok(())) if shared.lock().write_is_blocked() => {
                     shared.lock().finishing();
                 }
-                Poll::Ready(Ok(())) => return Poll::Ready(End::Done),
+                Poll::Ready(Ok(())) => {
+                    // It is done with what it has passed on, and that may lie unread.
+                    shared.read_left(*drain.borrow(), cx);
+                    return Poll::Ready(End::Done);
+                }
                 Poll::Ready(Err(error)) if error.is_parse() => return Poll::Ready(End::Refused),
                 // Why it broke is its client's business: there is no one to tell.
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Broken),

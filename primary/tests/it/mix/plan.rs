@@ -233,8 +233,9 @@ impl Plan {
         };
         let pieces = 4 * long.as_secs() as usize;
         let pause = long / pieces as u32;
-        // Caddy passes on no answer before it has the request whole.
-        let kind = if way == Way::Caddy && kind == 1 { 0 } else { kind };
+        // Caddy passes on no answer before it has the request whole, and nginx closes a connection,
+        // unsaid, whose request is not whole when its answer is.
+        let kind = if matches!(way, Way::Caddy | Way::Nginx) && kind == 1 { 0 } else { kind };
         match kind {
             // Sends slowly.
             0 => Self {
