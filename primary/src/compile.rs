@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use hearth_wire::limits::OPTIONS_MAX_BYTES;
 use hearth_wire::{
-    Channel, CompileJob, CompileReply, CompileRequest, Diagnosis, HandlerKind, Options,
+    Channel, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, HandlerKind, Options,
     SocketError, VERSION, pair,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -23,6 +23,7 @@ use tokio::process::Command;
 use tracing::error;
 
 use crate::fair::{Fair, Turn};
+use crate::stderr::{self, Speaker};
 use crate::store::TenantId;
 use crate::telemetry;
 
@@ -122,10 +123,12 @@ impl Compiler {
 
     async fn ask(&self, job: CompileJob, files: &[&File]) -> Result<CompileReply, CompileError> {
         let (ours, theirs) = pair().map_err(CompileError::Spawn)?;
+        let errors = stderr::listen(Speaker::compiler()).map_err(CompileError::Spawn)?;
         let mut child = Command::new(&self.program)
             .env_clear()
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
+            .stderr(Stdio::from(errors))
             .kill_on_drop(true)
             .spawn()
             .map_err(CompileError::Spawn)?;
@@ -165,6 +168,9 @@ impl Compiler {
                     }
                     // Ended by one of its own limits: that is about the module.
                     None => Err(CompileError::Refused(too_much())),
+                    Some(code) if code == i32::from(EXIT_STARVED) => {
+                        Err(CompileError::Refused(too_much()))
+                    }
                     Some(code) => Err(CompileError::Failed(format!("it exited with code {code}"))),
                 }
             }

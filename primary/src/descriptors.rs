@@ -14,7 +14,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 pub const LEAST: u64 = 256;
 /// The host's own: the store, the zygote, its log, modules that are taken in and compiled.
 const OWN: u64 = 96;
-/// A tenant's socket and, while its worker lives, what leads to that.
+/// A tenant's socket and, while its worker lives, what leads to that: its control socket, its
+/// process, and the pipe of its errors.
 pub const EACH_TENANT: u64 = 4;
 /// The most that is reckoned with, whatever the system allows.
 const MOST: u64 = 1 << 20;

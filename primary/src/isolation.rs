@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::fleet::cgroups::Cgroups;
-use crate::fleet::zygote;
+use crate::fleet::zygote::{self, Spawned};
 
 /// The version of Landlock, of Linux 6.7, that forbids addresses too. Before it they are the
 /// filter's and the empty network's to forbid.
@@ -164,7 +164,7 @@ impl Isolation {
             Ok(kind) => State::Stands(format!("{kind}: memory, CPU and processes of each tenant")),
             Err(why) => State::Missing {
                 why: why.clone(),
-                lost: "each worker bounds its own memory; CPU is shared by the kernel's mood",
+                lost: "each worker bounds its own memory and threads; CPU is shared by the kernel's mood",
                 fix: "Delegate=cpu memory pids in the service's file: hearth install",
             },
         };
@@ -198,8 +198,16 @@ impl Isolation {
 /// Starts a zygote for nothing but to see what stands, and has it try its walls. For a program
 /// that waits.
 pub fn survey(worker_program: &Path) -> anyhow::Result<(Isolation, Vec<String>)> {
-    let cgroups = Cgroups::probe().map(|kind| kind.as_str());
     let zygote = zygote::spawn(worker_program).context("hearth-worker cannot be started")?;
+    let surveyed = survey_by(&zygote);
+    match (surveyed, zygote.end()) {
+        (Err(error), Some(said)) => Err(error.context(format!("hearth-worker said {said}"))),
+        (surveyed, _) => surveyed,
+    }
+}
+
+fn survey_by(zygote: &Spawned) -> anyhow::Result<(Isolation, Vec<String>)> {
+    let cgroups = Cgroups::probe().map(|kind| kind.as_str());
     let (walls, users) = match ask(zygote.socket(), ToZygote::Hello { version: VERSION })? {
         FromZygote::Hello { version: VERSION, walls, .. } => {
             let users = walls.users;
@@ -212,7 +220,6 @@ pub fn survey(worker_program: &Path) -> anyhow::Result<(Isolation, Vec<String>)>
         FromZygote::Tried { escapes, .. } => escapes,
         other => bail!("the zygote said {other:?}; install all programs from one build"),
     };
-    zygote.end();
     Ok((Isolation::new(walls, cgroups), escapes))
 }
 

@@ -25,6 +25,7 @@ mod logs;
 mod patience;
 mod provision;
 mod release;
+mod stderr;
 mod store;
 mod telemetry;
 mod tree;

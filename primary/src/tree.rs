@@ -20,6 +20,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::process::geteuid;
 
+use crate::stderr::Speaker;
+
 /// The longest that the other side may do nothing that can be seen.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Of one that closed its end of the pipe already.
@@ -132,6 +134,7 @@ impl Write for Unpacking {
 struct Job {
     child: Child,
     control: OwnedFd,
+    errors: PipeReader,
 }
 
 impl Job {
@@ -144,14 +147,16 @@ impl Job {
         let owner = fstat(directory).map_err(|errno| TreeError::Spawn(errno.into()))?.st_uid;
         let user = (owner != geteuid().as_raw()).then_some(owner);
         let (control, theirs) = pair().map_err(TreeError::Spawn)?;
+        let (errors, its_errors) = io::pipe().map_err(TreeError::Spawn)?;
         let child = Command::new(program)
             .arg("tree")
             .env_clear()
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
+            .stderr(Stdio::from(its_errors))
             .spawn()
             .map_err(TreeError::Spawn)?;
-        let started = Self { child, control };
+        let started = Self { child, control, errors };
         let fds: Vec<_> = [directory.as_fd()].into_iter().chain(pipe).collect();
         send(&started.control, &TreeRequest { version: VERSION, user, job }, &fds)?;
         Ok(started)
@@ -174,6 +179,7 @@ impl Drop for Job {
         // It has answered, or is not wanted any more.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        Speaker::tree().tell_last(&self.errors);
     }
 }
 

@@ -48,6 +48,7 @@ use crate::instance::Instances;
 use crate::limits::{Activity, ActivityCount, Newcomers, Permits, Ticker, connections};
 use crate::report::Reporter;
 use crate::serve::{Grants, Peer, Tenant};
+use crate::threads;
 use crate::zygote::{Base, Inherited, explain};
 
 /// After an accept failed for want of something, which time gives back.
@@ -109,7 +110,7 @@ pub fn run(inherited: Inherited) -> Result<End, WorkerError> {
 }
 
 fn live(inherited: Inherited) -> Result<End, WorkerError> {
-    let Inherited { control, listener, release, base, seal, fenced_in } = inherited;
+    let Inherited { control, listener, release, base, seal, cell, fenced_in } = inherited;
     let Some((first, _)) = hearth_wire::recv::<ToWorker>(&control)? else { return Ok(End::Done) };
     let ToWorker::Start(start) = first else {
         return Err(WorkerError::Unexpected(format!("{first:?} before Start")));
@@ -129,11 +130,12 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
     let Base { engine, linker, preloaded } = base;
     // For good, like everything of the zygote's: to free it would copy its pages first.
     std::mem::forget((linker, preloaded));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(check::THREADS)
-        .build();
-    let runtime = runtime.map_err(WorkerError::Runtime)?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().max_blocking_threads(check::THREADS);
+    if cell.shares_threads() {
+        runtime.thread_keep_alive(threads::KEPT);
+    }
+    let runtime = runtime.build().map_err(WorkerError::Runtime)?;
     let limits = generation.manifest.limits;
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let ended = runtime.block_on(async {
@@ -164,6 +166,10 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
         // Everything is loaded and built, and nothing that a stranger sent was looked at.
         let loaded = Instant::now();
         seal.close(forbidden)?;
+        if cell.shares_threads() {
+            threads::start_all(&tenant.ticker).map_err(WorkerError::Runtime)?;
+            hearth_jail::no_more_threads()?;
+        }
         let us = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let ready = FromWorker::Ready {
             version: VERSION,

@@ -308,8 +308,8 @@ impl ResourceLimiter for MemoryLimit {
     }
 }
 
-/// A thread that counts the engine's epoch on while calls run. Started with the first call, long
-/// after the fork.
+/// A thread that counts the engine's epoch on while calls run. Started with the first call at the
+/// latest, long after the fork.
 pub struct Ticker {
     engine: Engine,
     beat: Arc<Beat>,
@@ -336,9 +336,9 @@ impl Ticker {
         Self { engine, beat: Arc::default(), thread: OnceLock::new() }
     }
 
-    /// Ticks until the answer is dropped.
-    pub fn run(&self) -> Running {
-        self.thread.get_or_init(|| {
+    /// Has its thread started, and tells whether there is one.
+    pub fn start(&self) -> bool {
+        let thread = self.thread.get_or_init(|| {
             let (engine, beat) = (self.engine.clone(), Arc::clone(&self.beat));
             std::thread::Builder::new()
                 .name("ticker".to_owned())
@@ -346,6 +346,12 @@ impl Ticker {
                 .spawn(move || beat.keep_ticking(&engine))
                 .ok()
         });
+        thread.is_some()
+    }
+
+    /// Ticks until the answer is dropped.
+    pub fn run(&self) -> Running {
+        self.start();
         // Either the ticker sees that something runs, or this sees that it is parked.
         self.beat.running.fetch_add(1, Ordering::SeqCst);
         if self.beat.parked.load(Ordering::SeqCst) {

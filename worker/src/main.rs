@@ -22,12 +22,18 @@ mod limits;
 mod measure;
 mod report;
 mod serve;
+mod threads;
 mod tree;
 mod zygote;
 
 use std::process::ExitCode;
 
 use control::End;
+use hearth_wire::EXIT_STARVED;
+
+/// A worker that has all of the memory that it may have ends by a code of its own.
+#[global_allocator]
+static MEMORY: hearth_jail::Bounded = hearth_jail::Bounded(EXIT_STARVED);
 
 /// This generation cannot be served; the reason has been told.
 const EXIT_REFUSED: u8 = 3;

@@ -50,7 +50,8 @@ pub fn run() -> anyhow::Result<()> {
 fn perform(request: TreeRequest, mut fds: Vec<OwnedFd>) -> anyhow::Result<TreeDone> {
     let TreeRequest { version, user, job } = request;
     ensure!(version == VERSION, "hearth-worker speaks version {VERSION}, and hearth {version}");
-    hearth_jail::fence_tree(user)?;
+    let Some(directory) = fds.first() else { bail!("the request came without a directory") };
+    hearth_jail::fence_tree(user, directory.as_fd())?;
     let pipe = (fds.len() == 2).then(|| fds.remove(1)).map(File::from);
     let (Some(directory), true) = (fds.pop(), fds.is_empty()) else {
         bail!("the request came with other descriptors than it needs");

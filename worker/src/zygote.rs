@@ -38,6 +38,7 @@ pub struct Inherited {
     pub base: Base,
     /// To be closed once everything is loaded.
     pub seal: Seal,
+    pub cell: hearth_jail::Cell,
     /// What the walls took that stand already.
     pub fenced_in: Duration,
 }
@@ -230,11 +231,12 @@ fn settle(
     mut kept: BTreeSet<RawFd>,
     cell: Cell,
 ) -> Result<Inherited, ZygoteError> {
-    let cgroups = fds.split_off(fds.len().min(3));
-    let [own_control, listener, release] = exactly(fds)?;
+    let cgroups = fds.split_off(fds.len().min(4));
+    let [own_control, listener, release, errors] = exactly(fds)?;
     kept.extend([0, 1, 2]);
     kept.extend(slots.numbers());
     // In the place of the zygote's, so that no worker can speak for it.
+    hearth_jail::speak_to(errors)?;
     rustix::io::dup2(&own_control, &mut control).map_err(io::Error::from)?;
     let (listener, release) = slots.fill(listener, release)?;
     drop(own_control);
@@ -244,13 +246,15 @@ fn settle(
         File::from(entry).write_all(b"0")?;
     }
     hearth_jail::keep_only(&kept)?;
-    fence(cell)?;
-    Ok(Inherited { control, listener, release, base, seal, fenced_in: began.elapsed() })
+    let cell = fence(cell)?;
+    Ok(Inherited { control, listener, release, base, seal, cell, fenced_in: began.elapsed() })
 }
 
-fn fence(cell: Cell) -> Result<(), WallError> {
+fn fence(cell: Cell) -> Result<hearth_jail::Cell, WallError> {
     let Cell { user, data_bytes } = cell;
-    hearth_jail::fence_worker(hearth_jail::Cell { user, data_bytes })
+    let cell = hearth_jail::Cell { user, data_bytes };
+    hearth_jail::fence_worker(cell)?;
+    Ok(cell)
 }
 
 /// A worker without a zygote: the one message that would have been a fork's makes this process
@@ -266,14 +270,15 @@ pub fn exec() -> Result<Option<Inherited>, ZygoteError> {
     let ToZygote::Fork { ticket: _, cell } = message else {
         return Err(ZygoteError::Unexpected(format!("{message:?}")));
     };
-    let [own_control, listener, release] = exactly(fds)?;
+    let [own_control, listener, release, errors] = exactly(fds)?;
     let mut control = starter;
+    hearth_jail::speak_to(errors)?;
     rustix::io::dup2(&own_control, &mut control).map_err(io::Error::from)?;
     let (listener, release) = slots.fill(listener, release)?;
     let began = Instant::now();
-    fence(cell)?;
+    let cell = fence(cell)?;
     let fenced_in = began.elapsed();
-    Ok(Some(Inherited { control, listener, release, base, seal, fenced_in }))
+    Ok(Some(Inherited { control, listener, release, base, seal, cell, fenced_in }))
 }
 
 fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], ZygoteError> {

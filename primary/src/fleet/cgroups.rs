@@ -6,9 +6,9 @@
 //! is kept until the tenant or the host ends. A worker puts itself into it before anything else,
 //! by descriptors that come with its fork.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -254,7 +254,6 @@ pub fn end_leftovers(data: &Path) -> Result<usize, String> {
     let left = mounted(&mounts).flat_map(|mount| groups_below(Path::new(mount.at), &prefix));
     let left: Vec<_> = left.collect();
     for group in &left {
-        end(group);
         remove(group);
     }
     Ok(left.len())
@@ -278,15 +277,19 @@ fn groups_below(root: &Path, prefix: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Kills what is in a group.
-fn end(group: &Path) {
-    // All at once, from Linux 5.14 on in version 2.
-    if fs::write(group.join("cgroup.kill"), "1").is_ok() {
+/// Kills what is in a group: all at once, from Linux 5.14 on in version 2. Else one by one, where
+/// those in `told` were killed before and are not gone yet.
+fn end(group: &Path, told: &mut HashSet<i32>) {
+    // Opened and not made: elsewhere there is none.
+    let kill = File::options().write(true).open(group.join("cgroup.kill"));
+    if kill.and_then(|mut kill| kill.write_all(b"1")).is_ok() {
         return;
     }
     let processes = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
     for pid in processes.lines().filter_map(|pid| pid.parse().ok()) {
-        warn!(pid, group = %group.display(), "a process that is left in a cgroup is ended");
+        if told.insert(pid) {
+            warn!(pid, group = %group.display(), "a process that is left in a cgroup is ended");
+        }
         leftovers::kill_now(pid);
     }
 }
@@ -353,16 +356,18 @@ impl Group {
 
     fn remove(&self) {
         for directory in &self.directories {
-            end(directory);
             remove(directory);
         }
     }
 }
 
-/// Of processes that have ended. The kernel lets a group go a moment after the last of them.
+/// With all that is in it, and what that has made meanwhile. The kernel lets a group go a moment
+/// after the last of its processes.
 #[expect(clippy::disallowed_methods, reason = "of a group that becomes empty nobody is told")]
 fn remove(directory: &Path) {
+    let mut told = HashSet::new();
     for _ in 0..REMOVE_TRIES {
+        end(directory, &mut told);
         match fs::remove_dir(directory) {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 thread::sleep(REMOVE_PAUSE);
@@ -543,6 +548,46 @@ mod tests {
         let v1 = text(half, Kind::V1);
         assert!(v1.contains(&"cpu.cfs_quota_us=50000".to_owned()), "{v1:?}");
         assert!(v1.contains(&"cpu.shares=2048".to_owned()), "{v1:?}");
+    }
+
+    /// Of whichever version this machine has mounted and lets this user make groups in.
+    #[test]
+    fn what_is_in_a_group_ends_with_it() {
+        use std::io::Read;
+        use std::os::unix::process::ExitStatusExt;
+        use std::process::{Command, Stdio};
+
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let name = format!("hearth-test-{}", std::process::id());
+        let mut tried = Vec::new();
+        for mount in mounted(&mounts) {
+            let group = Path::new(mount.at).join(&name);
+            if tried.contains(&mount.kind) || fs::create_dir(&group).is_err() {
+                continue;
+            }
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "read go; sleep 1000 & echo gone; wait"]);
+            shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut children = Vec::new();
+            for _ in 0..2 {
+                let mut child = shell.spawn().unwrap();
+                fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+                // Only then it makes one of its own, which the group has too.
+                drop(child.stdin.take());
+                let mut said = child.stdout.take().unwrap();
+                said.read_exact(&mut [0; 5]).unwrap();
+                children.push((child, said));
+            }
+            remove(&group);
+            assert!(!group.exists(), "{}", group.display());
+            for (mut child, mut said) in children {
+                assert_eq!(child.wait().unwrap().signal(), Some(9));
+                // The child's own child had the other end as well.
+                assert_eq!(said.read(&mut [0; 1]).unwrap(), 0);
+            }
+            tried.push(mount.kind);
+        }
+        assert!(!tried.is_empty(), "no cgroups can be made here: run the tests as root");
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use hearth_wire::{
-    Cell, Channel, ExitStatus, FromWorker, Generation, Limits, Moment, Outcome, Passing, Respite,
-    Start, ToWorker, TokenGrant, VERSION, pair,
+    Cell, Channel, EXIT_STARVED, ExitStatus, FromWorker, Generation, Limits, Moment, Outcome,
+    Passing, Respite, Start, ToWorker, TokenGrant, VERSION, pair,
 };
 use jiff::Timestamp;
 use rustix::net::sockopt;
@@ -37,6 +37,7 @@ use crate::fail::{self, Point};
 use crate::isolation::Level;
 use crate::patience::LAST_LOOK;
 use crate::release::Prepared;
+use crate::stderr::{self, Speaker};
 use crate::store::Tenant;
 use crate::telemetry;
 
@@ -1006,7 +1007,9 @@ async fn fork(
             channel.send(&start, &[]).await.map_err(|error| host(&error))?;
             channel.send(&tokens, &[]).await.map_err(|error| host(&error))?;
             let (listener, release, cgroup) = (listener.clone(), release.clone(), cgroup.clone());
-            let fork = Fork { control: theirs, listener, release, cell, cgroup, noticed };
+            let errors = stderr::listen(Speaker::worker(tenant.name.clone()));
+            let errors = errors.map_err(|error| host(&error))?;
+            let fork = Fork { control: theirs, listener, release, errors, cell, cgroup, noticed };
             match shared.zygote.fork(fork).await {
                 Err(ZygoteError::Gone) if tries < FORK_TRIES => tries += 1,
                 forked => break (forked.map_err(|error| host(&error))?, channel),
@@ -1168,6 +1171,9 @@ fn explain(status: Option<ExitStatus>, starved: Option<u64>) -> String {
             "sandbox violation: a forbidden system call".to_owned()
         }
         (Some(ExitStatus::Signal(signal)), _) => format!("killed by signal {signal}"),
+        (Some(ExitStatus::Code(code)), _) if code == i32::from(EXIT_STARVED) => {
+            "out of memory: it had all that it may have of the tenant's total_memory_mb".to_owned()
+        }
         (Some(ExitStatus::Code(code)), _) => format!("exited with code {code}"),
         (None, _) => "ended, its status unknown".to_owned(),
     }

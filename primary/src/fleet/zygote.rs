@@ -9,7 +9,7 @@
 //! What a worker does, and when one is wanted, is the supervisors' business.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -29,6 +29,7 @@ use tracing::{error, info, warn};
 use super::cgroups::Group;
 use super::vigil::{Look, Vigil};
 use crate::leftovers::Notes;
+use crate::stderr::{self, Speaker};
 
 /// Forks asked for and not yet sent. Each tenant has at most two.
 const QUEUE: usize = 1_024;
@@ -39,6 +40,8 @@ const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration
 /// How long a dead worker's status may take to arrive. Longer than it takes to notice that its
 /// zygote hangs, since it is had from the kernel then.
 const STATUS_DEADLINE: Duration = Duration::from_secs(5);
+/// How long what an ended zygote has said may take to be told.
+const WORDS_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a zygote that was killed may take to be gone, and how often that is looked at.
 const END_DEADLINE: Duration = Duration::from_secs(2);
 const END_PAUSE: Duration = Duration::from_millis(2);
@@ -67,6 +70,7 @@ pub enum ZygoteError {
 pub struct Spawned {
     child: Child,
     socket: OwnedFd,
+    errors: PipeReader,
 }
 
 impl Spawned {
@@ -75,16 +79,19 @@ impl Spawned {
         &self.socket
     }
 
-    pub fn end(mut self) {
+    /// Tells what it has said on standard error, if it has.
+    pub fn end(mut self) -> Option<String> {
         drop(self.socket);
         let _ = self.child.wait();
+        stderr::quote_last(&self.errors)
     }
 }
 
 /// Starts a zygote. Plain posix_spawn: nothing runs between fork and exec, and nothing is
-/// inherited but its control socket, which is its standard input.
+/// inherited but its control socket, which is its standard input, and a pipe for errors.
 pub fn spawn(worker_program: &Path) -> io::Result<Spawned> {
     let (socket, theirs) = pair()?;
+    let (errors, its_errors) = io::pipe()?;
     let child = Command::new(worker_program)
         .arg("zygote")
         .env_clear()
@@ -92,8 +99,9 @@ pub fn spawn(worker_program: &Path) -> io::Result<Spawned> {
         .env("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
+        .stderr(Stdio::from(its_errors))
         .spawn()?;
-    Ok(Spawned { child, socket })
+    Ok(Spawned { child, socket, errors })
 }
 
 /// What the zygote told of itself.
@@ -116,11 +124,12 @@ pub struct Forked {
 pub type Status = oneshot::Receiver<ExitStatus>;
 
 /// What a fork takes: the worker's end of its control socket, its tenant's listener, its release,
-/// and what is particular about its walls.
+/// the pipe that is its standard error, and what is particular about its walls.
 pub struct Fork {
     pub control: OwnedFd,
     pub listener: Arc<OwnedFd>,
     pub release: Arc<OwnedFd>,
+    pub errors: OwnedFd,
     pub cell: Cell,
     pub cgroup: Option<Arc<Group>>,
     /// When the connection or call was seen that it is for.
@@ -347,7 +356,12 @@ impl Keeper {
                     }
                     Some(Request::Fork(fork, answer)) => {
                         *last_ticket += 1;
-                        let mut fds = vec![fork.control.as_fd(), fork.listener.as_fd(), fork.release.as_fd()];
+                        let mut fds = vec![
+                            fork.control.as_fd(),
+                            fork.listener.as_fd(),
+                            fork.release.as_fd(),
+                            fork.errors.as_fd(),
+                        ];
                         fds.extend(fork.cgroup.iter().flat_map(|group| &group.entries).map(AsFd::as_fd));
                         let message = ToZygote::Fork { ticket: *last_ticket, cell: fork.cell };
                         forks.insert(*last_ticket, answer);
@@ -410,7 +424,8 @@ impl Orphans {
 
 impl Conversation {
     async fn begin(spawned: Spawned, notes: &Notes) -> Result<(Self, Greeting), ZygoteError> {
-        let Spawned { mut child, socket } = spawned;
+        let Spawned { mut child, socket, errors } = spawned;
+        let telling = tokio::spawn(stderr::relay(errors, Speaker::zygote()));
         if let Err(error) = notes.note(child.id()) {
             // The next host will not know its workers by it.
             warn!(error = &error as &dyn std::error::Error, "a zygote is not noted");
@@ -423,6 +438,7 @@ impl Conversation {
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
+                let _ = tokio::time::timeout(WORDS_DEADLINE, telling).await;
                 Err(error)
             }
         }

@@ -1,6 +1,8 @@
 //! A native attacker: a worker that serves makes whatever system call somebody who runs code in it
 //! would try. It gets nothing, and a try that is let happen is counted and ends it.
 
+mod rows;
+
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -32,6 +34,8 @@ struct Place {
     program: u64,
     /// Zeroes.
     nothing: u64,
+    /// How many bytes there are: four.
+    length: u64,
     /// Of the worker's own: executable, and writable.
     code: u64,
     data: u64,
@@ -47,6 +51,9 @@ const FAST_OPEN: u64 = libc::MSG_FASTOPEN as u64;
 const RWX: u64 = (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC) as u64;
 const RX: u64 = (libc::PROT_READ | libc::PROT_EXEC) as u64;
 const ANONYMOUS: u64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+const SHARED: u64 = (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as u64;
+const GROWS: u64 = libc::MAP_GROWSDOWN as u64;
+const HUGE: u64 = libc::MAP_HUGETLB as u64;
 const NOBODY: u64 = u64::MAX;
 
 /// Sockets: to make one, or to turn one that is there to somewhere else.
@@ -91,6 +98,12 @@ const NETWORK: &[Attack] = &[
     on("repairing TCP", libc::SYS_setsockopt, |at| [at.connection, 6, 19, at.nothing, 4, 0]),
     on("another protocol's layer", libc::SYS_setsockopt, |at| {
         [at.connection, 6, 31, at.nothing, 4, 0]
+    }),
+    on("a handle on who is at the other end", libc::SYS_getsockopt, |at| {
+        [CONTROL, 1, 77, at.nothing, at.length, 0]
+    }),
+    on("mapping what comes in", libc::SYS_getsockopt, |at| {
+        [at.connection, 6, 35, at.nothing, at.length, 0]
     }),
     on("listing interfaces", libc::SYS_ioctl, |at| [LISTENER, 0x8912, at.nothing, 0, 0, 0]),
     on("making the listener block", libc::SYS_ioctl, |at| [LISTENER, 0x5421, at.nothing, 0, 0, 0]),
@@ -152,6 +165,14 @@ const PROCESSES: &[Attack] = &[
 const MEMORY: &[Attack] = &[
     on("memory for code", libc::SYS_mmap, |_| [0, 4_096, RWX, ANONYMOUS, NOBODY, 0]),
     on("code that is only read", libc::SYS_mmap, |_| [0, 4_096, RX, ANONYMOUS, NOBODY, 0]),
+    on("memory that is only read", libc::SYS_mmap, |_| [0, 4_096, 1, ANONYMOUS, NOBODY, 0]),
+    on("shared memory of its own", libc::SYS_mmap, |_| [0, 4_096, 3, SHARED, NOBODY, 0]),
+    on("a stack that grows", libc::SYS_mmap, |_| [0, 4_096, 3, ANONYMOUS | GROWS, NOBODY, 0]),
+    on("the machine's huge pages", libc::SYS_mmap, |_| {
+        [0, 2 << 20, 3, ANONYMOUS | HUGE, NOBODY, 0]
+    }),
+    on("a caller's connection as memory", libc::SYS_mmap, |at| [0, 4_096, 1, 1, at.connection, 0]),
+    on("pages like somebody else's", libc::SYS_madvise, |at| [at.data & !4_095, 4_096, 12, 0, 0, 0]),
     on("code out of data", libc::SYS_mprotect, |at| [at.data & !4_095, 4_096, RX, 0, 0, 0]),
     on("code that can be written", libc::SYS_mprotect, |at| [at.code, 4_096, RWX, 0, 0, 0]),
     on("the same with a key", libc::SYS_pkey_mprotect, |at| [at.code, 4_096, RWX, 0, 0, 0]),
@@ -293,6 +314,7 @@ fn assault(host: &Host, tenant: &Tenant, neighbour: i32) {
         file: captive.place(256, b"/etc/passwd\0"),
         program: captive.place(320, b"/proc/self/exe\0"),
         nothing: captive.place(512, &[0; 512]),
+        length: captive.place(384, &4_u64.to_le_bytes()),
         code: mapping(worker, "r-xp"),
         data: mapping(worker, "rw-p"),
     };

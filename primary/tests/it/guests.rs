@@ -24,6 +24,7 @@ guests! {
     big_response
     calls_out
     counts
+    declares_late
     declares_options
     declares_schemas
     dirties_memory

@@ -2,21 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::json;
 
 use crate::guests;
 use crate::host::Host;
+use crate::jailed::without;
 use crate::processes::{eventually, is_alive};
-
-/// A program that runs another one without some system calls.
-fn without() -> String {
-    let program = Path::new(env!("CARGO_BIN_EXE_hearth")).with_file_name("without");
-    assert!(program.exists(), "`without` is not built: run `cargo xtask test`");
-    program.to_str().unwrap().to_owned()
-}
 
 /// What `hearth` says with these arguments on a kernel that lacks these calls.
 fn hearth_without(calls: &str, arguments: &[&str]) -> Output {
@@ -78,6 +71,7 @@ fn a_worker_has_no_right_that_it_does_not_need() {
         let standard = [0, 1, 2, 3].map(|number| kinds.remove(&number).unwrap());
         assert_eq!(standard[0], "socket", "the control socket");
         assert_eq!(standard[1], "/dev/null");
+        assert_eq!(standard[2], "pipe", "what it says of its own mistakes");
         assert_eq!(standard[3], "socket", "the listener");
         for (number, kind) in kinds {
             let known = ["socket", "anon_inode", "/dev/null"].contains(&kind.as_str())

@@ -11,6 +11,7 @@ mod inspect;
 mod options;
 mod reuse;
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem::ManuallyDrop;
@@ -22,8 +23,15 @@ use hearth_engine::{Handler, Purpose};
 use hearth_schema::Checks;
 use hearth_wire::limits::{MODULE_MAX_BYTES, OPTIONS_MAX_BYTES};
 use hearth_wire::{
-    CompileJob, CompileReply, CompileRequest, Diagnosis, HandlerKind, Options, SocketError, VERSION,
+    CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, HandlerKind, Options,
+    SocketError, VERSION,
 };
+
+use crate::options::Watchdog;
+
+/// A compiler that needs more memory than it may have ends by a code of its own.
+#[global_allocator]
+static MEMORY: hearth_jail::Bounded = hearth_jail::Bounded(EXIT_STARVED);
 
 /// A diagnosis that quotes the module is cut at this.
 const DETAIL_MAX_BYTES: usize = 2_000;
@@ -53,8 +61,13 @@ fn run() -> anyhow::Result<()> {
         return Ok(());
     };
     hearth_jail::fence_compiler(request.user, forbidden)?;
-    let reply = match reply(&request, fds) {
+    let watchdog = Watchdog::start()?;
+    hearth_jail::no_more_threads()?;
+    let reply = match reply(&request, fds, &watchdog) {
         Ok(reply) => reply,
+        Err(Failure::Ours(error)) if is_starved(error.chain()) => {
+            hearth_jail::leave(EXIT_STARVED)
+        }
         Err(Failure::Refused(detail)) => CompileReply::Refused(Diagnosis { detail: cut(detail) }),
         Err(Failure::Ours(error)) if is_full(&error) => CompileReply::Full,
         Err(Failure::Ours(error)) => CompileReply::Failed { reason: format!("{error:#}") },
@@ -92,7 +105,30 @@ fn is_full(error: &anyhow::Error) -> bool {
     error.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull)
 }
 
-fn reply(request: &CompileRequest, fds: Vec<OwnedFd>) -> Result<CompileReply, Failure> {
+/// Whether there was no memory left, where that was no end of the process at once: for mappings.
+fn is_starved<'a>(mut causes: impl Iterator<Item = &'a (dyn Error + 'static)>) -> bool {
+    causes.any(|cause| {
+        let error = cause.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::OutOfMemory)
+            || cause.downcast_ref() == Some(&rustix::io::Errno::NOMEM)
+    })
+}
+
+/// What could not be made of a module: for its fault, unless there was no memory for it.
+fn refused<E>(error: E, why: impl FnOnce(&E) -> String) -> Failure
+where
+    E: Into<anyhow::Error>,
+{
+    let why = why(&error);
+    let error = error.into();
+    if is_starved(error.chain()) { Failure::Ours(error) } else { Failure::Refused(why) }
+}
+
+fn reply(
+    request: &CompileRequest,
+    fds: Vec<OwnedFd>,
+    watchdog: &Watchdog,
+) -> Result<CompileReply, Failure> {
     let CompileRequest { version, engine, job, user: _ } = request;
     let own = hearth_engine::fingerprint();
     if (*version, engine.as_str()) != (VERSION, own.as_str()) {
@@ -104,16 +140,21 @@ fn reply(request: &CompileRequest, fds: Vec<OwnedFd>) -> Result<CompileReply, Fa
     match job {
         CompileJob::Compile => {
             let [module, artifact, declared] = files(fds)?;
-            compile(module, &artifact, &declared)
+            compile(module, &artifact, &declared, watchdog)
         }
         CompileJob::Check => {
             let [options, artifact] = files(fds)?;
-            check(options, artifact)
+            check(options, artifact, watchdog)
         }
     }
 }
 
-fn compile(module: File, artifact: &File, declared: &File) -> Result<CompileReply, Failure> {
+fn compile(
+    module: File,
+    artifact: &File,
+    declared: &File,
+    watchdog: &Watchdog,
+) -> Result<CompileReply, Failure> {
     let bytes = read(module.take(MODULE_MAX_BYTES + 1))?;
     if bytes.len() as u64 > MODULE_MAX_BYTES {
         return Err(Failure::Refused(format!(
@@ -126,7 +167,7 @@ fn compile(module: File, artifact: &File, declared: &File) -> Result<CompileRepl
 
     let compiler = hearth_engine::engine(Purpose::Compile).map_err(anyhow::Error::from)?;
     let code = compiler.precompile_component(&bytes);
-    let code = code.map_err(|error| Failure::Refused(inspect::refused_by_compiler(&error)))?;
+    let code = code.map_err(|error| refused(error, inspect::refused_by_compiler))?;
     drop((bytes, compiler));
     write(artifact, &code).context("the artifact cannot be written")?;
     let artifact_bytes = code.len() as u64;
@@ -134,17 +175,17 @@ fn compile(module: File, artifact: &File, declared: &File) -> Result<CompileRepl
     // From here on as a worker does it, so that what passes here loads and links there.
     let runner = hearth_engine::engine(Purpose::Run).map_err(anyhow::Error::from)?;
     let component = hearth_engine::load_bytes(&runner, &code)
-        .map_err(|error| Failure::Refused(inspect::refused_by_pool(&error)))?;
+        .map_err(|error| refused(error, inspect::refused_by_pool))?;
     drop(code);
     let linker = hearth_engine::linker(&runner).map_err(anyhow::Error::from)?;
     let handler = hearth_engine::prepare(&linker, &component)
-        .map_err(|error| Failure::Refused(inspect::refused_by_linker(&error)))?;
+        .map_err(|error| refused(error, inspect::refused_by_linker))?;
     let kind = match &handler {
         Handler::P2(_) => HandlerKind::IncomingHandler,
         Handler::P3(_) => HandlerKind::Handler,
     };
     hearth_jail::seal_compiler()?;
-    let options = options::declared(&runner, &linker, &component)
+    let options = options::declared(&runner, watchdog, &linker, &component)
         .map_err(|refusal| Failure::Refused(refusal.to_string()))?;
     if let Some(options) = options {
         if options.len() > OPTIONS_MAX_BYTES {
@@ -158,7 +199,7 @@ fn compile(module: File, artifact: &File, declared: &File) -> Result<CompileRepl
     Ok(CompileReply::Compiled { kind, imports, artifact_bytes })
 }
 
-fn check(options: File, artifact: File) -> Result<CompileReply, Failure> {
+fn check(options: File, artifact: File, watchdog: &Watchdog) -> Result<CompileReply, Failure> {
     let json = read(options.take(CHECKED_OPTIONS_MAX_BYTES))?;
     let options: Options = serde_json::from_slice(&json).context("the options do not parse")?;
     Checks::compile(&options.schema).map_err(|error| Failure::Refused(error.to_string()))?;
@@ -168,7 +209,8 @@ fn check(options: File, artifact: File) -> Result<CompileReply, Failure> {
         let linker = hearth_engine::linker(&runner).map_err(anyhow::Error::from)?;
         let handler = hearth_engine::prepare(&linker, &component)?;
         hearth_jail::seal_compiler()?;
-        reuse::probe(&runner, &handler).map_err(|refusal| Failure::Refused(refusal.to_string()))?;
+        reuse::probe(&runner, watchdog, &handler)
+            .map_err(|refusal| Failure::Refused(refusal.to_string()))?;
     }
     Ok(CompileReply::Checked)
 }

@@ -3,7 +3,8 @@
 //!
 //! Only calls and bounds. What the text says is parsed by whoever asked.
 
-use std::sync::mpsc;
+use std::io;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use hearth_engine::{Calendar, DeniedRequests};
@@ -17,6 +18,8 @@ const INTERFACE: &str = "hearth:function/options";
 const FUNCTION: &str = "get";
 const TIME: Duration = Duration::from_secs(1);
 const MEMORY_BYTES: usize = 64 << 20;
+/// For a thread that only waits.
+const STACK_BYTES: usize = 64 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -63,11 +66,12 @@ impl WasiHttpView for Probe {
 /// The options as the module declares them; `None` where it declares none.
 pub fn declared(
     engine: &Engine,
+    watchdog: &Watchdog,
     linker: &Linker<Probe>,
     component: &Component,
 ) -> Result<Option<String>, Refusal> {
     let Some(get) = find(engine, component)? else { return Ok(None) };
-    let asked = ask(engine, async |store: &mut Store<Probe>| {
+    let asked = ask(engine, watchdog, async |store: &mut Store<Probe>| {
         let instance = linker.instantiate_async(&mut *store, component).await?;
         let get = instance.get_typed_func::<(), (String,)>(&mut *store, &get)?;
         get.call_async(store, ()).await
@@ -76,6 +80,55 @@ pub fn declared(
         Ok((options,)) => Ok(Some(options)),
         Err(Unanswered::Late) => Err(Refusal::Late),
         Err(Unanswered::Failed(reason)) => Err(Refusal::Failed(reason)),
+    }
+}
+
+/// The thread that ends what runs for too long. Started before anything of a stranger's is looked
+/// at, since no thread can be later.
+pub struct Watchdog {
+    watches: Sender<Watch>,
+}
+
+struct Watch {
+    engine: Engine,
+    finished: Receiver<()>,
+    /// Dropped when nothing more comes of it.
+    over: Sender<()>,
+}
+
+/// Something that runs; ends with what ran.
+struct Watched {
+    finished: Option<Sender<()>>,
+    over: Receiver<()>,
+}
+
+impl Watchdog {
+    pub fn start() -> io::Result<Self> {
+        let (watches, all) = mpsc::channel::<Watch>();
+        let thread = std::thread::Builder::new().name("watchdog".to_owned());
+        thread.stack_size(STACK_BYTES).spawn(move || {
+            for Watch { engine, finished, over } in all {
+                let _ = finished.recv_timeout(TIME);
+                engine.increment_epoch();
+                drop(over);
+            }
+        })?;
+        Ok(Self { watches })
+    }
+
+    fn watch(&self, engine: &Engine) -> Watched {
+        let ((finished, waiting), (ends, over)) = (mpsc::channel(), mpsc::channel());
+        let watch = Watch { engine: engine.clone(), finished: waiting, over: ends };
+        self.watches.send(watch).expect("the watchdog only waits");
+        Watched { finished: Some(finished), over }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        drop(self.finished.take());
+        // So that it ends nothing that runs later.
+        let _ = self.over.recv();
     }
 }
 
@@ -88,24 +141,19 @@ pub enum Unanswered {
 /// Asks in a store of its own, which has no rights, for a second at most.
 pub fn ask<T>(
     engine: &Engine,
+    watchdog: &Watchdog,
     question: impl AsyncFnOnce(&mut Store<Probe>) -> wasmtime::Result<T>,
 ) -> Result<T, Unanswered> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(|error| Unanswered::Failed(error.to_string()))?;
 
     // A loop is stopped by the epoch, a wait by the timeout around it.
-    let (finished, wait) = mpsc::channel::<()>();
-    let ticking = engine.clone();
-    let watchdog = std::thread::spawn(move || {
-        let _ = wait.recv_timeout(TIME);
-        ticking.increment_epoch();
-    });
+    let watched = watchdog.watch(engine);
     let mut store = Store::new(engine, Probe::new());
     store.limiter(|probe| &mut probe.limits);
     store.set_epoch_deadline(1);
     let asked = runtime.block_on(async { tokio::time::timeout(TIME, question(&mut store)).await });
-    drop(finished);
-    watchdog.join().expect("the watchdog only waits");
+    drop(watched);
     match asked {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) if matches!(error.downcast_ref(), Some(wasmtime::Trap::Interrupt)) => {

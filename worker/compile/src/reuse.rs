@@ -18,7 +18,7 @@ use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
 
-use crate::options::{Probe, Unanswered, ask};
+use crate::options::{Probe, Unanswered, Watchdog, ask};
 
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -30,9 +30,13 @@ pub struct Refusal {
 }
 
 /// Calls one instance twice, with `POST /` and an empty JSON object.
-pub fn probe(engine: &Engine, handler: &Handler<Probe>) -> Result<(), Refusal> {
+pub fn probe(
+    engine: &Engine,
+    watchdog: &Watchdog,
+    handler: &Handler<Probe>,
+) -> Result<(), Refusal> {
     let mut is_second = false;
-    let asked = ask(engine, async |store: &mut Store<Probe>| {
+    let asked = ask(engine, watchdog, async |store: &mut Store<Probe>| {
         let proxy = handler.instantiate_async(&mut *store).await?;
         for second in [false, true] {
             is_second = second;
@@ -135,7 +139,8 @@ mod tests {
             hearth_engine::load(&engine, &File::open(artifact.path()).unwrap()).unwrap();
         let linker = hearth_engine::linker(&engine).unwrap();
         let handler = hearth_engine::prepare(&linker, &component).unwrap();
-        probe(&engine, &handler).map_err(|refusal| refusal.to_string())
+        let watchdog = Watchdog::start().unwrap();
+        probe(&engine, &watchdog, &handler).map_err(|refusal| refusal.to_string())
     }
 
     #[test]

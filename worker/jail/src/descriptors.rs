@@ -1,31 +1,59 @@
-//! A child's descriptors: its control socket arrives as its standard input, the rest with
-//! messages. Owns how they get their fixed numbers and how everything else is closed.
+//! A process's descriptors: its control socket arrives as its standard input, the rest with
+//! messages. Owns how they get their fixed numbers and how everything else is closed, whatever the
+//! host itself was started with.
 //!
 //! | number | what |
 //! |---|---|
 //! | 0 | the control socket |
-//! | 1, 2 | as inherited |
+//! | 1 | `/dev/null` |
+//! | 2 | the writing end of a pipe that somebody reads, or `/dev/null` |
 //! | 3 | a worker's listener |
 //! | 4 | a worker's release directory |
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
-use rustix::fs::{Dir, Mode, OFlags};
+use rustix::fs::{Dir, FileType, Mode, OFlags};
 
-/// The control socket. It can be taken once.
+/// The control socket, beside which nothing is left open but where to say what went wrong. It can
+/// be taken once, before anything else is opened.
 pub fn take_stdin() -> io::Result<OwnedFd> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Err(io::Error::other("standard input is taken already"));
     }
     rustix::io::fcntl_getfd(io::stdin().as_fd())?;
+    close_range(libc::STDERR_FILENO + 1, RawFd::MAX)?;
+    settle_output()?;
     // SAFETY: descriptor 0 is open, as was just seen, and the swap above makes this its only
     // owner: nothing in these programs reads standard input otherwise.
     Ok(unsafe { OwnedFd::from_raw_fd(libc::STDIN_FILENO) })
+}
+
+/// Standard output leads nowhere. Errors go to a pipe, from which nothing can be read and whose
+/// reader bounds what comes; a terminal, a file or a log of the host's is none.
+fn settle_output() -> io::Result<()> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    nix::unistd::dup2_stdout(&null)?;
+    if !is_pipes_end(io::stderr().as_fd()) {
+        nix::unistd::dup2_stderr(&null)?;
+    }
+    Ok(())
+}
+
+fn is_pipes_end(fd: BorrowedFd<'_>) -> bool {
+    let is_pipe = rustix::fs::fstat(fd)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+    let access = rustix::fs::fcntl_getfl(fd).map(|flags| flags & OFlags::RWMODE);
+    is_pipe && access == Ok(OFlags::WRONLY)
+}
+
+/// From here on what this process says goes to another pipe.
+pub fn speak_to(pipe: OwnedFd) -> io::Result<()> {
+    Ok(nix::unistd::dup2_stderr(&pipe)?)
 }
 
 /// Low descriptor numbers, taken before anything else can have them.
@@ -95,6 +123,20 @@ fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_go_to_the_writing_end_of_a_pipe_alone() {
+        let (ours, theirs) = io::pipe().unwrap();
+        assert!(is_pipes_end(theirs.as_fd()));
+        assert!(!is_pipes_end(ours.as_fd()));
+        for path in ["/dev/null", "/dev/ptmx"] {
+            if let Ok(file) = std::fs::File::options().read(true).write(true).open(path) {
+                assert!(!is_pipes_end(file.as_fd()), "{path}");
+            }
+        }
+        let file = std::fs::File::options().write(true).open("/dev/null").unwrap();
+        assert!(!is_pipes_end(file.as_fd()));
+    }
 
     #[test]
     fn what_is_open_is_seen() {

@@ -18,10 +18,11 @@ mod users;
 mod walls;
 
 pub use attempts::{ATTEMPTS, Attempt, EXIT_ESCAPED};
-pub use descriptors::{Slots, keep_only, open_now, take_stdin};
+pub use descriptors::{Slots, keep_only, open_now, speak_to, take_stdin};
 pub use filters::{EXIT_VIOLATION, Encode};
+pub use memory::Bounded;
 pub use process::{ChildEnd, Children, ForkError, Forked, fork, leave, wait};
 pub use walls::{
     Cell, Seal, Standing, WallError, fence_compiler, fence_lone_worker, fence_tree, fence_worker,
-    fence_zygote, seal_compiler,
+    fence_zygote, no_more_threads, seal_compiler,
 };

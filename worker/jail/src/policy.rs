@@ -18,15 +18,29 @@ pub enum Stage {
     Compiler = 4,
     /// The compiler once it runs what it has compiled.
     Trial = 8,
+    /// What moves a tenant's files, from its start.
+    Tree = 16,
+}
+
+impl Stage {
+    pub const ALL: [Self; 5] = [Self::Zygote, Self::Worker, Self::Compiler, Self::Trial, Self::Tree];
+
+    /// Whether a row's conditions for programs that are sealed hold here.
+    pub fn is_sealed(self) -> bool {
+        matches!(self, Self::Worker | Self::Trial)
+    }
 }
 
 const Z: u8 = Stage::Zygote as u8;
 const W: u8 = Stage::Worker as u8;
 const C: u8 = Stage::Compiler as u8;
 const T: u8 = Stage::Trial as u8;
+const D: u8 = Stage::Tree as u8;
 const OPEN: u8 = Z | C;
-const ALL: u8 = Z | W | C | T;
+const ALL: u8 = Z | W | C | T | D;
 const SERVING: u8 = Z | W;
+const COMPILING: u8 = C | T;
+const FILES: u8 = OPEN | D;
 
 pub struct Row {
     pub call: c_long,
@@ -35,7 +49,47 @@ pub struct Row {
     pub only: &'static [&'static [Test]],
     /// Never with such arguments once the program is sealed. Holds if all do.
     pub never: &'static [Test],
+    /// Where the call is answered by `ENOSYS`, as by a kernel that has none: whoever asks for it
+    /// has another way, and lives.
+    pub absent: u8,
     pub why: &'static str,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Made,
+    /// Refused by error number.
+    Absent,
+    /// Never made: the program ends.
+    Forbidden,
+}
+
+impl Row {
+    pub fn is_of(&self, stage: Stage) -> bool {
+        self.who & stage as u8 != 0
+    }
+
+    pub fn is_absent(&self, stage: Stage) -> bool {
+        self.absent & stage as u8 != 0
+    }
+
+    /// Whether nothing is asked of its arguments.
+    pub fn is_unconditional(&self, stage: Stage) -> bool {
+        self.only.is_empty() && (self.never.is_empty() || !stage.is_sealed())
+    }
+
+    /// Of the call with these arguments.
+    pub fn verdict(&self, stage: Stage, arguments: &[u64; 6]) -> Verdict {
+        let all = |tests: &[Test]| tests.iter().all(|test| test.holds(arguments));
+        let is_one_of_them = self.only.is_empty() || self.only.iter().any(|tests| all(tests));
+        let never = stage.is_sealed() && !self.never.is_empty() && all(self.never);
+        match self.is_of(stage) && is_one_of_them && !never {
+            false => Verdict::Forbidden,
+            true if self.is_absent(stage) => Verdict::Absent,
+            true => Verdict::Made,
+        }
+    }
 }
 
 /// What is asked of one argument. Pointers cannot be looked through, so only their being null can
@@ -54,19 +108,41 @@ pub enum Test {
 }
 use Test::{Bits, Given, Is, Not, Null, UpTo};
 
+impl Test {
+    pub fn holds(self, arguments: &[u64; 6]) -> bool {
+        let lower = |at: u8| arguments[usize::from(at)] & 0xffff_ffff;
+        match self {
+            Is(at, value) => lower(at) == value,
+            Not(at, value) => lower(at) != value,
+            UpTo(at, value) => lower(at) <= value,
+            Bits(at, mask, value) => lower(at) & mask == value,
+            Null(at) => arguments[usize::from(at)] == 0,
+            Given(at) => arguments[usize::from(at)] != 0,
+        }
+    }
+}
+
 const fn row(call: c_long, who: u8, why: &'static str) -> Row {
-    Row { call, who, only: &[], never: &[], why }
+    Row { call, who, only: &[], never: &[], absent: 0, why }
 }
 
 const fn only(call: c_long, who: u8, only: &'static [&'static [Test]], why: &'static str) -> Row {
-    Row { call, who, only, never: &[], why }
+    Row { call, who, only, never: &[], absent: 0, why }
 }
 
 const fn never(call: c_long, who: u8, never: &'static [Test], why: &'static str) -> Row {
-    Row { call, who, only: &[], never, why }
+    Row { call, who, only: &[], never, absent: 0, why }
 }
 
-const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
+/// What these are told is not there.
+const fn absent(call: c_long, who: u8, absent: u8, why: &'static str) -> Row {
+    Row { call, who, only: &[], never: &[], absent, why }
+}
+
+const NO_ACCESS: u64 = libc::PROT_NONE as u64;
+const READ_WRITE: u64 = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+/// Memory that no limit of a process counts: shared, a stack that grows, the machine's huge pages.
+const UNCOUNTED: u64 = (libc::MAP_SHARED | libc::MAP_GROWSDOWN | libc::MAP_HUGETLB) as u64;
 const THREAD: u64 = libc::CLONE_THREAD as u64;
 /// Everything that would make a namespace.
 const NAMESPACES: u64 = (libc::CLONE_NEWNS
@@ -77,6 +153,8 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNET) as u32 as u64;
 const FAST_OPEN: u64 = libc::MSG_FASTOPEN as u64;
+/// `MADV_GUARD_INSTALL`, of Linux 6.13, below the stacks of threads.
+const GUARD_INSTALL: u64 = 102;
 /// `PAGEMAP_SCAN`: `_IOWR('f', 16, struct pm_scan_arg)`.
 const PAGEMAP_SCAN: u64 = 0xc060_6610;
 /// The control socket.
@@ -122,7 +200,13 @@ pub const POLICY: &[Row] = &[
         &[&[Is(1, libc::SHUT_WR as u64)]],
         "the end of an answer; any other kind would close the listener for the primary as well",
     ),
-    row(libc::SYS_getsockopt, SERVING, "whether a connection has failed"),
+    only(
+        libc::SYS_getsockopt,
+        SERVING,
+        &[&[Is(1, libc::SOL_SOCKET as u64), Is(2, libc::SO_ERROR as u64)]],
+        "whether a connection has failed; other options give a descriptor of who is at the other \
+         end, or map what comes in",
+    ),
     only(
         libc::SYS_setsockopt,
         SERVING,
@@ -138,6 +222,7 @@ pub const POLICY: &[Row] = &[
         only: &[],
         // The flags belong to the open file, which the primary shares.
         never: &[Not(1, libc::F_GETFL as u64), Not(1, libc::F_GETFD as u64)],
+        absent: 0,
         why: "copies closed on exec; once sealed only to see whether a socket would block",
     },
     // Waiting.
@@ -152,22 +237,43 @@ pub const POLICY: &[Row] = &[
     row(libc::SYS_clock_nanosleep, ALL, "the ticker's beat"),
     row(libc::SYS_nanosleep, ALL, "the same by its older name"),
     row(libc::SYS_getrandom, ALL, "keys of tables, and what functions ask for"),
-    // Memory. Code comes from artifacts, all of which are loaded before the seal.
-    never(
-        libc::SYS_mmap,
-        ALL,
-        &[Bits(2, EXECUTABLE, EXECUTABLE)],
-        "memory, which is never executable once sealed",
-    ),
+    // Memory. Code comes from artifacts, all of which are loaded before the seal. Sealed, memory is
+    // read and written or not accessible at all, so that none is executable and all of it counts.
+    Row {
+        call: libc::SYS_mmap,
+        who: ALL,
+        only: &[&[Bits(3, UNCOUNTED, 0)]],
+        never: &[Not(2, NO_ACCESS), Not(2, READ_WRITE)],
+        absent: 0,
+        why: "memory of its own, which is never executable once sealed",
+    },
     never(
         libc::SYS_mprotect,
         ALL,
-        &[Bits(2, EXECUTABLE, EXECUTABLE)],
+        &[Not(2, NO_ACCESS), Not(2, READ_WRITE)],
         "a guest's memory that grows; never to make something executable once sealed",
     ),
     row(libc::SYS_munmap, ALL, "memory that is not used any more"),
-    row(libc::SYS_mremap, ALL, "large buffers that grow"),
-    row(libc::SYS_madvise, ALL, "a guest's memory that is given back"),
+    absent(
+        libc::SYS_mremap,
+        ALL,
+        ALL,
+        "nothing: enlarging a file's executable mapping makes executable what follows in the file, \
+         and what is mapped there cannot be seen; the allocator then copies",
+    ),
+    only(
+        libc::SYS_madvise,
+        ALL,
+        &[
+            &[Is(2, libc::MADV_DONTNEED as u64)],
+            &[Is(2, libc::MADV_FREE as u64)],
+            &[Is(2, libc::MADV_HUGEPAGE as u64)],
+            &[Is(2, libc::MADV_NOHUGEPAGE as u64)],
+            &[Is(2, GUARD_INSTALL)],
+        ],
+        "a guest's memory that is given back, and what the C library advises of its own; merging \
+         pages with others' would tell what those hold",
+    ),
     row(libc::SYS_brk, ALL, "the allocator"),
     only(
         libc::SYS_ioctl,
@@ -181,13 +287,14 @@ pub const POLICY: &[Row] = &[
         who: ALL,
         only: &[&[Bits(0, NAMESPACES, 0)]],
         never: &[Bits(0, THREAD, 0)],
+        absent: 0,
         why: "the zygote's children; once sealed, threads alone",
     },
-    row(
+    absent(
         libc::SYS_clone3,
         ALL,
-        "nothing: a filter beside says that there is none (ENOSYS), \
-         since what it is asked for cannot be seen; the C library then takes clone",
+        ALL,
+        "nothing: what it is asked for cannot be seen; the C library then takes clone",
     ),
     row(libc::SYS_set_robust_list, ALL, "each thread's beginning"),
     row(libc::SYS_rseq, ALL, "the same"),
@@ -223,21 +330,36 @@ pub const POLICY: &[Row] = &[
         call: libc::SYS_prlimit64,
         who: ALL,
         only: &[&[Is(0, 0)]],
-        never: &[Given(2)],
-        why: "its own limits; once sealed only to read how large a thread's stack is to be",
+        never: &[Given(2), Not(1, libc::RLIMIT_NPROC as u64)],
+        absent: 0,
+        why: "its own limits; once sealed only to read how large a thread's stack is to be, and to \
+              have fewer threads",
     },
-    row(libc::SYS_openat, OPEN, "artifacts, /proc/self"),
+    // The compiler has what it needs open, and asks for names where its libraries look for the
+    // machine's: whatever these are, it gets on without.
+    absent(libc::SYS_openat, FILES, C, "artifacts, /proc/self; a tenant's files"),
     #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_open, OPEN, "the same by its older name"),
-    row(libc::SYS_newfstatat, OPEN, "the same"),
-    row(libc::SYS_fstat, OPEN, "how large they are"),
-    row(libc::SYS_statx, OPEN, "the same"),
-    row(libc::SYS_lseek, OPEN, "where they are read"),
+    absent(libc::SYS_open, OPEN, C, "the same by its older name"),
+    absent(libc::SYS_newfstatat, FILES, C, "the same, and what they are"),
+    row(libc::SYS_fstat, FILES, "how large they are"),
+    absent(libc::SYS_statx, FILES, C, "the same"),
+    row(libc::SYS_lseek, FILES, "where they are read"),
     row(libc::SYS_pread64, OPEN, "the same"),
-    row(libc::SYS_readlinkat, OPEN, "which file a descriptor is"),
+    absent(libc::SYS_readlinkat, OPEN, C, "which file a descriptor is"),
     #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_readlink, OPEN, "the same by its older name"),
-    row(libc::SYS_getdents64, Z, "which descriptors are open, how many threads there are"),
+    absent(libc::SYS_readlink, OPEN, C, "the same by its older name"),
+    row(
+        libc::SYS_getdents64,
+        Z | D,
+        "which descriptors are open, how many threads there are; what is in a directory",
+    ),
+    row(libc::SYS_mkdirat, D, "directories that are unpacked"),
+    row(libc::SYS_unlinkat, D, "files that are removed"),
+    row(libc::SYS_renameat, D, "directories that lie too deep to be removed where they are"),
+    row(libc::SYS_fchmod, D, "what its owner forbade itself to read"),
+    row(libc::SYS_fchmodat, D, "the same"),
+    #[cfg(target_arch = "x86_64")]
+    row(libc::SYS_chmod, D, "the same by its older name"),
     row(libc::SYS_close_range, Z, "what a child does not keep"),
     row(libc::SYS_dup3, Z, "fixed numbers for what it keeps"),
     #[cfg(target_arch = "x86_64")]
@@ -289,6 +411,32 @@ mod tests {
             for (open, sealed) in [(Z, W), (C, T)] {
                 assert!(row.who & sealed == 0 || row.who & open != 0, "{}", row.call);
             }
+            // The filter that answers is put up once, at the start.
+            assert_eq!(row.absent & !row.who, 0, "{}", row.call);
         }
+    }
+
+    #[test]
+    fn verdicts_are_of_all_conditions_together() {
+        let of = |call: c_long| POLICY.iter().find(|row| row.call == call).unwrap();
+        let memory = |protection: u64, flags: u64| [0, 4_096, protection, flags, u64::MAX, 0];
+        let private = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+        let mmap = of(libc::SYS_mmap);
+        for (stage, protection, flags, verdict) in [
+            (Stage::Worker, READ_WRITE, private, Verdict::Made),
+            (Stage::Worker, NO_ACCESS, private, Verdict::Made),
+            (Stage::Worker, READ_WRITE | 1 << 32, private, Verdict::Made),
+            (Stage::Worker, READ_WRITE | 4, private, Verdict::Forbidden),
+            (Stage::Worker, 4, private, Verdict::Forbidden),
+            (Stage::Worker, 1, private, Verdict::Forbidden),
+            (Stage::Zygote, 5, private, Verdict::Made),
+            (Stage::Zygote, READ_WRITE, UNCOUNTED, Verdict::Forbidden),
+        ] {
+            let came = mmap.verdict(stage, &memory(protection, flags));
+            assert_eq!(came, verdict, "{stage:?} {protection:x} {flags:x}");
+        }
+        assert_eq!(of(libc::SYS_mremap).verdict(Stage::Worker, &[0; 6]), Verdict::Absent);
+        assert_eq!(of(libc::SYS_openat).verdict(Stage::Compiler, &[0; 6]), Verdict::Absent);
+        assert_eq!(of(libc::SYS_openat).verdict(Stage::Trial, &[0; 6]), Verdict::Forbidden);
     }
 }

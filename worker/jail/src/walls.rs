@@ -6,18 +6,19 @@
 //!  zygote    session ─ end with parent ─ offer ─ limits ─ namespaces ─ capabilities ─ no new privileges ─ filter
 //!    └ worker   limits ─ own user ─ no capability ─ not dumpable │ code is loaded │ Landlock ─ seal
 //!  compiler  limits ─ namespaces ─ own user ─ no capability ─ … ─ Landlock ─ filter │ compiled │ seal
-//!  tree      limits ─ namespaces ─ own user ─ no capability ─ no new privileges ─ not dumpable
+//!  tree      limits ─ namespaces ─ own user ─ no capability ─ … ─ Landlock ─ filter
 //! ```
 //!
 //! The floor is what every kernel since 5.13 gives everybody: without the filter nothing starts.
 //! What more a machine offers is used and told ([`Standing`]); what it means for people is the
 //! primary's to say.
 
+use std::os::fd::BorrowedFd;
 use std::{fs, io};
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::stat::{Mode, umask};
 use rustix::thread::CapabilitySet;
 use seccompiler::BpfProgram;
@@ -38,6 +39,9 @@ const COMPILER_FILE_BYTES: u64 = 1 << 30;
 const TREE_DATA_BYTES: u64 = 64 << 20;
 const TREE_CPU_SECONDS: u64 = 3_600;
 const TREE_DESCRIPTORS: u64 = 64;
+/// Threads of all workers of one tenant, where it has a user of its own: as many as where it has
+/// cgroups.
+const USERS_THREADS: u64 = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WallError {
@@ -66,13 +70,28 @@ pub struct Standing {
 }
 
 /// What is particular about one worker's walls.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Cell {
     /// Where the zygote can give one.
     pub user: Option<u32>,
     /// Private memory that it may write to, beyond what it is born with, where no cgroup bounds all
     /// of it.
     pub data_bytes: Option<u64>,
+}
+
+impl Cell {
+    /// Whether neither cgroups nor a user of its own bound its threads, which the kernel counts
+    /// with everybody's of the host's user then: it starts those that it needs and ends with
+    /// [`no_more_threads`].
+    pub fn shares_threads(&self) -> bool {
+        self.user.is_none() && self.data_bytes.is_some()
+    }
+}
+
+/// From here on this process can start neither a thread nor another process, and can have no right
+/// to. It is no limit for root, whom the kernel does not count.
+pub fn no_more_threads() -> Result<(), WallError> {
+    Limit::Threads(0).set()
 }
 
 /// Around the zygote, and through it around each worker. Before it has a second thread or a
@@ -96,12 +115,17 @@ fn close_zygote(namespaces: Result<(), String>) -> Result<Standing, WallError> {
     let kept = if users { users::TO_CHANGE_USER } else { NONE };
     users::keep_capabilities(kept).map_err(wall("dropping capabilities"))?;
     prctl::set_no_new_privs().map_err(wall("no new privileges"))?;
-    filters::apply(&filters::no_clone3()?)?;
-    filters::apply(&filters::open(Stage::Zygote)?)?;
+    begin(Stage::Zygote)?;
     Ok(Standing { namespaces, users, landlock: landlock::version() })
 }
 
 const NONE: CapabilitySet = CapabilitySet::empty();
+
+/// The filters that a program begins with.
+fn begin(stage: Stage) -> Result<(), FilterError> {
+    filters::apply(&filters::absent(stage)?)?;
+    filters::apply(&filters::open(stage)?)
+}
 
 /// The same for a worker that is started without a zygote, which nothing but its control socket
 /// ties to its primary: without namespaces, since its release is read by paths of the host.
@@ -122,6 +146,9 @@ pub fn fence_worker(cell: Cell) -> Result<(), WallError> {
     if let Some(bytes) = cell.data_bytes {
         let born_with = data_bytes().map_err(wall("its own memory's size"))?;
         Limit::DataBytes(born_with.saturating_add(bytes)).set()?;
+    }
+    if cell.user.is_some() {
+        Limit::Threads(USERS_THREADS).set()?;
     }
     become_nobody_else(cell.user)?;
     // After the user was changed, which sets it anew. Others of the same user cannot trace it; its
@@ -175,22 +202,33 @@ pub fn fence_compiler(user: Option<u32>, encode: Encode) -> Result<(), WallError
         limit.set()?;
     }
     take_rights(user)?;
+    die_of_faults().map_err(wall("the end by a fault"))?;
     filters::report_with(encode)?;
     if landlock::version().is_some() {
         landlock::deny_everything().map_err(WallError::Landlock)?;
     }
-    filters::apply(&filters::no_clone3()?)?;
-    Ok(filters::apply(&filters::open(Stage::Compiler)?)?)
+    Ok(begin(Stage::Compiler)?)
 }
 
-/// Closes the compiler before it runs what it has compiled.
+/// A stack that is used up is told by the signal, and not by the language's own report, which
+/// looks like any other end of a program that gives up.
+fn die_of_faults() -> nix::Result<()> {
+    let usual = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for fault in [Signal::SIGSEGV, Signal::SIGBUS] {
+        // SAFETY: no handler is put in, one is taken away.
+        unsafe { sigaction(fault, &usual) }?;
+    }
+    Ok(())
+}
+
+/// Closes the compiler, with all its threads, before it runs what it has compiled.
 pub fn seal_compiler() -> Result<(), WallError> {
-    Ok(filters::apply(&filters::seal(Stage::Compiler, Stage::Trial)?)?)
+    Ok(filters::apply_to_all(&filters::seal(Stage::Compiler, Stage::Trial)?)?)
 }
 
 /// Around what packs, unpacks and removes a tenant's files. It comes to these by the descriptor of
 /// their directory alone, and has no other right over them than whoever it runs as.
-pub fn fence_tree(user: Option<u32>) -> Result<(), WallError> {
+pub fn fence_tree(user: Option<u32>, directory: BorrowedFd<'_>) -> Result<(), WallError> {
     Offer::Tree.make();
     private_files();
     for limit in [
@@ -201,7 +239,11 @@ pub fn fence_tree(user: Option<u32>) -> Result<(), WallError> {
     ] {
         limit.set()?;
     }
-    take_rights(user)
+    take_rights(user)?;
+    no_more_threads()?;
+    // Where it cannot be had, files of others are closed by users and the empty root alone.
+    landlock::deny_all_but(directory).map_err(WallError::Landlock)?;
+    Ok(begin(Stage::Tree)?)
 }
 
 /// What goes up around each one-shot once its limits stand.
@@ -250,6 +292,8 @@ enum Limit {
     CpuSeconds(u64),
     Descriptors(u64),
     FileBytes(u64),
+    /// Of this process's user, with the processes. Nothing for root.
+    Threads(u64),
 }
 
 impl Limit {
@@ -260,6 +304,7 @@ impl Limit {
             Self::CpuSeconds(most) => (Resource::RLIMIT_CPU, most),
             Self::Descriptors(most) => (Resource::RLIMIT_NOFILE, most),
             Self::FileBytes(most) => (Resource::RLIMIT_FSIZE, most),
+            Self::Threads(most) => (Resource::RLIMIT_NPROC, most),
         };
         let set = getrlimit(resource).and_then(|(_, hard)| {
             let most = most.min(hard);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -80,6 +80,7 @@ fn ask_compiler(job: CompileJob, engine: &str, files: &[&File]) -> CompileReply 
         .env_clear()
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
+        .stderr(Stdio::from(errors()))
         .spawn()
         .unwrap();
     let request = CompileRequest { version: VERSION, engine: engine.to_owned(), job, user: None };
@@ -162,6 +163,7 @@ impl Zygote {
             .env_clear()
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
+            .stderr(Stdio::from(errors()))
             .spawn()
             .unwrap();
         let mut zygote = Self { socket, child, last_ticket: 0, ended: Vec::new() };
@@ -205,7 +207,8 @@ impl Zygote {
         self.last_ticket += 1;
         let ticket = self.last_ticket;
         let release = File::open(release.path()).unwrap();
-        let fds = [theirs.as_fd(), listener.as_fd(), release.as_fd()];
+        let errors = errors();
+        let fds = [theirs.as_fd(), listener.as_fd(), release.as_fd(), errors.as_fd()];
         self.say(&ToZygote::Fork { ticket, cell: Cell::default() }, &fds);
         loop {
             match self.hear() {
@@ -245,14 +248,27 @@ pub fn exec(release: &Release, start: Start) -> Worker {
         .env_clear()
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
+        .stderr(Stdio::from(errors()))
         .spawn()
         .unwrap();
     let (control, theirs) = begin(start);
     let listener = listener();
     let release = File::open(release.path()).unwrap();
-    let fds = [theirs.as_fd(), listener.as_fd(), release.as_fd()];
+    let errors = errors();
+    let fds = [theirs.as_fd(), listener.as_fd(), release.as_fd(), errors.as_fd()];
     hearth_wire::send(&socket, &ToZygote::Fork { ticket: 1, cell: Cell::default() }, &fds).unwrap();
     Worker::new(control, &listener, None, Some(child))
+}
+
+/// A pipe for what a process says of its own mistakes, which is shown among what the test says.
+fn errors() -> io::PipeWriter {
+    let (said, errors) = io::pipe().unwrap();
+    std::thread::spawn(move || {
+        for line in BufReader::new(said).lines().map_while(Result::ok) {
+            println!("it said: {line}");
+        }
+    });
+    errors
 }
 
 pub fn listener() -> TcpListener {

@@ -26,7 +26,8 @@ pub use digest::{DigestError, ModuleDigest};
 pub use limits::{Limit, LimitError, Limits, LimitsPatch, Usage};
 pub use manifest::{Generation, HandlerKind, Manifest, ManifestFunction, Version};
 pub use message::{
-    CallRecord, Cell, CompileJob, CompileReply, CompileRequest, Diagnosis, Entry, ExitStatus,
+    CallRecord, Cell, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, Entry,
+    ExitStatus,
     FromWorker, FromZygote, LogLine, LogStream, Origin, Outcome, Passing, Report, Respite, Start,
     ToWorker, ToZygote, VERSION, Walls,
 };

@@ -1,7 +1,8 @@
 //! Everything that two processes of Hearth say to each other.
 //!
 //! ```text
-//! primary ── ToZygote ──► zygote       Fork carries [control, listener, release, cgroups…]
+//! primary ── ToZygote ──► zygote       Fork carries [control, listener, release,
+//!                                          errors, cgroups…]
 //!         ◄─ FromZygote ──             Forked carries [pidfd]
 //! primary ── ToWorker ──► worker       Link and Door carry one end of a stream socket,
 //!         ◄─ FromWorker ──             Pass, either way, the connections that it names
@@ -25,7 +26,10 @@ use crate::socket::{FDS_MAX, FRAME_MAX};
 use crate::token::TokenGrant;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
+
+/// How a process ends that asked for more memory than it may have.
+pub const EXIT_STARVED: u8 = 32;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToZygote {
@@ -36,8 +40,8 @@ pub enum ToZygote {
     Preload {
         sha256: ModuleDigest,
     },
-    /// With the worker's control socket, its tenant's listener and its release directory, and
-    /// then the file of each cgroup that it enters by writing to.
+    /// With the worker's control socket, its tenant's listener, its release directory and the pipe
+    /// that is its standard error, and then the file of each cgroup that it enters by writing to.
     Fork {
         ticket: u64,
         cell: Cell,

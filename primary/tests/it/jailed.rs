@@ -1,0 +1,157 @@
+//! Jailed processes by themselves, started as the host starts them and held within their walls: each
+//! waits for something that does not come, and a test is what runs in it.
+
+use std::fs::{self, File};
+use std::io::{self, PipeReader, PipeWriter, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use hearth_wire::{
+    CompileJob, CompileRequest, FromZygote, ToZygote, TreeJob, TreeRequest, VERSION, pair, recv,
+    send,
+};
+use nix::libc;
+use tempfile::TempDir;
+
+use crate::guests;
+use crate::processes::{eventually, pause};
+
+/// One that waits, and is killed with the test.
+pub struct Jailed {
+    child: Child,
+    pub pid: i32,
+    /// What it says of its own mistakes.
+    pub errors: PipeReader,
+    _control: OwnedFd,
+    _keeps_waiting: Option<PipeWriter>,
+    pub directory: TempDir,
+}
+
+impl Drop for Jailed {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn program(name: &str) -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_hearth")).with_file_name(name);
+    assert!(program.exists(), "{name} is not built: run `cargo xtask test`");
+    program
+}
+
+/// A program that runs another one without some system calls.
+pub fn without() -> String {
+    program("without").to_str().unwrap().to_owned()
+}
+
+/// On a kernel that seems to lack these calls, and with a file open that is none of its business.
+fn start(missing: &str, name: &str, argument: Option<&str>) -> (Child, OwnedFd, PipeReader) {
+    let (control, theirs) = pair().unwrap();
+    let (errors, its_errors) = io::pipe().unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"exec 7</etc/passwd 8>>/dev/null; exec "$@""#, "sh"]);
+    if !missing.is_empty() {
+        command.args([without().as_str(), missing]);
+    }
+    command.arg(program(name)).args(argument).env_clear();
+    command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::from(its_errors));
+    (command.spawn().unwrap(), control, errors)
+}
+
+/// The engine that artifacts are made for, from who knows it.
+fn engine() -> String {
+    let (mut child, control, _) = start("", "hearth-worker", Some("zygote"));
+    send(&control, &ToZygote::Hello { version: VERSION }, &[]).unwrap();
+    let Some((FromZygote::Hello { engine, .. }, _)) = recv(&control).unwrap() else {
+        panic!("no zygote")
+    };
+    drop(control);
+    child.wait().unwrap();
+    engine
+}
+
+/// Which system call a process waits in, if it does.
+fn waits_in(pid: i32) -> Option<i64> {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+    call.split(' ').next()?.parse().ok()
+}
+
+fn filters(pid: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"))?;
+    line.trim().parse().ok()
+}
+
+/// A filter of the tests' own, which takes calls away.
+fn own_filters(missing: &str) -> u32 {
+    u32::from(!missing.is_empty())
+}
+
+/// One that is asked to compile a module which does not come.
+pub fn compiler(missing: &str) -> Jailed {
+    let (child, control, errors) = start(missing, "hearth-compile", None);
+    let (module, never) = io::pipe().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let made = ["artifact", "declared"].map(|name| new_file(directory.path(), name));
+    let fds = [module.as_fd(), made[0].as_fd(), made[1].as_fd()];
+    let request =
+        CompileRequest { version: VERSION, engine: engine(), job: CompileJob::Compile, user: None };
+    send(&control, &request, &fds).unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    eventually("a compiler that waits for its module", || {
+        let is_fenced = filters(pid)? == own_filters(missing) + 2;
+        (is_fenced && waits_in(pid)? == libc::SYS_read).then_some(())
+    });
+    Jailed { child, pid, errors, _control: control, _keeps_waiting: Some(never), directory }
+}
+
+/// One whose module has been asked for its options, and thinks.
+pub fn trial() -> Jailed {
+    let engine = engine();
+    // It is given up after a second, in which the test may not have come to look.
+    for _ in 0..20 {
+        let (child, control, errors) = start("", "hearth-compile", None);
+        let pid = i32::try_from(child.id()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let files = ["module", "artifact", "declared"].map(|name| new_file(directory.path(), name));
+        (&files[0]).write_all(guests::declares_late()).unwrap();
+        io::Seek::rewind(&mut &files[0]).unwrap();
+        let (engine, job) = (engine.clone(), CompileJob::Compile);
+        let request = CompileRequest { version: VERSION, engine, job, user: None };
+        send(&control, &request, &files.each_ref().map(AsFd::as_fd)).unwrap();
+        let mut jailed =
+            Jailed { child, pid, errors, _control: control, _keeps_waiting: None, directory };
+        while jailed.child.try_wait().unwrap().is_none() {
+            let waits = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
+            if filters(pid) == Some(3) && waits_in(pid).is_some_and(|call| waits.contains(&call)) {
+                return jailed;
+            }
+            pause(std::time::Duration::from_millis(1));
+        }
+    }
+    panic!("no compiler could be caught at its trial");
+}
+
+/// One that unpacks what does not come.
+pub fn tree(missing: &str) -> Jailed {
+    let (child, control, errors) = start(missing, "hearth-worker", Some("tree"));
+    let (tar, never) = io::pipe().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let inside = File::open(directory.path()).unwrap();
+    let fds: [BorrowedFd<'_>; 2] = [inside.as_fd(), tar.as_fd()];
+    let request = TreeRequest { version: VERSION, user: None, job: TreeJob::Unpack };
+    send(&control, &request, &fds).unwrap();
+    let pid = i32::try_from(child.id()).unwrap();
+    eventually("a tree that waits for its archive", || {
+        let is_fenced = filters(pid)? == own_filters(missing) + 2;
+        (is_fenced && waits_in(pid)? == libc::SYS_read).then_some(())
+    });
+    Jailed { child, pid, errors, _control: control, _keeps_waiting: Some(never), directory }
+}
+
+fn new_file(directory: &Path, name: &str) -> File {
+    let options = File::options().read(true).write(true).create(true).clone();
+    options.open(directory.join(name)).unwrap()
+}
