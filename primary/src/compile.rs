@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use hearth_wire::limits::OPTIONS_MAX_BYTES;
 use hearth_wire::{
-    Channel, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, HandlerKind, Options,
-    SocketError, VERSION, pair,
+    Channel, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, HandlerKind,
+    Options, SocketError, VERSION, pair,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::process::Command;

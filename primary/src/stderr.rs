@@ -134,7 +134,8 @@ impl Words {
     fn has_room(&mut self, now: Instant) -> bool {
         let periods = now.saturating_duration_since(self.since).as_secs() / LINE_EVERY.as_secs();
         if periods > 0 {
-            self.room = LINES_AT_ONCE.min(self.room.saturating_add(periods.try_into().unwrap_or(u32::MAX)));
+            self.room =
+                LINES_AT_ONCE.min(self.room.saturating_add(periods.try_into().unwrap_or(u32::MAX)));
             self.since = now;
         }
         let has = self.room > 0;

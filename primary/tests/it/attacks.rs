@@ -172,7 +172,9 @@ const MEMORY: &[Attack] = &[
         [0, 2 << 20, 3, ANONYMOUS | HUGE, NOBODY, 0]
     }),
     on("a caller's connection as memory", libc::SYS_mmap, |at| [0, 4_096, 1, 1, at.connection, 0]),
-    on("pages like somebody else's", libc::SYS_madvise, |at| [at.data & !4_095, 4_096, 12, 0, 0, 0]),
+    on("pages like somebody else's", libc::SYS_madvise, |at| {
+        [at.data & !4_095, 4_096, 12, 0, 0, 0]
+    }),
     on("code out of data", libc::SYS_mprotect, |at| [at.data & !4_095, 4_096, RX, 0, 0, 0]),
     on("code that can be written", libc::SYS_mprotect, |at| [at.code, 4_096, RWX, 0, 0, 0]),
     on("the same with a key", libc::SYS_pkey_mprotect, |at| [at.code, 4_096, RWX, 0, 0, 0]),

@@ -34,7 +34,8 @@ fn native_code_forges_no_line_of_the_hosts_log() {
     for part in ["WARN", "a jailed process says", "tenant=demo", r#"process="worker""#] {
         assert!(line.contains(part), "{part}: {line}");
     }
-    let quoted = r#"said="\u{1b}[2J2026-01-01T00:00:00Z  INFO hearth: all is well\u{2028}tenant=other""#;
+    let quoted =
+        r#"said="\u{1b}[2J2026-01-01T00:00:00Z  INFO hearth: all is well\u{2028}tenant=other""#;
     assert!(line.ends_with(quoted), "{line}");
     assert!(!host.log().contains(['\u{1b}', '\u{2028}']));
     assert_eq!(tenant.post("/one", "").expect(200).text(), "version one");

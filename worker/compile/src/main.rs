@@ -65,9 +65,7 @@ fn run() -> anyhow::Result<()> {
     hearth_jail::no_more_threads()?;
     let reply = match reply(&request, fds, &watchdog) {
         Ok(reply) => reply,
-        Err(Failure::Ours(error)) if is_starved(error.chain()) => {
-            hearth_jail::leave(EXIT_STARVED)
-        }
+        Err(Failure::Ours(error)) if is_starved(error.chain()) => hearth_jail::leave(EXIT_STARVED),
         Err(Failure::Refused(detail)) => CompileReply::Refused(Diagnosis { detail: cut(detail) }),
         Err(Failure::Ours(error)) if is_full(&error) => CompileReply::Full,
         Err(Failure::Ours(error)) => CompileReply::Failed { reason: format!("{error:#}") },

@@ -23,7 +23,8 @@ pub enum Stage {
 }
 
 impl Stage {
-    pub const ALL: [Self; 5] = [Self::Zygote, Self::Worker, Self::Compiler, Self::Trial, Self::Tree];
+    pub const ALL: [Self; 5] =
+        [Self::Zygote, Self::Worker, Self::Compiler, Self::Trial, Self::Tree];
 
     /// Whether a row's conditions for programs that are sealed hold here.
     pub fn is_sealed(self) -> bool {
@@ -39,7 +40,6 @@ const D: u8 = Stage::Tree as u8;
 const OPEN: u8 = Z | C;
 const ALL: u8 = Z | W | C | T | D;
 const SERVING: u8 = Z | W;
-const COMPILING: u8 = C | T;
 const FILES: u8 = OPEN | D;
 
 pub struct Row {

@@ -27,9 +27,8 @@ pub use limits::{Limit, LimitError, Limits, LimitsPatch, Usage};
 pub use manifest::{Generation, HandlerKind, Manifest, ManifestFunction, Version};
 pub use message::{
     CallRecord, Cell, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, Entry,
-    ExitStatus,
-    FromWorker, FromZygote, LogLine, LogStream, Origin, Outcome, Passing, Report, Respite, Start,
-    ToWorker, ToZygote, VERSION, Walls,
+    ExitStatus, FromWorker, FromZygote, LogLine, LogStream, Origin, Outcome, Passing, Report,
+    Respite, Start, ToWorker, ToZygote, VERSION, Walls,
 };
 pub use moment::Moment;
 pub use name::{FunctionPath, NameError, TenantName};

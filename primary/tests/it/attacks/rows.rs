@@ -132,11 +132,12 @@ impl Rights {
             (line.to_owned(), bytes)
         });
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let status = status.lines().filter_map(|line| line.split_once(":\t")).filter(|(name, _)| {
-            ["Uid", "Gid", "Groups", "NoNewPrivs"].contains(name)
-                || name.starts_with("Cap")
-                || name.starts_with("Seccomp")
-        });
+        let status =
+            status.lines().filter_map(|line| line.split_once(":\t")).filter(|(name, _)| {
+                ["Uid", "Gid", "Groups", "NoNewPrivs"].contains(name)
+                    || name.starts_with("Cap")
+                    || name.starts_with("Seccomp")
+            });
         let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten().filter_map(|fd| {
             let number = fd.file_name().to_str()?.parse().ok()?;
             Some((number, fs::read_link(fd.path()).ok()?.to_string_lossy().into_owned()))
@@ -207,10 +208,9 @@ fn worst(call: c_long, at: &Place) -> Vec<[u64; 6]> {
         | libc::SYS_exit
         | libc::SYS_exit_group => vec![],
         // Files, of those who have them: see what becomes of them in the tests of levels.
-        libc::SYS_fstat
-        | libc::SYS_lseek
-        | libc::SYS_pread64
-        | libc::SYS_ftruncate => vec![[NOBODY, code, 64, 0, 0, 0]],
+        libc::SYS_fstat | libc::SYS_lseek | libc::SYS_pread64 | libc::SYS_ftruncate => {
+            vec![[NOBODY, code, 64, 0, 0, 0]]
+        }
         _ => panic!("{call} has no condition: say here what would be the worst to ask it for"),
     }
 }
@@ -298,9 +298,12 @@ fn row_25_code_that_is_mapped_cannot_be_enlarged() {
     const MAY_MOVE: u64 = libc::MREMAP_MAYMOVE as u64;
     const KEEP: u64 = libc::MREMAP_DONTUNMAP as u64;
     for (start, length) in artifacts {
-        for (larger, flags) in
-            [(length + 4_096, 0), (length + (1 << 20), MAY_MOVE), (length, MAY_MOVE | KEEP), (length, 3)]
-        {
+        for (larger, flags) in [
+            (length + 4_096, 0),
+            (length + (1 << 20), MAY_MOVE),
+            (length, MAY_MOVE | KEEP),
+            (length, 3),
+        ] {
             let came = captive.call(libc::SYS_mremap, [start, length, larger, flags, 1 << 40, 0]);
             assert_eq!(came, Came::Refused(Errno::ENOSYS), "{larger:x} {flags}");
             assert_eq!(Rights::of(worker), before);
