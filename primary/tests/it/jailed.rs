@@ -152,6 +152,5 @@ pub fn tree(missing: &str) -> Jailed {
 }
 
 fn new_file(directory: &Path, name: &str) -> File {
-    let options = File::options().read(true).write(true).create(true).clone();
-    options.open(directory.join(name)).unwrap()
+    File::options().read(true).write(true).create_new(true).open(directory.join(name)).unwrap()
 }

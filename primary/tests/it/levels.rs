@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_long};
@@ -54,14 +55,14 @@ const KERNELS: [(&str, &str); 4] = [
 fn a_compiler_opens_no_file_at_any_level() {
     let mut host = Host::start();
     host.tenant("demo");
-    let store = host.data().join("hearth.db");
+    let (store, new) = (host.data().join("hearth.db"), host.data().join("new"));
     let token = host.scratch().join("admin-token");
     fs::write(&token, ADMIN_TOKEN).unwrap();
     host.kill();
     for (level, missing) in KERNELS {
         let compiler = jailed::compiler(missing);
         let captive = Captive::take(compiler.pid);
-        for file in [&store, &token, &host.data().join("new"), "/etc/passwd".as_ref()] {
+        for file in [store.as_path(), &token, &new, Path::new("/etc/passwd")] {
             let path = captive.place(0, format!("{}\0", file.display()).as_bytes());
             for (call, arguments) in openings(path) {
                 let came = captive.call(call, arguments);
@@ -78,7 +79,7 @@ fn a_compiler_opens_no_file_at_any_level() {
             }
         }
     }
-    assert!(!host.data().join("new").exists());
+    assert!(!new.exists());
 }
 
 /// What it can open is below its own directory, where there is Landlock, whoever it runs as.
