@@ -197,7 +197,7 @@ fn one_worker_does_not_take_all_of_the_users_threads() {
     let root = Host::start();
     let tenant = root.tenant("demo");
     tenant.deploy("one", guests::version_one());
-    assert_eq!(processes(root.workers(&tenant)[0]), "64");
+    assert_eq!(processes(root.workers(&tenant)[0]), "512");
     drop(root);
 
     let host = Host::as_user();

@@ -39,9 +39,9 @@ const COMPILER_FILE_BYTES: u64 = 1 << 30;
 const TREE_DATA_BYTES: u64 = 64 << 20;
 const TREE_CPU_SECONDS: u64 = 3_600;
 const TREE_DESCRIPTORS: u64 = 64;
-/// Threads of all workers of one tenant, where it has a user of its own: as many as where it has
-/// cgroups.
-const USERS_THREADS: u64 = 64;
+/// Threads of one tenant's user. More than its workers need, since other hosts of the machine may
+/// have given that user as well; where there are cgroups, they allow less.
+const USERS_THREADS: u64 = 512;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WallError {
