@@ -164,7 +164,8 @@ impl Isolation {
             Ok(kind) => State::Stands(format!("{kind}: memory, CPU and processes of each tenant")),
             Err(why) => State::Missing {
                 why: why.clone(),
-                lost: "each worker bounds its own memory and threads; CPU is shared by the kernel's mood",
+                lost: "each worker bounds its own memory and threads; CPU is shared by the \
+                       kernel's mood",
                 fix: "Delegate=cpu memory pids in the service's file: hearth install",
             },
         };

@@ -50,11 +50,11 @@ pub fn run() -> anyhow::Result<()> {
 fn perform(request: TreeRequest, mut fds: Vec<OwnedFd>) -> anyhow::Result<TreeDone> {
     let TreeRequest { version, user, job } = request;
     ensure!(version == VERSION, "hearth-worker speaks version {VERSION}, and hearth {version}");
-    let Some(directory) = fds.first() else { bail!("the request came without a directory") };
-    hearth_jail::fence_tree(user, directory.as_fd())?;
+    let others = "the request came with other descriptors than it needs";
+    hearth_jail::fence_tree(user, fds.first().context(others)?.as_fd())?;
     let pipe = (fds.len() == 2).then(|| fds.remove(1)).map(File::from);
     let (Some(directory), true) = (fds.pop(), fds.is_empty()) else {
-        bail!("the request came with other descriptors than it needs");
+        bail!("{others}");
     };
     match (job, pipe) {
         (TreeJob::Pack { name }, Some(pipe)) => pack(&directory, name.as_ref(), pipe),
@@ -71,7 +71,7 @@ fn perform(request: TreeRequest, mut fds: Vec<OwnedFd>) -> anyhow::Result<TreeDo
             measure(open_root(&directory)?.as_fd(), 0, &mut measured)?;
             Ok(measured)
         }
-        _ => bail!("the request came with other descriptors than it needs"),
+        _ => bail!("{others}"),
     }
 }
 

@@ -280,7 +280,8 @@ fn row_25_code_that_is_mapped_cannot_be_enlarged() {
     let tenant = host.tenant("demo");
     tenant.deploy("one", guests::version_one());
     let mut caller = tenant.open();
-    caller.send(&tenant.door().request("POST", "/one")).unwrap();
+    let request = tenant.door().request("POST", "/one").bytes(&tenant.name);
+    caller.send(&request).unwrap();
     caller.answer("POST").expect(200);
     let worker = host.workers(&tenant)[0];
     let maps = fs::read_to_string(format!("/proc/{worker}/maps")).unwrap();
@@ -312,7 +313,7 @@ fn row_25_code_that_is_mapped_cannot_be_enlarged() {
     assert!(connection_of(worker) > LISTENER);
     drop(captive);
     // Its allocator has another way.
-    caller.send(&tenant.door().request("POST", "/one")).unwrap();
+    caller.send(&request).unwrap();
     caller.answer("POST").expect(200);
     assert_eq!(host.workers(&tenant), [worker]);
 }
