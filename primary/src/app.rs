@@ -13,6 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use futures_util::future::join_all;
 use hearth_connection::begin_calendar;
+use hearth_wire::TOKEN_PREFIX;
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::process::umask;
@@ -36,11 +37,12 @@ use crate::fleet::sockets::{self, Sockets};
 use crate::fleet::zygote::{self, Spawned, Zygote};
 use crate::fleet::{Fleet, Shared};
 use crate::front::{Bounds, Front};
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Trusted};
 use crate::isolation::{Isolation, State, Wall};
 use crate::leftovers::Notes;
 use crate::logs::Logs;
-use crate::provision::{Provision, ProvisionError};
+use crate::names::Names;
+use crate::provision::{Addresses, Provision, ProvisionError};
 use crate::release::Releases;
 use crate::store::{Store, Tenant};
 use crate::telemetry::{self, Telemetry};
@@ -224,6 +226,7 @@ async fn host(
     let logs = Logs::open(&config.data, shares.journals)?;
     let sockets = Arc::new(Sockets::new()?);
     let (to_visit, visits) = mpsc::channel(VISITS);
+    let names = Arc::new(Names::new(config.domain.clone(), config.names.clone()));
     let fleet = Fleet::new(Shared {
         sockets: sockets.clone(),
         zygote,
@@ -233,12 +236,13 @@ async fn host(
         starts: Arc::new(Semaphore::new((2 * cores).max(4))),
         tenant_bind: config.tenant_bind,
         front: listen,
-        domain: config.domain.clone(),
+        names: names.clone(),
         parking_room: Arc::new(Semaphore::new(shares.parked)),
         links: shares.links,
         idle_links: Arc::new(Semaphore::new(shares.idle_links)),
         idle: config.idle,
         trusted_proxies: config.trusted_proxies.iter().map(ToString::to_string).collect(),
+        trusted_headers: config.trusted_headers.iter().map(ToString::to_string).collect(),
         isolation: isolation.level(),
         has_users,
         cgroups: cgroups.ok(),
@@ -246,7 +250,11 @@ async fn host(
     let watching = tokio::spawn(async move { sockets.run().await });
     let intake = config.intake.clone();
     let uploads = Uploads::new(store.clone(), fleet.clone(), releases.clone(), intake);
-    let tenants_at = (config.tenant_bind, config.tenant_ports.clone());
+    let tenants_at = Addresses {
+        bind: config.tenant_bind,
+        ports: config.tenant_ports.clone(),
+        rest: config.rest,
+    };
     let provision = Provision::new(
         store.clone(),
         fleet.clone(),
@@ -283,14 +291,19 @@ async fn host(
     fail::moment(Point::StartAdmin);
     // Last, since one that is made is shown once: a start that ends before that makes none.
     let admin_token = admin_token(&store, secrets).await?;
+    if store.has_unmarked_admin_token() {
+        warn!(
+            "an admin's token was chosen that does not begin with `{TOKEN_PREFIX}`: at a tenant's \
+             own port nobody can tell it from a credential of the caller's own, so a public function \
+             sees it where somebody sends it there; and the front door gives no connection to a \
+             worker, but proxies them all. Choose one that begins so"
+        );
+    }
 
     let stop = CancellationToken::new();
-    let gateway = Gateway::new(
-        fleet.clone(),
-        config.domain.clone(),
-        config.trusted_proxies.clone(),
-        config.handover,
-    );
+    let (networks, headers) = (config.trusted_proxies.clone(), config.trusted_headers.clone());
+    let trusted = Trusted { networks, headers };
+    let gateway = Gateway::new(fleet.clone(), store.clone(), names, trusted, config.handover);
     let platform = api::router(Api {
         store: store.clone(),
         fleet: fleet.clone(),

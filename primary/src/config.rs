@@ -18,8 +18,11 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hearth_connection::forwarding::FORWARDED_FOR;
+use http::HeaderName;
 use ipnet::IpNet;
 
+mod addresses;
 mod client;
 
 use crate::isolation::Level;
@@ -33,6 +36,11 @@ const TENANT_BIND_DEFAULT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const TENANT_PORTS_DEFAULT: RangeInclusive<u16> = 3411..=13410;
 /// Where systemd's own list of ranges has nobody.
 const USERS_DEFAULT: RangeInclusive<u32> = 1_900_000_000..=1_900_065_535;
+/// As long as browsers that come by now and then need to forget what was there.
+const REST_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// What every proxy of the guide sets itself.
+const TRUSTED_HEADERS_DEFAULT: [HeaderName; 2] =
+    [FORWARDED_FOR, HeaderName::from_static("x-forwarded-proto")];
 const IDLE_DEFAULT: Duration = Duration::from_secs(60);
 const LOG_FILTER_DEFAULT: &str = "info";
 /// More than a browser, a program or an office behind one address has that waits for nothing: at the
@@ -111,15 +119,26 @@ pub struct UpArgs {
     /// Which ports tenants get [default: 3411-13410]
     #[arg(long, value_name = "A-B")]
     tenant_ports: Option<String>,
+    /// How long a removed tenant's port and name are nobody's [default: 7d]
+    #[arg(long, value_name = "DURATION")]
+    rest: Option<String>,
     /// Tenants are found at TENANT.DOMAIN too, besides TENANT.localhost
     #[arg(long)]
     domain: Option<String>,
     /// A file with the admin token, in place of one made at the first start
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<String>,
-    /// Peers whose Forwarded and X-Forwarded-For are believed; may be given again
+    /// A name by which clients reach the API, besides `localhost`, the domain and addresses; may be
+    /// given again
+    #[arg(long, value_name = "HOST")]
+    name: Vec<String>,
+    /// Proxies of your own: they are believed on who their callers are; may be given again
     #[arg(long, value_name = "CIDR")]
     trusted_proxy: Vec<String>,
+    /// The headers in which they are, each of which the proxy must set itself; may be given again
+    /// [default: x-forwarded-for, x-forwarded-proto]
+    #[arg(long, value_name = "HEADER")]
+    trusted_header: Vec<String>,
     /// How many connections at the front door one client address may have (of IPv6, a network of 64
     /// bits); trusted proxies may have any number [default: 256]
     #[arg(long, value_name = "N")]
@@ -174,9 +193,12 @@ impl UpArgs {
             listen,
             tenant_bind,
             tenant_ports,
+            rest,
             domain,
             admin_token_file,
+            name,
             trusted_proxy,
+            trusted_header,
             connections_per_address,
             idle,
             isolation,
@@ -198,6 +220,7 @@ impl UpArgs {
             (Key::Listen, listen),
             (Key::TenantBind, tenant_bind),
             (Key::TenantPorts, tenant_ports),
+            (Key::Rest, rest),
             (Key::Domain, domain),
             (Key::AdminTokenFile, admin_token_file),
             (Key::ConnectionsPerAddress, connections_per_address),
@@ -217,9 +240,14 @@ impl UpArgs {
                 layer.insert(key, Given { texts: vec![text], from: Source::Option(key.name()) });
             }
         }
-        if !trusted_proxy.is_empty() {
-            let from = Source::Option(Key::TrustedProxy.name());
-            layer.insert(Key::TrustedProxy, Given { texts: trusted_proxy, from });
+        for (key, texts) in [
+            (Key::Name, name),
+            (Key::TrustedProxy, trusted_proxy),
+            (Key::TrustedHeader, trusted_header),
+        ] {
+            if !texts.is_empty() {
+                layer.insert(key, Given { texts, from: Source::Option(key.name()) });
+            }
         }
         layer
     }
@@ -231,9 +259,12 @@ enum Key {
     Listen,
     TenantBind,
     TenantPorts,
+    Rest,
     Domain,
     AdminTokenFile,
+    Name,
     TrustedProxy,
+    TrustedHeader,
     ConnectionsPerAddress,
     Idle,
     Isolation,
@@ -249,14 +280,17 @@ enum Key {
 }
 
 impl Key {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 22] = [
         Self::Data,
         Self::Listen,
         Self::TenantBind,
         Self::TenantPorts,
+        Self::Rest,
         Self::Domain,
         Self::AdminTokenFile,
+        Self::Name,
         Self::TrustedProxy,
+        Self::TrustedHeader,
         Self::ConnectionsPerAddress,
         Self::Idle,
         Self::Isolation,
@@ -278,9 +312,12 @@ impl Key {
             Self::Listen => "listen",
             Self::TenantBind => "tenant-bind",
             Self::TenantPorts => "tenant-ports",
+            Self::Rest => "rest",
             Self::Domain => "domain",
             Self::AdminTokenFile => "admin-token-file",
+            Self::Name => "name",
             Self::TrustedProxy => "trusted-proxy",
+            Self::TrustedHeader => "trusted-header",
             Self::ConnectionsPerAddress => "connections-per-address",
             Self::Idle => "idle",
             Self::Isolation => "isolation",
@@ -400,9 +437,32 @@ impl Written {
             tenant_ports: self
                 .one(Key::TenantPorts, "a range of ports, like 3411-13410", ports)?
                 .unwrap_or(TENANT_PORTS_DEFAULT),
-            domain: self.one(Key::Domain, "a domain, like apps.example.org", domain)?,
+            rest: self
+                .one(Key::Rest, "a duration, like 7d or 12h", addresses::rest)?
+                .unwrap_or(REST_DEFAULT),
+            domain: self.one(Key::Domain, "a domain, like apps.example.org", addresses::domain)?,
             admin_token: self.admin_token()?,
-            trusted_proxies: self.trusted_proxies()?,
+            names: self
+                .list(
+                    Key::Name,
+                    "names of this host without a port, like hearth.example.org, and none below localhost",
+                    addresses::name,
+                )?
+                .unwrap_or_default(),
+            trusted_proxies: self
+                .list(
+                    Key::TrustedProxy,
+                    "networks, like 10.0.0.0/8 or 192.0.2.1",
+                    addresses::network,
+                )?
+                .unwrap_or_default(),
+            trusted_headers: self
+                .list(
+                    Key::TrustedHeader,
+                    "forwarded, x-real-ip, or headers that begin with x-forwarded-",
+                    addresses::forwarding_header,
+                )?
+                .unwrap_or_else(|| TRUSTED_HEADERS_DEFAULT.to_vec()),
             connections_per_address: self
                 .one(Key::ConnectionsPerAddress, "a whole number, from 1", |text| {
                     parsed(text).filter(|connections| *connections > 0)
@@ -492,18 +552,18 @@ impl Written {
         Ok(self.one(Key::AdminTokenFile, "a file", file)?.map(AdminToken::File))
     }
 
-    fn trusted_proxies(&self) -> Result<Vec<IpNet>, ConfigError> {
-        let Some(given) = self.given(Key::TrustedProxy) else { return Ok(Vec::new()) };
-        let expected = "networks, like 10.0.0.0/8 or 192.0.2.1";
-        given
-            .texts
-            .iter()
-            .flat_map(|text| text.split(','))
-            .map(str::trim)
-            .map(|text| {
-                network(text).ok_or_else(|| given.refused(Key::TrustedProxy, expected, text))
-            })
-            .collect()
+    /// What may be given again, or as one text with commas.
+    fn list<T>(
+        &self,
+        key: Key,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, ConfigError> {
+        let Some(given) = self.given(key) else { return Ok(None) };
+        let texts = given.texts.iter().flat_map(|text| text.split(',')).map(str::trim);
+        let parsed =
+            texts.map(|text| parse(text).ok_or_else(|| given.refused(key, expected, text)));
+        parsed.collect::<Result<_, _>>().map(Some)
     }
 }
 
@@ -574,20 +634,6 @@ fn ports(text: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.split_once('-')?;
     let ports = parsed(first.trim())?..=parsed(last.trim())?;
     (!ports.is_empty() && *ports.start() > 0).then_some(ports)
-}
-
-fn domain(text: &str) -> Option<String> {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    (text.len() <= 253 && text.split('.').all(label)).then(|| text.to_ascii_lowercase())
-}
-
-fn network(text: &str) -> Option<IpNet> {
-    parsed(text).or_else(|| parsed::<IpAddr>(text).map(IpNet::from))
 }
 
 fn idle(text: &str) -> Option<Duration> {
@@ -682,10 +728,15 @@ pub struct Config {
     pub listen: SocketAddr,
     pub tenant_bind: IpAddr,
     pub tenant_ports: RangeInclusive<u16>,
+    /// Of ports and names that tenants have left.
+    pub rest: Duration,
     /// Lower-case; tenants are at `TENANT.localhost` in any case.
     pub domain: Option<String>,
     pub admin_token: Option<AdminToken>,
+    /// Of the platform, lower-case, besides the domain, `localhost` and addresses.
+    pub names: Vec<String>,
     pub trusted_proxies: Vec<IpNet>,
+    pub trusted_headers: Vec<HeaderName>,
     /// At the front door, of one client.
     pub connections_per_address: u32,
     pub idle: Duration,
@@ -735,9 +786,12 @@ impl fmt::Display for Config {
             listen,
             tenant_bind,
             tenant_ports,
+            rest,
             domain,
             admin_token,
+            names,
             trusted_proxies,
+            trusted_headers,
             connections_per_address,
             idle,
             isolation,
@@ -754,14 +808,21 @@ impl fmt::Display for Config {
         } = self;
         write!(f, "data={} listen={listen} tenant-bind={tenant_bind}", data.display())?;
         write!(f, " tenant-ports={}-{}", tenant_ports.start(), tenant_ports.end())?;
+        write!(f, " rest={}", humantime::format_duration(*rest))?;
         if let Some(domain) = domain {
             write!(f, " domain={domain}")?;
         }
         if let Some(from) = admin_token {
             write!(f, " admin-token={from}")?;
         }
+        for name in names {
+            write!(f, " name={name}")?;
+        }
         for network in trusted_proxies {
             write!(f, " trusted-proxy={network}")?;
+        }
+        for header in trusted_headers {
+            write!(f, " trusted-header={header}")?;
         }
         write!(f, " connections-per-address={connections_per_address}")?;
         write!(f, " idle={}", humantime::format_duration(*idle))?;
@@ -851,9 +912,12 @@ mod tests {
             listen: "127.0.0.1:3400".parse().unwrap(),
             tenant_bind: "127.0.0.1".parse().unwrap(),
             tenant_ports: 3411..=13410,
+            rest: Duration::from_secs(7 * 86_400),
             domain: None,
             admin_token: None,
+            names: vec![],
             trusted_proxies: vec![],
+            trusted_headers: vec![FORWARDED_FOR, HeaderName::from_static("x-forwarded-proto")],
             connections_per_address: 256,
             idle: Duration::from_secs(60),
             isolation: Level::D,
@@ -874,7 +938,7 @@ mod tests {
     }
 
     /// Each key with three values that are good, and what the configuration says of each.
-    const KEYS: [(&str, [&str; 3], [&str; 3]); 19] = [
+    const KEYS: [(&str, [&str; 3], [&str; 3]); 22] = [
         ("data", ["/a", "/b", "c"], ["data=/a ", "data=/b ", "data=c "]),
         (
             "listen",
@@ -890,6 +954,21 @@ mod tests {
             "tenant-ports",
             ["1-2", "5-5", "1024 - 65535"],
             ["tenant-ports=1-2 ", "tenant-ports=5-5 ", "tenant-ports=1024-65535 "],
+        ),
+        ("rest", ["0s", "12h", "30days"], [" rest=0s ", " rest=12h ", " rest=30days "]),
+        (
+            "name",
+            ["a.example", "B,c.", "hearth"],
+            [" name=a.example ", " name=b name=c ", " name=hearth "],
+        ),
+        (
+            "trusted-header",
+            ["forwarded", "X-Forwarded-For, x-real-ip", "x-forwarded-ours"],
+            [
+                " trusted-header=forwarded ",
+                " trusted-header=x-forwarded-for trusted-header=x-real-ip ",
+                " trusted-header=x-forwarded-ours ",
+            ],
         ),
         (
             "domain",
@@ -1011,6 +1090,14 @@ mod tests {
             ("tenant-ports", "0-4", "must be a range of ports"),
             ("tenant-ports", "1-65536", "must be a range of ports"),
             ("tenant-ports", "3411", "must be a range of ports"),
+            ("rest", "7", "must be a duration, like 7d or 12h, not `7`"),
+            ("rest", "101years", "must be a duration"),
+            ("name", "a.example:80", "must be names of this host without a port"),
+            ("name", "a.localhost", "and none below localhost, not `a.localhost`"),
+            ("name", "*.example", "must be names"),
+            ("name", "", "must be names"),
+            ("trusted-header", "host", "must be forwarded, x-real-ip, or headers"),
+            ("trusted-header", "x-forwarded-for,", "must be forwarded"),
             ("domain", "-a.example", "must be a domain"),
             ("domain", "a..example", "must be a domain"),
             ("domain", "a.example:80", "must be a domain"),

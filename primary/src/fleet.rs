@@ -43,6 +43,7 @@ use supervisor::{Command, Handle, Supervisor};
 
 use crate::isolation::Level;
 use crate::logs::Logs;
+use crate::names::Names;
 use crate::release::Releases;
 use crate::store::Tenant;
 
@@ -122,7 +123,8 @@ pub struct Shared {
     pub tenant_bind: IpAddr,
     /// Where the front door is.
     pub front: SocketAddr,
-    pub domain: Option<String>,
+    /// Those of the front door.
+    pub names: Arc<Names>,
     /// Connections that are with no worker, of all tenants together.
     pub parking_room: Arc<Semaphore>,
     /// Links to one worker at once.
@@ -131,6 +133,7 @@ pub struct Shared {
     pub idle_links: Arc<Semaphore>,
     pub idle: Duration,
     pub trusted_proxies: Vec<String>,
+    pub trusted_headers: Vec<String>,
     pub isolation: Level,
     /// Whether each tenant's workers are of a user of its own.
     pub has_users: bool,

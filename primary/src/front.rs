@@ -27,7 +27,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
-use hearth_connection::{Drain, Presence, Received, Side, Waiting};
+use hearth_connection::{Drain, Presence, Received, Side, Waiting, guard};
 use hearth_wire::limits::{HEAD_MAX_BYTES, PASSED_ON_BYTES};
 use hearth_wire::{Code, FunctionPath, NameError, Problem, Scope, TenantName};
 use http::header::{CONNECTION, HeaderValue};
@@ -49,7 +49,7 @@ use crate::api::auth;
 use crate::descriptors::{Shares, is_shortage};
 use crate::fleet::{Cause, Visit, sockets};
 use crate::gateway::route::Target;
-use crate::gateway::{Gateway, refuse, request_id, turned_away};
+use crate::gateway::{Gateway, named, refuse, request_id, turned_away, unknown_name};
 use crate::store::{Store, Tenant};
 use crate::upload::{self, UploadError, Uploads};
 use crowd::{Crowd, Origin};
@@ -195,6 +195,10 @@ impl Front {
             },
             Target::Nobody => {
                 let problem = Problem::new(Code::NotFound, "no tenant can have this address");
+                refuse(problem, None, &request_id(request.headers()))
+            }
+            Target::Stranger => {
+                let problem = unknown_name(named(&request).unwrap_or_default());
                 refuse(problem, None, &request_id(request.headers()))
             }
         }
@@ -352,6 +356,7 @@ impl Front {
                 let headers = response.headers_mut();
                 let json = HeaderValue::from_static("application/json");
                 headers.insert(http::header::CONTENT_TYPE, json);
+                guard(headers);
                 let id = HeaderValue::from_str(id.as_str()).expect("it is visible ASCII");
                 headers.insert(hearth_wire::header::REQUEST_ID, id);
                 response

@@ -7,12 +7,13 @@ use std::time::Instant;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures_util::stream;
+use hearth_connection::forwarding::{Peer, is_forwarding};
 use hearth_connection::{Drain, Received, Side, Waiting, end_request_hop};
 use hearth_wire::{
     FromWorker, FromZygote, FunctionPath, Limits, PathMatch, Route, Routes, TenantName, ToWorker,
     header, parse,
 };
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
@@ -25,12 +26,18 @@ use crate::gateway::origin_form;
 use crate::gateway::peek::{Peek, peek};
 use crate::gateway::proxy;
 use crate::gateway::route::{Target, route};
+use crate::names::Names;
 use crate::release::modules::{IngestError, Modules};
 use crate::release::room::Rooms;
 use crate::store::TenantId;
 use crate::upload::parts;
 
 const DOMAIN: Option<&str> = Some("example.org");
+
+fn names() -> Names {
+    Names::new(DOMAIN.map(str::to_owned), vec!["hearth.example.org".to_owned()])
+}
+
 /// Of an upload's tenant.
 const QUOTA: u64 = 4 << 20;
 /// Of one input.
@@ -125,7 +132,8 @@ pub fn router(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let mut lines = text.splitn(2, '\n');
     let (host, path) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    match route(Some(host), path, DOMAIN) {
+    let names = names();
+    match route(Some(host), path, &names) {
         Target::Host(tenant) => {
             let host = host.to_ascii_lowercase();
             assert!(host.starts_with(&format!("{tenant}.")), "{host}");
@@ -135,7 +143,7 @@ pub fn router(bytes: &[u8]) {
             assert!(rest.starts_with('/') && (path == prefix || path == format!("{prefix}{rest}")));
         }
         Target::Platform => assert!(!path.starts_with("/t/")),
-        Target::Nobody => {}
+        Target::Nobody | Target::Stranger => {}
     }
     let functions = [("/exact", PathMatch::Exact), ("/below", PathMatch::Prefix)];
     let functions =
@@ -167,7 +175,7 @@ pub fn http(bytes: &[u8]) {
     same(&direct, &pieces);
     let proxied = run(seen(bytes, bytes.len().max(1), Way::Proxied));
     same(&direct, &proxied);
-    if let (Peek::Tenant(tenant), Some(first)) = (peek(bytes, DOMAIN), direct.first()) {
+    if let (Peek::Tenant(tenant, _), Some(first)) = (peek(bytes, &names()), direct.first()) {
         let named = TenantName::of_host(&first.host, DOMAIN);
         assert_eq!(named, Some(Ok(tenant)), "{first:?}");
         let path = first.target.split('?').next().unwrap_or_default();
@@ -258,7 +266,7 @@ async fn pass(request: Request<Received>, log: Log) -> Response {
     };
     tokio::spawn(worker);
     let mut request = request.map(Body::new);
-    let stranger = proxy::Peer::Stranger([192, 0, 2, 7].into());
+    let stranger = Peer::Stranger([192, 0, 2, 7].into());
     proxy::request_headers(request.headers_mut(), stranger, None);
     proxy::to_worker(&mut request, "tenant.localhost");
     *request.uri_mut() = origin_form(request.uri(), request.uri().path());
@@ -285,15 +293,13 @@ async fn note(mut request: Request<Received>, log: Log) -> Response {
         String::from_utf8_lossy(host.as_bytes()).into_owned()
     });
     let told = |name: &HeaderName| {
-        let name = name.as_str();
-        name.starts_with(header::RESERVED_PREFIX) || name.starts_with("x-forwarded-")
+        is_forwarding(name) || name.as_str().starts_with(header::RESERVED_PREFIX)
     };
     let mut fields: Vec<(String, Vec<u8>)> = headers
         .iter()
         .filter(|(name, _)| {
             // What each hop says for itself.
-            !told(name)
-                && ![&CONTENT_LENGTH, &TRANSFER_ENCODING, &TE, &EXPECT, &FORWARDED].contains(name)
+            !told(name) && ![&CONTENT_LENGTH, &TRANSFER_ENCODING, &TE, &EXPECT].contains(name)
         })
         .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
         .collect();

@@ -6,6 +6,7 @@
 //! worker may have seen is not. Tokens are the worker's to check.
 
 pub mod handover;
+mod origin;
 pub mod peek;
 pub mod proxy;
 pub mod route;
@@ -16,9 +17,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use hearth_connection::Pacing;
+use hearth_connection::forwarding::Peer;
+use hearth_connection::{Pacing, credentials, guard};
 use hearth_wire::{
-    Code, FunctionPath, Origin, PROBLEM_JSON, Problem, RequestId, TenantName, Usage, header,
+    Code, FunctionPath, Origin, PROBLEM_JSON, Problem, RequestId, TenantName, TokenDigest, Usage,
+    header,
 };
 use http::header::{
     ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER,
@@ -31,8 +34,9 @@ use tracing::warn;
 
 use crate::config::Handover;
 use crate::fleet::{CallError, Cause, Fleet, LinkError, Unavailable};
+use crate::names::Names;
 use crate::patience::within;
-use proxy::Peer;
+use crate::store::Store;
 use route::Target;
 
 /// How long a call waits for a worker.
@@ -59,35 +63,61 @@ enum ForwardError {
 #[derive(Clone)]
 pub struct Gateway {
     fleet: Fleet,
-    domain: Option<Arc<str>>,
-    trusted: Arc<[IpNet]>,
+    store: Store,
+    names: Arc<Names>,
+    trusted: Arc<Trusted>,
     handover: Handover,
+}
+
+/// The operator's own proxies, and the headers in which they are believed.
+#[derive(Debug)]
+pub struct Trusted {
+    pub networks: Vec<IpNet>,
+    pub headers: Vec<HeaderName>,
 }
 
 impl Gateway {
     pub fn new(
         fleet: Fleet,
-        domain: Option<String>,
-        trusted: Vec<IpNet>,
+        store: Store,
+        names: Arc<Names>,
+        trusted: Trusted,
         handover: Handover,
     ) -> Self {
-        Self { fleet, domain: domain.map(Into::into), trusted: trusted.into(), handover }
+        Self { fleet, store, names, trusted: trusted.into(), handover }
     }
 
     /// Whom a request at the front door is for.
     pub fn target<'a>(&self, request: &'a Request<Body>) -> Target<'a> {
-        let host = request.uri().authority().map(|authority| authority.as_str());
-        let host = host.or_else(|| request.headers().get(HOST)?.to_str().ok());
-        route::route(host, request.uri().path(), self.domain.as_deref())
+        route::route(named(request), request.uri().path(), &self.names)
     }
 
     /// Whether it is a proxy of the operator's, whose connections carry requests of many clients.
     pub fn is_trusted(&self, ip: IpAddr) -> bool {
-        self.trusted.iter().any(|net| net.contains(&ip))
+        let ip = ip.to_canonical();
+        self.trusted.networks.iter().any(|net| net.contains(&ip))
     }
 
-    fn peer(&self, ip: IpAddr) -> Peer {
-        if self.is_trusted(ip) { Peer::Trusted(ip) } else { Peer::Stranger(ip) }
+    fn peer(&self, ip: IpAddr) -> Peer<'_> {
+        let ip = ip.to_canonical();
+        match self.is_trusted(ip) {
+            true => Peer::Trusted(ip, &self.trusted.headers),
+            false => Peer::Stranger(ip),
+        }
+    }
+
+    /// No function gets to see a token of the host, nor is any of them called with it.
+    fn refuses(&self, headers: &HeaderMap) -> Option<Problem> {
+        if !self.carries_admins(&credentials::candidates(headers)) {
+            return None;
+        }
+        let detail = "an admin's token is for the management API and is not passed on to functions; \
+                      send one of this tenant's, or none where the function is public";
+        Some(Problem::new(Code::Forbidden, detail))
+    }
+
+    fn carries_admins(&self, tokens: &[String]) -> bool {
+        tokens.iter().any(|token| self.store.is_admins(&TokenDigest::of(token)))
     }
 
     /// Serves a request for the tenant that its host names.
@@ -97,6 +127,9 @@ impl Gateway {
         mut request: Request<Body>,
         peer: SocketAddr,
     ) -> Response {
+        if let Some(problem) = self.refuses(request.headers()) {
+            return refuse(problem, None, &request_id(request.headers()));
+        }
         proxy::request_headers(request.headers_mut(), self.peer(peer.ip()), None);
         *request.uri_mut() = origin_form(request.uri(), request.uri().path());
         self.pass(tenant, request, "host").await
@@ -111,11 +144,12 @@ impl Gateway {
         mut request: Request<Body>,
         peer: SocketAddr,
     ) -> Response {
+        if let Some(problem) = self.refuses(request.headers()) {
+            return refuse(problem, None, &request_id(request.headers()));
+        }
         proxy::request_headers(request.headers_mut(), self.peer(peer.ip()), Some(prefix));
         *request.uri_mut() = origin_form(request.uri(), rest);
-        let mut response = self.pass(tenant, request, "path").await;
-        proxy::response_headers(response.headers_mut(), true);
-        response
+        foreign(self.pass(tenant, request, "path").await)
     }
 
     async fn pass(
@@ -130,7 +164,7 @@ impl Gateway {
         match self.forward(tenant, Origin::Gateway, request).await {
             Ok(mut response) => {
                 *response.version_mut() = Version::HTTP_11;
-                proxy::response_headers(response.headers_mut(), false);
+                proxy::response_headers(response.headers_mut());
                 response
             }
             Err(error) => refusal(tenant, error, &id),
@@ -163,9 +197,9 @@ impl Gateway {
         *call.headers_mut() = headers;
         match self.forward(tenant, Origin::Api, call).await {
             Ok(mut response) => {
+                proxy::response_headers(response.headers_mut());
                 // It answers on the platform's own origin, like an answer by path.
-                proxy::response_headers(response.headers_mut(), true);
-                response
+                foreign(response)
             }
             Err(error) => refusal(tenant, error, &id),
         }
@@ -212,6 +246,33 @@ impl Gateway {
             tokio::time::sleep(AGAIN).await;
         }
     }
+}
+
+/// The name under which this was asked, if it has any.
+pub fn named(request: &Request<Body>) -> Option<&str> {
+    let target = request.uri().authority().map(|authority| authority.as_str());
+    target.or_else(|| request.headers().get(HOST)?.to_str().ok())
+}
+
+fn foreign(mut response: Response) -> Response {
+    let status = response.status();
+    proxy::foreign_headers(response.headers_mut(), status);
+    response
+}
+
+/// What is told where a request names none of this host's names.
+pub fn unknown_name(host: &str) -> Problem {
+    // Whatever else it is, it is nobody's name.
+    let is_name = |host: &&str| {
+        host.len() <= 255
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
+    };
+    let shown = Some(host).filter(is_name).map(|host| format!(" `{host}`")).unwrap_or_default();
+    let detail = format!(
+        "this host is not known by the name{shown}; if that is one of its names, its operator adds \
+         it to the setting `name` (`hearth up --name`, HEARTH_NAME); else use its address"
+    );
+    Problem::new(Code::Misdirected, detail)
 }
 
 /// Makes sure that a request has an id before it is passed on.
@@ -284,6 +345,7 @@ pub fn refuse(problem: Problem, retry_after: Option<Duration>, id: &RequestId) -
     *response.status_mut() = code.status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    guard(headers);
     headers.insert(HeaderName::from_static(header::REQUEST_ID), text(id.as_str()));
     if code == Code::Unauthenticated {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

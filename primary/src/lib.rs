@@ -22,6 +22,7 @@ mod gateway;
 mod isolation;
 mod leftovers;
 mod logs;
+mod names;
 mod patience;
 mod provision;
 mod release;

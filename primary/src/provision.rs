@@ -1,12 +1,15 @@
 //! The birth and the end of a tenant: a port of its own, the bundled functions, an owner's token;
 //! and the removal of all of it.
 
+mod ports;
+
 use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hearth_wire::{Code, Generation, OptionsPatch, Problem, TenantName, TokenGrant};
 use jiff::Timestamp;
@@ -33,6 +36,15 @@ pub enum ProvisionError {
     #[error("no port of {}-{} is free; widen --tenant-ports", .0.start(), .0.end())]
     NoPort(RangeInclusive<u16>),
     #[error(
+        "no port of {}-{} is free but {resting} that other tenants had until lately, the first of them from {from} on; widen --tenant-ports, or shorten --rest",
+        .ports.start(), .ports.end()
+    )]
+    PortsRest { ports: RangeInclusive<u16>, resting: usize, from: Timestamp },
+    #[error(
+        "a tenant {name} was removed not long ago, and browsers may still hold what it left in them: the name is free from {from} on. Take another name, restore that tenant from a backup, or shorten the host's setting --rest"
+    )]
+    NameRests { name: TenantName, from: Timestamp },
+    #[error(
         "no user id of {}-{} is free for a tenant's workers; remove a tenant, or widen --users and start again",
         .0.start(), .0.end()
     )]
@@ -55,9 +67,12 @@ impl ProvisionError {
         }
         match self {
             Self::Unknown(_) => Problem::new(Code::NotFound, self.to_string()),
-            Self::Exists(_) | Self::NoPort(_) | Self::NoUser(_) | Self::Left { .. } => {
-                Problem::new(Code::Conflict, self.to_string())
-            }
+            Self::Exists(_)
+            | Self::NoPort(_)
+            | Self::PortsRest { .. }
+            | Self::NameRests { .. }
+            | Self::NoUser(_)
+            | Self::Left { .. } => Problem::new(Code::Conflict, self.to_string()),
             Self::Store(StoreError::Full(_)) => {
                 Problem::new(Code::StorageFull, "the host's disk is full")
             }
@@ -79,14 +94,21 @@ impl ProvisionError {
     }
 }
 
+/// Where tenants are, and how long what one of them has left is nobody's.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    pub bind: IpAddr,
+    pub ports: RangeInclusive<u16>,
+    pub rest: Duration,
+}
+
 #[derive(Clone)]
 pub struct Provision {
     store: Store,
     fleet: Fleet,
     releases: Releases,
     logs: Logs,
-    bind: IpAddr,
-    ports: RangeInclusive<u16>,
+    addresses: Addresses,
     bundled: Arc<[Bundled]>,
     /// For tenants' workers, where they can have users of their own.
     users: Option<RangeInclusive<u32>>,
@@ -100,12 +122,12 @@ impl Provision {
         fleet: Fleet,
         releases: Releases,
         logs: Logs,
-        (bind, ports): (IpAddr, RangeInclusive<u16>),
+        addresses: Addresses,
         users: Option<RangeInclusive<u32>>,
         bundled: Vec<Bundled>,
     ) -> Self {
         let (creating, bundled) = (Arc::default(), bundled.into());
-        Self { store, fleet, releases, logs, bind, ports, bundled, users, creating }
+        Self { store, fleet, releases, logs, addresses, bundled, users, creating }
     }
 
     /// Gives each tenant what it lacks of this machine: a user of its own.
@@ -134,7 +156,7 @@ impl Provision {
 
     /// Where a tenant's functions are called.
     pub fn url(&self, tenant: &Tenant) -> String {
-        let ip = match self.bind {
+        let ip = match self.addresses.bind {
             ip if !ip.is_unspecified() => ip,
             IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
@@ -155,9 +177,13 @@ impl Provision {
             Some(_) => return Err(ProvisionError::Exists(name)),
             None => {}
         }
+        if let Some(freed) = self.store.name_freed_at(&name).await?
+            && let Some(from) = ports::rests_until(freed, self.addresses.rest, Timestamp::now())
+        {
+            return Err(ProvisionError::NameRests { name, from });
+        }
         let taken = self.store.ports().await?;
-        let (listener, port) =
-            self.bind_free(&taken).ok_or_else(|| ProvisionError::NoPort(self.ports.clone()))?;
+        let (listener, port) = self.bind_free(&taken).await?;
         fail::moment(Point::TenantBound);
         let tenant = match self.store.create_tenant(name.clone(), port).await {
             Err(StoreError::Exists) => return Err(ProvisionError::Exists(name)),
@@ -194,6 +220,7 @@ impl Provision {
     ) -> Result<Vec<Tenant>, ProvisionError> {
         let _creating = self.creating.lock().await;
         let mut taken = self.store.ports().await?;
+        let freed = self.store.freed_ports().await?;
         let (mut wanted, mut listeners) = (Vec::new(), Vec::new());
         for name in names {
             let own = staged.contents.tenants.get(name);
@@ -201,14 +228,23 @@ impl Provision {
             if self.store.tenant(name).await?.is_some() {
                 return Err(ProvisionError::Exists(name.clone()));
             }
-            let bound = match taken.contains(&own) {
+            // One that somebody else had last may still be in browsers as theirs.
+            let rests = freed.get(&own).is_some_and(|freed| {
+                freed.name != *name
+                    && ports::rests_until(freed.at, self.addresses.rest, Timestamp::now()).is_some()
+            });
+            let bound = match taken.contains(&own) || rests {
                 // Where it was just removed, its last worker may have the port for a moment yet.
-                false => fleet::bind_patiently(self.bind, own).await.ok().map(|it| (it, own)),
+                false => {
+                    let bound = fleet::bind_patiently(self.addresses.bind, own).await;
+                    bound.ok().map(|it| (it, own))
+                }
                 true => None,
             };
-            let bound = bound.or_else(|| self.bind_free(&taken));
-            let (listener, port) =
-                bound.ok_or_else(|| ProvisionError::NoPort(self.ports.clone()))?;
+            let (listener, port) = match bound {
+                Some(bound) => bound,
+                None => self.bind_free(&taken).await?,
+            };
             taken.insert(port);
             wanted.push((name.clone(), port));
             listeners.push(listener);
@@ -323,16 +359,28 @@ impl Provision {
         Ok(whole)
     }
 
-    fn bind_free(&self, taken: &HashSet<u16>) -> Option<(OwnedFd, u16)> {
-        let mut free = self.ports.clone().filter(|port| !taken.contains(port));
-        free.find_map(|port| Some((sockets::bind(self.bind, port).ok()?, port)))
+    /// A port that is nobody's, and has been for longest.
+    async fn bind_free(&self, taken: &HashSet<u16>) -> Result<(OwnedFd, u16), ProvisionError> {
+        let Addresses { bind, ports, rest } = &self.addresses;
+        let freed = self.store.freed_ports().await?;
+        let free = ports::free(ports.clone(), taken, &freed, *rest, Timestamp::now());
+        let mut bound = free.ports.into_iter();
+        let bound = bound.find_map(|port| Some((sockets::bind(*bind, port).ok()?, port)));
+        bound.ok_or_else(|| match free.resting_until {
+            None => ProvisionError::NoPort(ports.clone()),
+            Some(from) => {
+                ProvisionError::PortsRest { ports: ports.clone(), resting: free.resting, from }
+            }
+        })
     }
 
     /// Ends a tenant and removes all that was kept of it.
     pub async fn delete(&self, tenant: &Tenant, by: &str) -> Result<(), ProvisionError> {
         // Its name and its user are nobody else's before its files are gone.
         let _creating = self.creating.lock().await;
-        self.store.delete_tenant(tenant.id).await?;
+        let rest = self.addresses.rest;
+        let forgotten = Timestamp::now().checked_sub(rest).unwrap_or(Timestamp::MIN);
+        self.store.retire_tenant(tenant.id, forgotten).await?;
         fail::moment(Point::TenantDeleted);
         self.fleet.remove(&tenant.name).await;
         fail::moment(Point::TenantLogs);

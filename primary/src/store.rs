@@ -17,7 +17,8 @@ mod tokens;
 
 pub use functions::{Change, GenerationRow, NewGeneration, VersionRow};
 pub use snapshot::{Contents, inspect};
-pub use tenants::{Tenant, TenantId};
+pub use tenants::{Freed, Tenant, TenantId};
+use tokens::Admins;
 pub use tokens::TokenRow;
 
 use std::io;
@@ -131,6 +132,8 @@ pub struct Store {
     turns: Fair<Asker>,
     /// Set once, when a change failed on its way to the disk.
     read_only: Arc<AtomicBool>,
+    /// As the last change of them left them.
+    admins: Admins,
     file: Arc<Path>,
 }
 
@@ -139,13 +142,14 @@ impl Store {
     pub fn open(data_dir: &Path) -> Result<Store> {
         let file: Arc<Path> = data_dir.join(FILE).into();
         let connection = connect(&file)?;
+        let admins = Admins::of(&connection)?;
         let (requests, queue) = mpsc::channel(QUEUE);
         thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || own(connection, queue))
             .map_err(StoreError::Thread)?;
         let turns = Fair::new(TURNS, TURNS_OF_ONE);
-        Ok(Store { requests, turns, read_only: Arc::default(), file })
+        Ok(Store { requests, turns, read_only: Arc::default(), admins, file })
     }
 
     /// Finishes what was asked before and closes the file. Later requests are told `Closed`.
@@ -401,6 +405,6 @@ mod tests {
         assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
         assert_eq!(pragma("synchronous"), 2.into());
         assert_eq!(pragma("foreign_keys"), 1.into());
-        assert_eq!(pragma("user_version"), 3.into());
+        assert_eq!(pragma("user_version"), 4.into());
     }
 }

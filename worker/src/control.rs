@@ -47,7 +47,7 @@ use crate::generation::{self, Generation};
 use crate::instance::Instances;
 use crate::limits::{Activity, ActivityCount, Newcomers, Permits, Ticker, connections};
 use crate::report::Reporter;
-use crate::serve::{Grants, Peer, Tenant};
+use crate::serve::{Grants, Peer, Tenant, Trusted};
 use crate::threads;
 use crate::zygote::{Base, Inherited, explain};
 
@@ -217,16 +217,20 @@ fn forbidden(call: u32, message: &mut [u8]) -> usize {
 }
 
 /// What can fail because of the generation, with its reason for the primary.
-fn prepare(
-    base: &Base,
-    release: &OwnedFd,
-    start: &Start,
-) -> Result<(Generation, Vec<ipnet::IpNet>), String> {
+fn prepare(base: &Base, release: &OwnedFd, start: &Start) -> Result<(Generation, Trusted), String> {
     let generation = generation::load(base, release, start).map_err(|error| explain(&error))?;
-    let trusted = start.trusted_proxies.iter().map(|network| {
+    let networks = start.trusted_proxies.iter().map(|network| {
         network.parse().map_err(|_| format!("`{network}` is no network of trusted proxies"))
     });
-    Ok((generation, trusted.collect::<Result<_, _>>()?))
+    let headers = start
+        .trusted_headers
+        .iter()
+        .map(|name| name.parse().map_err(|_| format!("`{name}` is not a valid name of a header")));
+    let trusted = Trusted {
+        networks: networks.collect::<Result<_, _>>()?,
+        headers: headers.collect::<Result<_, _>>()?,
+    };
+    Ok((generation, trusted))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -48,7 +48,7 @@ use crate::generation;
 use crate::instance::{Instance, Instances};
 use crate::limits::{ActivityCount, Newcomers, Permits, Ticker};
 use crate::report::{CallLog, Reporter};
-use crate::serve::{Grants, Peer, Tenant};
+use crate::serve::{Grants, Peer, Tenant, Trusted};
 use crate::zygote::Base;
 
 const CALLS: u32 = 50_000;
@@ -151,6 +151,7 @@ fn tenant(base: &Base, release: &OwnedFd, reuse: u32) -> anyhow::Result<Arc<Tena
         idle: Duration::from_secs(600),
         woken_at: None,
         trusted_proxies: vec![],
+        trusted_headers: vec![],
         domain: None,
     };
     let mut generation = generation::load(base, release, &start)?;
@@ -160,7 +161,7 @@ fn tenant(base: &Base, release: &OwnedFd, reuse: u32) -> anyhow::Result<Arc<Tena
     let limits = generation.manifest.limits;
     Ok(Arc::new(Tenant {
         name: start.tenant,
-        trusted: vec![],
+        trusted: Trusted::default(),
         domain: None,
         ticker: Ticker::new(base.engine.clone()),
         engine: base.engine.clone(),

@@ -10,10 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hearth_connection::{end_request_hop, has_content};
+use hearth_connection::{credentials, end_request_hop, forwarding, guard, has_content};
 use hearth_schema::Checks;
 use hearth_wire::limits::CHECKED_BODY_MAX_BYTES;
 use hearth_wire::{
@@ -49,8 +47,6 @@ use hearth_wire::{Builtin, Route};
 /// When to come again, where all turns are taken.
 const RETRY_AFTER_BUSY: HeaderValue = HeaderValue::from_static("1");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-const X_FORWARDED: &str = "x-forwarded-";
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REQUEST_ID: HeaderName = HeaderName::from_static(hearth::REQUEST_ID);
@@ -62,7 +58,7 @@ pub type Grants = HashMap<TokenDigest, TokenGrant>;
 /// All that answering needs, the same for every connection.
 pub struct Tenant {
     pub name: TenantName,
-    pub trusted: Vec<IpNet>,
+    pub trusted: Trusted,
     /// Below which it has a name at the front door, besides `localhost`.
     pub domain: Option<String>,
     pub engine: Engine,
@@ -82,6 +78,23 @@ pub struct Tenant {
     pub instances: Instances,
     pub reporter: Reporter,
     pub door: Door,
+}
+
+/// The operator's own proxies, and the headers in which they are believed.
+#[derive(Debug, Clone, Default)]
+pub struct Trusted {
+    pub networks: Vec<IpNet>,
+    pub headers: Vec<HeaderName>,
+}
+
+impl Trusted {
+    fn peer(&self, ip: IpAddr) -> forwarding::Peer<'_> {
+        let ip = ip.to_canonical();
+        match self.networks.iter().any(|network| network.contains(&ip)) {
+            true => forwarding::Peer::Trusted(ip, &self.headers),
+            false => forwarding::Peer::Stranger(ip),
+        }
+    }
 }
 
 /// Who is at the other end of a connection.
@@ -125,31 +138,21 @@ fn request_id(headers: &HeaderMap) -> RequestId {
 }
 
 /// Takes off what this peer may not say.
-fn believe(headers: &mut HeaderMap, peer: Peer, trusted: &[IpNet]) {
+fn believe(headers: &mut HeaderMap, peer: Peer, trusted: &Trusted) {
     let keeps_caller = peer == Peer::Link(Origin::Api);
-    let forwarded_by = match peer {
-        Peer::Link(_) => None,
-        Peer::Tcp(ip, _) => {
-            let ip = ip.to_canonical();
-            (!trusted.iter().any(|network| network.contains(&ip))).then_some(ip)
-        }
-    };
     let unwelcome = |name: &HeaderName| {
         let name = name.as_str();
-        let reserved = name.starts_with(hearth::RESERVED_PREFIX);
-        let forwarded = name == header::FORWARDED.as_str() || name.starts_with(X_FORWARDED);
-        (reserved && !(keeps_caller && name == hearth::CALLER))
-            || (forwarded && forwarded_by.is_some())
+        name.starts_with(hearth::RESERVED_PREFIX) && !(keeps_caller && name == hearth::CALLER)
     };
     let dropped: Vec<_> = headers.keys().filter(|name| unwelcome(name)).cloned().collect();
     for name in dropped {
         headers.remove(name);
     }
-    if let Some(ip) = forwarded_by {
-        headers.insert(X_FORWARDED_FOR, header_value(&ip.to_string()));
-    }
+    // Of what came by a link, the front door has said whom it believes.
+    let Peer::Tcp(ip, entry) = peer else { return };
+    forwarding::believe(headers, trusted.peer(ip));
     // As the front door says it of what it passes on itself.
-    if let Peer::Tcp(_, Entry::Front) = peer {
+    if entry == Entry::Front {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
         if let Some(host) = headers.get(HOST).cloned() {
             headers.insert(X_FORWARDED_HOST, host);
@@ -283,6 +286,8 @@ fn admit(
     if peer != Peer::Link(Origin::Api) {
         authorize(request.headers_mut(), options.auth, grants, now_seconds)?;
     }
+    // Another tenant's or the host's own is none of this function's business either.
+    credentials::withhold_tokens(request.headers_mut());
     if function.damaged {
         let ManifestFunction { path, version, .. } = function;
         return Err(Refusal::new(Code::ModuleDamaged, Problem::damaged(path, *version)));
@@ -301,7 +306,7 @@ fn authorize(
     grants: &Grants,
     now_seconds: i64,
 ) -> Result<(), Refusal> {
-    let token = headers.get(AUTHORIZATION).and_then(token);
+    let token = credentials::token(headers);
     let grant = token.as_deref().and_then(|token| grants.get(&TokenDigest::of(token)));
     let grant = grant.filter(|grant| grant.is_live(now_seconds));
     match (needed, grant) {
@@ -334,20 +339,6 @@ fn authorize(
 /// An admin's token is no tenant's, and is not accepted at a tenant's addresses.
 fn may(scope: Scope, needed: Scope) -> bool {
     scope != Scope::Admin && scope.covers(needed)
-}
-
-/// From `Bearer …`, `Token …`, or the password of Basic.
-fn token(authorization: &HeaderValue) -> Option<String> {
-    let (scheme, rest) = authorization.to_str().ok()?.split_once(' ')?;
-    let rest = rest.trim();
-    if ["bearer", "token"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
-        return Some(rest.to_owned());
-    }
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let pair = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
-    pair.split_once(':').map(|(_, password)| password.to_owned())
 }
 
 /// What the schemas say, a turn, and then the guest.
@@ -530,6 +521,7 @@ impl Refusal {
         *answer.status_mut() = status;
         *answer.headers_mut() = headers;
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        guard(answer.headers_mut());
         answer
     }
 }
@@ -551,6 +543,8 @@ fn header_value(text: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
 
     fn grants() -> Grants {
         let grant = |token: &str, scope, expires_at| TokenGrant {
@@ -623,7 +617,10 @@ mod tests {
             ("x-hearth-other", "x"),
             ("x-other", "kept"),
         ];
-        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let trusted = Trusted {
+            networks: vec!["10.0.0.0/8".parse().unwrap()],
+            headers: vec![forwarding::FORWARDED_FOR, X_FORWARDED_PROTO],
+        };
         let tcp = |ip: &str| Peer::Tcp(ip.parse().unwrap(), Entry::Port);
         let front = Peer::Tcp("192.0.2.7".parse().unwrap(), Entry::Front);
         let kept = |headers: &[(&str, &str)]| -> Vec<(String, String)> {
@@ -635,7 +632,7 @@ mod tests {
                 tcp("::ffff:192.0.2.7"),
                 kept(&[("x-forwarded-for", "192.0.2.7"), ("x-other", "kept")]),
             ),
-            (tcp("::ffff:10.1.1.1"), kept(&[sent[0], sent[1], sent[2], sent[5]])),
+            (tcp("::ffff:10.1.1.1"), kept(&[sent[1], sent[2], sent[5]])),
             (
                 front,
                 kept(&[
@@ -644,7 +641,7 @@ mod tests {
                     ("x-other", "kept"),
                 ]),
             ),
-            (tcp("10.1.1.1"), kept(&[sent[0], sent[1], sent[2], sent[5]])),
+            (tcp("10.1.1.1"), kept(&[sent[1], sent[2], sent[5]])),
             (Peer::Link(Origin::Gateway), kept(&[sent[0], sent[1], sent[2], sent[5]])),
             (Peer::Link(Origin::Api), kept(&[sent[0], sent[1], sent[2], sent[3], sent[5]])),
         ] {

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use hearth_connection::guard;
 use hearth_wire::{Code, Problem, RequestId, header as names};
 use http::header::ALLOW;
 use http::{HeaderName, HeaderValue};
@@ -208,7 +209,8 @@ fn retry_after(code: Code) -> Option<Duration> {
     }
 }
 
-/// Gives every request its id, kept from the caller or made, and every answer the same one.
+/// Gives every request its id, kept from the caller or made, and every answer the same one; and has
+/// every answer kept by nobody and taken for what it says it is.
 pub async fn identify(mut request: Request, next: Next) -> Response {
     let id = gateway::request_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, header_value(&id));
@@ -223,6 +225,7 @@ pub async fn identify(mut request: Request, next: Next) -> Response {
         response = gateway::refuse(problem, after, &id);
         response.headers_mut().extend(allow.map(|methods| (ALLOW, methods)));
     }
+    guard(response.headers_mut());
     response.headers_mut().entry(REQUEST_ID).or_insert_with(|| header_value(&id));
     let status = response.status().as_u16().to_string();
     metrics::counter!("hearth_api_requests_total", "status" => status).increment(1);
@@ -292,6 +295,8 @@ mod tests {
     async fn a_request_id_is_kept_or_made() {
         let (kept, body) = ask(Request::get("/plain").header("x-request-id", "r-1"), "").await;
         assert_eq!((kept.headers()[REQUEST_ID].as_bytes(), &*body), (&b"r-1"[..], "plain"));
+        assert_eq!(kept.headers()["cache-control"], "no-store");
+        assert_eq!(kept.headers()["x-content-type-options"], "nosniff");
         let (made, _) = ask(Request::get("/plain").header("x-request-id", "no good"), "").await;
         assert_eq!(made.headers()[REQUEST_ID].len(), 32);
         let (problem, _) = refused(Request::get("/nix").header("x-request-id", "r-2"), "").await;

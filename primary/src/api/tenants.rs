@@ -67,7 +67,7 @@ fn info(tenant: Tenant, fleet: &Fleet, provision: &Provision) -> Option<TenantIn
     request_body = TenantNew,
     responses(
         (status = 201, description = "It is there; the owner's token is shown this once", body = TenantMade),
-        (status = 409, description = "The name is taken", body = super::openapi::ProblemSchema, content_type = "application/problem+json"),
+        (status = 409, description = "The name is taken, or was until lately", body = super::openapi::ProblemSchema, content_type = "application/problem+json"),
     ),
 )]
 pub async fn create_tenant(
@@ -119,7 +119,7 @@ pub async fn get_tenant(
 #[utoipa::path(
     delete, path = "/api/v1/tenants/{tenant}", operation_id = "delete_tenant", tag = "tenants",
     params(TenantParam),
-    responses((status = 204, description = "It is gone, and its port is free")),
+    responses((status = 204, description = "It is gone; its port and its name are nobody's for a while")),
 )]
 pub async fn delete_tenant(
     at: AtTenant,

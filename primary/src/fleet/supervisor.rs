@@ -729,7 +729,8 @@ impl Supervisor {
             idle: self.shared.idle,
             woken_at: self.woken_at.filter(|_| wakes).map(Moment::from),
             trusted_proxies: self.shared.trusted_proxies.clone(),
-            domain: self.shared.domain.clone(),
+            trusted_headers: self.shared.trusted_headers.clone(),
+            domain: self.shared.names.domain_of(&self.tenant.name).map(str::to_owned),
         }
     }
 

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::Gateway;
 use super::peek::{HEAD_MAX_BYTES, Peek, peek};
-use super::proxy::Peer;
 use crate::config::Handover;
 
 impl Gateway {
@@ -28,15 +27,18 @@ impl Gateway {
     ) -> Option<Waiting<TcpStream>> {
         let mut since = Instant::now();
         let mut unread = Vec::new();
-        if self.handover == Handover::Never || matches!(self.peer(peer.ip()), Peer::Trusted(_)) {
+        let gives = self.handover == Handover::Auto && !self.store.has_unmarked_admin_token();
+        if !gives || self.is_trusted(peer.ip()) {
             count("proxied");
             return Some(Waiting::new(stream));
         }
         let tenant = loop {
-            match peek(&unread, self.domain.as_deref()) {
+            match peek(&unread, &self.names) {
                 Peek::Incomplete => {}
+                // It is refused here: no worker could tell whose token that is.
+                Peek::Tenant(_, tokens) if self.carries_admins(&tokens) => break None,
                 Peek::Unusual => break None,
-                Peek::Tenant(tenant) => break Some(tenant),
+                Peek::Tenant(tenant, _) => break Some(tenant),
             }
             let begun = begins_head(&unread);
             let deadline = if begun { HEAD_DEADLINE } else { SILENCE_MAX };

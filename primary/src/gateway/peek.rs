@@ -5,8 +5,12 @@
 //! pools connections over hosts, so any sign of one keeps the connection here; so does anything
 //! that the worker would not answer as the front door does.
 
+use hearth_connection::credentials;
 use hearth_wire::TenantName;
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use httparse::{EMPTY_HEADER, Header, Request, Status};
+
+use crate::names::{Named, Names};
 
 /// A head that is longer, or has more fields, is none of the plain ones.
 pub const HEAD_MAX_BYTES: usize = 8 << 10;
@@ -19,12 +23,12 @@ const X_FORWARDED: &str = "x-forwarded-";
 pub enum Peek {
     /// The head has not come whole.
     Incomplete,
-    /// It may go to this tenant, if there is one.
-    Tenant(TenantName),
+    /// It may go to this tenant, if there is one, and if these tokens are not the host's own.
+    Tenant(TenantName, Vec<String>),
     Unusual,
 }
 
-pub fn peek(bytes: &[u8], domain: Option<&str>) -> Peek {
+pub fn peek(bytes: &[u8], names: &Names) -> Peek {
     let mut headers = [EMPTY_HEADER; HEADERS_MAX];
     let mut request = Request::new(&mut headers);
     match request.parse(bytes) {
@@ -32,10 +36,25 @@ pub fn peek(bytes: &[u8], domain: Option<&str>) -> Peek {
         Ok(Status::Partial) if bytes.len() < HEAD_MAX_BYTES => return Peek::Incomplete,
         Ok(Status::Partial) | Err(_) => return Peek::Unusual,
     }
-    tenant(&request, domain).map_or(Peek::Unusual, Peek::Tenant)
+    let Some(tenant) = tenant(&request, names) else { return Peek::Unusual };
+    match tokens(&request) {
+        Some(tokens) => Peek::Tenant(tenant, tokens),
+        None => Peek::Unusual,
+    }
 }
 
-fn tenant(request: &Request<'_, '_>, domain: Option<&str>) -> Option<TenantName> {
+/// Whatever it carries as a token, by whomever it is to be checked.
+fn tokens(request: &Request<'_, '_>) -> Option<Vec<String>> {
+    let mut credentials = HeaderMap::new();
+    for header in request.headers.iter() {
+        if header.name.eq_ignore_ascii_case(AUTHORIZATION.as_str()) {
+            credentials.append(AUTHORIZATION, HeaderValue::from_bytes(header.value).ok()?);
+        }
+    }
+    Some(credentials::candidates(&credentials))
+}
+
+fn tenant(request: &Request<'_, '_>, names: &Names) -> Option<TenantName> {
     let is = |header: &Header<'_>, name: &str| header.name.eq_ignore_ascii_case(name);
     let tells = |header: &Header<'_>| {
         let start = header.name.as_bytes().get(..X_FORWARDED.len());
@@ -52,7 +71,7 @@ fn tenant(request: &Request<'_, '_>, domain: Option<&str>) -> Option<TenantName>
     let mut hosts = request.headers.iter().filter(|header| is(header, "host"));
     let (host, other) = (hosts.next()?, hosts.next());
     let host = std::str::from_utf8(host.value).ok()?;
-    let tenant = TenantName::of_host(host, domain)?.ok()?;
+    let Named::Tenant(tenant) = names.find(host) else { return None };
     (plain && other.is_none()).then_some(tenant)
 }
 
@@ -62,7 +81,30 @@ mod tests {
     use proptest::prelude::*;
 
     fn acme() -> Peek {
-        Peek::Tenant("acme".parse().unwrap())
+        Peek::Tenant("acme".parse().unwrap(), vec![])
+    }
+
+    fn peek(bytes: &[u8], domain: Option<&str>) -> Peek {
+        super::peek(bytes, &Names::new(domain.map(str::to_owned), vec![]))
+    }
+
+    #[test]
+    fn the_tokens_that_it_carries_are_told() {
+        let head = "GET /a HTTP/1.1\r\nhost: acme.localhost\r\nauthorization: Bearer one\r\n\
+                    Authorization: Basic eDp0d28=\r\n\r\n";
+        let tokens = ["Bearer", "one", "Basic", "eDp0d28=", "two"].map(str::to_owned);
+        assert_eq!(
+            peek(head.as_bytes(), None),
+            Peek::Tenant("acme".parse().unwrap(), tokens.into())
+        );
+    }
+
+    #[test]
+    fn the_platforms_own_names_are_not_a_tenants() {
+        let names = Names::new(Some("example.org".into()), vec!["acme.example.org".into()]);
+        let head = |host| format!("GET /a HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        assert_eq!(super::peek(head("acme.example.org").as_bytes(), &names), Peek::Unusual);
+        assert_eq!(super::peek(head("acme.localhost").as_bytes(), &names), acme());
     }
 
     #[test]

@@ -4,31 +4,29 @@
 
 use std::net::IpAddr;
 
+use hearth_connection::forwarding::{self, FORWARDED_FOR, Peer};
 use hearth_connection::{asks_to_close, end_hop, end_request_hop};
 use hearth_wire::header::{FORWARDED_PREFIX, RESERVED_PREFIX};
 use http::header::{
-    CONNECTION, CONTENT_SECURITY_POLICY, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName,
-    HeaderValue, SET_COOKIE, TE,
+    CONNECTION, CONTENT_SECURITY_POLICY, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{Request, Version};
+use http::{Request, StatusCode, Version};
 
-const FORWARDED_FOR: &str = "x-forwarded-for";
+use super::origin;
+
 const FORWARDED_HOST: &str = "x-forwarded-host";
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// No name of a host is longer, with its port. What is added to a head has a bound.
 const HOST_MAX_BYTES: usize = 262;
 /// Since answers by path share the dashboard's origin.
 const SANDBOX: &str = "sandbox allow-scripts allow-forms";
-
-/// Whether the peer's own word on where a request comes from is believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Peer {
-    Trusted(IpAddr),
-    Stranger(IpAddr),
-}
+/// What the platform itself says, which is all that a browser may hear of it on that origin: to
+/// another challenge it would answer with what it has for this origin, or ask a person for it.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"hearth\"");
 
 /// Prepares a request's headers for a worker. `prefix` is what was taken off the path.
-pub fn request_headers(headers: &mut HeaderMap, peer: Peer, prefix: Option<&str>) {
+pub fn request_headers(headers: &mut HeaderMap, peer: Peer<'_>, prefix: Option<&str>) {
     end_request_hop(headers);
     let reserved: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with(RESERVED_PREFIX)).cloned().collect();
@@ -36,28 +34,14 @@ pub fn request_headers(headers: &mut HeaderMap, peer: Peer, prefix: Option<&str>
         headers.remove(name);
     }
     headers.remove(FORWARDED_PREFIX);
-    let from = match peer {
-        Peer::Trusted(ip) => {
-            let told =
-                headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-            let mut from: Vec<String> = told.map(str::to_owned).collect();
-            from.push(ip.to_string());
-            from.join(", ")
-        }
-        Peer::Stranger(ip) => {
-            headers.remove(FORWARDED);
-            let told: Vec<HeaderName> = headers
-                .keys()
-                .filter(|name| name.as_str().starts_with("x-forwarded-"))
-                .cloned()
-                .collect();
-            for name in told {
-                headers.remove(name);
-            }
-            ip.to_string()
-        }
-    };
-    headers.insert(FORWARDED_FOR, value(&from));
+    let told = headers.contains_key(FORWARDED_FOR);
+    forwarding::believe(headers, peer);
+    if told
+        && let Peer::Trusted(ip, believed) = peer
+        && believed.contains(&FORWARDED_FOR)
+    {
+        join(headers, ip);
+    }
     if !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
@@ -72,6 +56,14 @@ pub fn request_headers(headers: &mut HeaderMap, peer: Peer, prefix: Option<&str>
     }
 }
 
+/// The proxy's own address at the end of those that it tells.
+fn join(headers: &mut HeaderMap, ip: IpAddr) {
+    let told = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let mut from: Vec<String> = told.map(str::to_owned).collect();
+    from.push(ip.to_string());
+    headers.insert(FORWARDED_FOR, value(&from.join(", ")));
+}
+
 /// What a request is on its way to a worker, whatever it was on its way here.
 pub fn to_worker<B>(request: &mut Request<B>, host: &str) {
     // The worker sends trailers to whoever can take them; whether the caller can is for the
@@ -83,20 +75,25 @@ pub fn to_worker<B>(request: &mut Request<B>, host: &str) {
 }
 
 /// Prepares a worker's answer for the caller.
-pub fn response_headers(headers: &mut HeaderMap, by_path: bool) {
+pub fn response_headers(headers: &mut HeaderMap) {
     // A link ends where nobody reads the rest of the request. Nor is it read here, then.
     let ends = asks_to_close(Version::HTTP_11, headers);
     end_hop(headers);
     if ends {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if by_path {
-        headers.remove(SET_COOKIE);
-        headers.remove("clear-site-data");
-        headers.remove("service-worker-allowed");
-        // Beside the function's own policy, if it has one: a browser enforces both.
-        headers.append(CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
+}
+
+/// Prepares one that goes out on the platform's own origin: nothing in it is for that origin, and
+/// a browser takes its page for a stranger's, and for nothing but what it says it is.
+pub fn foreign_headers(headers: &mut HeaderMap, status: StatusCode) {
+    origin::keep_own(headers);
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, CHALLENGE);
     }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // Beside the function's own policy, if it has one: a browser enforces both.
+    headers.append(CONTENT_SECURITY_POLICY, HeaderValue::from_static(SANDBOX));
 }
 
 fn value(text: &str) -> HeaderValue {
@@ -158,15 +155,34 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_is_believed_and_joins_the_list() {
+    fn a_trusted_proxy_is_believed_in_what_was_named_and_joins_the_list() {
         let sent = [
+            ("forwarded", "for=10.0.0.1;host=forged"),
+            ("host", "acme.localhost"),
             ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-host", "forged"),
+            ("x-forwarded-port", "1"),
             ("x-forwarded-proto", "https"),
             ("x-hearth-caller", "x"),
         ];
+        let named = [FORWARDED_FOR, HeaderName::from_static(FORWARDED_PROTO)];
         assert_eq!(
-            after(&sent, |h| request_headers(h, Peer::Trusted(IP), None)),
-            pairs(&[("x-forwarded-for", "10.0.0.1, 192.0.2.7"), ("x-forwarded-proto", "https")])
+            after(&sent, |h| request_headers(h, Peer::Trusted(IP, &named), None)),
+            pairs(&[
+                ("host", "acme.localhost"),
+                ("x-forwarded-for", "10.0.0.1, 192.0.2.7"),
+                ("x-forwarded-host", "acme.localhost"),
+                ("x-forwarded-proto", "https"),
+            ])
+        );
+        assert_eq!(
+            after(&sent, |h| request_headers(h, Peer::Trusted(IP, &[]), None)),
+            pairs(&[
+                ("host", "acme.localhost"),
+                ("x-forwarded-for", "192.0.2.7"),
+                ("x-forwarded-host", "acme.localhost"),
+                ("x-forwarded-proto", "http"),
+            ])
         );
     }
 
@@ -214,12 +230,18 @@ mod tests {
             ("clear-site-data", "*"),
             ("service-worker-allowed", "/"),
             ("trailer", "x-sum"),
+            ("www-authenticate", "Basic realm=\"the platform\""),
         ];
-        assert_eq!(
-            after(&answered, |h| response_headers(h, true)),
-            pairs(&[("content-security-policy", SANDBOX), ("trailer", "x-sum")])
-        );
-        assert_eq!(after(&answered, |h| response_headers(h, false)).len(), 4);
+        let stranger = [
+            ("content-security-policy", SANDBOX),
+            ("trailer", "x-sum"),
+            ("x-content-type-options", "nosniff"),
+        ];
+        assert_eq!(after(&answered, |h| foreign_headers(h, StatusCode::OK)), pairs(&stranger));
+        let refused = after(&answered, |h| foreign_headers(h, StatusCode::UNAUTHORIZED));
+        assert_eq!(refused.len(), 4);
+        assert!(refused.contains(&pairs(&[("www-authenticate", "Bearer realm=\"hearth\"")])[0]));
+        assert_eq!(after(&answered, response_headers).len(), 5);
     }
 
     #[test]
@@ -230,10 +252,12 @@ mod tests {
             let answered = [("connection", connection), ("x-private", "1")];
             for by_path in [false, true] {
                 let mut headers = headers(&answered);
-                response_headers(&mut headers, by_path);
-                // As by path, where this happens twice.
-                response_headers(&mut headers, false);
-                headers.remove(CONTENT_SECURITY_POLICY);
+                response_headers(&mut headers);
+                if by_path {
+                    foreign_headers(&mut headers, StatusCode::OK);
+                    headers.remove(CONTENT_SECURITY_POLICY);
+                    headers.remove(X_CONTENT_TYPE_OPTIONS);
+                }
                 let found = after(&[], |h| *h = headers);
                 assert_eq!(found, pairs(&left), "{connection} {by_path}");
             }

@@ -1,7 +1,9 @@
-//! Whom a request at the front door is for. Pure: host, path and the configured domain in, a
-//! target out.
+//! Whom a request at the front door is for. Pure: host, path and this host's names in, a target
+//! out.
 
 use hearth_wire::TenantName;
+
+use crate::names::{Named, Names};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target<'a> {
@@ -13,12 +15,22 @@ pub enum Target<'a> {
     Path { tenant: TenantName, prefix: &'a str, rest: &'a str },
     /// Named like a tenant's address, and no tenant can have that name.
     Nobody,
+    /// By a name that is not one of this host's.
+    Stranger,
 }
 
-/// `host` is the request's `Host` or the authority of its target; `path` as it was sent.
-pub fn route<'a>(host: Option<&str>, path: &'a str, domain: Option<&str>) -> Target<'a> {
-    if let Some(tenant) = host.and_then(|host| TenantName::of_host(host, domain)) {
-        return tenant.map_or(Target::Nobody, Target::Host);
+/// What whoever watches over this host asks, by whatever name: it says nothing of anybody.
+const BY_ANY_NAME: [&str; 2] = ["/healthz", "/readyz"];
+
+/// `host` is the request's `Host` or the authority of its target, which HTTP/1.0 may leave out;
+/// `path` as it was sent.
+pub fn route<'a>(host: Option<&str>, path: &'a str, names: &Names) -> Target<'a> {
+    match host.map_or(Named::Platform, |host| names.find(host)) {
+        Named::Tenant(tenant) => return Target::Host(tenant),
+        Named::Nobody => return Target::Nobody,
+        Named::Stranger if BY_ANY_NAME.contains(&path) => return Target::Platform,
+        Named::Stranger => return Target::Stranger,
+        Named::Platform => {}
     }
     let Some(below) = path.strip_prefix("/t/") else { return Target::Platform };
     let name = below.split('/').next().expect("a split has a first part");
@@ -40,6 +52,10 @@ mod tests {
         name.parse().unwrap()
     }
 
+    fn named(domain: &str) -> Names {
+        Names::new(Some(domain.to_owned()), vec![])
+    }
+
     #[test]
     fn by_host_name() {
         for (host, target) in [
@@ -51,18 +67,34 @@ mod tests {
             ("example.org", Target::Platform),
             ("127.0.0.1:3400", Target::Platform),
             ("[::1]:3400", Target::Platform),
-            ("acme.elsewhere.net", Target::Platform),
+            ("acme.elsewhere.net", Target::Stranger),
             ("a.b.localhost", Target::Nobody),
             (".localhost", Target::Nobody),
             ("acme..localhost", Target::Nobody),
             ("-acme.localhost", Target::Nobody),
-            ("acme.localhost.", Target::Platform),
-            ("", Target::Platform),
+            ("acme.localhost.", Target::Host(tenant("acme"))),
+            ("", Target::Stranger),
         ] {
-            assert_eq!(route(Some(host), "/hello", Some("example.org")), target, "{host}");
+            assert_eq!(route(Some(host), "/hello", &named("example.org")), target, "{host}");
         }
-        assert_eq!(route(None, "/hello", None), Target::Platform);
-        assert_eq!(route(Some("acme.example.org"), "/", None), Target::Platform);
+        let none = Names::default();
+        assert_eq!(route(None, "/hello", &none), Target::Platform);
+        assert_eq!(route(Some("acme.example.org"), "/", &none), Target::Stranger);
+    }
+
+    #[test]
+    fn only_health_is_told_by_any_name() {
+        for (path, target) in [
+            ("/healthz", Target::Platform),
+            ("/readyz", Target::Platform),
+            ("/healthz/", Target::Stranger),
+            ("/metrics", Target::Stranger),
+            ("/", Target::Stranger),
+            ("/api/v1/whoami", Target::Stranger),
+            ("/t/acme/hello", Target::Stranger),
+        ] {
+            assert_eq!(route(Some("evil.example"), path, &named("example.org")), target, "{path}");
+        }
     }
 
     #[test]
@@ -87,20 +119,20 @@ mod tests {
             ("/tt/acme", Target::Platform),
             ("/api/v1/tenants", Target::Platform),
         ] {
-            assert_eq!(route(Some("127.0.0.1:3400"), path, None), target, "{path}");
+            assert_eq!(route(Some("127.0.0.1:3400"), path, &Names::default()), target, "{path}");
         }
     }
 
     #[test]
     fn the_host_goes_before_the_path() {
-        let target = route(Some("acme.localhost"), "/t/other/x", None);
+        let target = route(Some("acme.localhost"), "/t/other/x", &Names::default());
         assert_eq!(target, Target::Host(tenant("acme")));
     }
 
     proptest! {
         #[test]
         fn no_text_breaks_it(host in "\\PC{0,30}", path in "/\\PC{0,30}", domain in "[a-z.]{0,10}") {
-            if let Target::Path { prefix, rest, .. } = route(Some(&host), &path, Some(&domain)) {
+            if let Target::Path { prefix, rest, .. } = route(Some(&host), &path, &named(&domain)) {
                 prop_assert!(rest.starts_with('/'));
                 prop_assert!(path.starts_with(prefix));
             }

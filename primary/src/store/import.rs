@@ -57,6 +57,7 @@ fn one(db: &Transaction<'_>, name: &TenantName, port: u16) -> Result<Tenant> {
         (port, old),
     )?;
     let new = db.last_insert_rowid();
+    super::tenants::take(db, name, port)?;
     db.execute(
         "INSERT INTO main.generations (tenant, generation, cause, by, created_at)
          SELECT ?, generation, cause, by, created_at FROM other.generations WHERE tenant = ?",

@@ -5,10 +5,11 @@ use rusqlite::Connection;
 
 use super::{Result, StoreError, change};
 
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     include_str!("migrations/0001_start.sql"),
     include_str!("migrations/0002_options_and_limits.sql"),
     include_str!("migrations/0003_users.sql"),
+    include_str!("migrations/0004_resting.sql"),
 ];
 
 pub(super) fn apply(connection: &mut Connection) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Rows of tenants. Their ports, listeners and directories are others'.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use hearth_wire::{Generation, Limits, LimitsPatch, TenantName};
@@ -46,6 +46,14 @@ impl Tenant {
     }
 }
 
+/// What a removed tenant has left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Freed {
+    /// Whose it was.
+    pub name: TenantName,
+    pub at: Timestamp,
+}
+
 const WITHOUT_USER: &str = "SELECT id FROM tenants WHERE user IS NULL ORDER BY id";
 
 impl Store {
@@ -64,6 +72,31 @@ impl Store {
             let mut statement = db.prepare_cached("SELECT port FROM tenants")?;
             let ports = statement.query_map([], |row| row.get(0))?;
             Ok(ports.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// Those that somebody had, and nobody since.
+    pub async fn freed_ports(&self) -> Result<HashMap<u16, Freed>> {
+        self.read(Asker::Host, |db| {
+            let mut statement = db.prepare_cached("SELECT * FROM freed_ports")?;
+            let freed = statement.query_map([], |row| {
+                let name = column(row, "name", parsed)?;
+                Ok((row.get("port")?, Freed { name, at: column(row, "freed_at", instant)? }))
+            })?;
+            Ok(freed.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// When the last tenant of this name was removed, if that is still of any interest.
+    pub async fn name_freed_at(&self, name: &TenantName) -> Result<Option<Timestamp>> {
+        let name = name.clone();
+        self.read(Asker::Host, move |db| {
+            let mut statement =
+                db.prepare_cached("SELECT freed_at FROM freed_names WHERE name = ?")?;
+            let freed = |row: &Row<'_>| column(row, "freed_at", instant);
+            Ok(statement.query_row([name.as_str()], freed).optional()?)
         })
         .await
     }
@@ -97,6 +130,7 @@ impl Store {
                 (name.as_str(), port, millis(Timestamp::now())),
             )?;
             let id = TenantId(db.last_insert_rowid());
+            take(db, &name, port)?;
             by_id(db, id)?.ok_or(StoreError::Missing("tenant"))
         })
         .await
@@ -139,17 +173,47 @@ impl Store {
         .await
     }
 
-    /// With its tokens, functions, versions, generations and artifacts' digests.
+    /// With its tokens, functions, versions, generations and artifacts' digests, as if it had never
+    /// been.
     pub async fn delete_tenant(&self, id: TenantId) -> Result<()> {
+        self.write(Asker::Host, move |db| delete(db, id)).await
+    }
+
+    /// The same of one that others have known: when its name and its port were freed is kept.
+    /// Names that were freed before `forgotten` are of no interest any more.
+    pub async fn retire_tenant(&self, id: TenantId, forgotten: Timestamp) -> Result<()> {
         self.write(Asker::Host, move |db| {
-            db.execute("DELETE FROM artifacts WHERE tenant = ?", [id.0])?;
-            match db.execute("DELETE FROM tenants WHERE id = ?", [id.0])? {
-                0 => Err(StoreError::Missing("tenant")),
-                _ => Ok(()),
-            }
+            let now = millis(Timestamp::now());
+            db.execute("DELETE FROM freed_names WHERE freed_at < ?", [millis(forgotten)])?;
+            db.execute(
+                "INSERT OR REPLACE INTO freed_ports (port, name, freed_at)
+                 SELECT port, name, ? FROM tenants WHERE id = ?",
+                (now, id.0),
+            )?;
+            db.execute(
+                "INSERT OR REPLACE INTO freed_names (name, freed_at)
+                 SELECT name, ? FROM tenants WHERE id = ?",
+                (now, id.0),
+            )?;
+            delete(db, id)
         })
         .await
     }
+}
+
+fn delete(db: &Connection, id: TenantId) -> Result<()> {
+    db.execute("DELETE FROM artifacts WHERE tenant = ?", [id.0])?;
+    match db.execute("DELETE FROM tenants WHERE id = ?", [id.0])? {
+        0 => Err(StoreError::Missing("tenant")),
+        _ => Ok(()),
+    }
+}
+
+/// They are somebody's again.
+pub(super) fn take(db: &Connection, name: &TenantName, port: u16) -> Result<()> {
+    db.execute("DELETE FROM freed_ports WHERE port = ?", [port])?;
+    db.execute("DELETE FROM freed_names WHERE name = ?", [name.as_str()])?;
+    Ok(())
 }
 
 pub(super) fn by_id(db: &Connection, id: TenantId) -> rusqlite::Result<Option<Tenant>> {
@@ -174,6 +238,36 @@ mod tests {
         assert_eq!(store.tenants().await.unwrap(), std::slice::from_ref(&acme));
         assert_eq!(store.tenant(&acme.name).await.unwrap(), Some(acme.clone()));
         assert_eq!(store.tenant_by_id(acme.id).await.unwrap(), Some(acme));
+    }
+
+    #[tokio::test]
+    async fn what_a_retired_tenant_leaves_is_known_until_somebody_has_it() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        let long_ago = Timestamp::UNIX_EPOCH;
+        let before = Timestamp::now();
+        store.retire_tenant(acme.id, long_ago).await.unwrap();
+        let freed = store.freed_ports().await.unwrap();
+        let Freed { name, at } = &freed[&4_001];
+        assert!(*name == acme.name && at.as_millisecond() >= before.as_millisecond(), "{freed:?}");
+        assert_eq!(store.name_freed_at(&acme.name).await.unwrap(), Some(*at));
+        // Of one that nobody has known nothing is kept.
+        let half = tenant(&store, "half", 4_002).await;
+        store.delete_tenant(half.id).await.unwrap();
+        assert_eq!(store.freed_ports().await.unwrap().len(), 1);
+        assert_eq!(store.name_freed_at(&half.name).await.unwrap(), None);
+
+        let heir = tenant(&store, "heir", 4_001).await;
+        assert!(store.freed_ports().await.unwrap().is_empty());
+        assert!(store.name_freed_at(&acme.name).await.unwrap().is_some());
+        store
+            .retire_tenant(heir.id, Timestamp::now() + std::time::Duration::from_secs(9))
+            .await
+            .unwrap();
+        assert_eq!(store.name_freed_at(&acme.name).await.unwrap(), None);
+        tenant(&store, "heir", 4_003).await;
+        assert_eq!(store.name_freed_at(&heir.name).await.unwrap(), None);
+        assert!(store.freed_ports().await.unwrap().contains_key(&4_001));
     }
 
     #[tokio::test]

@@ -1,20 +1,20 @@
 //! Rows of tokens. Only a token's SHA-256 is kept; its text is given out once, by whoever asked
 //! for it. What a token may do is `api/auth.rs`'s and the worker's to decide.
 
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hearth_wire::{Scope, TokenDigest, TokenGrant, limits};
+use hearth_wire::{Scope, TOKEN_PREFIX, TokenDigest, TokenGrant, is_token, limits};
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 
 use super::functions::commit;
 use super::{
-    Asker, NewGeneration, Result, Store, StoreError, TenantId, column, instant, millis, optional,
-    parsed,
+    Asker, NewGeneration, Result, Store, StoreError, TenantId, change, column, instant, millis,
+    optional, parsed,
 };
-
-/// Tells a token from other secrets, for people and for scanners.
-const PREFIX: &str = "hearth_";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRow {
@@ -45,7 +45,67 @@ impl TokenRow {
     }
 }
 
+/// The host's own tokens, expired ones too, as all may ask for them without waiting: a request at a
+/// tenant's address that carries one is refused. Only the store changes them.
+#[derive(Clone, Default)]
+pub(super) struct Admins(Arc<RwLock<HashMap<TokenDigest, Marked>>>);
+
+/// Whether its text has the form of this platform's tokens.
+type Marked = bool;
+
+impl Admins {
+    pub(super) fn of(db: &Connection) -> Result<Self> {
+        let admins = Self::default();
+        admins.read(db)?;
+        Ok(admins)
+    }
+
+    fn read(&self, db: &Connection) -> Result<()> {
+        let mut statement =
+            db.prepare_cached("SELECT digest, marked FROM tokens WHERE tenant IS NULL")?;
+        let rows =
+            statement.query_map([], |row| Ok((TokenDigest::new(row.get(0)?), row.get(1)?)))?;
+        let admins = rows.collect::<rusqlite::Result<_>>()?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = admins;
+        Ok(())
+    }
+
+    fn get(&self) -> RwLockReadGuard<'_, HashMap<TokenDigest, Marked>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Store {
+    /// Whether this is a token of the host.
+    pub fn is_admins(&self, digest: &TokenDigest) -> bool {
+        self.admins.get().contains_key(digest)
+    }
+
+    /// Whether there is a token of the host that no worker could tell from a credential of the
+    /// caller's own.
+    pub fn has_unmarked_admin_token(&self) -> bool {
+        self.admins.get().values().any(|marked| !marked)
+    }
+
+    /// Makes a change to the host's own tokens, or a tenant's.
+    async fn change_tokens<T: Send + 'static>(
+        &self,
+        tenant: Option<TenantId>,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let admins = self.admins.clone();
+        self.run_change(Asker::of(tenant), move |db| {
+            let changed = change(db, work);
+            if tenant.is_some() {
+                return changed;
+            }
+            // Also where it failed: nobody knows, then, what is there.
+            let known = admins.read(db);
+            changed.and_then(|changed| known.map(|()| changed))
+        })
+        .await
+    }
+
     /// With the token's text, which nobody can learn again.
     ///
     /// The scope is `admin` exactly where there is no tenant. Expired tokens make room for new
@@ -58,9 +118,10 @@ impl Store {
         expires_at: Option<Timestamp>,
     ) -> Result<(TokenRow, String)> {
         let (text, digest) = random()?;
-        self.write(Asker::of(tenant), move |db| {
+        self.change_tokens(tenant, move |db| {
             let now = Timestamp::now();
-            let new = New { tenant, name, scope, digest, adopted: false, now, expires_at };
+            let (adopted, marked) = (false, true);
+            let new = New { tenant, name, scope, digest, adopted, marked, now, expires_at };
             Ok((make(db, new)?, text))
         })
         .await
@@ -77,6 +138,7 @@ impl Store {
                 scope: Scope::Owner,
                 digest,
                 adopted: false,
+                marked: true,
                 now: Timestamp::now(),
                 expires_at: None,
             };
@@ -90,9 +152,13 @@ impl Store {
     /// Makes the operator's own token an admin's. The one that was adopted before ends, so that
     /// changing the configuration revokes it.
     pub async fn adopt_admin_token(&self, token: &str) -> Result<()> {
-        let digest = TokenDigest::of(token);
-        self.write(Asker::Host, move |db| {
+        let (digest, marked) = (TokenDigest::of(token), is_token(token.as_bytes()));
+        self.change_tokens(None, move |db| {
             db.execute("DELETE FROM tokens WHERE adopted AND digest <> ?", [digest.as_bytes()])?;
+            db.execute(
+                "UPDATE tokens SET marked = ? WHERE digest = ?",
+                (marked, digest.as_bytes()),
+            )?;
             let known = db
                 .prepare_cached("SELECT 1 FROM tokens WHERE digest = ? AND tenant IS NULL")?
                 .exists([digest.as_bytes()])?;
@@ -103,6 +169,7 @@ impl Store {
                     scope: Scope::Admin,
                     digest,
                     adopted: true,
+                    marked,
                     now: Timestamp::now(),
                     expires_at: None,
                 };
@@ -126,7 +193,7 @@ impl Store {
 
     /// Whether there was such a token.
     pub async fn delete_token(&self, tenant: Option<TenantId>, id: i64) -> Result<bool> {
-        self.write(Asker::of(tenant), move |db| {
+        self.change_tokens(tenant, move |db| {
             let gone = db.execute(
                 "DELETE FROM tokens WHERE tenant IS ? AND id = ?",
                 (tenant.map(|id| id.0), id),
@@ -184,6 +251,7 @@ struct New {
     scope: Scope,
     digest: TokenDigest,
     adopted: bool,
+    marked: Marked,
     now: Timestamp,
     expires_at: Option<Timestamp>,
 }
@@ -192,7 +260,7 @@ struct New {
 fn random() -> Result<(String, TokenDigest)> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(StoreError::Random)?;
-    let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
+    let text = format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
     let digest = TokenDigest::of(&text);
     Ok((text, digest))
 }
@@ -218,16 +286,17 @@ fn make(db: &Connection, new: New) -> Result<TokenRow> {
 }
 
 fn insert(db: &Connection, new: New) -> Result<TokenRow> {
-    let New { tenant, name, scope, digest, adopted, now, expires_at } = new;
+    let New { tenant, name, scope, digest, adopted, marked, now, expires_at } = new;
     db.execute(
-        "INSERT INTO tokens (tenant, name, scope, digest, adopted, created_at, expires_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO tokens (tenant, name, scope, digest, adopted, marked, created_at, expires_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             tenant.map(|id| id.0),
             name,
             scope.as_str(),
             digest.as_bytes(),
             adopted,
+            marked,
             millis(now),
             expires_at.map(millis),
         ),
@@ -341,5 +410,28 @@ mod tests {
         assert_eq!(store.token_by_digest(first).await.unwrap(), None);
         assert!(store.has_admin_token().await.unwrap());
         assert_eq!(store.tokens(None).await.unwrap()[0], made);
+    }
+
+    #[tokio::test]
+    async fn who_is_an_admin_is_known_without_asking() {
+        let (directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await.id;
+        let (_, owners) =
+            store.create_token(Some(acme), "t".into(), Scope::Owner, None).await.unwrap();
+        let (row, made) = store.create_token(None, "t".into(), Scope::Admin, past()).await.unwrap();
+        let is_admins = |store: &Store, token: &str| store.is_admins(&TokenDigest::of(token));
+        assert!(is_admins(&store, &made) && !is_admins(&store, &owners));
+        assert!(!store.has_unmarked_admin_token());
+        for (token, marked) in [("chosen-by-somebody", false), ("hearth_chosen-too", true)] {
+            store.adopt_admin_token(token).await.unwrap();
+            assert!(is_admins(&store, token) && is_admins(&store, &made));
+            assert_eq!(store.has_unmarked_admin_token(), !marked, "{token}");
+        }
+        assert!(!is_admins(&store, "chosen-by-somebody"));
+        store.close().await;
+        let store = Store::open(directory.path()).unwrap();
+        assert!(is_admins(&store, &made) && is_admins(&store, "hearth_chosen-too"));
+        store.delete_token(None, row.id).await.unwrap();
+        assert!(!is_admins(&store, &made) && is_admins(&store, "hearth_chosen-too"));
     }
 }

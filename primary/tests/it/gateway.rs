@@ -55,6 +55,66 @@ fn by_path_nothing_crosses_into_the_platforms_own_origin() {
     assert!(seen["headers"]["cookie"].is_null(), "{seen}");
 }
 
+/// What a browser takes as the word of a whole origin, or of a host.
+#[test]
+fn by_path_no_header_speaks_for_the_platforms_origin() {
+    const WORDS: [(&str, &str); 13] = [
+        ("www-authenticate", "Basic realm=\"sign in to Hearth\""),
+        ("strict-transport-security", "max-age=31536000; includeSubDomains"),
+        ("nel", "{\"report_to\":\"evil\",\"max_age\":31536000}"),
+        ("report-to", "{\"group\":\"evil\",\"endpoints\":[{\"url\":\"https://evil.example\"}]}"),
+        ("reporting-endpoints", "evil=\"https://evil.example\""),
+        ("alt-svc", "h3=\"evil.example:443\"; ma=31536000"),
+        ("refresh", "0; url=https://evil.example"),
+        ("accept-ch", "Sec-CH-UA-Model"),
+        ("origin-agent-cluster", "?1"),
+        ("speculation-rules", "\"/rules.json\""),
+        ("authentication-info", "nextnonce=\"x\""),
+        ("x-accel-redirect", "/api/v1/tenants"),
+        ("a-header-of-next-year", "x"),
+    ];
+    const OWN: [(&str, &str); 6] = [
+        ("content-language", "en"),
+        ("etag", "\"1\""),
+        ("cache-control", "max-age=60"),
+        ("location", "/elsewhere"),
+        ("access-control-allow-origin", "*"),
+        ("x-of-my-own", "1"),
+    ];
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("answers", guests::answers());
+    for status in [200, 401, 503] {
+        let headers: Vec<_> = WORDS.iter().chain(&OWN).map(|(name, value)| [name, value]).collect();
+        let wanted = json!({ "status": status, "headers": headers }).to_string();
+        let [port, name, path] = tenant.doors();
+        for door in [port, name] {
+            let answer = door.post("/answers", &wanted).expect(status);
+            for (header, value) in WORDS.iter().chain(&OWN) {
+                assert_eq!(answer.header(header), Some(*value), "{}", door.name);
+            }
+        }
+        let invoked = tenant.api("POST", "/functions/answers/invoke").body(&wanted);
+        for (way, answer) in
+            [("path", path.post("/answers", &wanted)), ("API", host.send(&invoked))]
+        {
+            let answer = answer.expect(status);
+            for (header, _) in WORDS {
+                // A challenge that no browser shows is the platform's own.
+                let left = (status == 401 && header == "www-authenticate")
+                    .then_some("Bearer realm=\"hearth\"");
+                assert_eq!(answer.header(header), left, "{header} by {way}");
+            }
+            for (header, value) in OWN {
+                let value =
+                    if (way, header) == ("API", "cache-control") { "no-store" } else { value };
+                assert_eq!(answer.header(header), Some(value), "by {way}");
+            }
+            assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "by {way}");
+        }
+    }
+}
+
 #[test]
 fn headers_of_one_connection_stay_with_it() {
     let host = Host::start();
@@ -104,6 +164,35 @@ fn who_forwarded_is_told_and_a_strangers_word_is_not_believed() {
         let seen = door.send(&request).expect(200).json();
         let forwarded = seen["headers"]["x-forwarded-for"].to_string();
         assert!(forwarded.contains("203.0.113.9"), "{}: {seen}", door.name);
+    }
+    // Even a proxy is believed in no header but those that it was said to set.
+    let named = ["--trusted-header", "forwarded", "--trusted-header", "x-forwarded-port"];
+    let other = Host::with(&[&["--trusted-proxy", "127.0.0.0/8"][..], &named].concat());
+    let elsewhere = other.tenant("demo");
+    elsewhere.deploy("echo", guests::echo());
+    for (tenant, believed) in [
+        (&tenant, ["x-forwarded-for", "x-forwarded-proto"]),
+        (&elsewhere, ["forwarded", "x-forwarded-port"]),
+    ] {
+        for door in tenant.doors() {
+            let all = [
+                "forwarded",
+                "x-forwarded-for",
+                "x-forwarded-host",
+                "x-forwarded-port",
+                "x-forwarded-prefix",
+                "x-forwarded-proto",
+                "x-forwarded-server",
+                "x-real-ip",
+            ];
+            let request = door.request("POST", "/echo");
+            let request = all.iter().fold(request, |request, name| request.header(name, "told"));
+            let seen = door.send(&request).expect(200).json();
+            for name in all {
+                let is_told = seen["headers"][name].to_string().contains("told");
+                assert_eq!(is_told, believed.contains(&name), "{name} at {}: {seen}", door.name);
+            }
+        }
     }
 }
 

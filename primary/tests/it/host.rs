@@ -105,6 +105,10 @@ impl Host {
         let first = NEXT_PORT.fetch_add(PORTS_EACH, Ordering::Relaxed);
         let ports = format!("{first}-{}", first + PORTS_EACH - 1);
         let mut all = vec!["--tenant-ports", &ports, "--log", "text"];
+        // Most tests that remove a tenant make it again.
+        if !options.contains(&"--rest") {
+            all.extend(["--rest", "0s"]);
+        }
         all.extend(options);
         let options: Vec<String> = all.into_iter().map(str::to_owned).collect();
         Self::first(directory, command, options)
@@ -480,7 +484,7 @@ impl Tenant {
             Door {
                 name: "its path",
                 to: self.front,
-                host: None,
+                host: Some(self.front.to_string()),
                 prefix: format!("/t/{}", self.name),
             },
         ]

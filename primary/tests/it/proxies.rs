@@ -9,7 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-use crate::host::spare_port;
+use serde_json::json;
+
+use crate::guests;
+use crate::host::{ADMIN_TOKEN, Host, spare_port};
+use crate::http::{Connection, Request};
 use crate::processes::eventually;
 
 /// The document with the configurations.
@@ -24,6 +28,7 @@ pub enum Kind {
     Nginx,
     Haproxy,
     Caddy,
+    Apache,
 }
 
 pub struct Proxy {
@@ -65,11 +70,12 @@ impl Drop for Proxy {
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Nginx, Self::Haproxy, Self::Caddy];
+    pub const ALL: [Self; 4] = [Self::Nginx, Self::Haproxy, Self::Caddy, Self::Apache];
 
     /// Also of its package, its program, and its configuration in the document.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Apache => "apache2",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Caddy => "caddy",
@@ -85,6 +91,7 @@ impl Kind {
             }
             Self::Haproxy => command.arg("-db").arg("-f").arg(file),
             Self::Caddy => command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file),
+            Self::Apache => command.arg("-X").arg("-f").arg(file),
         };
         command
     }
@@ -112,9 +119,29 @@ impl Kind {
                 change(&mut text, bind, &format!("bind {address}"));
                 format!("global\n    maxconn 1000\n{text}")
             }
+            Self::Apache => {
+                change(&mut text, "<VirtualHost *:443>", &format!("<VirtualHost {address}>"));
+                drop_lines(&mut text, "SSL");
+                let modules: String =
+                    ["mpm_event", "authz_core", "env", "headers", "proxy", "proxy_http"]
+                        .iter()
+                        .map(|name| {
+                            format!(
+                                "LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"
+                            )
+                        })
+                        .collect();
+                format!(
+                    "ServerRoot {its}\nDefaultRuntimeDir {its}\nPidFile {its}/pid\n\
+                     ErrorLog {its}/error.log\nUser www-data\nGroup www-data\n{modules}\
+                     Listen {address}\n{text}"
+                )
+            }
             Self::Caddy => {
-                let site = format!("*.{DOMAIN} {{");
-                change(&mut text, &site, &format!("http://*.{DOMAIN}:{} {{", address.port()));
+                let site = format!("{DOMAIN}, *.{DOMAIN} {{");
+                let port = address.port();
+                let here = format!("http://{DOMAIN}:{port}, http://*.{DOMAIN}:{port} {{");
+                change(&mut text, &site, &here);
                 drop_lines(&mut text, "tls ");
                 format!(
                     "{{\n admin off\n auto_https off\n default_bind {}\n storage file_system {its}\n}}\n{text}",
@@ -175,4 +202,71 @@ fn install(name: &str) {
     };
     let install = ["install", "-y", "--no-install-recommends", name];
     let _ = apt(&install) || (apt(&["update"]) && apt(&install));
+}
+
+/// What a stranger says of where it comes from ends at the proxy, or else here; and what the
+/// document promises of each of them is so.
+#[test]
+fn each_proxy_of_the_guide_leads_to_tenants_and_the_api_and_passes_no_strangers_word() {
+    const FORGED: &str = "forged-203.0.113.9";
+    const WORDS: [&str; 9] = [
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-prefix",
+        "x-forwarded-proto",
+        "x-forwarded-server",
+        "x-forwarded-whatever",
+        "x-real-ip",
+    ];
+    let host = Host::with(&["--trusted-proxy", "127.0.0.1/32", "--domain", DOMAIN]);
+    let tenant = host.tenant("demo");
+    tenant.deploy("echo", guests::echo());
+    tenant.deploy("streams", guests::streams());
+    for kind in Kind::ALL {
+        let proxy = Proxy::start(kind, host.scratch(), host.front);
+        let named = |method: &str, path: &str, name: &str| {
+            Request::new(method, path).header("host", &format!("{name}{DOMAIN}"))
+        };
+        let request = named("POST", "/echo", "demo.");
+        let request = WORDS.iter().fold(request, |request, name| request.header(name, FORGED));
+        let mut kept = Connection::open(proxy.address).unwrap();
+        let seen = kept.call(&request.body("a body")).expect(200).json();
+        let said = format!("{kind:?}: {seen}");
+        assert!(!seen.to_string().contains(FORGED), "{said}");
+        let headers = &seen["headers"];
+        assert_eq!(headers["x-forwarded-for"], json!(["127.0.0.1, 127.0.0.1"]), "{said}");
+        let name = format!("demo.{DOMAIN}");
+        assert_eq!(headers["x-forwarded-host"], json!([name]), "{said}");
+        // Without TLS here, which Caddy alone looks at: the others say what they are configured to.
+        let scheme = if kind == Kind::Caddy { "http" } else { "https" };
+        assert_eq!(headers["x-forwarded-proto"], json!([scheme]), "{said}");
+        for word in WORDS {
+            let may = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"].contains(&word);
+            assert!(may || headers[word].is_null(), "{word}: {said}");
+        }
+        assert_eq!((&seen["body"], &seen["bytes"]), (&json!("a body"), &json!(6)), "{said}");
+        // One connection, many tenants, and the API among them.
+        for _ in 0..3 {
+            let api = named("GET", "/api/v1/whoami", "").bearer(ADMIN_TOKEN);
+            assert_eq!(kept.call(&api).expect(200).json()["scope"], "admin", "{kind:?}");
+            let home = named("POST", "/hello", "home.").body("{}");
+            kept.call(&home).expect(200);
+        }
+        // What has no length, either way.
+        let chunked = named("POST", "/echo", "demo.").header("transfer-encoding", "chunked");
+        let chunked = chunked.body("5\r\nhello\r\n0\r\n\r\n");
+        assert_eq!(kept.call(&chunked).expect(200).json()["body"], "hello", "{kind:?}");
+        let files = [("echo.wasm", guests::echo())];
+        let upload = crate::host::upload(named("POST", "/$upload", "demo."), &files, None);
+        kept.call(&upload.bearer(&tenant.token)).expect(200);
+        let admin = named("POST", "/echo", "demo.").bearer(ADMIN_TOKEN);
+        kept.call(&admin).expect_problem(403, "forbidden");
+        // A name that is nobody's: Caddy has no site for it, and asks nobody.
+        if kind != Kind::Caddy {
+            let evil = Request::new("GET", "/api/v1/whoami").header("host", "evil.example");
+            evil.send(proxy.address).expect_problem(421, "misdirected");
+        }
+    }
 }

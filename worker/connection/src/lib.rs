@@ -18,6 +18,9 @@
 
 mod body;
 mod calendar;
+mod cookies;
+pub mod credentials;
+pub mod forwarding;
 mod framing;
 mod gate;
 mod head;
@@ -34,7 +37,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue};
 use http::{Request, Version};
 use http_body::Body;
@@ -56,6 +59,7 @@ pub use hop::{end_hop, end_request_hop};
 #[cfg(feature = "plain-hyper")]
 pub use plain::serve;
 use refusal::Refused;
+pub use refusal::guard;
 use stream::Gated;
 pub use stream::Socket;
 
@@ -157,8 +161,7 @@ where
 {
     let Waiting { stream, unread, since } = arrival;
     let shared = Shared::new(Gate::new(side, since, begins_head(&unread)));
-    let stream =
-        Gated { stream, refused: None, unread, shared: shared.clone(), drain: drain.clone() };
+    let stream = Gated::new(stream, side, unread, shared.clone(), drain.clone());
     let service = service_fn(|request: Request<Incoming>| {
         let (version, method) = (request.version(), request.method().clone());
         let has_body = !request.body().is_end_stream();
@@ -299,9 +302,9 @@ where
         }
     };
     let parts = connection.into_parts();
-    let stream = parts.io.into_inner();
+    let mut stream = parts.io.into_inner();
     if taken {
-        let unread = join(parts.read_buf, stream.unread);
+        let unread = stream.left_behind(parts.read_buf);
         // Empty lines would be taken for somebody who asks.
         let unread = if begins_head(&unread) { unread } else { Bytes::new() };
         return Some(Waiting { stream: stream.stream, unread, since: gate.waits_since() });
@@ -349,15 +352,6 @@ enum End {
     /// A head was not complete in time.
     Late,
     Broken,
-}
-
-fn join(first: Bytes, second: Bytes) -> Bytes {
-    if second.is_empty() {
-        return first;
-    }
-    let mut both = BytesMut::from(first);
-    both.extend_from_slice(&second);
-    both.freeze()
 }
 
 /// Whether a request is its connection's last by its own word, or an answer.

@@ -4,10 +4,22 @@ use bytes::Bytes;
 use hearth_wire::limits::{HEAD_DEADLINE, HEAD_MAX_BYTES, HEAD_MAX_FIELDS};
 use hearth_wire::{Code, PROBLEM_JSON, Problem, RequestId, header as hearth};
 use http::Response;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use http_body_util::{BodyExt, Full};
 
 use crate::Answer;
+
+const NO_STORE: &str = "no-store";
+const NOSNIFF: &str = "nosniff";
+
+/// What the platform itself answers is kept by nobody, and taken for nothing but what it says it is.
+pub fn guard(headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(NO_STORE));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static(NOSNIFF));
+}
 
 /// Why a head was refused: as hyper says it in a bare answer that is not sent, or by us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +66,7 @@ impl Refused {
         let json = Problem::new(code, detail).of_request(id.clone()).to_json();
         let mut answer = format!(
             "HTTP/1.1 {} {}\r\n{CONTENT_TYPE}: {PROBLEM_JSON}\r\n{CONTENT_LENGTH}: {}\r\n\
+             {CACHE_CONTROL}: {NO_STORE}\r\n{X_CONTENT_TYPE_OPTIONS}: {NOSNIFF}\r\n\
              {}: {id}\r\n{CONNECTION}: close\r\n\r\n",
             status.as_str(),
             status.canonical_reason().unwrap_or_default(),
@@ -75,6 +88,7 @@ pub fn answer(wrong: &'static str) -> Answer {
     *answer.status_mut() = code.status();
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    guard(headers);
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     let id = HeaderValue::from_str(id.as_str()).expect("it is visible ASCII");
     headers.insert(hearth::REQUEST_ID, id);

@@ -7,14 +7,15 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use bytes::{Buf, Bytes};
+use bytes::{Bytes, BytesMut};
 use hearth_wire::limits::READ_MAX_BYTES;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 use crate::Shared;
-use crate::gate::{Absence, Drain, Reading, Side};
+use crate::cookies::Cookies;
+use crate::gate::{Absence, Drain, Gate, Reading, Side};
 use crate::refusal::Refused;
 
 /// What carries a connection.
@@ -59,9 +60,74 @@ pub struct Gated<S> {
     pub stream: S,
     pub refused: Option<Refused>,
     /// Read by somebody before us.
-    pub unread: Bytes,
-    pub shared: Shared,
-    pub drain: watch::Receiver<Drain>,
+    unread: Bytes,
+    intake: Intake,
+    shared: Shared,
+    drain: watch::Receiver<Drain>,
+}
+
+impl<S> Gated<S> {
+    pub fn new(
+        stream: S,
+        side: Side,
+        unread: Bytes,
+        shared: Shared,
+        drain: watch::Receiver<Drain>,
+    ) -> Self {
+        // The primary has seen to those that it passes on.
+        let cookies = (side == Side::Outside).then(|| Cookies::new(side.head_max_bytes()));
+        let intake = Intake { cookies, passed: BytesMut::new() };
+        Self { stream, refused: None, unread, intake, shared, drain }
+    }
+
+    /// All that was read and not parsed, of which hyper has the beginning.
+    pub fn left_behind(&mut self, begun: Bytes) -> Bytes {
+        let Intake { cookies, passed } = &mut self.intake;
+        let mut left = [&begun[..], passed].concat();
+        if let Some(cookies) = cookies {
+            left = cookies.give_back(&left);
+        }
+        left.extend_from_slice(&self.unread);
+        left.into()
+    }
+}
+
+/// What hyper is given of the bytes that were read.
+struct Intake {
+    cookies: Option<Cookies>,
+    /// May go on, and hyper had no room for it yet.
+    passed: BytesMut,
+}
+
+impl Intake {
+    /// Whether there was anything in these that goes on now.
+    fn take(&mut self, gate: &mut Gate, bytes: &[u8], into: &mut ReadBuf<'_>) -> bool {
+        let Some(cookies) = &mut self.cookies else {
+            gate.read(bytes);
+            into.put_slice(bytes);
+            return true;
+        };
+        if !gate.in_exchange() {
+            cookies.between_bodies(bytes[0]);
+        }
+        let has_room = bytes.len() + cookies.held() <= into.remaining();
+        let mut any = false;
+        cookies.pass(bytes, |bytes| {
+            any = true;
+            gate.read(bytes);
+            match has_room {
+                true => into.put_slice(bytes),
+                false => self.passed.extend_from_slice(bytes),
+            }
+        });
+        self.give(into);
+        any
+    }
+
+    fn give(&mut self, into: &mut ReadBuf<'_>) {
+        let bytes = self.passed.len().min(into.remaining());
+        into.put_slice(&self.passed.split_to(bytes));
+    }
 }
 
 impl<S: Socket> AsyncRead for Gated<S> {
@@ -83,19 +149,34 @@ impl<S: Socket> AsyncRead for Gated<S> {
             // Whoever changes that wakes the driver.
             Reading::WhenWanted | Reading::No => return Poll::Pending,
         }
-        if !this.unread.is_empty() {
-            let bytes = this.unread.len().min(into.remaining()).min(gate.room());
-            into.put_slice(&this.unread[..bytes]);
-            gate.read(&this.unread[..bytes]);
-            this.unread.advance(bytes);
+        if !this.intake.passed.is_empty() {
+            this.intake.give(into);
             return Poll::Ready(Ok(()));
+        }
+        while !this.unread.is_empty() {
+            let bytes = this.unread.len().min(into.remaining()).min(gate.room());
+            let bytes = this.unread.split_to(bytes);
+            if this.intake.take(&mut gate, &bytes, into) {
+                return Poll::Ready(Ok(()));
+            }
         }
         // So that what hyper has read and not parsed is bounded and fits into one message.
         let mut bytes = [MaybeUninit::uninit(); READ_MAX_BYTES];
-        let most = into.remaining().min(gate.room());
-        let mut buffer = ReadBuf::uninit(&mut bytes[..most]);
-        match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+        let read = loop {
+            let most = into.remaining().min(gate.room());
+            let mut buffer = ReadBuf::uninit(&mut bytes[..most]);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    // Where nothing goes on, all of it is kept back.
+                    if this.intake.take(&mut gate, buffer.filled(), into) {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                ended => break ended,
+            }
+        };
+        match read {
+            Poll::Ready(Ok(())) => {
                 // A link that is closed in one direction alone is that of a caller whose body has
                 // broken off, and who is still there. One that is closed takes not even nothing.
                 let is_link = gate.side() == Side::Primary && gate.in_exchange();
@@ -105,11 +186,6 @@ impl<S: Socket> AsyncRead for Gated<S> {
                     return Poll::Pending;
                 }
                 gate.read_ended(Instant::now());
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Ok(())) => {
-                gate.read(buffer.filled());
-                into.put_slice(buffer.filled());
                 Poll::Ready(Ok(()))
             }
             // Not for a body's reader to find: whoever answers is told by being dropped.

@@ -292,6 +292,7 @@ pub fn start(generation: u64) -> Start {
         idle: Duration::from_secs(600),
         woken_at: None,
         trusted_proxies: vec![],
+        trusted_headers: vec![],
         domain: None,
     }
 }

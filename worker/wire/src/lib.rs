@@ -31,7 +31,7 @@ pub use message::{
     Respite, Start, ToWorker, ToZygote, VERSION, Walls,
 };
 pub use moment::Moment;
-pub use name::{FunctionPath, NameError, TenantName};
+pub use name::{FunctionPath, NameError, TenantName, host_name};
 pub use options::{Auth, Options, OptionsError, OptionsPatch, PathMatch};
 pub use problem::{Code, PROBLEM_JSON, Place, Problem, Violation};
 pub use request_id::RequestId;
@@ -40,7 +40,7 @@ pub use schema::{Answers, Schema, Schemas};
 pub use socket::{
     Channel, FDS_MAX, FRAME_MAX, SocketError, encode_into, pair, parse, recv, send, watch,
 };
-pub use token::{Scope, ScopeError, TokenDigest, TokenGrant};
+pub use token::{Scope, ScopeError, TOKEN_PREFIX, TokenDigest, TokenGrant, is_token};
 pub use tree::{TreeDone, TreeJob, TreePath, TreePathError, TreeReply, TreeRequest};
 
 /// Headers that Hearth gives a meaning to.

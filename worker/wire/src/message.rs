@@ -26,7 +26,7 @@ use crate::socket::{FDS_MAX, FRAME_MAX};
 use crate::token::TokenGrant;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// How a process ends that asked for more memory than it may have.
 pub const EXIT_STARVED: u8 = 32;
@@ -180,8 +180,10 @@ pub struct Start {
     /// When the connection or call that woke the tenant was seen. `None` where a swap started
     /// the worker.
     pub woken_at: Option<Moment>,
-    /// Networks of peers whose `Forwarded` and `X-Forwarded-*` are believed, as CIDR.
+    /// Networks of peers that are believed on where a request comes from, as CIDR.
     pub trusted_proxies: Vec<String>,
+    /// The headers in which they are.
+    pub trusted_headers: Vec<String>,
     /// Below which tenants have names of their own, besides `localhost`.
     pub domain: Option<String>,
 }

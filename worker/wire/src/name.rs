@@ -30,19 +30,25 @@ impl TenantName {
     }
 
     /// The tenant that a host name means: what stands before `.localhost` or the domain, with or
-    /// without a port, in any case. `None` where the name is no tenant's address; an error where
-    /// it is one that no tenant can have.
+    /// without a port or a last dot, in any case. `None` where the name is no tenant's address; an
+    /// error where it is one that no tenant can have.
     pub fn of_host(host: &str, domain: Option<&str>) -> Option<Result<Self, NameError>> {
-        let name = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-            _ => host,
-        };
-        let name = name.to_ascii_lowercase();
+        let name = host_name(host);
         [Some("localhost"), domain].into_iter().flatten().find_map(|domain| {
             let label = name.strip_suffix(&domain.to_ascii_lowercase())?.strip_suffix('.')?;
             Some(label.parse())
         })
     }
+}
+
+/// A host as it is compared: lower-case, without its port and without the dot that ends a name
+/// which is complete (RFC 1034, section 3.1).
+pub fn host_name(host: &str) -> String {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 impl FromStr for TenantName {

@@ -7,6 +7,15 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+/// How every token begins that this platform makes, for people, for scanners, and for whoever must
+/// tell one from a credential that is a function's own business.
+pub const TOKEN_PREFIX: &str = "hearth_";
+
+/// Whether a text has the form of this platform's tokens, whosever it is.
+pub fn is_token(text: &[u8]) -> bool {
+    text.starts_with(TOKEN_PREFIX.as_bytes())
+}
+
 /// What a token is good for. `admin` belongs to the host, the others to one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

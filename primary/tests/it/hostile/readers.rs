@@ -113,14 +113,14 @@ fn keeps_waiting(at: usize, from: Ipv4Addr, host: &Host, door: &Door) -> Connect
         1 => b"GET /healthz HTTP/1.1\r\nhost: a\r\n".to_vec(),
         2 => {
             let sends = door.request("POST", "/guest").header("content-length", "1000");
-            [sends.bytes("front"), b"a beginning".to_vec()].concat()
+            [sends.bytes("localhost"), b"a beginning".to_vec()].concat()
         }
         3 => {
             let sends = Request::new("POST", "/api/v1/tenants/hostile/functions");
             let sends = sends.header("content-length", "1000").bearer("nonsense");
-            [sends.bytes("front"), b"a beginning".to_vec()].concat()
+            [sends.bytes("localhost"), b"a beginning".to_vec()].concat()
         }
-        _ => Request::new("GET", LARGE).bytes("front"),
+        _ => Request::new("GET", LARGE).bytes("localhost"),
     };
     connection.send(&sent).unwrap();
     connection

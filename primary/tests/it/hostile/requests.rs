@@ -154,7 +154,15 @@ fn row_13_a_name_leads_to_its_tenant_alone() {
     let ask = |name: &str, path: &str| {
         Request::new("POST", path).header("host", name).try_send(host.front).unwrap()
     };
-    for name in ["red.localhost", "RED.localhost", "red.localhost:1", "rEd.LOCALHOST:80"] {
+    for name in [
+        "red.localhost",
+        "RED.localhost",
+        "red.localhost:1",
+        "rEd.LOCALHOST:80",
+        // As a name is written that is complete.
+        "red.localhost.",
+        "Red.Localhost.:3400",
+    ] {
         assert_eq!(ask(name, "/whose").expect(200).text(), "version one", "{name}");
         // By name a tenant is asked, whatever the path looks like.
         for path in ["/api/v1/tenants", "/t/blue/whose", "/healthz", "/metrics"] {
@@ -163,7 +171,7 @@ fn row_13_a_name_leads_to_its_tenant_alone() {
         }
     }
     for name in [
-        "red.localhost.",
+        "red.localhost..",
         "red..localhost",
         "blue.red.localhost",
         "red.localhost.example.org",
@@ -191,11 +199,17 @@ fn row_13_a_name_leads_to_its_tenant_alone() {
         let answer = ask("127.0.0.1", path);
         assert!((400..500).contains(&answer.status), "{path}: {}", answer.text());
     }
-    // No address of a tenant is one of the platform's.
+    // No address of a tenant is one of the platform's, and a name of nobody's is not either.
     let admin = crate::host::ADMIN_TOKEN;
     for door in red.doors() {
-        let request = door.request("GET", "/api/v1/tenants").bearer(admin);
-        door.send(&request).expect_problem(404, "not_found");
+        let request = door.request("GET", "/api/v1/tenants");
+        door.send(&request.clone().bearer(&red.token)).expect_problem(404, "not_found");
+        let answer = door.send(&request.bearer(admin));
+        assert!(matches!(answer.status, 403 | 404), "{}: {answer:?}", door.name);
+    }
+    for name in ["evil.example", "red_localhost", "red.localhost..", "red.localhost.example.org"] {
+        let request = host.admin("GET", "/tenants").header("host", name);
+        host.send(&request).expect_problem(421, "misdirected");
     }
 }
 
