@@ -76,6 +76,9 @@ pub struct Conversation {
     /// The newest tokens that it was told, and those that it has confirmed.
     tokens_told: u64,
     tokens_applied: u64,
+    /// The newest report that it was asked for, and that it has made.
+    report_asked: u64,
+    report_made: u64,
     /// Whether it was told to pass connections on.
     may_pass: bool,
     /// Whether it has not been told that the last ones it passed on have arrived, and whether it
@@ -100,6 +103,8 @@ impl Conversation {
             calls_done: Once::NotYet,
             tokens_told: tokens,
             tokens_applied: 0,
+            report_asked: 0,
+            report_made: 0,
             may_pass: false,
             passes: false,
             passed_to: false,
@@ -112,6 +117,7 @@ impl Conversation {
     pub fn told(&mut self, message: &ToWorker) {
         match message {
             ToWorker::Tokens { serial, .. } => self.tokens_told = *serial,
+            ToWorker::Report { serial } => self.report_asked = *serial,
             ToWorker::Accept => self.accepting.becomes_due(),
             ToWorker::Quiesce => {
                 self.quiesced.becomes_due();
@@ -168,6 +174,12 @@ impl Conversation {
                 let is_its_turn = goes_on && unconfirmed.contains(serial);
                 self.tokens_applied = *serial;
                 ("TokensApplied", is_its_turn)
+            }
+            FromWorker::Reported { serial } => {
+                let due = self.report_made + 1..=self.report_asked;
+                let is_its_turn = goes_on && due.contains(serial);
+                self.report_made = *serial;
+                ("Reported", is_its_turn)
             }
             FromWorker::WantDoor => ("WantDoor", goes_on),
             FromWorker::Pass(_) => {

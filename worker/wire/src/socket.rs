@@ -213,13 +213,15 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let cell = Cell { user: Some(7), data_bytes: None };
-        assert_eq!(encode(&ToZygote::Hello { version: VERSION }).unwrap(), [0, 8]);
+        assert_eq!(encode(&ToZygote::Hello { version: VERSION }).unwrap(), [0, 9]);
         assert_eq!(encode(&ToZygote::Fork { ticket: 300, cell }).unwrap(), [2, 0xac, 2, 1, 7, 0]);
         assert_eq!(encode(&ToWorker::Link(Origin::Api)).unwrap(), [8, 1]);
         let ready = FromWorker::Ready { version: VERSION, load_us: 300, walls_us: 7 };
-        assert_eq!(encode(&ready).unwrap(), [0, 8, 0xac, 2, 7]);
+        assert_eq!(encode(&ready).unwrap(), [0, 9, 0xac, 2, 7]);
         assert_eq!(encode(&FromWorker::Leaving).unwrap(), [4]);
         assert_eq!(encode(&FromWorker::Passed).unwrap(), [8]);
+        assert_eq!(encode(&ToWorker::Report { serial: 2 }).unwrap(), [12, 2]);
+        assert_eq!(encode(&FromWorker::Reported { serial: 2 }).unwrap(), [13, 2]);
     }
 
     #[test]
