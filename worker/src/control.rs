@@ -520,6 +520,8 @@ impl Driver<'_> {
             }
             ToWorker::Finish(respite) => Ok(life.step(Event::Finish(respite.end()), now)),
             ToWorker::Report { serial } => {
+                // A call whose last byte is on its way may just be coming to its end.
+                tokio::task::yield_now().await;
                 self.tenant.reporter.send_all(self.channel).await?;
                 self.channel.send(&FromWorker::Reported { serial }, &[]).await?;
                 Ok(vec![])

@@ -151,7 +151,7 @@ fn into_directory(
         print,
         &summary,
         format_args!(
-            "Restored what was there on {} into {data} (tenants: {tenants}, modules: {}).\nStart the host on it: hearth up --data {data}\nEach function is compiled again when its tenant is first called.",
+            "Restored what was there on {} into {data} (tenants: {tenants}, modules: {}).\nStart the host on it:\n  hearth up --data {data}\nEach function is compiled again when its tenant is first called.",
             seconds(whole.head.made_at),
             whole.modules,
             data = shell_word(&data.to_string_lossy()),

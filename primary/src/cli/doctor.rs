@@ -80,7 +80,7 @@ pub fn run(args: DoctorArgs, client: &ClientArgs, print: Print) -> Result<(), Cl
     let config = written.and_then(Written::resolve);
     // Whoever asks about settings means the host that has them.
     let listen = config.as_ref().ok().map(|config| config.listen).filter(|_| said);
-    let (tenants, answers) = host(client, listen, &mut checks);
+    let tenants = host(client, listen, &mut checks);
     programs(&mut checks);
     checks.push(wasm_target(&target()));
     checks.push(kernel(&rustix::system::uname().release().to_string_lossy()));
@@ -89,7 +89,7 @@ pub fn run(args: DoctorArgs, client: &ClientArgs, print: Print) -> Result<(), Cl
     match &config {
         Ok(config) => {
             checks.push(ok("settings", config.to_string()));
-            of_settings(config, answers, &mut checks);
+            of_settings(config, &mut checks);
             walls(config, &mut checks);
         }
         Err(error) => {
@@ -126,20 +126,16 @@ fn write(checks: &[Check], print: Print) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The host as its clients see it: how many tenants it has, where that is told, and whether it
-/// answers. It is looked for where the client's options say, and else at `listen`.
-fn host(
-    args: &ClientArgs,
-    listen: Option<SocketAddr>,
-    checks: &mut Vec<Check>,
-) -> (Option<u64>, bool) {
+/// The host as its clients see it, and how many tenants it has, where that is told. It is looked
+/// for where the client's options say, and else at `listen`.
+fn host(args: &ClientArgs, listen: Option<SocketAddr>, checks: &mut Vec<Check>) -> Option<u64> {
     let url = args.url.clone().or_else(|| listen.map(reached_at));
     let client = Client::gather(&ClientArgs { url, ..args.clone() });
     let host = match client.map_err(CliError::from).and_then(Host::of) {
         Ok(host) => host,
         Err(error) => {
             checks.push(fail("host", chain(&error), "correct what is named there"));
-            return (None, false);
+            return None;
         }
     };
     let url = host.url().to_owned();
@@ -153,17 +149,17 @@ fn host(
                 true => fail("host", found, "run `hearth up` there, or hearth login elsewhere"),
                 false => warn("host", found, "run `hearth up`, or say where it is: hearth login"),
             });
-            return (None, false);
+            return None;
         }
         Err(CliError::Problem(said)) => {
             checks.push(answers());
             let level = if host.has_token() { fail } else { warn };
             checks.push(level("token", said.to_string(), "hearth login, or set HEARTH_TOKEN"));
-            return (None, true);
+            return None;
         }
         Err(error) => {
             checks.push(fail("host", chain(&error), "check the address: hearth login"));
-            return (None, false);
+            return None;
         }
     };
     checks.push(answers());
@@ -173,7 +169,7 @@ fn host(
         Scope::Admin => host.get("/tenants").and_then(|answer| answer.parse::<TenantList>()).ok(),
         _ => None,
     };
-    (list.map(|list| list.tenants.len() as u64), true)
+    list.map(|list| list.tenants.len() as u64)
 }
 
 /// Where a client on this machine finds what listens there.
@@ -270,10 +266,10 @@ fn descriptors(limit: u64, tenants: u64) -> Check {
     }
 }
 
-fn of_settings(config: &Config, answers: bool, checks: &mut Vec<Check>) {
-    checks.push(address("listen", config.listen, answers));
+fn of_settings(config: &Config, checks: &mut Vec<Check>) {
+    checks.push(address("listen", config.listen, || is_hearth(config.listen)));
     let tenants = SocketAddr::new(config.tenant_bind, 0);
-    checks.push(address("tenant-bind", tenants, false));
+    checks.push(address("tenant-bind", tenants, || false));
     if let Some(from) = &config.admin_token {
         checks.push(match config.read_secrets() {
             Ok(_) => ok("admin token", format!("from {from}")),
@@ -293,12 +289,19 @@ fn of_settings(config: &Config, answers: bool, checks: &mut Vec<Check>) {
     }
 }
 
+fn is_hearth(at: SocketAddr) -> bool {
+    let (token, tenant, ca_file, proxy) = (None, None, None, None);
+    let host = Host::of(Client { url: reached_at(at), token, tenant, ca_file, proxy });
+    // Whoever has no token is told so, as by nothing else.
+    matches!(host.and_then(|host| host.whoami()), Ok(_) | Err(CliError::Problem(_)))
+}
+
 /// Whether the host could listen there, or does.
-fn address(setting: &'static str, at: SocketAddr, answers: bool) -> Check {
+fn address(setting: &'static str, at: SocketAddr, is_hearth: impl FnOnce() -> bool) -> Check {
     match TcpListener::bind(at) {
         Ok(_) => ok(setting, format!("{at} can be had")),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && answers => {
-            ok(setting, format!("{at} is the host's"))
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_hearth() => {
+            ok(setting, format!("a Hearth has {at}"))
         }
         Err(error) => {
             let fix = match error.kind() {
@@ -523,11 +526,11 @@ mod tests {
     fn addresses() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = taken.local_addr().unwrap();
-        assert_eq!(address("listen", at, true).level, Level::Ok);
-        assert_eq!(address("listen", at, false).level, Level::Fail);
+        assert_eq!(address("listen", at, || true).level, Level::Ok);
+        assert_eq!(address("listen", at, || false).level, Level::Fail);
         drop(taken);
-        assert_eq!(address("listen", "127.0.0.1:0".parse().unwrap(), false).level, Level::Ok);
-        let elsewhere = address("listen", "192.0.2.1:0".parse().unwrap(), true);
+        assert_eq!(address("listen", "127.0.0.1:0".parse().unwrap(), || false).level, Level::Ok);
+        let elsewhere = address("listen", "192.0.2.1:0".parse().unwrap(), || true);
         assert_eq!(elsewhere.level, Level::Fail);
         for (listen, url) in [
             ("0.0.0.0:1", "http://127.0.0.1:1"),

@@ -243,6 +243,14 @@ mod tests {
         FromWorker::TokensApplied { serial }
     }
 
+    fn reported(serial: u64) -> FromWorker {
+        FromWorker::Reported { serial }
+    }
+
+    fn asked(serial: u64) -> ToWorker {
+        ToWorker::Report { serial }
+    }
+
     fn tokens(serial: u64) -> ToWorker {
         ToWorker::Tokens { serial, grants: Vec::new() }
     }
@@ -298,6 +306,9 @@ mod tests {
             Told(ToWorker::Accept),
             Said(FromWorker::Accepting),
             Said(report(3, 10)),
+            Told(asked(1)),
+            Said(report(1, 10)),
+            Said(reported(1)),
             Told(ToWorker::Link(Origin::Gateway)),
             Told(tokens(2)),
             Told(tokens(3)),
@@ -350,6 +361,12 @@ mod tests {
             ),
             (vec![Said(ready()), Said(applied(1)), Said(applied(1))], "`TokensApplied`"),
             (vec![Said(ready()), Said(applied(2))], "`TokensApplied`"),
+            (vec![Said(ready()), Said(reported(1))], "`Reported`"),
+            (
+                vec![Said(ready()), Told(asked(1)), Said(reported(1)), Said(reported(1))],
+                "`Reported`",
+            ),
+            (vec![Said(ready()), Told(asked(1)), Said(reported(u64::MAX))], "`Reported`"),
             (vec![Said(ready()), Said(applied(u64::MAX))], "`TokensApplied`"),
             (after(accepting(), vec![Said(FromWorker::Passed)]), "`Passed`"),
             (after(accepting(), vec![Said(FromWorker::Pass(passing(1)))]), "`Pass`"),

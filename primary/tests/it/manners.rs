@@ -594,12 +594,12 @@ fn what_a_call_wrote_is_there_when_it_is_answered() {
         let text = format!("line {at} of them");
         let id = format!("call-{at}");
         let request = tenant.door().request("POST", "/prints").header("x-request-id", &id);
-        tenant.door().send(&request.body(&text)).expect(204);
+        tenant.door().send(&request.body(format!("{text}\n"))).expect(204);
         let lines = tenant.ask(&format!("/logs?request_id={id}&stream=stdout"));
         assert_eq!(lines["lines"][0]["text"], text, "{lines}");
     }
     // And the call itself, once it has come to its end.
-    tenant.post("/prints", "the last").expect(204);
+    tenant.post("/prints", "the last\n").expect(204);
     let said = host.command(&tenant.token, &["logs", "prints"]).done();
     assert!(said.contains("the last"), "{said}");
 }
