@@ -9,43 +9,64 @@ use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::terminal::shell_word;
 
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{} belongs to the user id {owner}, and this runs as {own}, whose files {owner} could not open any more. Run it as {owner} (setpriv --reuid {owner} --clear-groups …), or give it all to {own} first: chown -R {own} {}",
-    path.display(),
-    shell_word(&data.to_string_lossy())
-)]
-pub struct ForeignData {
-    data: PathBuf,
-    path: PathBuf,
-    owner: u32,
-    own: u32,
+pub enum OwnerError {
+    #[error(
+        "{} belongs to the user id {owner}, and this runs as {own}, whose files {owner} could not open any more. Run it as {owner} (setpriv --reuid {owner} --clear-groups …), or give it all to {own} first: chown -R {own} {}",
+        path.display(),
+        shell_word(&data.to_string_lossy())
+    )]
+    Foreign { data: PathBuf, path: PathBuf, owner: u32, own: u32 },
+    #[error(
+        "{} is closed to the user id {own}, as whom this runs. Run it as whom it belongs to, or give it all to {own} first: chown -R {own} {}",
+        path.display(),
+        shell_word(&data.to_string_lossy())
+    )]
+    Closed { data: PathBuf, path: PathBuf, own: u32, source: io::Error },
 }
 
-/// Refuses a directory in which somebody else has been the host.
-pub fn check(data: &Path) -> Result<(), ForeignData> {
+/// Refuses a directory in which somebody else has been the host, or has left what this one could
+/// not use.
+pub fn check(data: &Path) -> Result<(), OwnerError> {
     // The store, or what a host makes before that.
     let made = ["hearth.db", "lock"].map(|name| data.join(name));
-    of_another(data, made)
+    of_another(data, made)?;
+    let within = fs::read_dir(data).into_iter().flatten().flatten().map(|entry| entry.path());
+    for path in std::iter::once(data.to_owned()).chain(within) {
+        let Ok(kind) = fs::symlink_metadata(&path).map(|meta| meta.file_type()) else { continue };
+        let wanted = match (kind.is_dir(), kind.is_file()) {
+            (true, _) => Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK,
+            (_, true) => Access::READ_OK | Access::WRITE_OK,
+            // What is neither is no file of a host's.
+            (false, false) => continue,
+        };
+        if let Err(errno @ (Errno::ACCESS | Errno::PERM)) = access(&path, wanted) {
+            let (data, own) = (data.to_owned(), geteuid().as_raw());
+            return Err(OwnerError::Closed { data, path, own, source: errno.into() });
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a directory that is somebody else's, be there anything in it or not.
-pub fn check_empty(data: &Path) -> Result<(), ForeignData> {
+pub fn check_empty(data: &Path) -> Result<(), OwnerError> {
     of_another(data, [data.to_owned()])
 }
 
-fn of_another<const N: usize>(data: &Path, paths: [PathBuf; N]) -> Result<(), ForeignData> {
+fn of_another<const N: usize>(data: &Path, paths: [PathBuf; N]) -> Result<(), OwnerError> {
     let own = geteuid().as_raw();
     let owner = |path: &PathBuf| fs::symlink_metadata(path).map(|meta| meta.uid());
     let found = paths.into_iter().find_map(|path| Some((owner(&path).ok()?, path)));
     match found {
         Some((owner, path)) if owner != own => {
-            Err(ForeignData { data: data.to_owned(), path, owner, own })
+            Err(OwnerError::Foreign { data: data.to_owned(), path, owner, own })
         }
         Some(_) | None => Ok(()),
     }

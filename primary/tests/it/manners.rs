@@ -442,6 +442,7 @@ fn a_start_names_the_file_that_it_cannot_have() {
         let said = said.unwrap_or_else(|| panic!("it started without {name}"));
         let last = said.lines().rev().find(|line| line.starts_with("hearth: ")).unwrap_or(&said);
         assert!(last.contains(path.to_str().unwrap()), "{name}: {last}");
+        assert!(last.contains(&format!("chown -R {USER} ")) || last.contains("setpriv --reuid 0"));
     }
     host.start_again();
 }
