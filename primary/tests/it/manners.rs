@@ -452,8 +452,7 @@ fn what_ends_the_prompt_of_login_leaves_the_terminal_as_it_was() {
     let place = tempfile::tempdir().unwrap();
     let program = hearth(place.path());
     // The shell has the terminal before and after.
-    let script =
-        r#"trap : INT TERM; "$0" login http://127.0.0.1:1; echo "status $?"; stty -a; read line"#;
+    let script = r#"trap : INT QUIT TERM; "$0" login http://127.0.0.1:1; echo "status $?"; stty -a; read line"#;
     for (typed, ends) in
         [(Some("\u{3}"), 130), (Some("\u{1c}"), 131), (None, 143), (Some("token\n"), 1)]
     {

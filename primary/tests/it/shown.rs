@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::guests;
 use crate::host::{ADMIN_TOKEN, Host, hearth};
 use crate::http::Request;
+use crate::processes::eventually;
 use crate::terminal::{Terminal, fits, is_harmless};
 
 /// Clears the screen, colours it, rings, moves to the line's beginning, ends a line and a paragraph
@@ -140,6 +141,9 @@ fn row_28_a_host_that_lies_is_obeyed_by_no_terminal() {
             command.env("HEARTH_URL", format!("http://{at}")).env("HEARTH_TOKEN", "t");
             let mut terminal = Terminal::run(&command);
             if arguments == ["login"] {
+                // What is typed before the question is thrown away.
+                terminal.shows("Token for");
+                eventually("it is hidden", || (!terminal.echoes()).then_some(()));
                 terminal.type_in("token\n");
             }
             let (shown, _) = terminal.finish();
