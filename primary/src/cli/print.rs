@@ -282,11 +282,11 @@ mod tests {
             "CHECK   FOUND\nkernel  a text of some words that goes\n        on behind the edge\n"
         );
         let mut table = Table::new(["time", "status", "", "request"]);
-        table.row([&"now", &200, &"", &"0123456789abcdef0123456789abcdef"]);
+        table.row([&"now", &200, &"", &"0123456789abcdef01234567"]);
         table.row([&"then", &OrDash(None::<u8>), &"why not", &"r-1"]);
         assert_eq!(
             told(&table, Some(40)),
-            "now  status 200\n    request 0123456789abcdef0123456789abcdef\nthen  why not  request r-1\n"
+            "now  status 200\n    request 0123456789abcdef01234567\nthen  why not  request r-1\n"
         );
     }
 
