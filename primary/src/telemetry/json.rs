@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 
 use jiff::Timestamp;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -30,18 +31,27 @@ where
     ) -> fmt::Result {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let mut line = Map::new();
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
-        line.insert("timestamp".to_owned(), now.into());
-        line.insert("level".to_owned(), event.metadata().level().as_str().into());
+        let level = event.metadata().level().as_str();
+        let mut line: Vec<(String, Value)> =
+            vec![("timestamp".to_owned(), now.into()), ("level".to_owned(), level.into())];
         line.extend(fields.0);
-        line.insert("target".to_owned(), event.metadata().target().into());
+        line.push(("target".to_owned(), event.metadata().target().into()));
         if let Some(scope) = context.event_scope() {
             let spans: Vec<Value> = scope.from_root().map(|span| told::<S, N>(&span)).collect();
             line.extend(spans.last().map(|span| ("span".to_owned(), span.clone())));
-            line.insert("spans".to_owned(), spans.into());
+            line.push(("spans".to_owned(), spans.into()));
         }
-        writeln!(writer, "{}", Value::Object(line))
+        writeln!(writer, "{}", serde_json::to_string(&InOrder(line)).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// As they are read, the time first.
+struct InOrder(Vec<(String, Value)>);
+
+impl Serialize for InOrder {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }
 
