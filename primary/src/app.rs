@@ -13,7 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use futures_util::future::join_all;
 use hearth_connection::begin_calendar;
-use hearth_wire::TOKEN_PREFIX;
+use hearth_wire::{Auth, TOKEN_PREFIX};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::process::umask;
@@ -42,16 +42,20 @@ use crate::isolation::{Isolation, State, Wall};
 use crate::leftovers::Notes;
 use crate::logs::Logs;
 use crate::names::Names;
+use crate::owner;
 use crate::provision::{Addresses, Provision, ProvisionError};
 use crate::release::Releases;
 use crate::store::{Store, Tenant};
 use crate::telemetry::{self, Telemetry};
+use crate::terminal;
 use crate::tree::Trees;
 use crate::upkeep;
 use crate::upload::Uploads;
 
 /// The tenant that a first start makes, so that there is something to call.
 const FIRST_TENANT: &str = "home";
+/// Of those that every tenant has.
+const FIRST_FUNCTION: &str = "/hello";
 /// In the data directory.
 pub const LOCK: &str = "lock";
 /// Doors and turned-away connections that wait to be answered.
@@ -66,7 +70,8 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     #[cfg(debug_assertions)]
     config.fail_points.as_deref().map(fail::arm).transpose()?;
     durable::create_dir(&config.data, Point::DataSync)
-        .context("the data directory cannot be made")?;
+        .with_context(|| format!("the data directory {} cannot be made", config.data.display()))?;
+    owner::check(&config.data)?;
     let notes = Arc::new(Notes::new(lock(&config.data)?));
     if restore::is_unfinished(&config.data) {
         let data = config.data.display();
@@ -195,8 +200,8 @@ async fn host(
     let store = Store::open(&config.data)?;
     let (zygote, keeper, greeting) = Zygote::greet(&programs.worker, zygote, notes).await?;
     let found = cgroups.as_ref().map(|cgroups| cgroups.kind().as_str()).map_err(Clone::clone);
-    let isolation = Isolation::new(greeting.walls, found);
-    let users = isolation.walls.users.then(|| config.users.clone());
+    let isolation = Isolation::new(greeting.walls, found, &config.users);
+    let users = isolation.users.is_ok().then(|| config.users.clone());
     let compilers = users.as_ref().map(|users| *users.start());
     isolation.refuse_below(config.isolation)?;
     let (attempts, escapes) = keeper.try_walls(compilers).await?;
@@ -338,8 +343,9 @@ async fn host(
     let front = tokio::spawn(front.run(listener, bounds, close_front.clone()));
 
     fail::moment(Point::StartReady);
+    let trial = trial(&store, &provision, tenants.first()).await;
     tell_ready(ready, &config, listen)?;
-    greet(&provision, &tenants, listen, &admin_token, &isolation);
+    greet(&provision, &tenants, &trial, listen, &admin_token, &isolation);
     signals.stop().await;
     tell_systemd(&config, "STOPPING=1");
     drain::drain(
@@ -402,10 +408,26 @@ fn tell_systemd(config: &Config, state: &str) {
     }
 }
 
+/// A call to try, of the function that a new tenant has, where it is still that.
+async fn trial(store: &Store, provision: &Provision, first: Option<&Tenant>) -> String {
+    let Some(first) = first else { return String::new() };
+    let functions = store.live_functions(first.id).await.unwrap_or_default();
+    let is_there = functions.iter().any(|function| {
+        let is_hello = function.path.as_str() == FIRST_FUNCTION && function.bundled;
+        is_hello && function.options().resolve().auth == Auth::Public
+    });
+    if !is_there {
+        return String::new();
+    }
+    let at = provision.url(first);
+    format!("\n  try        curl -d '{{\"name\":\"Ada\"}}' {at}{FIRST_FUNCTION}")
+}
+
 /// What a person sees on standard output once the host serves.
 fn greet(
     provision: &Provision,
     tenants: &[Tenant],
+    trial: &str,
     listen: SocketAddr,
     token: &AdminToken,
     isolation: &Isolation,
@@ -413,7 +435,8 @@ fn greet(
     let url = format!("http://{listen}");
     let sign_in = match token {
         AdminToken::Made(token) => format!(
-            "export HEARTH_URL={url} HEARTH_TOKEN={token}\n             \
+            "export HEARTH_URL={url}\n             \
+             export HEARTH_TOKEN={token}\n             \
              (the admin's token: shown this once, kept as a digest)"
         ),
         AdminToken::Brought | AdminToken::Known => {
@@ -424,25 +447,23 @@ fn greet(
         [] => "  next       hearth tenant add NAME".to_owned(),
         [first, ..] => {
             let (count, at) = (tenants.len(), provision.url(first));
-            format!(
-                "  tenants    {count}; the first is {}, at {at}\n  \
-                 try        curl -d '{{\"name\":\"Ada\"}}' {at}/hello",
-                first.name
-            )
+            format!("  tenants    {count}; the first is {}, at {at}{trial}", first.name)
         }
     };
     let level = isolation.level();
-    let meaning = level.meaning();
-    let mut missing = String::new();
+    let mut walls = format!("  isolation  {level}: {}", level.meaning());
     for Wall { name, state } in isolation.table() {
         if let State::Missing { why, fix, .. } = state {
-            missing += &format!("\n             no {name}: {why}\n               → {fix}");
+            walls += &format!("\n             no {name}: {why}\n               → {fix}");
         }
+    }
+    if let Some(width) = terminal::output_width() {
+        walls = terminal::help(&walls, Some(width));
     }
     let told = format!(
         "Hearth {} serves at {url}\n  \
-         API        {url}/api/docs\n  \
-         isolation  {level}: {meaning}{missing}\n  \
+         API        {url}/api/docs\n\
+         {walls}\n  \
          sign in    {sign_in}\n{next}\n",
         env!("CARGO_PKG_VERSION"),
     );

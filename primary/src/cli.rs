@@ -14,6 +14,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::backup::archive::ArchiveError;
 use crate::backup::restore::RestoreError;
 use crate::config::{ClientArgs, ConfigError, LoginError, UpArgs, Written};
+use crate::terminal::{self, complain};
 
 mod backup;
 mod build;
@@ -28,9 +29,12 @@ mod multipart;
 mod new;
 mod options;
 mod print;
+mod sample;
+mod secret;
 mod service;
 mod tenants;
 mod tokens;
+mod transport;
 mod upload;
 mod workers;
 
@@ -59,7 +63,7 @@ struct Cli {
 enum Command {
     /// Run the host
     #[command(
-        after_help = "Each option is also a variable (--tenant-bind is HEARTH_TENANT_BIND) and a key of the file of\n--config (tenant-bind = \"127.0.0.1\"). An option goes over a variable goes over the file.\n\nExample:\n  hearth up --data /var/lib/hearth --listen 127.0.0.1:3400"
+        after_help = "Each option is also a variable (--tenant-bind is HEARTH_TENANT_BIND) and a key of the file of --config (tenant-bind = \"127.0.0.1\"). An option goes over a variable goes over the file.\n\nExample:\n  hearth up --data /var/lib/hearth --listen 127.0.0.1:3400"
     )]
     Up(Box<UpArgs>),
     /// Store the address of a host and a token for it
@@ -130,6 +134,12 @@ pub enum CliError {
     Problem(Said),
     #[error("{url} cannot be reached")]
     Unreachable { url: String, source: Box<ureq::Error> },
+    #[error("the connection to {url} broke before there was an answer")]
+    Broken { url: String, source: Box<ureq::Error> },
+    #[error(
+        "nobody who is trusted here has signed the certificate of {url}; if it is right, name its authority's: --ca-file FILE"
+    )]
+    Untrusted { url: String, source: Box<ureq::Error> },
     #[error("the answer broke off")]
     Cut(#[source] io::Error),
     #[error("the answer is not what this version of hearth knows")]
@@ -156,11 +166,7 @@ fn usage(message: impl Into<String>) -> CliError {
 pub fn run() -> ExitCode {
     let Cli { json, client, command } = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help goes to standard output, and nobody may be there to read it.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return explain(&error),
     };
     match dispatch(command, &client, Print::new(json)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -196,7 +202,7 @@ fn dispatch(command: Command, client: &ClientArgs, print: Print) -> Result<(), C
             // Into memory first: it panics where nobody reads to the end.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "hearth", &mut script);
-            Ok(print.out().write_all(&script)?)
+            Ok(io::stdout().write_all(&script)?)
         }
     }
 }
@@ -216,7 +222,7 @@ fn end(error: &CliError) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         CliError::Told => {}
-        error => eprintln!("hearth: {}", chain(error)),
+        error => complain(format_args!("{}", chain(error))),
     }
     match error {
         CliError::Usage(_) | CliError::Config(_) => ExitCode::from(2),
@@ -224,6 +230,8 @@ fn end(error: &CliError) -> ExitCode {
         | CliError::Refused(_)
         | CliError::Problem(_)
         | CliError::Unreachable { .. }
+        | CliError::Broken { .. }
+        | CliError::Untrusted { .. }
         | CliError::Cut(_)
         | CliError::Answer(_)
         | CliError::File { .. }
@@ -233,6 +241,18 @@ fn end(error: &CliError) -> ExitCode {
         | CliError::Up(_)
         | CliError::Told => ExitCode::FAILURE,
     }
+}
+
+/// Help that was asked for, or what is wrong with a command. Nobody may be there to read it.
+fn explain(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    if error.use_stderr() {
+        terminal::mutter(&terminal::help(&text, terminal::error_width()));
+    } else {
+        let text = terminal::help(&text, terminal::output_width());
+        let _ = io::stdout().write_all(text.as_bytes());
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// An error and its sources in one line; a source that says the same is not repeated.
@@ -277,6 +297,29 @@ mod tests {
         Cli::command().get_subcommands().for_each(check);
     }
 
+    /// However narrow the terminal is, no line of help is longer, and no command in it broken.
+    #[test]
+    fn help_fits_a_terminal_of_eighty_columns() {
+        fn check(command: &mut clap::Command) {
+            for text in [command.render_help(), command.render_long_help()] {
+                let text = text.to_string();
+                let shown = terminal::help(&text, Some(80));
+                for line in shown.lines() {
+                    assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+                }
+                let commands = |text: &str| {
+                    let lines = text.lines().filter(|line| line.starts_with("  hearth "));
+                    lines.map(str::to_owned).collect::<Vec<_>>()
+                };
+                assert_eq!(commands(&text), commands(&shown), "{}", command.get_name());
+            }
+            command.get_subcommands_mut().for_each(check);
+        }
+        let mut command = Cli::command();
+        command.build();
+        check(&mut command);
+    }
+
     #[test]
     fn what_can_be_said() {
         for line in [
@@ -293,7 +336,7 @@ mod tests {
             "hearth new hello --lang rust",
             "hearth build",
             "hearth upload a.wasm b.wasm.zst --to jobs --options {}",
-            "hearth functions --url http://h --token-file /t --tenant demo",
+            "hearth functions --url http://h --token-file /t --tenant demo --ca-file /c",
             "hearth versions /hello",
             "hearth rollback hello 3",
             "hearth rm jobs/nightly",

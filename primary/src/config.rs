@@ -24,10 +24,12 @@ use ipnet::IpNet;
 
 mod addresses;
 mod client;
+mod environment;
 
 use crate::isolation::Level;
 use crate::upload::{Intake, Places};
-pub use client::{Client, ClientArgs, Login, LoginError, UserDirectories};
+pub use client::{Client, ClientArgs, Login, LoginError, ProxyWritten, UserDirectories};
+use environment::{environment, is_foreign, variable};
 
 const PREFIX: &str = "HEARTH_";
 const DATA_DEFAULT: &str = "./hearth-data";
@@ -76,6 +78,11 @@ pub enum ConfigError {
     AdminToken { from: AdminToken },
     #[error("{} cannot be read", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
+    #[error(
+        "the login that is stored in {} cannot be read; store it again: hearth login ADDRESS (or set HEARTH_URL and HEARTH_TOKEN)",
+        path.display()
+    )]
+    StoredLogin { path: PathBuf, source: io::Error },
     #[error("{} is no TOML", path.display())]
     Toml { path: PathBuf, source: Box<toml::de::Error> },
 }
@@ -355,18 +362,6 @@ fn known_keys(from: &Source) -> String {
     }
 }
 
-/// Names below HEARTH_ that are no settings of the host.
-fn is_foreign(name: &str) -> bool {
-    matches!(
-        name,
-        "HEARTH_CONFIG" | "HEARTH_ADMIN_TOKEN" | "HEARTH_URL" | "HEARTH_TOKEN" | "HEARTH_TENANT"
-    )
-    // What Kubernetes sets in every container beside a service that is called `hearth`.
-        || name == "HEARTH_PORT"
-        || name.starts_with("HEARTH_PORT_")
-        || name.starts_with("HEARTH_SERVICE_")
-}
-
 #[derive(Debug, Clone)]
 struct Given {
     texts: Vec<String>,
@@ -419,6 +414,11 @@ impl Written {
             token_in_environment,
             notify_socket: environment.get("NOTIFY_SOCKET").map(PathBuf::from),
         })
+    }
+
+    /// Whether anything says where to listen, rather than the default.
+    pub fn says_listen(&self) -> bool {
+        self.given(Key::Listen).is_some()
     }
 
     pub fn resolve(self) -> Result<Config, ConfigError> {
@@ -589,7 +589,7 @@ fn environment_layer(environment: &BTreeMap<String, String>) -> Result<Layer, Co
             Some(key) => {
                 layer.insert(key, Given { texts: vec![text.clone()], from });
             }
-            None if is_foreign(name) => {}
+            None if is_foreign(name, text) => {}
             None => return Err(ConfigError::UnknownKey { key: name.clone(), from }),
         }
     }
@@ -851,26 +851,6 @@ impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secrets(…)")
     }
-}
-
-/// A value that is no UTF-8 is read with its bad bytes replaced, and refused as what it is then.
-#[expect(clippy::disallowed_methods, reason = "this is the file that reads the environment")]
-fn variable(name: &str) -> Option<String> {
-    match std::env::var(name) {
-        Ok(text) => Some(text),
-        Err(std::env::VarError::NotPresent) => None,
-        Err(std::env::VarError::NotUnicode(text)) => Some(text.to_string_lossy().into_owned()),
-    }
-}
-
-/// The variables that this file knows of, or must refuse.
-fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os()
-        .map(|(name, text)| {
-            (name.to_string_lossy().into_owned(), text.to_string_lossy().into_owned())
-        })
-        .filter(|(name, _)| name.starts_with(PREFIX) || name == "NOTIFY_SOCKET")
-        .collect()
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
@@ -1187,9 +1167,10 @@ mod tests {
             ("HEARTH_URL", "x"),
             ("HEARTH_TOKEN", "x"),
             ("HEARTH_TENANT", "x"),
+            ("HEARTH_CA_FILE", "x"),
             ("HEARTH_CONFIG", "x"),
-            ("HEARTH_SERVICE_HOST", "10.0.0.1"),
-            ("HEARTH_PORT_3400_TCP", "tcp://10.0.0.1:3400"),
+            ("HEARTH_WEB_SERVICE_HOST", "10.0.0.1"),
+            ("HEARTH_WEB_PORT", "tcp://10.0.0.1:3400"),
             ("HEARTHSTONE", "x"),
         ];
         assert_eq!(resolve(UpArgs::default(), &environment, None), Ok(defaults()));

@@ -10,6 +10,8 @@ use std::io;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use crate::terminal::complain;
+
 /// With fewer there would be next to none left for connections.
 pub const LEAST: u64 = 256;
 /// The host's own: the store, the zygote, its log, modules that are taken in and compiled.
@@ -80,7 +82,7 @@ pub fn raise() -> u64 {
     limit.current = limit.maximum;
     if let Err(errno) = setrlimit(Resource::Nofile, limit) {
         // Then there are fewer, which everything goes by.
-        eprintln!("hearth: the limit of open files stays as it is: {errno}");
+        complain(format_args!("the limit of open files stays as it is: {errno}"));
     }
     getrlimit(Resource::Nofile).current.unwrap_or(MOST)
 }

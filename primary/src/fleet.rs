@@ -50,6 +50,8 @@ use crate::store::Tenant;
 /// Two seconds in all.
 const BIND_TRIES: u32 = 40;
 const BIND_PAUSE: Duration = Duration::from_millis(50);
+/// How long whoever reads a log waits for what a worker has to add.
+const REPORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A call cannot be served now. The reason is fit for callers of that tenant.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -310,6 +312,12 @@ impl Fleet {
     ) -> Result<(), FleetError> {
         let tokens = |answer| Command::Tokens(grants, answer);
         self.ask(name, tokens).await.ok_or(FleetError::NoTenant)
+    }
+
+    /// Returns when what calls wrote that are answered by now is in the hands of the logs, or where
+    /// that takes long: a worker can be kept by a guest.
+    pub async fn report(&self, name: &TenantName) {
+        let _ = tokio::time::timeout(REPORT_PATIENCE, self.ask(name, Command::Report)).await;
     }
 
     /// Has all workers finish; returns when all are gone.

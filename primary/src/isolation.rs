@@ -3,6 +3,7 @@
 //! bound a tenant from outside are `fleet/cgroups.rs`'s.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -15,6 +16,7 @@ use utoipa::ToSchema;
 
 use crate::fleet::cgroups::Cgroups;
 use crate::fleet::zygote::{self, Spawned};
+use crate::owner::{self, NoUsers};
 
 /// The version of Landlock, of Linux 6.7, that forbids addresses too. Before it they are the
 /// filter's and the empty network's to forbid.
@@ -79,6 +81,8 @@ pub struct Isolation {
     pub walls: Walls,
     /// Which cgroups, or why there are none.
     pub cgroups: Result<&'static str, String>,
+    /// Whether tenants have user ids of their own, or why not.
+    pub users: Result<(), NoUsers>,
     pub root: bool,
 }
 
@@ -102,13 +106,22 @@ pub enum State {
 }
 
 impl Isolation {
-    pub fn new(walls: Walls, cgroups: Result<&'static str, String>) -> Self {
-        Self { walls, cgroups, root: geteuid().is_root() }
+    /// Tenants would have these user ids.
+    pub fn new(
+        walls: Walls,
+        cgroups: Result<&'static str, String>,
+        ids: &RangeInclusive<u32>,
+    ) -> Self {
+        let users = match owner::can_give(ids) {
+            Ok(()) if !walls.users => Err(NoUsers::Rights("CAP_SETUID CAP_SETGID".to_owned())),
+            users => users,
+        };
+        Self { walls, cgroups, users, root: geteuid().is_root() }
     }
 
     pub fn level(&self) -> Level {
-        let Walls { namespaces, users, landlock } = &self.walls;
-        match (landlock, namespaces, *users && self.cgroups.is_ok()) {
+        let Walls { namespaces, users: _, landlock } = &self.walls;
+        match (landlock, namespaces, self.users.is_ok() && self.cgroups.is_ok()) {
             (None, ..) => Level::D,
             (Some(_), Err(_), _) => Level::C,
             (Some(_), Ok(()), false) => Level::B,
@@ -118,7 +131,7 @@ impl Isolation {
 
     /// All walls, the lowest first.
     pub fn table(&self) -> Vec<Wall> {
-        let Walls { namespaces, users, landlock } = &self.walls;
+        let Walls { namespaces, users: _, landlock } = &self.walls;
         let filter = State::Stands("no call that a worker does not need".to_owned());
         let landlock = match landlock {
             Some(version) if *version < KNOWS_ADDRESSES => {
@@ -144,21 +157,32 @@ impl Isolation {
                 },
             },
         };
-        let users = match users {
-            true => State::Stands("one for each tenant".to_owned()),
-            false => State::Missing {
-                why: if self.root {
-                    "CAP_SETUID and CAP_SETGID are missing".to_owned()
-                } else {
-                    "the host does not run as root".to_owned()
-                },
-                lost: "all workers run as the host's user, kept apart by filter and Landlock",
-                fix: if self.root {
-                    "CapabilityBoundingSet=CAP_SETUID CAP_SETGID … in the service's file"
-                } else {
-                    "run the host as root: hearth install"
-                },
-            },
+        let users = match &self.users {
+            Ok(()) => State::Stands("one for each tenant".to_owned()),
+            Err(reason) => {
+                let (why, fix) = match reason {
+                    NoUsers::NotRoot => (
+                        "the host does not run as root".to_owned(),
+                        "run the host as root: hearth install",
+                    ),
+                    NoUsers::Rights(missing) => (
+                        format!("the host runs as root without {missing}"),
+                        "CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_CHOWN … in the service's \
+                         file, or --cap-add of a container",
+                    ),
+                    NoUsers::Ids(ids) => (
+                        format!(
+                            "this user namespace has not all of the ids {}-{}",
+                            ids.start(),
+                            ids.end()
+                        ),
+                        "start the host outside of it, or give it ids that /proc/self/uid_map and \
+                         gid_map have: --users FIRST-LAST",
+                    ),
+                };
+                let lost = "all workers run as the host's user, kept apart by filter and Landlock";
+                State::Missing { why, lost, fix }
+            }
         };
         let cgroups = match &self.cgroups {
             Ok(kind) => State::Stands(format!("{kind}: memory, CPU and processes of each tenant")),
@@ -198,34 +222,36 @@ impl Isolation {
 
 /// Starts a zygote for nothing but to see what stands, and has it try its walls. For a program
 /// that waits.
-pub fn survey(worker_program: &Path) -> anyhow::Result<(Isolation, Vec<String>)> {
+pub fn survey(
+    worker_program: &Path,
+    ids: &RangeInclusive<u32>,
+) -> anyhow::Result<(Isolation, Vec<String>)> {
     let zygote = zygote::spawn(worker_program).context("hearth-worker cannot be started")?;
-    let surveyed = survey_by(&zygote);
+    let surveyed = survey_by(&zygote, ids);
     match (surveyed, zygote.end()) {
         (Err(error), Some(said)) => Err(error.context(format!("hearth-worker said {said}"))),
         (surveyed, _) => surveyed,
     }
 }
 
-fn survey_by(zygote: &Spawned) -> anyhow::Result<(Isolation, Vec<String>)> {
+fn survey_by(
+    zygote: &Spawned,
+    ids: &RangeInclusive<u32>,
+) -> anyhow::Result<(Isolation, Vec<String>)> {
     let cgroups = Cgroups::probe().map(|kind| kind.as_str());
-    let (walls, users) = match ask(zygote.socket(), ToZygote::Hello { version: VERSION })? {
-        FromZygote::Hello { version: VERSION, walls, .. } => {
-            let users = walls.users;
-            (walls, users)
-        }
+    let walls = match ask(zygote.socket(), ToZygote::Hello { version: VERSION })? {
+        FromZygote::Hello { version: VERSION, walls, .. } => walls,
         other => bail!("the zygote said {other:?}; install all programs from one build"),
     };
-    let user = users.then_some(TRIAL_USER);
+    let isolation = Isolation::new(walls, cgroups, ids);
+    // The first of them is the compiler's, which is nobody's else.
+    let user = isolation.users.is_ok().then_some(*ids.start());
     let escapes = match ask(zygote.socket(), ToZygote::Try { user })? {
         FromZygote::Tried { escapes, .. } => escapes,
         other => bail!("the zygote said {other:?}; install all programs from one build"),
     };
-    Ok((Isolation::new(walls, cgroups), escapes))
+    Ok((isolation, escapes))
 }
-
-/// Nobody: what is tried needs some user that is not root.
-const TRIAL_USER: u32 = 65_534;
 
 /// It builds its engine and tries its walls in a second or two on a busy machine.
 const ANSWER_DEADLINE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
@@ -247,7 +273,28 @@ mod tests {
         let namespaces = if namespaces { Ok(()) } else { Err("not allowed".to_owned()) };
         let walls = Walls { namespaces, users, landlock: landlock.then_some(7) };
         let cgroups = if cgroups { Ok("cgroup v2") } else { Err("read-only".to_owned()) };
-        Isolation { walls, cgroups, root: users }
+        let users = if users { Ok(()) } else { Err(NoUsers::NotRoot) };
+        let root = users.is_ok();
+        Isolation { walls, cgroups, users, root }
+    }
+
+    #[test]
+    fn what_keeps_tenants_from_user_ids_has_a_remedy_of_its_own() {
+        let told = |reason| {
+            let isolation = Isolation { users: Err(reason), ..isolation(true, true, true, true) };
+            assert_eq!(isolation.level(), Level::B);
+            let wall = isolation.table().into_iter().find(|wall| wall.name == "users").unwrap();
+            let State::Missing { why, fix, .. } = wall.state else { panic!("it stands") };
+            format!("{why} → {fix}")
+        };
+        let rights = told(NoUsers::Rights("CAP_CHOWN".to_owned()));
+        assert!(
+            rights.contains("as root without CAP_CHOWN") && rights.contains("--cap-add"),
+            "{rights}"
+        );
+        let ids = told(NoUsers::Ids(70_000..=70_010));
+        assert!(ids.contains("70000-70010") && ids.contains("--users FIRST-LAST"), "{ids}");
+        assert!(!ids.contains("CAP_"), "{ids}");
     }
 
     #[test]

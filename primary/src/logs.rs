@@ -174,6 +174,8 @@ enum Request {
         done: oneshot::Sender<()>,
     },
     EndFollows,
+    /// Answered in its turn.
+    Settle(oneshot::Sender<()>),
     Close {
         done: oneshot::Sender<()>,
     },
@@ -241,6 +243,14 @@ impl Logs {
         if self.requests.try_send(request).is_err() {
             taken(&self.waiting, tenant);
             count_dropped(tenant, lines, calls);
+        }
+    }
+
+    /// Returns when everything that was taken before is written.
+    pub async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        if self.requests.send(Request::Settle(done)).await.is_ok() {
+            let _ = settled.await;
         }
     }
 
@@ -403,6 +413,9 @@ impl Owner {
                 let _ = done.send(());
             }
             Request::EndFollows => self.followers = Followers::Ended,
+            Request::Settle(done) => {
+                let _ = done.send(());
+            }
             Request::Close { .. } => unreachable!("it is the loop's"),
         }
     }

@@ -1,18 +1,23 @@
 //! What the host says of itself: its log on standard error, and its figures for Prometheus.
 //!
 //! Log lines of functions are not this (see `logs.rs`). Whoever knows a figure records it with the
-//! macros of `metrics`; this file names and describes them all, so that they can be found.
+//! macros of `metrics`; this file names and describes them all, so that they can be found. A log
+//! that cannot be written is lost, and nobody ends for it.
 
-use std::io::{self, IsTerminal};
+mod json;
+
+use std::io::{self, IsTerminal, Write};
 
 use hearth_wire::TenantName;
 use metrics::Unit;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use syscalls::Sysno;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::config::LogFormat;
+use crate::terminal::{error_width, escape_coloured, escape_json, record};
 
 /// Seconds. From a warm call of 0.1 ms to the longest that a function may have.
 const BUCKETS: [f64; 15] = [
@@ -43,16 +48,40 @@ pub fn init(format: LogFormat, filter: &str) -> Result<Telemetry, TelemetryError
     };
     let log = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
-        .with_writer(io::stderr)
+        .with_writer(move || StandardError { json })
+        // It would be said on standard error, by what panics where that cannot be written.
+        .log_internal_errors(false)
         .with_ansi(!json && io::stderr().is_terminal());
     if json {
-        log.json().flatten_event(true).finish().try_init()?;
+        log.fmt_fields(JsonFields::new()).event_format(json::Json).finish().try_init()?;
     } else {
         log.compact().with_target(false).finish().try_init()?;
     }
     let figures = recorder()?.install_recorder()?;
     describe();
     Ok(Telemetry { figures })
+}
+
+/// Takes a line of the log at a time. What cannot be written is lost: the reader of a pipe has
+/// left, or the disk is full, and the host serves on.
+struct StandardError {
+    json: bool,
+}
+
+impl Write for StandardError {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        let line = match self.json {
+            true => escape_json(&text).into_owned(),
+            false => record(&escape_coloured(&text), error_width()).into_owned(),
+        };
+        let _ = io::stderr().write_all(line.as_bytes());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn recorder() -> Result<PrometheusBuilder, BuildError> {

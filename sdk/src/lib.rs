@@ -84,6 +84,8 @@
 //!
 //! [`Deserialize`]: serde::Deserialize
 
+#![expect(clippy::print_stderr, reason = "a function's standard error is its log")]
+
 mod error;
 mod kind;
 mod options;

@@ -10,7 +10,7 @@ mod openapi;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hearth_wire::{Code, FunctionPath, Manifest, ManifestFunction, Problem, Usage};
+use hearth_wire::{Code, FunctionPath, Manifest, ManifestFunction, Problem, Usage, complain};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response};
 use serde::Serialize;
@@ -79,7 +79,7 @@ async fn upload(
             return Refusal::new(Code::BadRequest, Problem::BROKEN_BODY);
         }
         let detail = "the upload could not be handed to the host; try again";
-        eprintln!("hearth-worker: an upload did not go through the door: {error}");
+        complain(format_args!("hearth-worker: an upload did not go through the door: {error}"));
         Refusal::new(Code::WorkerUnavailable, detail)
     })
 }

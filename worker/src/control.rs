@@ -29,6 +29,7 @@ use bytes::Bytes;
 use hearth_jail::WallError;
 use hearth_wire::{
     Channel, Entry, FromWorker, Moment, Passing, SocketError, Start, ToWorker, TokenGrant, VERSION,
+    complain,
 };
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -522,6 +523,13 @@ impl Driver<'_> {
                 Ok(vec![])
             }
             ToWorker::Finish(respite) => Ok(life.step(Event::Finish(respite.end()), now)),
+            ToWorker::Report { serial } => {
+                // A call whose last byte is on its way may just be coming to its end.
+                tokio::task::yield_now().await;
+                self.tenant.reporter.send_all(self.channel).await?;
+                self.channel.send(&FromWorker::Reported { serial }, &[]).await?;
+                Ok(vec![])
+            }
             ToWorker::AreYouAlive => {
                 self.channel.send(&FromWorker::Alive, &[]).await?;
                 Ok(vec![])
@@ -532,7 +540,9 @@ impl Driver<'_> {
                     Ok(connection) => {
                         self.doors.spawn(connection);
                     }
-                    Err(error) => eprintln!("hearth-worker: the door does not open: {error}"),
+                    Err(error) => {
+                        complain(format_args!("hearth-worker: the door does not open: {error}"));
+                    }
                 }
                 Ok(vec![])
             }

@@ -26,10 +26,11 @@ mod threads;
 mod tree;
 mod zygote;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use control::End;
-use hearth_wire::EXIT_STARVED;
+use hearth_wire::{EXIT_STARVED, complain};
 
 /// A worker that has all of the memory that it may have ends by a code of its own.
 #[global_allocator]
@@ -57,11 +58,13 @@ fn main() -> ExitCode {
         (Some("zygote"), None) => zygote::run(),
         (Some("exec"), None) => zygote::exec(),
         (Some("--version"), None) => {
-            println!("hearth-worker {}", env!("CARGO_PKG_VERSION"));
+            let _ = writeln!(io::stdout(), "hearth-worker {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
         _ => {
-            eprintln!("usage: hearth-worker zygote | exec | tree (started by hearth, not by hand)");
+            complain(format_args!(
+                "usage: hearth-worker zygote | exec | tree (started by hearth, not by hand)"
+            ));
             return ExitCode::from(2);
         }
     };
@@ -78,6 +81,6 @@ fn main() -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("hearth-worker: {error:#}");
+    complain(format_args!("hearth-worker: {error:#}"));
     ExitCode::FAILURE
 }

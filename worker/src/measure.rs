@@ -23,6 +23,8 @@
 //! Times are microseconds of processor time for one call. The kinds take turns; of a kind's
 //! turns the median counts. A kind that was not measured has 0.
 
+#![expect(clippy::print_stdout, reason = "what it measured is for the program that started it")]
+
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

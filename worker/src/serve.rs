@@ -42,7 +42,7 @@ use crate::host::http::{RequestBody, ResponseBody};
 use crate::instance::Instances;
 use crate::limits::{ActivityCount, Newcomers, NoTurn, Permits, Ticker};
 use crate::report::{CallLog, Reporter};
-use hearth_wire::{Builtin, Route};
+use hearth_wire::{Builtin, Route, complain};
 
 /// When to come again, where all turns are taken.
 const RETRY_AFTER_BUSY: HeaderValue = HeaderValue::from_static("1");
@@ -350,7 +350,9 @@ async fn called(
 ) -> Result<Answer, Refusal> {
     let options = &tenant.generation.manifest.functions[number].options;
     let checks = tenant.generation.checks(number).map_err(|error| {
-        eprintln!("hearth-worker: a schema that was tried before does not compile: {error}");
+        complain(format_args!(
+            "hearth-worker: a schema that was tried before does not compile: {error}"
+        ));
         Refusal::new(Code::Internal, "the function's schemas cannot be used; upload it again")
     })?;
     if let Some(checks) = checks {

@@ -18,7 +18,7 @@ use hearth_jail::{
 };
 use hearth_schema::Checks;
 use hearth_wire::{
-    Cell, ExitStatus, FromZygote, ModuleDigest, SocketError, ToZygote, VERSION, Walls,
+    Cell, ExitStatus, FromZygote, ModuleDigest, SocketError, ToZygote, VERSION, Walls, complain,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use wasmtime::Engine;
@@ -183,7 +183,7 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
                         }
                         Ok(Forked::Child) => match try_out(attempt, cell, &seal) {
                             Err(error) => {
-                                eprintln!("hearth-worker: {}", explain(&error));
+                                complain(format_args!("hearth-worker: {}", explain(&error)));
                                 hearth_jail::leave(EXIT_UNFENCED)
                             }
                         },

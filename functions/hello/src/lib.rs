@@ -1,5 +1,7 @@
 //! The function that every new tenant has.
 
+#![expect(clippy::print_stdout, reason = "a function's standard output is its log")]
+
 use hearth_sdk::function;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

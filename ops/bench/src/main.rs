@@ -4,6 +4,12 @@
 //! out, is in NOTES.md. Each measurement is one file in `measure/`; hosts, load, rounds and
 //! table are the same for all.
 
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a measurement speaks to whoever runs it, at a terminal"
+)]
+
 mod attacks;
 mod cores;
 mod host;

@@ -5,6 +5,8 @@
 //! test run consists of, in `suite.rs`. Owns no setting of the host: what stands after `--`
 //! goes to `hearth up` as it is.
 
+#![expect(clippy::print_stderr, reason = "a chore speaks to whoever runs it, at a terminal")]
+
 mod bench;
 mod build;
 mod chores;

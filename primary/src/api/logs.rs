@@ -25,6 +25,7 @@ use super::auth::AtTenant;
 use super::error::Refusal;
 use super::openapi::{LogStreamSchema, OutcomeSchema, TenantParam, function_path};
 use super::request::Params;
+use crate::fleet::Fleet;
 use crate::logs::{Entry, Filter, Followed, Logs, News, PAGE_MAX, Page, Query, Record, Since};
 use crate::store::Tenant;
 
@@ -217,6 +218,15 @@ fn limit(given: Option<usize>, otherwise: usize) -> Result<usize, Refusal> {
     }
 }
 
+/// So that whoever was answered before finds what their call wrote.
+async fn settle(fleet: &Fleet, logs: &Logs, tenant: &Tenant, query: &Query) {
+    // Older ones are written.
+    if query.before.is_none() {
+        fleet.report(&tenant.name).await;
+        logs.settle().await;
+    }
+}
+
 /// The bodies of a page, and where the one before it ends.
 async fn page<T: Told>(
     logs: &Logs,
@@ -243,6 +253,7 @@ pub async fn list_lines(
     at: AtTenant,
     Params(params): Params<LineParams>,
     headers: HeaderMap,
+    State(fleet): State<Fleet>,
     State(logs): State<Logs>,
 ) -> Result<Response, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
@@ -253,6 +264,7 @@ pub async fn list_lines(
         return follow::<LogLine>(&logs, &tenant, since, filter).await;
     }
     let query = Query { filter, before, limit: limit(given, LIMIT_DEFAULT)?, ..Query::default() };
+    settle(&fleet, &logs, &tenant, &query).await;
     let (lines, next) = page::<LogLine>(&logs, &tenant, query).await?;
     Ok(Json(LinePage { lines, next }).into_response())
 }
@@ -272,6 +284,7 @@ pub async fn list_calls(
     at: AtTenant,
     Params(params): Params<CallParams>,
     headers: HeaderMap,
+    State(fleet): State<Fleet>,
     State(logs): State<Logs>,
 ) -> Result<Response, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
@@ -282,6 +295,7 @@ pub async fn list_calls(
         return follow::<CallRecord>(&logs, &tenant, since, filter).await;
     }
     let query = Query { filter, before, limit: limit(given, LIMIT_DEFAULT)?, ..Query::default() };
+    settle(&fleet, &logs, &tenant, &query).await;
     let (calls, next) = page::<CallRecord>(&logs, &tenant, query).await?;
     Ok(Json(CallPage { calls, next }).into_response())
 }

@@ -26,6 +26,7 @@ use crate::fail::Point;
 use crate::files;
 use crate::release::{MODULES, TENANTS, module_file};
 use crate::store::{self, Contents, StoreError};
+use crate::terminal::complain;
 use crate::tree::{TreeError, Trees, Unpacking};
 
 /// While this is in a data directory, that is half of one.
@@ -148,7 +149,7 @@ impl<'a> Target<'a> {
     /// As it was before.
     fn abandon(&self) {
         if let Err(error) = self.remove().and_then(|()| self.let_go()) {
-            eprintln!("hearth: {} could not be cleared: {error}", self.data.display());
+            complain(format_args!("{} could not be cleared: {error}", self.data.display()));
         }
     }
 

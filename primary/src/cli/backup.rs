@@ -25,6 +25,8 @@ use crate::app::Programs;
 use crate::backup::archive::{self, LeftOut};
 use crate::backup::restore::{self, Restored};
 use crate::config::ClientArgs;
+use crate::owner;
+use crate::terminal::{complain, shell_word};
 use crate::tree::Trees;
 
 /// Until the host has its copy of the store.
@@ -35,7 +37,7 @@ const STDIO: &str = "-";
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "For the host's admin. The host goes on serving. The file holds tenants, tokens (their digests),\nfunctions, versions, modules and logs; a file of that name is replaced once the new one is whole.\n\nExample:\n  hearth backup hearth.tar.zst\n  hearth backup - | ssh elsewhere 'cat > hearth.tar.zst'"
+    after_help = "For the host's admin. The host goes on serving. The file holds tenants, tokens (their digests), functions, versions, modules and logs; a file of that name is replaced once the new one is whole.\n\nExample:\n  hearth backup hearth.tar.zst\n  hearth backup - | ssh elsewhere 'cat > hearth.tar.zst'"
 )]
 pub struct BackupArgs {
     /// Where to; `-` is standard output
@@ -44,7 +46,7 @@ pub struct BackupArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "With --data, with no host on it, and as the user that the host runs as: everything, into an empty\ndirectory. Else, for the host's admin: the tenants that the host does not have, or that of --tenant;\nwhat it has stays as it is. Either way all is checked before any of it is put to use.\n\nExample:\n  hearth restore hearth.tar.zst --data /var/lib/hearth\n  hearth restore hearth.tar.zst --tenant demo"
+    after_help = "With --data, with no host on it, and as the user that the host runs as: everything, into an empty directory. Else, for the host's admin: the tenants that the host does not have, or that of --tenant; what it has stays as it is. Either way all is checked before any of it is put to use.\n\nExample:\n  hearth restore hearth.tar.zst --data /var/lib/hearth\n  hearth restore hearth.tar.zst --tenant demo"
 )]
 pub struct RestoreArgs {
     /// What `hearth backup` wrote; `-` is standard input
@@ -132,6 +134,7 @@ fn into_directory(
 ) -> Result<(), CliError> {
     umask(Mode::RWXG | Mode::RWXO);
     let programs = Programs::beside_this().map_err(|error| CliError::Up(error.into()))?;
+    owner::check_empty(data).map_err(|error| CliError::Refused(error.to_string()))?;
     let restored = restore::restore(source, data, &Trees::new(&programs.worker));
     let read = bar.position();
     bar.finish_and_clear();
@@ -148,10 +151,10 @@ fn into_directory(
         print,
         &summary,
         format_args!(
-            "Restored what was there on {} into {data} (tenants: {tenants}, modules: {}).\nStart the host on it: hearth up --data {data}\nEach function is compiled again when its tenant is first called.",
+            "Restored what was there on {} into {data} (tenants: {tenants}, modules: {}).\nStart the host on it:\n  hearth up --data {data}\nEach function is compiled again when its tenant is first called.",
             seconds(whole.head.made_at),
             whole.modules,
-            data = data.display(),
+            data = shell_word(&data.to_string_lossy()),
         ),
     )
 }
@@ -197,7 +200,7 @@ fn tell(
 /// On standard error: what is missing must be seen even where nobody reads the rest.
 fn warn(left_out: &[LeftOut]) {
     for missing in left_out {
-        eprintln!("hearth: {missing}");
+        complain(format_args!("{missing}"));
     }
 }
 

@@ -39,7 +39,7 @@ pub fn run(BuildArgs {}: &BuildArgs, print: Print) -> Result<(), CliError> {
         .map_err(|source| CliError::File { path: file.clone(), source })?;
     let mut out = print.out();
     if print.json() {
-        writeln!(out, "{}", serde_json::json!({ "file": file, "size": size }))?;
+        print.raw(&serde_json::json!({ "file": file, "size": size }).to_string())?;
     } else {
         let file = file.display();
         writeln!(out, "Built {file} ({}). Next: hearth upload {file}", bytes(size))?;

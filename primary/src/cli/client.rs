@@ -13,12 +13,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ureq::{Agent, Body, SendBody};
 
+use super::transport::{self, is_broken};
 use super::{CliError, usage};
 use crate::api::auth::Whoami;
 use crate::api::tenants::TenantList;
 use crate::config::{Client, ClientArgs};
 
-const CONNECT: Duration = Duration::from_secs(10);
 /// Management calls answer fast; a swap waits for a worker to start.
 const ANSWER: Duration = Duration::from_secs(60);
 const ANSWER_MAX_BYTES: u64 = 64 << 20;
@@ -79,7 +79,7 @@ pub struct Call<'a> {
 
 impl Host {
     pub fn connect(args: &ClientArgs) -> Result<Self, CliError> {
-        let host = Self::of(Client::gather(args)?);
+        let host = Self::of(Client::gather(args)?)?;
         if host.client.token.is_none() {
             return Err(CliError::Refused(format!(
                 "there is no token for {}: run `hearth login`, or set HEARTH_TOKEN",
@@ -89,17 +89,8 @@ impl Host {
         Ok(host)
     }
 
-    pub fn of(client: Client) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            // The token must not follow to wherever an answer points.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(CONNECT))
-            .user_agent(concat!("hearth/", env!("CARGO_PKG_VERSION")));
-        // A proxy stands between this machine and others, never before this machine itself.
-        let config = if is_local(&client.url) { config.proxy(None) } else { config };
-        Self { agent: config.build().new_agent(), client }
+    pub fn of(client: Client) -> Result<Self, CliError> {
+        Ok(Self { agent: transport::agent(&client)?, client })
     }
 
     pub fn url(&self) -> &str {
@@ -112,7 +103,7 @@ impl Host {
 
     /// Whether it is this machine, so that nothing passes a network.
     pub fn is_local(&self) -> bool {
-        is_local(&self.client.url)
+        transport::is_local(&self.client.url)
     }
 
     /// Whether an option or a variable says which tenant is meant.
@@ -186,10 +177,20 @@ impl Host {
             .timeout_recv_response(Some(call.answer.unwrap_or(ANSWER)))
             .timeout_per_read(call.silence)
             .build();
-        self.agent.run(request).map_err(|source| CliError::Unreachable {
-            url: self.url().to_owned(),
-            source: Box::new(source),
-        })
+        self.agent.run(request).map_err(|source| self.unanswered(source))
+    }
+
+    fn unanswered(&self, source: ureq::Error) -> CliError {
+        let is_broken = matches!(&source, ureq::Error::Io(error) if is_broken(error));
+        let (url, source) = (self.url().to_owned(), Box::new(source));
+        if is_broken {
+            return CliError::Broken { url, source };
+        }
+        // The library tells it in words alone.
+        match source.to_string().contains("UnknownIssuer") {
+            true => CliError::Untrusted { url, source },
+            false => CliError::Unreachable { url, source },
+        }
     }
 
     pub fn refused(&self, response: Response<Body>) -> CliError {
@@ -282,14 +283,6 @@ pub fn is_problem(response: &Response<Body>) -> bool {
     kind.is_some_and(|kind| kind.as_bytes().starts_with(PROBLEM_JSON.as_bytes()))
 }
 
-fn is_local(url: &str) -> bool {
-    let Ok(uri) = url.parse::<http::Uri>() else { return false };
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost"
-        || host.ends_with(".localhost")
-        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
 impl From<io::Error> for CliError {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
@@ -333,17 +326,5 @@ mod tests {
             error.to_string(),
             "there are 2 tenants; say which one with --tenant NAME (a, b)"
         );
-    }
-
-    #[test]
-    fn a_proxy_is_for_other_machines() {
-        for local in
-            ["http://127.0.0.1:1", "http://localhost", "http://[::1]:1", "http://a.localhost"]
-        {
-            assert!(is_local(local), "{local}");
-        }
-        for remote in ["http://10.0.0.1", "https://localhost.example"] {
-            assert!(!is_local(remote), "{remote}");
-        }
     }
 }

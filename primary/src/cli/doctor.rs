@@ -1,14 +1,18 @@
 //! `hearth doctor`: whether this machine, these settings and the host are as they should be.
 //!
 //! Looks, and changes nothing. Each check says what it found and, where that is not good, what to
-//! do. Judging is kept apart from looking, so that both ends of every bound can be tested.
+//! do. What is judged is what `hearth up` would be with the same options: where the settings say,
+//! the host is looked for there, and the walls must reach the level that is asked for. Judging is
+//! kept apart from looking, so that both ends of every bound can be tested.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use hearth_wire::Scope;
+use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
@@ -21,6 +25,7 @@ use crate::config::{Client, ClientArgs, Config, UpArgs, Written};
 use crate::descriptors::{EACH_TENANT, Shares};
 use crate::fleet::cgroups::{Kind, mounted};
 use crate::isolation::{State, Wall, survey};
+use crate::owner;
 
 /// From which kernel on an instance's memory is reset page by page.
 const PAGEMAP_SCAN: (u32, u32) = (6, 7);
@@ -70,22 +75,27 @@ fn fail(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -
 
 pub fn run(args: DoctorArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
     let mut checks = Vec::new();
-    let tenants = host(client, &mut checks);
+    let written = Written::gather(args.up);
+    let said = written.as_ref().is_ok_and(Written::says_listen);
+    let config = written.and_then(Written::resolve);
+    // Whoever asks about settings means the host that has them.
+    let listen = config.as_ref().ok().map(|config| config.listen).filter(|_| said);
+    let tenants = host(client, listen, &mut checks);
     programs(&mut checks);
     checks.push(wasm_target(&target()));
     checks.push(kernel(&rustix::system::uname().release().to_string_lossy()));
     let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     checks.push(descriptors(limit, tenants.unwrap_or(0)));
-    match Written::gather(args.up).and_then(Written::resolve) {
+    match &config {
         Ok(config) => {
             checks.push(ok("settings", config.to_string()));
-            of_settings(&config, &mut checks);
+            of_settings(config, &mut checks);
+            walls(config, &mut checks);
         }
         Err(error) => {
-            checks.push(fail("settings", chain(&error), "correct what is named there"));
+            checks.push(fail("settings", chain(error), "correct what is named there"));
         }
     }
-    walls(&mut checks);
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     checks.extend(cgroup_moves(&mounts));
     write(&checks, print)?;
@@ -116,31 +126,33 @@ fn write(checks: &[Check], print: Print) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The host as its clients see it, and how many tenants it has, where that is told.
-fn host(args: &ClientArgs, checks: &mut Vec<Check>) -> Option<u64> {
-    let client = match Client::gather(args) {
-        Ok(client) => client,
+/// The host as its clients see it, and how many tenants it has, where that is told. It is looked
+/// for where the client's options say, and else at `listen`.
+fn host(args: &ClientArgs, listen: Option<SocketAddr>, checks: &mut Vec<Check>) -> Option<u64> {
+    let url = args.url.clone().or_else(|| listen.map(reached_at));
+    let client = Client::gather(&ClientArgs { url, ..args.clone() });
+    let host = match client.map_err(CliError::from).and_then(Host::of) {
+        Ok(host) => host,
         Err(error) => {
             checks.push(fail("host", chain(&error), "correct what is named there"));
             return None;
         }
     };
-    let host = Host::of(client);
     let url = host.url().to_owned();
+    let answers = || ok("host", format!("Hearth answers at {url}"));
     let who = match host.whoami() {
         Ok(who) => who,
-        Err(CliError::Unreachable { source, .. }) if !host.has_token() => {
+        Err(CliError::Unreachable { source, .. } | CliError::Broken { source, .. }) => {
             let found = format!("nothing answers at {url}: {source}");
-            checks.push(warn("host", found, "run `hearth up`, or say where it is: hearth login"));
-            return None;
-        }
-        Err(CliError::Unreachable { source, .. }) => {
-            let found = format!("nothing answers at {url}: {source}");
-            checks.push(fail("host", found, "run `hearth up` there, or hearth login elsewhere"));
+            // Before the first start there is nothing, and need not be.
+            checks.push(match host.has_token() {
+                true => fail("host", found, "run `hearth up` there, or hearth login elsewhere"),
+                false => warn("host", found, "run `hearth up`, or say where it is: hearth login"),
+            });
             return None;
         }
         Err(CliError::Problem(said)) => {
-            checks.push(ok("host", format!("Hearth answers at {url}")));
+            checks.push(answers());
             let level = if host.has_token() { fail } else { warn };
             checks.push(level("token", said.to_string(), "hearth login, or set HEARTH_TOKEN"));
             return None;
@@ -150,14 +162,24 @@ fn host(args: &ClientArgs, checks: &mut Vec<Check>) -> Option<u64> {
             return None;
         }
     };
-    checks.push(ok("host", format!("Hearth answers at {url}")));
+    checks.push(answers());
     let of = who.tenant.map_or_else(|| "the host".to_owned(), |tenant| tenant.to_string());
     checks.push(ok("token", format!("{} ({} of {of})", who.name, who.scope)));
-    if who.scope != Scope::Admin {
-        return None;
-    }
-    let list = host.get("/tenants").and_then(|answer| answer.parse::<TenantList>()).ok()?;
-    Some(list.tenants.len() as u64)
+    let list = match who.scope {
+        Scope::Admin => host.get("/tenants").and_then(|answer| answer.parse::<TenantList>()).ok(),
+        _ => None,
+    };
+    list.map(|list| list.tenants.len() as u64)
+}
+
+/// Where a client on this machine finds what listens there.
+fn reached_at(listen: SocketAddr) -> String {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, listen.port()))
 }
 
 fn programs(checks: &mut Vec<Check>) {
@@ -245,13 +267,53 @@ fn descriptors(limit: u64, tenants: u64) -> Check {
 }
 
 fn of_settings(config: &Config, checks: &mut Vec<Check>) {
+    checks.push(address("listen", config.listen, || is_hearth(config.listen)));
+    let tenants = SocketAddr::new(config.tenant_bind, 0);
+    checks.push(address("tenant-bind", tenants, || false));
+    if let Some(from) = &config.admin_token {
+        checks.push(match config.read_secrets() {
+            Ok(_) => ok("admin token", format!("from {from}")),
+            Err(error) => fail("admin token", chain(&error), "correct what is named there"),
+        });
+    }
+
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok();
     let range = range.as_deref().and_then(|text| {
         let mut numbers = text.split_whitespace().map(str::parse);
         Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
     });
     checks.push(ports((*config.tenant_ports.start(), *config.tenant_ports.end()), range));
-    checks.push(disk(&config.data));
+    checks.push(disk(&config.data, config.disk_reserve_mb << 20));
+    if let Err(error) = owner::check(&config.data) {
+        checks.push(fail("data", error.to_string(), "run Hearth as whom its data belongs to"));
+    }
+}
+
+fn is_hearth(at: SocketAddr) -> bool {
+    let (token, tenant, ca_file, proxy) = (None, None, None, None);
+    let host = Host::of(Client { url: reached_at(at), token, tenant, ca_file, proxy });
+    // Whoever has no token is told so, as by nothing else.
+    matches!(host.and_then(|host| host.whoami()), Ok(_) | Err(CliError::Problem(_)))
+}
+
+/// Whether the host could listen there, or does.
+fn address(setting: &'static str, at: SocketAddr, is_hearth: impl FnOnce() -> bool) -> Check {
+    match TcpListener::bind(at) {
+        Ok(_) => ok(setting, format!("{at} can be had")),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_hearth() => {
+            ok(setting, format!("a Hearth has {at}"))
+        }
+        Err(error) => {
+            let fix = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "end what has it (ss -ltnp says what), or choose another"
+                }
+                io::ErrorKind::AddrNotAvailable => "choose an address that this machine has",
+                _ => "choose another, or give Hearth the right to it",
+            };
+            fail(setting, format!("{at} cannot be had: {error}"), fix)
+        }
+    }
 }
 
 fn ports(tenants: (u16, u16), outgoing: Option<(u16, u16)>) -> Check {
@@ -281,12 +343,17 @@ fn ports(tenants: (u16, u16), outgoing: Option<(u16, u16)>) -> Check {
     )
 }
 
-fn disk(data: &Path) -> Check {
+fn disk(data: &Path, reserve: u64) -> Check {
     const CHECK: &str = "disk";
     let absolute = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
     let existing = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     match rustix::fs::statvfs(existing) {
-        Ok(stat) => space(&absolute.display().to_string(), stat.f_bavail * stat.f_frsize),
+        Ok(_) if access(existing, Access::WRITE_OK | Access::EXEC_OK).is_err() => fail(
+            CHECK,
+            format!("{} cannot be written by this user", existing.display()),
+            "run this as whom Hearth runs as, or choose another --data",
+        ),
+        Ok(stat) => space(&absolute.display().to_string(), stat.f_bavail * stat.f_frsize, reserve),
         Err(error) => fail(
             CHECK,
             format!("{}: {error}", absolute.display()),
@@ -295,10 +362,11 @@ fn disk(data: &Path) -> Check {
     }
 }
 
-fn space(data: &str, free: u64) -> Check {
+/// Uploads leave the reserve as it is.
+fn space(data: &str, free: u64, reserve: u64) -> Check {
     const CHECK: &str = "disk";
     let found = format!("{} free for {data}", bytes(free));
-    match free {
+    match free.saturating_sub(reserve) {
         ..DISK_FAIL_BYTES => fail(CHECK, found, "make room there, or choose another --data"),
         DISK_FAIL_BYTES..DISK_WARN_BYTES => warn(CHECK, found, "make room there"),
         DISK_WARN_BYTES.. => ok(CHECK, found),
@@ -306,10 +374,11 @@ fn space(data: &str, free: u64) -> Check {
 }
 
 /// What stands around workers here: a zygote is started and has its walls tried.
-fn walls(checks: &mut Vec<Check>) {
+fn walls(config: &Config, checks: &mut Vec<Check>) {
     const CHECK: &str = "isolation";
     let worker = std::env::current_exe().map(|path| path.with_file_name("hearth-worker"));
-    let surveyed = worker.map_err(anyhow::Error::from).and_then(|worker| survey(&worker));
+    let surveyed =
+        worker.map_err(anyhow::Error::from).and_then(|worker| survey(&worker, &config.users));
     let (isolation, escapes) = match surveyed {
         Ok(surveyed) => surveyed,
         Err(error) => {
@@ -320,6 +389,10 @@ fn walls(checks: &mut Vec<Check>) {
     };
     checks.extend(isolation.table().into_iter().map(of_wall));
     let level = isolation.level();
+    if level < config.isolation {
+        let found = format!("level {level} is reached here, and {} is asked for", config.isolation);
+        checks.push(fail(CHECK, found, "mend what is missing above, or ask for less: --isolation"));
+    }
     checks.push(match escapes.as_slice() {
         [] => ok(CHECK, format!("level {level}: {}; the walls hold", level.meaning())),
         escapes => fail(
@@ -442,9 +515,30 @@ mod tests {
             (DISK_WARN_BYTES - 1, Level::Warn),
             (DISK_WARN_BYTES, Level::Ok),
         ] {
-            assert_eq!(space("/d", free).level, level, "{free}");
+            assert_eq!(space("/d", free, 0).level, level, "{free}");
+            assert_eq!(space("/d", free + 1_000, 1_000).level, level, "{free}");
         }
-        assert!(disk(Path::new("/no/such/directory/yet")).found.contains("free"));
+        assert_eq!(space("/d", 0, 1).level, Level::Fail);
+        assert!(disk(Path::new("/no/such/directory/yet"), 0).found.contains("/no/such"));
+    }
+
+    #[test]
+    fn addresses() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = taken.local_addr().unwrap();
+        assert_eq!(address("listen", at, || true).level, Level::Ok);
+        assert_eq!(address("listen", at, || false).level, Level::Fail);
+        drop(taken);
+        assert_eq!(address("listen", "127.0.0.1:0".parse().unwrap(), || false).level, Level::Ok);
+        let elsewhere = address("listen", "192.0.2.1:0".parse().unwrap(), || true);
+        assert_eq!(elsewhere.level, Level::Fail);
+        for (listen, url) in [
+            ("0.0.0.0:1", "http://127.0.0.1:1"),
+            ("[::]:1", "http://[::1]:1"),
+            ("10.0.0.1:1", "http://10.0.0.1:1"),
+        ] {
+            assert_eq!(reached_at(listen.parse().unwrap()), url);
+        }
     }
 
     #[test]

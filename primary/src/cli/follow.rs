@@ -99,7 +99,7 @@ pub fn follow(
             // What stands before a host answers in its place while it starts again.
             Ok(response) if was_connected && response.status().is_server_error() => {}
             Ok(response) => return Err(host.refused(response)),
-            Err(CliError::Unreachable { .. }) if was_connected => {}
+            Err(CliError::Unreachable { .. } | CliError::Broken { .. }) if was_connected => {}
             Err(error) => return Err(error),
         }
         events.reconnect();

@@ -1,17 +1,16 @@
 //! `hearth login`: checks a token against its host and stores both.
 
 use std::io::{self, BufRead, IsTerminal, Read};
-use std::os::fd::AsFd;
-
-use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
 use super::client::Host;
 use super::print::{Print, escape};
+use super::secret::read_hidden;
 use super::{CliError, usage};
 use crate::config::{Client, ClientArgs, Login};
+use crate::terminal::complain;
 
 /// A longer line is no token.
-const LINE_MAX_BYTES: u64 = 4 << 10;
+const LINE_MAX_BYTES: usize = 4 << 10;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -25,25 +24,24 @@ pub struct LoginArgs {
 pub fn run(args: LoginArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
     let address = match (args.address, &client.url) {
         (Some(_), Some(_)) => return Err(usage("say the address once: as ADDRESS or with --url")),
-        (Some(address), None) => address,
-        (None, _) => Client::gather(&ClientArgs { token_file: None, ..client.clone() })?.url,
+        (Some(address), None) => Some(address),
+        (None, url) => url.clone(),
     };
+    // What was stored before may be damaged, and is about to be replaced.
+    let (address, ca_file) = Client::to_log_in(&ClientArgs { url: address, ..client.clone() })?;
     let token = match &client.token_file {
-        Some(_) => {
-            let args = ClientArgs { url: Some(address.clone()), ..client.clone() };
-            Client::gather(&args)?.token.unwrap_or_default()
-        }
+        Some(file) => Login::read_token(file)?,
         None => read_token(&address)
             .map_err(|source| CliError::File { path: "standard input".into(), source })?,
     };
-    let login = Login::new(&address, &token)?;
-    let host = Host::of(login.client());
+    let login = Login::new(&address, &token, ca_file)?;
+    let host = Host::of(login.client())?;
     let answer = host.get("/whoami")?;
     let path = login.store()?;
     if host.url().starts_with("http://") && !host.is_local() {
-        eprintln!(
-            "hearth: over http:// the token can be read on its way; https:// keeps it secret"
-        );
+        complain(format_args!(
+            "over http:// the token can be read on its way; https:// keeps it secret"
+        ));
     }
     print.answer::<crate::api::auth::Whoami>(&answer, |who, out| {
         let (url, name, scope) = (host.url(), escape(&who.name), who.scope);
@@ -58,20 +56,11 @@ pub fn run(args: LoginArgs, client: &ClientArgs, print: Print) -> Result<(), Cli
 /// One line of standard input; what is typed is not shown.
 fn read_token(address: &str) -> io::Result<String> {
     let stdin = io::stdin();
-    let mut line = String::new();
-    let mut read = || stdin.lock().take(LINE_MAX_BYTES).read_line(&mut line);
     if stdin.is_terminal() {
-        eprint!("Token for {}: ", escape(address));
-        let shown = tcgetattr(stdin.as_fd())?;
-        let mut hidden = shown.clone();
-        hidden.local_flags.remove(LocalFlags::ECHO);
-        tcsetattr(stdin.as_fd(), SetArg::TCSAFLUSH, &hidden)?;
-        let read = read();
-        tcsetattr(stdin.as_fd(), SetArg::TCSAFLUSH, &shown)?;
-        eprintln!();
-        read?;
-    } else {
-        read()?;
+        let question = format!("Token for {}: ", escape(address));
+        return read_hidden(&question, LINE_MAX_BYTES);
     }
+    let mut line = String::new();
+    stdin.lock().take(LINE_MAX_BYTES as u64).read_line(&mut line)?;
     Ok(line)
 }

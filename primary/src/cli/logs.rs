@@ -6,11 +6,12 @@ use hearth_wire::{FunctionPath, LogStream};
 use serde::de::DeserializeOwned;
 
 use super::CliError;
-use super::client::{Host, query};
+use super::client::{Host, query, segment};
 use super::follow::{Event, follow};
 use super::print::{OrDash, Print, Table, bytes, escape, micros, milliseconds};
 use crate::api::logs::{CallInfo, CallPage, LineInfo, LinePage, Missed};
 use crate::config::ClientArgs;
+use crate::terminal::{self, complain};
 
 /// The most that the API gives in one page.
 const PAGE_MAX: i64 = 1_000;
@@ -62,12 +63,18 @@ pub fn logs(args: &LogsArgs, client: &ClientArgs, print: Print) -> Result<(), Cl
     let host = Host::connect(client)?;
     let base = host.of_tenant("/logs")?;
     if *follow {
+        exists(&host, path.as_ref())?;
         let write = |line: LineInfo| write_line(&line, &mut print.out());
         return followed(&host, &base, &filters, *lines, "line", print, write);
     }
     let answer = host.get(&with_last(&base, &filters, *lines))?;
-    print.answer::<LinePage>(&answer, |page, out| {
-        page.lines.iter().try_for_each(|line| write_line(line, out))
+    if answer.parse::<LinePage>()?.lines.is_empty() {
+        exists(&host, path.as_ref())?;
+    }
+    let is_filtered = filters.iter().any(|(_, filter)| filter.is_some());
+    print.answer::<LinePage>(&answer, |page, out| match page.lines.as_slice() {
+        [] => writeln!(out, "{}", nothing("line", is_filtered)),
+        lines => lines.iter().try_for_each(|line| write_line(line, out)),
     })
 }
 
@@ -78,11 +85,33 @@ pub fn calls(args: &CallsArgs, client: &ClientArgs, print: Print) -> Result<(), 
     let host = Host::connect(client)?;
     let base = host.of_tenant("/calls")?;
     if *follow {
+        exists(&host, path.as_ref())?;
         let write = |call: CallInfo| write_call(&call, &mut print.out());
         return followed(&host, &base, &filters, *calls, "call", print, write);
     }
     let answer = host.get(&with_last(&base, &filters, *calls))?;
-    print.answer::<CallPage>(&answer, |page, out| write_calls(&page.calls, out))
+    if answer.parse::<CallPage>()?.calls.is_empty() {
+        exists(&host, path.as_ref())?;
+    }
+    let is_filtered = filters.iter().any(|(_, filter)| filter.is_some());
+    print.answer::<CallPage>(&answer, |page, out| {
+        write_calls(&page.calls, &nothing("call", is_filtered), out)
+    })
+}
+
+/// What is asked of a function that there never was has an answer of its own: it was misspelt.
+fn exists(host: &Host, path: Option<&FunctionPath>) -> Result<(), CliError> {
+    if let Some(path) = path {
+        host.get(&host.of_tenant(&format!("/functions/{}/versions", segment(path)))?)?;
+    }
+    Ok(())
+}
+
+fn nothing(kind: &str, is_filtered: bool) -> String {
+    match is_filtered {
+        true => format!("There is no {kind} that is meant."),
+        false => format!("There is no {kind} yet."),
+    }
 }
 
 fn with_last(base: &str, filters: &[(&str, Option<&str>)], count: Option<u32>) -> String {
@@ -112,7 +141,7 @@ fn followed<T: DeserializeOwned>(
         of if of == kind => Ok(write(serde_json::from_str(&data).map_err(CliError::Answer)?)?),
         "missed" => {
             let Missed { missed } = serde_json::from_str(&data).map_err(CliError::Answer)?;
-            eprintln!("hearth: {missed} more came faster than they could be shown");
+            complain(format_args!("{missed} more came faster than they could be shown"));
             Ok(())
         }
         _ => Ok(()),
@@ -127,10 +156,11 @@ fn write_line(line: &LineInfo, out: &mut dyn Write) -> io::Result<()> {
         LogStream::Host => "host",
     };
     let (time, request_id, text) = (milliseconds(*time), escape(request_id), escape(text));
-    writeln!(out, "{time} {function}@{version} {request_id} {stream} {text}")
+    let line = format!("{time} {function}@{version} {request_id} {stream} {text}");
+    writeln!(out, "{}", terminal::record(&line, terminal::output_width()))
 }
 
-fn write_calls(calls: &[CallInfo], out: &mut dyn Write) -> io::Result<()> {
+fn write_calls(calls: &[CallInfo], empty: &str, out: &mut dyn Write) -> io::Result<()> {
     let mut table = Table::new([
         "time", "function", "method", "status", "outcome", "took", "in", "out", "woke", "request",
     ]);
@@ -148,7 +178,7 @@ fn write_calls(calls: &[CallInfo], out: &mut dyn Write) -> io::Result<()> {
             &call.request_id,
         ]);
     }
-    table.write(out, "There was no call yet.")
+    table.write(out, empty)
 }
 
 fn write_call(call: &CallInfo, out: &mut dyn Write) -> io::Result<()> {
@@ -156,11 +186,11 @@ fn write_call(call: &CallInfo, out: &mut dyn Write) -> io::Result<()> {
     let (time, took) = (milliseconds(call.time), micros(call.duration_us));
     let outcome = call.outcome.as_str();
     let (method, request_id) = (escape(method), escape(request_id));
-    write!(out, "{time} {function}@{version} {request_id} {method} {status} {outcome} {took}")?;
-    match call.cold_us {
-        Some(woke) => writeln!(out, ", woke in {}", micros(woke)),
-        None => writeln!(out),
-    }
+    let woke = call.cold_us.map(|woke| format!(", woke in {}", micros(woke))).unwrap_or_default();
+    let line = format!(
+        "{time} {function}@{version} {request_id} {method} {status} {outcome} {took}{woke}"
+    );
+    writeln!(out, "{}", terminal::record(&line, terminal::output_width()))
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ pub fn run(args: NewArgs, print: Print) -> Result<(), CliError> {
     })?;
     let mut out = print.out();
     if print.json() {
-        writeln!(out, "{}", serde_json::json!({ "name": name, "directory": directory }))?;
+        print.raw(&serde_json::json!({ "name": name, "directory": directory }).to_string())?;
     } else {
         writeln!(out, "Made the function {name} in ./{name}. Next:\n")?;
         writeln!(out, "  cd {name} && hearth build && hearth upload {name}.wasm")?;

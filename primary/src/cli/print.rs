@@ -4,16 +4,18 @@
 //! Everything that comes from afar may hold bytes that a terminal obeys. For people they are
 //! shown escaped; in JSON they are written as JSON escapes, which mean the same.
 
-use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
+use textwrap::core::display_width;
 
 use super::CliError;
 use super::client::Answer;
+pub use crate::terminal::escape;
+use crate::terminal::{self, Output, column, escape_json, escape_lines};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Print {
@@ -29,8 +31,9 @@ impl Print {
         self.json
     }
 
-    pub fn out(self) -> io::StdoutLock<'static> {
-        io::stdout().lock()
+    /// For people.
+    pub fn out(self) -> Output {
+        Output::new()
     }
 
     /// The answer as it came for programs, or what `people` makes of it.
@@ -48,7 +51,7 @@ impl Print {
     /// One JSON text, on its own line.
     pub fn raw(self, json: &str) -> Result<(), CliError> {
         if !json.is_empty() {
-            writeln!(self.out(), "{}", escape_json(json))?;
+            writeln!(io::stdout(), "{}", escape_json(json))?;
         }
         Ok(())
     }
@@ -60,49 +63,6 @@ impl Print {
         }
         Ok(())
     }
-}
-
-/// What a terminal would obey, or could be fooled by.
-fn is_active(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Remote text in one line, for people.
-pub fn escape(text: &str) -> Cow<'_, str> {
-    escape_except(text, &['\t'])
-}
-
-fn escape_except<'a>(text: &'a str, kept: &[char]) -> Cow<'a, str> {
-    let active = |c: char| is_active(c) && !kept.contains(&c);
-    if !text.contains(active) {
-        return Cow::Borrowed(text);
-    }
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if active(c) {
-            escaped.extend(c.escape_default());
-        } else {
-            escaped.push(c);
-        }
-    }
-    Cow::Owned(escaped)
-}
-
-/// In JSON such a character can only stand within a string.
-fn escape_json(json: &str) -> Cow<'_, str> {
-    let active = |c: char| is_active(c) && !matches!(c, '\n' | '\r' | '\t');
-    if !json.contains(active) {
-        return Cow::Borrowed(json);
-    }
-    let mut escaped = String::with_capacity(json.len() + 16);
-    for c in json.chars() {
-        if active(c) {
-            write!(escaped, "\\u{:04x}", u32::from(c)).expect("a String takes everything");
-        } else {
-            escaped.push(c);
-        }
-    }
-    Cow::Owned(escaped)
 }
 
 /// Standard output for a body of unknown making: as it is into a pipe or a file, escaped (lines
@@ -124,7 +84,7 @@ impl<W: Write> Write for Escaping<W> {
         let text = std::mem::take(&mut self.pending);
         let mut chunks = text.utf8_chunks().peekable();
         while let Some(chunk) = chunks.next() {
-            self.out.write_all(escape_except(chunk.valid(), &['\n', '\t']).as_bytes())?;
+            self.out.write_all(escape_lines(chunk.valid()).as_bytes())?;
             let is_cut = chunks.peek().is_none()
                 && matches!(std::str::from_utf8(chunk.invalid()), Err(e) if e.error_len().is_none());
             if is_cut {
@@ -143,14 +103,22 @@ impl<W: Write> Write for Escaping<W> {
     }
 }
 
-/// Columns, aligned. Its cells are escaped.
+/// Columns, aligned where they fit. Its cells are escaped.
 pub struct Table {
+    head: Vec<&'static str>,
     rows: Vec<Vec<String>>,
 }
 
+/// Between two columns.
+const GAP: &str = "  ";
+/// What the last column must have for its text to be read as a column.
+const LAST_MIN: usize = 28;
+/// Before what does not fit into a row's first line.
+const NEXT: &str = "    ";
+
 impl Table {
-    pub fn new<const N: usize>(head: [&str; N]) -> Self {
-        Self { rows: vec![head.map(str::to_uppercase).to_vec()] }
+    pub fn new<const N: usize>(head: [&'static str; N]) -> Self {
+        Self { head: head.to_vec(), rows: Vec::new() }
     }
 
     pub fn row<const N: usize>(&mut self, cells: [&dyn fmt::Display; N]) {
@@ -159,22 +127,79 @@ impl Table {
 
     /// `empty` where there is no row.
     pub fn write(&self, out: &mut dyn Write, empty: &str) -> io::Result<()> {
-        if self.rows.len() == 1 {
+        self.write_within(terminal::output_width(), out, empty)
+    }
+
+    /// What is wider has its last column broken between words, and where that is not enough, each
+    /// row as a paragraph.
+    fn write_within(
+        &self,
+        width: Option<usize>,
+        out: &mut dyn Write,
+        empty: &str,
+    ) -> io::Result<()> {
+        if self.rows.is_empty() {
             return writeln!(out, "{empty}");
         }
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        let widths: Vec<usize> = (0..self.head.len())
+            .map(|at| {
+                let cells = self.rows.iter().filter_map(|row| row.get(at)).map(String::as_str);
+                cells.chain([self.head[at]]).map(display_width).max().unwrap_or(0)
+            })
+            .collect();
+        let before: usize = widths.iter().rev().skip(1).map(|width| width + GAP.len()).sum();
+        let last = *widths.last().unwrap_or(&0);
+        let room = match width {
+            Some(width) if before + last > width => match width.checked_sub(before) {
+                Some(room) if room >= LAST_MIN.min(last) => room,
+                _ => return self.rows.iter().try_for_each(|row| self.paragraph(row, width, out)),
+            },
+            _ => last,
         };
-        let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
-        for row in &self.rows {
+        let head: Vec<String> = self.head.iter().map(|title| title.to_uppercase()).collect();
+        for row in std::iter::once(&head).chain(&self.rows) {
+            let (last, cells) = row.split_last().expect("a table has a column");
             let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                write!(line, "{cell:<width$}  ").expect("a String takes everything");
+            for (cell, width) in cells.iter().zip(&widths) {
+                let pad = " ".repeat(width.saturating_sub(display_width(cell)));
+                line.extend([cell.as_str(), &pad, GAP]);
             }
+            let mut lines = column(last, room).into_iter();
+            line.push_str(&lines.next().unwrap_or_default());
             writeln!(out, "{}", line.trim_end())?;
+            for next in lines {
+                writeln!(out, "{:before$}{next}", "")?;
+            }
         }
         Ok(())
+    }
+
+    /// What a row says, each value behind the name of its column but for the first.
+    fn paragraph(&self, row: &[String], width: usize, out: &mut dyn Write) -> io::Result<()> {
+        let parts =
+            self.head.iter().zip(row).enumerate().filter_map(|(at, (title, cell))| {
+                match (at, cell.as_str()) {
+                    (_, "" | "-") => None,
+                    (0, cell) => Some(cell.to_owned()),
+                    (_, cell) => Some(format!("{title} {cell}").trim_start().to_owned()),
+                }
+            });
+        let mut line = String::new();
+        for part in parts {
+            if line.trim().is_empty() {
+                line.push_str(&part);
+            } else if display_width(&line) + GAP.len() + display_width(&part) <= width {
+                line.extend([GAP, &part]);
+            } else {
+                writeln!(out, "{line}")?;
+                let mut lines = column(&part, width - NEXT.len());
+                line = format!("{NEXT}{}", lines.pop().unwrap_or_default());
+                for part in lines {
+                    writeln!(out, "{NEXT}{part}")?;
+                }
+            }
+        }
+        writeln!(out, "{line}")
     }
 }
 
@@ -217,28 +242,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_obey_is_escaped() {
-        for (text, shown) in [
-            ("plain ä\t✓", "plain ä\t✓"),
-            ("\u{1b}[2J", "\\u{1b}[2J"),
-            ("a\r\nb", "a\\r\\nb"),
-            ("\u{9b}31m\u{7f}", "\\u{9b}31m\\u{7f}"),
-            ("x\u{202e}y", "x\\u{202e}y"),
-        ] {
-            assert_eq!(escape(text), shown);
-        }
-    }
-
-    #[test]
-    fn json_stays_the_same_json() {
-        let json = "{\n\t\"a\": \"\u{9b}31m \u{202e}\\u001b\"}";
-        let escaped = escape_json(json);
-        assert!(!escaped.contains(['\u{9b}', '\u{202e}']), "{escaped}");
-        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
-        assert_eq!(value(&escaped), value(json));
-    }
-
-    #[test]
     fn a_body_is_escaped_however_it_is_cut() {
         let body = "1\t✓\u{1b}[2J\nä".as_bytes();
         for at in 0..body.len() {
@@ -252,17 +255,39 @@ mod tests {
         assert_eq!((writer.out, writer.pending), (b"a\\xffb".to_vec(), vec![0xc3]));
     }
 
+    fn told(table: &Table, width: Option<usize>) -> String {
+        let mut out = Vec::new();
+        table.write_within(width, &mut out, "none").unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
     #[test]
     fn columns_are_aligned() {
         let mut table = Table::new(["name", "n"]);
+        assert_eq!(told(&table, None), "none\n");
         table.row([&"ä", &1]);
         table.row([&"long\n", &OrDash(None::<u8>)]);
-        let mut out = Vec::new();
-        table.write(&mut out, "none").unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "NAME    N\nä       1\nlong\\n  -\n");
-        let mut out = Vec::new();
-        Table::new(["name"]).write(&mut out, "none").unwrap();
-        assert_eq!(out, b"none\n");
+        table.row([&"長い", &2]);
+        let aligned = "NAME    N\nä       1\nlong\\n  -\n長い    2\n";
+        assert_eq!(told(&table, None), aligned);
+        assert_eq!(told(&table, Some(20)), aligned);
+    }
+
+    #[test]
+    fn a_table_that_is_wider_than_the_terminal_breaks_between_words() {
+        let mut table = Table::new(["check", "found"]);
+        table.row([&"kernel", &"a text of some words that goes on behind the edge"]);
+        assert_eq!(
+            told(&table, Some(40)),
+            "CHECK   FOUND\nkernel  a text of some words that goes\n        on behind the edge\n"
+        );
+        let mut table = Table::new(["time", "status", "", "request"]);
+        table.row([&"now", &200, &"", &"0123456789abcdef01234567"]);
+        table.row([&"then", &OrDash(None::<u8>), &"why not", &"r-1"]);
+        assert_eq!(
+            told(&table, Some(40)),
+            "now  status 200\n    request 0123456789abcdef01234567\nthen  why not  request r-1\n"
+        );
     }
 
     #[test]

@@ -18,11 +18,15 @@ use super::print::Print;
 use super::{CliError, usage};
 use crate::app::Programs;
 use crate::config::UserDirectories;
+use crate::terminal::{ask, shell_word};
 
 const SYSTEM_UNIT: &str = include_str!("../../../ops/service/hearth.service");
 const USER_UNIT: &str = include_str!("../../../ops/service/hearth-user.service");
 /// Where the units say that the program is.
 const PROGRAM: &str = "/usr/local/bin/hearth";
+/// Where they say that its settings are.
+const SETTINGS: &str = "/etc/hearth/hearth.toml";
+const USER_SETTINGS: &str = "%E/hearth/hearth.toml";
 /// With which both units begin, so that nobody else's is overwritten or removed.
 const MARK: &str = "# Hearth as a service of";
 /// Of these a system's service sees nothing, or other files.
@@ -30,7 +34,7 @@ const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Writes a unit, settings, a token for the admin and the data directory, each where it is missing,\nand starts the service. Settings and token that are there stay. Run it again after an upgrade.\n\nExample:\n  sudo hearth install\n  hearth install --user\n  hearth install --dry-run"
+    after_help = "Writes a unit, settings, a token for the admin and the data directory, each where it is missing, and starts the service. Settings and token that are there stay. Run it again after an upgrade.\n\nExample:\n  sudo hearth install\n  hearth install --user\n  hearth install --dry-run"
 )]
 pub struct InstallArgs {
     #[command(flatten)]
@@ -39,7 +43,7 @@ pub struct InstallArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Stops the service and removes the unit. Data, settings and the admin's token stay, unless they are\npurged.\n\nExample:\n  sudo hearth uninstall\n  sudo hearth uninstall --purge"
+    after_help = "Stops the service and removes the unit. Data, settings and the admin's token stay, unless they are purged.\n\nExample:\n  sudo hearth uninstall\n  sudo hearth uninstall --purge"
 )]
 pub struct UninstallArgs {
     #[command(flatten)]
@@ -139,24 +143,25 @@ pub fn install(args: &InstallArgs, print: Print) -> Result<(), CliError> {
             "a service of the system cannot run what is below {hidden}: copy hearth, hearth-worker and hearth-compile to /usr/local/bin and install from there, or install with --user"
         )));
     }
-    if !program.to_str().is_some_and(|program| program.bytes().all(is_plain)) {
-        return Err(CliError::Refused(format!(
-            "{} cannot stand in a unit; install from a path without blanks and signs",
-            program.display()
-        )));
+    for path in [&program, &layout.settings] {
+        if path.to_str().is_none() {
+            return Err(CliError::Refused(format!(
+                "{} is not UTF-8, and cannot stand in a unit",
+                path.display()
+            )));
+        }
     }
     let steps = layout.install(&program);
     args.place.perform(&layout, &steps, print)?;
     if args.place.dry_run {
         return Ok(());
     }
-    let (settings, token) = (layout.settings.display(), layout.token.display());
-    print.say(format_args!(
-        "Installed. Settings: {settings}. Sign in: hearth login --token-file {token}"
-    ))?;
+    let token = shell_word(&layout.token.to_string_lossy()).into_owned();
+    print.say(format_args!("Installed. Its settings are in {}.", layout.settings.display()))?;
+    print.say(format_args!("Sign in:\n  hearth login --token-file {token}"))?;
     if layout.user {
         print.say(format_args!(
-            "It ends with your last session, unless: loginctl enable-linger $USER"
+            "It ends with your last session, unless:\n  loginctl enable-linger $USER"
         ))?;
     }
     Ok(())
@@ -182,9 +187,30 @@ pub fn uninstall(args: &UninstallArgs, print: Print) -> Result<(), CliError> {
     }
 }
 
-/// What means itself in a unit's command line.
-fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"/._-+".contains(&byte)
+/// A path as one word of a unit's command line: see systemd.service(5), "Command lines", for the
+/// quotes, and systemd.unit(5), "Specifiers", for what `%` means.
+fn unit_word(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+".contains(&b);
+    if text.bytes().all(is_plain) {
+        return text.into_owned();
+    }
+    let mut word = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => word.extend(['\\', c]),
+            '%' | '$' => word.extend([c, c]),
+            c if c.is_control() => {
+                let mut bytes = [0; 4];
+                for byte in c.encode_utf8(&mut bytes).bytes() {
+                    word.push_str(&format!("\\x{byte:02x}"));
+                }
+            }
+            c => word.push(c),
+        }
+    }
+    word.push('"');
+    word
 }
 
 /// Nobody means that by accident: a script says `--yes`.
@@ -192,8 +218,8 @@ fn is_meant(layout: &Layout) -> Result<bool, CliError> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(usage("--purge removes all tenants and their functions; say --yes as well"));
     }
-    eprint!("Remove {} with all tenants, functions and logs? [y/N] ", layout.data.display());
-    io::stderr().flush()?;
+    let data = layout.data.display();
+    ask(format_args!("Remove {data} with all tenants, functions and logs? [y/N] "));
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -222,8 +248,15 @@ impl Layout {
 
     fn install(&self, program: &Path) -> Vec<Step> {
         let template = if self.user { USER_UNIT } else { SYSTEM_UNIT };
-        let unit = template.replace(PROGRAM, &program.to_string_lossy());
-        let unit = unit.replace("%E/hearth/hearth.toml", &self.settings.to_string_lossy());
+        let settings = if self.user { USER_SETTINGS } else { SETTINGS };
+        let unit = template.replace(
+            &format!("{PROGRAM} up --config {settings}"),
+            &format!(
+                "{} up --config {}",
+                unit_word(program),
+                if self.user { unit_word(&self.settings) } else { settings.to_owned() }
+            ),
+        );
         let parent = |path: &Path| path.parent().expect("it lies in a directory").to_owned();
         vec![
             Step::Directory(parent(&self.settings)),
@@ -428,6 +461,20 @@ mod tests {
             assert_eq!(start, format!("ExecStart=/opt/hearth up --config {settings}"));
             let stop = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
             assert!(stop.parse::<u64>().unwrap() > crate::drain::DEADLINE.as_secs());
+        }
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_a_unit() {
+        for (path, word) in [
+            ("/opt/hearth", "/opt/hearth"),
+            ("/home/a b/hearth", "\"/home/a b/hearth\""),
+            ("/home/100%/$x", "\"/home/100%%/$$x\""),
+            ("/home/\"a\\b\"", "\"/home/\\\"a\\\\b\\\"\""),
+            ("/home/ä\n", "\"/home/ä\\x0a\""),
+            ("/home/a;b", "\"/home/a;b\""),
+        ] {
+            assert_eq!(unit_word(Path::new(path)), word);
         }
     }
 

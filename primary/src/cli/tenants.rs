@@ -1,6 +1,6 @@
 //! `hearth tenant`: the tenants of a host. For its admin.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 
 use clap::Subcommand;
 use hearth_wire::TenantName;
@@ -10,6 +10,7 @@ use super::client::Host;
 use super::print::{Print, Table, bytes, escape, seconds};
 use crate::api::tenants::{TenantInfo, TenantList, TenantMade, TenantNew};
 use crate::config::ClientArgs;
+use crate::terminal::ask;
 
 #[derive(Debug, Subcommand)]
 pub enum Tenants {
@@ -102,8 +103,7 @@ fn is_meant(name: &TenantName) -> Result<bool, CliError> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(true);
     }
-    eprint!("Remove the tenant {name} with all its functions, tokens and logs? [y/N] ");
-    io::stderr().flush()?;
+    ask(format_args!("Remove the tenant {name} with all its functions, tokens and logs? [y/N] "));
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

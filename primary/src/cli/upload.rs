@@ -5,17 +5,19 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hearth_wire::{FunctionPath, OptionsPatch, limits};
+use hearth_wire::{FunctionPath, OptionsPatch, TenantName, limits};
 use http::{Method, header};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ureq::SendBody;
 
-use super::client::{Call, Host, answer, query};
+use super::client::{Call, Host, answer, query, segment};
 use super::multipart::Multipart;
 use super::print::{Print, bytes, escape};
-use super::{CliError, usage};
+use super::{CliError, sample, usage};
+use crate::api::functions::FunctionInfo;
 use crate::api::tenants::TenantInfo;
 use crate::config::ClientArgs;
+use crate::terminal::escape_lines;
 use crate::upload::{Uploaded, UploadedFunction};
 
 /// From the last byte sent until the new generation serves; a large module compiles for long.
@@ -23,7 +25,7 @@ const SERVED: Duration = Duration::from_secs(600);
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "All files go live together, or none does. hello.wasm becomes the function /hello.\nWith several files, the options are an object from file name to options.\n\nExample:\n  hearth upload hello.wasm\n  hearth upload a.wasm b.wasm.zst --to jobs --options '{\"a.wasm\":{\"auth\":\"invoke\"}}'"
+    after_help = "All files go live together, or none does. hello.wasm becomes the function /hello. With several files, the options are an object from file name to options.\n\nExample:\n  hearth upload hello.wasm\n  hearth upload a.wasm b.wasm.zst --options '{\"a.wasm\":{\"auth\":\"invoke\"}}'"
 )]
 pub struct UploadArgs {
     /// Components, as NAME.wasm or NAME.wasm.zst
@@ -88,13 +90,29 @@ pub fn run(args: &UploadArgs, client: &ClientArgs, print: Print) -> Result<(), C
             let (size, stored) = (bytes(*size), bytes(*stored));
             let state = if *unchanged { ", as it was" } else { "" };
             writeln!(out, "{path} is at version {version} ({size}, kept as {stored}{state}).")?;
-            writeln!(out, "  curl -d '{{}}' {base}{path}")?;
+            writeln!(out, "{}", escape_lines(&call_of(&host, &tenant, &base, path)))?;
         }
         writeln!(
             out,
             "Generation {generation} serves: {compile_ms} ms to compile, {swap_ms} ms to swap."
         )
     })
+}
+
+/// What to run to call it.
+fn call_of(host: &Host, tenant: &TenantName, base: &str, path: &FunctionPath) -> String {
+    let asked = host.get(&format!("/tenants/{tenant}/functions/{}", segment(path)));
+    match asked.and_then(|answer| answer.parse::<FunctionInfo>()) {
+        Ok(function) => {
+            let mut call = sample::call(base, path.as_str(), &function.options);
+            if call.starts_with("  hearth ") && host.names_tenant() {
+                call.push_str(&format!(" --tenant {tenant}"));
+            }
+            call
+        }
+        // The host is of another version; it serves all the same.
+        Err(_) => format!("  hearth invoke {}", path.relative()),
+    }
 }
 
 /// The name that says where the function will be, checked before anything is sent.

@@ -1,20 +1,24 @@
-//! Whom the command line talks to, and as whom: options, then `HEARTH_URL`, `HEARTH_TOKEN` and
-//! `HEARTH_TENANT`, then what `hearth login` stored.
+//! Whom the command line talks to, and as whom: options, then `HEARTH_URL`, `HEARTH_TOKEN`,
+//! `HEARTH_TENANT` and `HEARTH_CA_FILE`, then what `hearth login` stored, which is looked at only
+//! where these leave something open.
 //!
 //! A stored token goes to the address that it was stored for and to no other. Owns the file that
 //! logins are stored in; asks nobody whether a token is good.
 
 use std::fmt;
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hearth_wire::TenantName;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Source, read, read_bounded, variable};
+use super::{ConfigError, Source, read, variable};
 
 const URL_DEFAULT: &str = "http://127.0.0.1:3400";
+/// A stored login that is larger is none.
+const LOGIN_MAX_BYTES: u64 = 64 << 10;
 
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Connection")]
@@ -28,6 +32,10 @@ pub struct ClientArgs {
     /// The tenant [default: HEARTH_TENANT, the token's own, or the only one there is]
     #[arg(long, global = true, value_name = "NAME")]
     pub tenant: Option<String>,
+    /// Certificates of an authority to trust besides the system's, in PEM [default: HEARTH_CA_FILE,
+    /// or the stored login]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Whom to talk to, complete and valid.
@@ -37,24 +45,47 @@ pub struct Client {
     pub url: String,
     pub token: Option<String>,
     pub tenant: Option<TenantName>,
+    /// Whose certificates are trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+    pub proxy: Option<ProxyWritten>,
+}
+
+/// What the environment says of a proxy for an address like the client's.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyWritten {
+    /// It may have a password in it.
+    pub url: String,
+    pub variable: &'static str,
+    /// What is not behind it: the entries of `NO_PROXY`.
+    pub except: Vec<String>,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url, token: _, tenant } = self;
+        let Self { url, token: _, tenant, ca_file: _, proxy: _ } = self;
         f.debug_struct("Client").field("url", url).field("tenant", tenant).finish_non_exhaustive()
     }
 }
 
 impl Client {
     pub fn gather(args: &ClientArgs) -> Result<Self, ConfigError> {
-        Self::of(args, variable, Login::stored()?)
+        Self::of(args, variable, Login::stored)
+    }
+
+    /// The address to log in at, and whose certificates to trust there. A stored login that cannot
+    /// be read is as good as none, since it is about to be replaced.
+    pub fn to_log_in(args: &ClientArgs) -> Result<(String, Option<PathBuf>), ConfigError> {
+        let args = ClientArgs { token_file: None, ..args.clone() };
+        let without_token = |name: &str| variable(name).filter(|_| name != "HEARTH_TOKEN");
+        let stored = || Ok(Login::stored().unwrap_or(None));
+        let client = Self::of(&args, without_token, stored)?;
+        Ok((client.url, client.ca_file))
     }
 
     fn of(
         args: &ClientArgs,
         variable: impl Fn(&str) -> Option<String>,
-        stored: Option<Login>,
+        stored: impl FnOnce() -> Result<Option<Login>, ConfigError>,
     ) -> Result<Self, ConfigError> {
         // Set to nothing is how a shell unsets for one command.
         let variable = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
@@ -62,7 +93,11 @@ impl Client {
             Some(text) => Some((text.clone(), Source::Option(key))),
             None => Some((variable(name)?, Source::Environment(name.to_owned()))),
         };
-        let url = match either(&args.url, "url", "HEARTH_URL") {
+        let written = either(&args.url, "url", "HEARTH_URL");
+        let has_token = args.token_file.is_some() || variable("HEARTH_TOKEN").is_some();
+        // Who says all of it needs no login, and may have one that is damaged.
+        let stored = if written.is_some() && has_token { None } else { stored()? };
+        let url = match written {
             Some((text, from)) => url(&text).ok_or(ConfigError::Value {
                 key: "url",
                 from,
@@ -71,6 +106,10 @@ impl Client {
             })?,
             None => stored.as_ref().map_or_else(|| URL_DEFAULT.to_owned(), |it| it.url.clone()),
         };
+        let stored = stored.filter(|login| login.url == url);
+        let ca_file = args.ca_file.clone().or_else(|| Some(variable("HEARTH_CA_FILE")?.into()));
+        let ca_file = ca_file.or_else(|| stored.as_ref()?.ca_file.clone());
+        let proxy = proxy(&url, variable);
         let tenant = match either(&args.tenant, "tenant", "HEARTH_TENANT") {
             Some((text, from)) => Some(text.parse().map_err(|_| ConfigError::Value {
                 key: "tenant",
@@ -84,11 +123,22 @@ impl Client {
             Some(path) => Some(token(&read(path)?, Source::File(path.clone()))?),
             None => match variable("HEARTH_TOKEN") {
                 Some(text) => Some(token(&text, Source::Environment("HEARTH_TOKEN".to_owned()))?),
-                None => stored.filter(|login| login.url == url).map(|login| login.token),
+                None => stored.map(|login| login.token),
             },
         };
-        Ok(Self { url, token, tenant })
+        Ok(Self { url, token, tenant, ca_file, proxy })
     }
+}
+
+/// As curl reads the environment: a variable for each scheme, in small letters or large ones.
+fn proxy(url: &str, variable: impl Fn(&str) -> Option<String>) -> Option<ProxyWritten> {
+    const PLAIN: [&str; 4] = ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
+    const ENCRYPTED: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+    let names = if url.starts_with("https://") { ENCRYPTED } else { PLAIN };
+    let (name, url) = names.into_iter().find_map(|name| Some((name, variable(name)?)))?;
+    let except = variable("no_proxy").or_else(|| variable("NO_PROXY")).unwrap_or_default();
+    let except = except.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    Some(ProxyWritten { url, variable: name, except: except.map(str::to_owned).collect() })
 }
 
 /// The origin (and path, where Hearth is mounted below one), without a `/` at its end.
@@ -128,17 +178,28 @@ pub enum LoginError {
 pub struct Login {
     url: String,
     token: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ca_file: Option<PathBuf>,
 }
 
 impl Login {
-    pub fn new(address: &str, text: &str) -> Result<Self, LoginError> {
+    pub fn new(address: &str, text: &str, ca_file: Option<PathBuf>) -> Result<Self, LoginError> {
         let url = url(address).ok_or_else(|| LoginError::Url(address.to_owned()))?;
         let token = token(text, Source::Option("token")).map_err(|_| LoginError::Token)?;
-        Ok(Self { url, token })
+        // What is stored is read from wherever the next command runs.
+        let ca_file = ca_file.map(|path| std::path::absolute(&path).unwrap_or(path));
+        Ok(Self { url, token, ca_file })
+    }
+
+    /// The token that a file has.
+    pub fn read_token(file: &Path) -> Result<String, ConfigError> {
+        token(&read(file)?, Source::File(file.to_owned()))
     }
 
     pub fn client(&self) -> Client {
-        Client { url: self.url.clone(), token: Some(self.token.clone()), tenant: None }
+        let Self { url, token, ca_file } = self.clone();
+        let proxy = proxy(&url, variable);
+        Client { url, token: Some(token), tenant: None, ca_file, proxy }
     }
 
     fn stored() -> Result<Option<Self>, ConfigError> {
@@ -146,13 +207,32 @@ impl Login {
     }
 
     fn read(path: &Path) -> Result<Option<Self>, ConfigError> {
-        let text = match read_bounded(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+        let login = match Self::text(path) {
+            Ok(text) => serde_json::from_str(&text).map_err(io::Error::from),
+            // Nothing is there, or nothing can be.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => Err(error),
         };
-        let login = serde_json::from_str(&text).map_err(io::Error::from);
-        login.map(Some).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+        login.map(Some).map_err(|source| ConfigError::StoredLogin { path: path.to_owned(), source })
+    }
+
+    /// Of a file, and of nothing that could keep its reader waiting.
+    fn text(path: &Path) -> io::Result<String> {
+        let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+        let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let mut text = String::new();
+        file.take(LOGIN_MAX_BYTES).read_to_string(&mut text)?;
+        Ok(text)
     }
 
     /// Stores it in place of the one before, and says where.
@@ -204,14 +284,14 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn login() -> Login {
-        Login::new("http://stored:1/", "stored-token\n").unwrap()
+        Login::new("http://stored:1/", "stored-token\n", None).unwrap()
     }
 
     fn gather(args: ClientArgs, environment: &[(&str, &str)], stored: Option<Login>) -> Client {
         let variable = |name: &str| {
             environment.iter().find(|(key, _)| *key == name).map(|(_, text)| (*text).to_owned())
         };
-        Client::of(&args, variable, stored).unwrap()
+        Client::of(&args, variable, || Ok(stored)).unwrap()
     }
 
     fn at(url: &str) -> ClientArgs {
@@ -224,6 +304,8 @@ mod tests {
             url: url.to_owned(),
             token: token.map(str::to_owned),
             tenant: None,
+            ca_file: None,
+            proxy: None,
         };
         let by_variables = [("HEARTH_URL", "http://variable:1"), ("HEARTH_TOKEN", "variable")];
         for (args, environment, stored, expected) in [
@@ -288,9 +370,61 @@ mod tests {
                 "`tenant` (option --tenant) must be a tenant's name, like demo, not `A`",
             ),
         ] {
-            let error = Client::of(&args, |_| None, None).unwrap_err().to_string();
+            let error = Client::of(&args, |_| None, || Ok(None)).unwrap_err().to_string();
             assert!(error.starts_with(said), "{error}");
         }
+    }
+
+    #[test]
+    fn a_stored_login_is_looked_at_where_something_is_left_open() {
+        let all = [("HEARTH_URL", "http://variable:1"), ("HEARTH_TOKEN", "variable")];
+        let damaged = || {
+            let source = io::Error::other("damaged");
+            Err(ConfigError::StoredLogin { path: "login.json".into(), source })
+        };
+        let client = |environment: &[(&str, &str)], args: &ClientArgs| {
+            let variable = |name: &str| {
+                environment.iter().find(|(key, _)| *key == name).map(|(_, text)| (*text).to_owned())
+            };
+            Client::of(args, variable, damaged)
+        };
+        assert_eq!(client(&all, &ClientArgs::default()).unwrap().url, "http://variable:1");
+        assert!(client(&all[1..], &at("http://option:1")).is_ok());
+        for some in [&all[..1], &all[1..], &[]] {
+            let error = client(some, &ClientArgs::default()).unwrap_err().to_string();
+            assert!(error.contains("login.json") && error.contains("hearth login"), "{error}");
+        }
+    }
+
+    #[test]
+    fn whose_certificates_are_trusted() {
+        let stored = || Login::new("http://stored:1", "t", Some("/stored.pem".into())).ok();
+        let trusted = |args: ClientArgs, environment: &[(&str, &str)]| {
+            gather(args, environment, stored()).ca_file.map(|path| path.display().to_string())
+        };
+        let option = ClientArgs { ca_file: Some("/option.pem".into()), ..ClientArgs::default() };
+        let variable = [("HEARTH_CA_FILE", "/variable.pem")];
+        assert_eq!(trusted(option, &variable).as_deref(), Some("/option.pem"));
+        assert_eq!(trusted(ClientArgs::default(), &variable).as_deref(), Some("/variable.pem"));
+        assert_eq!(trusted(ClientArgs::default(), &[]).as_deref(), Some("/stored.pem"));
+        assert_eq!(trusted(at("http://other:1"), &[]), None);
+    }
+
+    #[test]
+    fn which_proxy_the_environment_names() {
+        let environment = [
+            ("HTTP_PROXY", "http://plain:1"),
+            ("https_proxy", "http://encrypted:1"),
+            ("NO_PROXY", "a.example, .b.example"),
+        ];
+        let named = |url: &str, environment: &[(&str, &str)]| {
+            gather(at(url), environment, None).proxy.map(|proxy| (proxy.url, proxy.except.len()))
+        };
+        let plain = Some(("http://plain:1".to_owned(), 2));
+        assert_eq!(named("http://h", &environment), plain);
+        assert_eq!(named("https://h", &environment), Some(("http://encrypted:1".to_owned(), 2)));
+        assert_eq!(named("https://h", &environment[..1]), None);
+        assert_eq!(named("http://h", &[("ALL_PROXY", "x:1")]), Some(("x:1".to_owned(), 0)));
     }
 
     #[test]
@@ -303,5 +437,16 @@ mod tests {
         assert!(Login::read(&path).unwrap() == Some(login()));
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!format!("{:?}", login().client()).contains("stored-token"));
+        for damaged in ["", "{", "[]"] {
+            std::fs::write(&path, damaged).unwrap();
+            let error = Login::read(&path).err().unwrap().to_string();
+            assert!(error.contains("login.json"), "{error}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(Login::read(&path).is_err());
+        std::fs::remove_dir(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
+        assert!(Login::read(&path).is_err());
     }
 }

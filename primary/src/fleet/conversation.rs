@@ -76,6 +76,9 @@ pub struct Conversation {
     /// The newest tokens that it was told, and those that it has confirmed.
     tokens_told: u64,
     tokens_applied: u64,
+    /// The newest report that it was asked for, and that it has made.
+    report_asked: u64,
+    report_made: u64,
     /// Whether it was told to pass connections on.
     may_pass: bool,
     /// Whether it has not been told that the last ones it passed on have arrived, and whether it
@@ -100,6 +103,8 @@ impl Conversation {
             calls_done: Once::NotYet,
             tokens_told: tokens,
             tokens_applied: 0,
+            report_asked: 0,
+            report_made: 0,
             may_pass: false,
             passes: false,
             passed_to: false,
@@ -112,6 +117,7 @@ impl Conversation {
     pub fn told(&mut self, message: &ToWorker) {
         match message {
             ToWorker::Tokens { serial, .. } => self.tokens_told = *serial,
+            ToWorker::Report { serial } => self.report_asked = *serial,
             ToWorker::Accept => self.accepting.becomes_due(),
             ToWorker::Quiesce => {
                 self.quiesced.becomes_due();
@@ -168,6 +174,12 @@ impl Conversation {
                 let is_its_turn = goes_on && unconfirmed.contains(serial);
                 self.tokens_applied = *serial;
                 ("TokensApplied", is_its_turn)
+            }
+            FromWorker::Reported { serial } => {
+                let due = self.report_made + 1..=self.report_asked;
+                let is_its_turn = goes_on && due.contains(serial);
+                self.report_made = *serial;
+                ("Reported", is_its_turn)
             }
             FromWorker::WantDoor => ("WantDoor", goes_on),
             FromWorker::Pass(_) => {
@@ -231,6 +243,14 @@ mod tests {
         FromWorker::TokensApplied { serial }
     }
 
+    fn reported(serial: u64) -> FromWorker {
+        FromWorker::Reported { serial }
+    }
+
+    fn asked(serial: u64) -> ToWorker {
+        ToWorker::Report { serial }
+    }
+
     fn tokens(serial: u64) -> ToWorker {
         ToWorker::Tokens { serial, grants: Vec::new() }
     }
@@ -286,6 +306,9 @@ mod tests {
             Told(ToWorker::Accept),
             Said(FromWorker::Accepting),
             Said(report(3, 10)),
+            Told(asked(1)),
+            Said(report(1, 10)),
+            Said(reported(1)),
             Told(ToWorker::Link(Origin::Gateway)),
             Told(tokens(2)),
             Told(tokens(3)),
@@ -338,6 +361,12 @@ mod tests {
             ),
             (vec![Said(ready()), Said(applied(1)), Said(applied(1))], "`TokensApplied`"),
             (vec![Said(ready()), Said(applied(2))], "`TokensApplied`"),
+            (vec![Said(ready()), Said(reported(1))], "`Reported`"),
+            (
+                vec![Said(ready()), Told(asked(1)), Said(reported(1)), Said(reported(1))],
+                "`Reported`",
+            ),
+            (vec![Said(ready()), Told(asked(1)), Said(reported(u64::MAX))], "`Reported`"),
             (vec![Said(ready()), Said(applied(u64::MAX))], "`TokensApplied`"),
             (after(accepting(), vec![Said(FromWorker::Passed)]), "`Passed`"),
             (after(accepting(), vec![Said(FromWorker::Pass(passing(1)))]), "`Pass`"),

@@ -82,6 +82,8 @@ pub enum Command {
     Stop(Answer<Result<(), FleetError>>),
     /// Answered when every live worker goes by these.
     Tokens(Vec<TokenGrant>, Answer<()>),
+    /// Answered when what calls wrote that were answered before is in the hands of the logs.
+    Report(Answer<()>),
     /// Finish what runs, then end.
     Shutdown,
     /// There is no more time for that.
@@ -127,6 +129,8 @@ struct Live {
     links: Arc<Links>,
     /// The newest tokens that it has confirmed.
     tokens: u64,
+    /// The newest report that it was asked for and has made.
+    reported: u64,
     /// Held until it is ready, so that few workers start at once.
     starting: Option<OwnedSemaphorePermit>,
     /// Why we ended it, where we did.
@@ -137,6 +141,17 @@ struct SwapAsked {
     commit: Option<Commit>,
     answer: Answer<Result<Duration, SwapError>>,
     at: Instant,
+}
+
+/// What is asked of workers is asked once at a time, however many wait for it.
+#[derive(Default)]
+struct Reports {
+    /// Of the newest question.
+    serial: u64,
+    /// Who waits for the answers to it.
+    asked: Vec<Answer<()>>,
+    /// Who came later, and waits for the next one.
+    next: Vec<Answer<()>>,
 }
 
 struct TokensAsked {
@@ -179,6 +194,7 @@ pub struct Supervisor {
     grants: Vec<TokenGrant>,
     tokens: u64,
     tokens_asked: Vec<TokensAsked>,
+    reports: Reports,
     /// Answered once what follows from the stop can be seen.
     stop_asked: Vec<Answer<Result<(), FleetError>>>,
     last_end: Option<String>,
@@ -226,6 +242,7 @@ impl Supervisor {
             grants,
             tokens: 1,
             tokens_asked: Vec::new(),
+            reports: Reports::default(),
             stop_asked: Vec::new(),
             last_end: None,
             ending: Ending::No,
@@ -379,6 +396,10 @@ impl Supervisor {
                 self.tokens_asked.push(TokensAsked { serial: self.tokens, deadline, answer });
                 None
             }
+            Command::Report(answer) => {
+                self.reports.next.push(answer);
+                None
+            }
             Command::Shutdown => {
                 self.ending = Ending::Shutdown;
                 Some(Event::Shutdown)
@@ -435,6 +456,8 @@ impl Supervisor {
             FromWorker::Ready { version: VERSION, load_us, walls_us } => {
                 let live = self.live.get_mut(&worker)?;
                 live.starting = None;
+                // It has nothing to report of a time before it was ready.
+                live.reported = self.reports.serial;
                 let walls = Duration::from_micros(walls_us);
                 metrics::histogram!("hearth_walls_seconds").record(walls);
                 info!(tenant = %self.tenant.name, pid = live.pid, worker = worker.0, load_us, "worker ready");
@@ -459,6 +482,11 @@ impl Supervisor {
             FromWorker::TokensApplied { serial } => {
                 let live = self.live.get_mut(&worker)?;
                 live.tokens = live.tokens.max(serial);
+                None
+            }
+            FromWorker::Reported { serial } => {
+                let live = self.live.get_mut(&worker)?;
+                live.reported = live.reported.max(serial);
                 None
             }
             FromWorker::Passed => {
@@ -543,6 +571,7 @@ impl Supervisor {
             outgoing,
             links,
             tokens: 0,
+            reported: 0,
             starting: Some(newborn.permit),
             killed: None,
         };
@@ -772,6 +801,7 @@ impl Supervisor {
     /// Brings the listener, the waiting callers and the snapshot in line with the state.
     fn settle(&mut self) {
         self.settle_tokens();
+        self.settle_reports();
         self.settle_parking();
         self.settle_door();
         self.settle_waiters();
@@ -789,6 +819,32 @@ impl Supervisor {
                 let _ = asked.answer.send(());
             } else {
                 self.tokens_asked.push(asked);
+            }
+        }
+    }
+
+    fn settle_reports(&mut self) {
+        loop {
+            // One that is not ready has served nobody.
+            let ready = self.live.values().filter(|live| live.starting.is_none());
+            let oldest = ready.map(|live| live.reported).min();
+            if oldest.is_some_and(|oldest| oldest < self.reports.serial) {
+                return;
+            }
+            for asked in self.reports.asked.drain(..) {
+                let _ = asked.send(());
+            }
+            // Whoever has stopped waiting is not asked for.
+            self.reports.next.retain(|answer| !answer.is_closed());
+            if self.reports.next.is_empty() {
+                return;
+            }
+            self.reports.serial += 1;
+            self.reports.asked = std::mem::take(&mut self.reports.next);
+            let serial = self.reports.serial;
+            let ready = self.live.iter().filter(|(_, live)| live.starting.is_none());
+            for worker in ready.map(|(worker, _)| *worker).collect::<Vec<_>>() {
+                self.tell(worker, ToWorker::Report { serial }, vec![]);
             }
         }
     }

@@ -108,6 +108,7 @@ fn row_26_a_worker_that_talks_nonsense_is_ended_and_its_tenant_backs_off() {
         ("giant", "no message"),
         ("ready", "`Ready`"),
         ("tokens", "`TokensApplied`"),
+        ("reported", "`Reported`"),
         ("passed", "`Passed`"),
         ("passes", "`Pass`"),
         ("quiesced", "`Quiesced`"),
@@ -353,6 +354,7 @@ impl Relay {
                 self.says(&FromWorker::Ready { version: VERSION, load_us: 0, walls_us: 0 }, &[])
             }
             "tokens" => self.says(&FromWorker::TokensApplied { serial: u64::MAX }, &[]),
+            "reported" => self.says(&FromWorker::Reported { serial: u64::MAX }, &[]),
             "passed" => self.says(&FromWorker::Passed, &[]),
             "passes" => self.says(&FromWorker::Pass(vec![passing]), &[connection()]),
             "quiesced" => self.says(&FromWorker::Quiesced, &[]),

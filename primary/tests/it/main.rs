@@ -2,8 +2,10 @@
 //! signals. Each test has a host of its own; none waits for time to pass where it can ask.
 //!
 //! The host's side is `host.rs`, the kernel's `processes.rs`, the wire's `http.rs`, many clients'
-//! `traffic.rs`, the proxies' `proxies.rs`, and the functions that are uploaded `guests.rs`; every
+//! `traffic.rs`, the terminal's `terminal.rs`, the proxies' `proxies.rs`, and the functions that are uploaded `guests.rs`; every
 //! other file is one part of what Hearth promises.
+
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "a test says what it saw")]
 
 mod api;
 mod attacks;
@@ -36,6 +38,7 @@ mod levels;
 mod liars;
 mod limits;
 mod logs;
+mod manners;
 mod mix;
 mod names;
 mod options;
@@ -48,6 +51,7 @@ mod resting;
 mod scarce;
 mod schemas;
 mod service;
+mod shown;
 mod sleeping;
 mod smuggling;
 mod stderr;
@@ -56,6 +60,7 @@ mod suite;
 mod swaps;
 mod syncs;
 mod tenants;
+mod terminal;
 mod traffic;
 mod uploading;
 mod versions;

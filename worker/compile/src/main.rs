@@ -24,7 +24,7 @@ use hearth_schema::Checks;
 use hearth_wire::limits::{MODULE_MAX_BYTES, OPTIONS_MAX_BYTES};
 use hearth_wire::{
     CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, HandlerKind, Options,
-    SocketError, VERSION,
+    SocketError, VERSION, complain,
 };
 
 use crate::options::Watchdog;
@@ -40,13 +40,13 @@ const CHECKED_OPTIONS_MAX_BYTES: u64 = 4 * OPTIONS_MAX_BYTES as u64;
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).is_some_and(|argument| argument == "--version") {
-        println!("hearth-compile {}", env!("CARGO_PKG_VERSION"));
+        let _ = writeln!(io::stdout(), "hearth-compile {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("hearth-compile: {error:#}");
+            complain(format_args!("hearth-compile: {error:#}"));
             ExitCode::FAILURE
         }
     }

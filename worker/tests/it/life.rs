@@ -97,6 +97,22 @@ fn closing_waits_for_what_runs() {
     assert_eq!(&status, b"HTTP/1.1 200 OK");
 }
 
+/// It is asked when somebody is about to read, and does not wait for its batch to be old or full.
+#[test]
+fn what_calls_wrote_is_reported_before_it_says_so() {
+    let release = hello();
+    let mut worker = exec(&release, start(1)).accept();
+    let mut connection = worker.connect();
+    for serial in 1..=20 {
+        assert_eq!(ask(&mut connection, &post("/slow?ms=0", "")).status, 200);
+        worker.say(&ToWorker::Report { serial });
+        assert_eq!(worker.hear(), FromWorker::Reported { serial });
+        assert_eq!(worker.reports.lines.len() as u64, serial);
+    }
+    worker.say(&ToWorker::Report { serial: 21 });
+    assert_eq!(worker.hear(), FromWorker::Reported { serial: 21 });
+}
+
 /// Every call, be it running, waiting for its turn, or in the middle of an answer that nobody
 /// reads: it is answered where that can still be, and on record either way, before the end.
 #[test]

@@ -5,6 +5,7 @@
 //! Owns no process, no file and no policy: who may deploy is the primary's to decide, how a
 //! call is answered is the worker's. Depends on nothing of ours.
 
+mod complaint;
 mod cors;
 mod digest;
 pub mod limits;
@@ -21,6 +22,7 @@ mod socket;
 mod token;
 mod tree;
 
+pub use complaint::complain;
 pub use cors::Cors;
 pub use digest::{DigestError, ModuleDigest};
 pub use limits::{Limit, LimitError, Limits, LimitsPatch, Usage};

@@ -150,6 +150,11 @@ pub enum ToWorker {
     /// again where there is less time. Calls that run then are given up and answered, and soon
     /// after that what is left is cut. `CallsDone` says where uploads are all that is left.
     Finish(Respite),
+    /// Somebody is about to read what its calls wrote. Answered by `Reported`, behind everything
+    /// that there is to report.
+    Report {
+        serial: u64,
+    },
 }
 
 /// A time to finish in. It begins at a moment that both know, so that a worker which hears of it
@@ -270,6 +275,10 @@ pub enum FromWorker {
     /// It was told to finish, and of all that it had only uploads are left, which are on their way
     /// to the host. Not said where nothing is left: then it exits.
     CallsDone,
+    /// What there was to report when it was told to is reported.
+    Reported {
+        serial: u64,
+    },
 }
 
 /// What a worker has to tell about its calls, in batches below [`crate::FRAME_MAX`].

@@ -220,6 +220,8 @@ mod tests {
         assert_eq!(encode(&ready).unwrap(), [0, 9, 0xac, 2, 7]);
         assert_eq!(encode(&FromWorker::Leaving).unwrap(), [4]);
         assert_eq!(encode(&FromWorker::Passed).unwrap(), [8]);
+        assert_eq!(encode(&ToWorker::Report { serial: 2 }).unwrap(), [12, 2]);
+        assert_eq!(encode(&FromWorker::Reported { serial: 2 }).unwrap(), [13, 2]);
     }
 
     #[test]

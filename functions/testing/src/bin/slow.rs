@@ -1,6 +1,8 @@
 //! Says on standard output that it has begun, waits for `?ms=`, and answers. With `?reads=1` it
 //! reads its body to the end before.
 
+#![expect(clippy::print_stdout, reason = "a function's standard output is its log")]
+
 testing::guest!(handle);
 
 fn handle(request: testing::Request, out: testing::Out) {

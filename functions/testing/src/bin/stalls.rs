@@ -3,6 +3,8 @@
 //! its request to the end first. At last it comes to its end; with `?traps=1` it fails instead, and
 //! with `?drops=1` it takes its answer back.
 
+#![expect(clippy::print_stdout, reason = "a function's standard output is its log")]
+
 use std::io::Write;
 
 use wasip2::http::types::OutgoingBody;

@@ -3,6 +3,8 @@
 //!
 //! Says on its first line of output where it listens, and serves until it is ended.
 
+#![expect(clippy::print_stdout, reason = "it says where it listens to the measurement")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::body::Body;
