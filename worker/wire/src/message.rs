@@ -25,7 +25,7 @@ use crate::socket::{FDS_MAX, FRAME_MAX};
 use crate::token::TokenGrant;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToZygote {
@@ -424,6 +424,8 @@ pub enum CompileReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnosis {
     pub detail: String,
+    /// Of one that imports what is not offered: all of that, what matters most first.
+    pub imports: Vec<String>,
 }
 
 #[cfg(test)]
