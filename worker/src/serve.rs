@@ -17,8 +17,9 @@ use hearth_connection::{end_request_hop, has_content};
 use hearth_schema::Checks;
 use hearth_wire::limits::CHECKED_BODY_MAX_BYTES;
 use hearth_wire::{
-    Answers, Auth, Code, Entry, FunctionPath, LogStream, ManifestFunction, Origin, Outcome, PROBLEM_JSON,
-    Problem, RequestId, Scope, TenantName, TokenDigest, TokenGrant, below, header as hearth,
+    Answers, Auth, Code, Entry, FunctionPath, LogStream, ManifestFunction, Origin, Outcome,
+    PROBLEM_JSON, Problem, RequestId, Scope, TenantName, TokenDigest, TokenGrant, below,
+    header as hearth,
 };
 use http::header::{
     self, ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,

@@ -5,10 +5,12 @@
 //! test run consists of, in `suite.rs`. Owns no setting of the host: what stands after `--`
 //! goes to `hearth up` as it is.
 
+mod advisories;
 mod bench;
 mod build;
 mod chores;
 mod fuzz;
+mod javascript;
 mod suite;
 
 use std::ffi::OsString;
@@ -50,6 +52,8 @@ enum Chore {
         /// What to measure; everything where nothing is named
         names: Vec<String>,
     },
+    /// Checks the dependencies against the public advisories
+    Advisories,
     /// Runs the long forms of the tests, and then the fuzz targets
     Soak {
         /// How long each fuzz target runs
@@ -99,6 +103,12 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             let mut chores = Chores::begin();
             bench::run(&mut chores, &names)?;
             chores.end("measured");
+            Ok(())
+        }
+        Chore::Advisories => {
+            let mut chores = Chores::begin();
+            advisories::run(&mut chores)?;
+            chores.end("nothing is known against the dependencies but what deny.toml names");
             Ok(())
         }
         Chore::Soak { fuzz_seconds } => {

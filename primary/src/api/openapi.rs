@@ -323,7 +323,8 @@ mod tests {
         let errors = vec![violation()];
         let problem = Problem::new(Code::SchemaViolation, "");
         let imports = vec![String::new()];
-        let problem = Problem { errors, imports, ..problem }.of_request(RequestId::from_random([0; 16]));
+        let problem =
+            Problem { errors, imports, ..problem }.of_request(RequestId::from_random([0; 16]));
         assert_eq!(properties(ProblemSchema::schema()), keys(problem));
     }
 

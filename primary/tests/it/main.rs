@@ -39,6 +39,7 @@ mod processes;
 mod protocol;
 mod proxies;
 mod refused_uploads;
+mod roots;
 mod scarce;
 mod schemas;
 mod service;

@@ -185,7 +185,9 @@ fn types_alone(types: &Types, imports: &[String]) -> HashSet<String> {
 fn collect(types: &Types, instance: ComponentInstanceTypeId, known: &mut HashSet<ResourceId>) {
     for item in types[instance].exports.values() {
         match item.ty {
-            ComponentEntityType::Type { created: ComponentAnyTypeId::Resource(resource), .. } => {
+            ComponentEntityType::Type {
+                created: ComponentAnyTypeId::Resource(resource), ..
+            } => {
                 known.insert(resource.resource());
             }
             ComponentEntityType::Instance(inner) => collect(types, inner, known),
@@ -370,7 +372,10 @@ mod tests {
             ])
         );
         let said = Refusal::Imports(ordered).to_string();
-        assert!(said.contains("`acme:db/sql@1.0.0`, `wasi:http/handler@0.3.0`, 2 more are"), "{said}");
+        assert!(
+            said.contains("`acme:db/sql@1.0.0`, `wasi:http/handler@0.3.0`, 2 more are"),
+            "{said}"
+        );
         assert!(said.contains("`hearth upload --json` lists all of them"), "{said}");
     }
 
