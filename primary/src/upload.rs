@@ -788,9 +788,10 @@ impl Drop for Litter {
 
 fn one_root(live: &[VersionRow]) -> Result<(), UploadError> {
     let is_root = |function: &&VersionRow| function.options().path == Some(PathMatch::Root);
-    let mut roots = live.iter().filter(is_root).map(|function| function.path.clone());
-    match (roots.next(), roots.next()) {
-        (Some(one), Some(other)) => Err(UploadError::TwoRoots(one, other)),
+    let mut roots: Vec<_> = live.iter().filter(is_root).map(|it| it.path.clone()).collect();
+    roots.sort();
+    match &roots[..] {
+        [one, other, ..] => Err(UploadError::TwoRoots(one.clone(), other.clone())),
         _ => Ok(()),
     }
 }

@@ -173,7 +173,8 @@ fn row_04_what_is_written_without_a_byte_takes_no_memory_of_the_hosts() {
 /// Standard output of WASI 0.3, to which a stream can be given away.
 const PRINTS: &str = r#"
     (import "wasi:cli/types@0.3.0" (instance $cli
-        (export "error-code" (type (enum "io" "illegal-byte-sequence" "pipe")))))
+        (type $codes (enum "io" "illegal-byte-sequence" "pipe"))
+        (export "error-code" (type (eq $codes)))))
     (alias export $cli "error-code" (type $error-code))
     (import "wasi:cli/stdout@0.3.0" (instance $stdout
         (alias outer 1 $error-code (type $outer))
