@@ -170,7 +170,13 @@ pub fn run() -> ExitCode {
     };
     match dispatch(command, &client, Print::new(json)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => end(&error),
+        Err(error) => {
+            // Whether anybody reads it is no matter: the reason is told beside it.
+            if let (CliError::Problem(said), true) = (&error, json) {
+                let _ = Print::new(json).raw(&said.json);
+            }
+            end(&error)
+        }
     }
 }
 

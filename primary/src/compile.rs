@@ -186,5 +186,5 @@ fn memory() -> io::Result<File> {
 fn too_much() -> Diagnosis {
     let detail =
         "this module or its options took more time or memory than they may take; make them smaller";
-    Diagnosis { detail: detail.to_owned() }
+    Diagnosis { detail: detail.to_owned(), imports: Vec::new() }
 }

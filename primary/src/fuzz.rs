@@ -162,6 +162,20 @@ pub fn router(bytes: &[u8]) {
         Route::Builtin(_) => assert!(path.contains('$'), "{path}"),
         Route::NotFound | Route::InvalidPath => {}
     }
+    // With one that takes the rest, nothing that was another's or the platform's changes hands.
+    let root = [("/root".parse::<FunctionPath>().expect("a path"), PathMatch::Root)];
+    let all = functions.iter().chain(&root).map(|(path, kind)| (path, *kind));
+    match Routes::new(all).find(path) {
+        Route::Function(2) => {
+            let plain = percent_encoding::percent_decode_str(path).collect::<Vec<u8>>();
+            let mut segments = plain.split(|byte| *byte == b'/').filter(|it| !it.is_empty());
+            assert!(segments.clone().all(|it| it != b".." && it != b"."), "{path}");
+            assert!(!segments.clone().next().is_some_and(|it| it.starts_with(b"$")), "{path}");
+            assert!(segments.next_back() != Some(b"$upload"), "{path}");
+            assert!(path.starts_with('/'), "{path}");
+        }
+        other => assert_eq!(other, routes.find(path), "{path}"),
+    }
 }
 
 /// The bytes of a connection, as a worker reads them itself, in pieces too, and as it reads them

@@ -23,7 +23,7 @@ use axum::body::Body;
 use dashmap::DashMap;
 use hearth_wire::{
     Code, FunctionPath, Generation, LimitError, LimitsPatch, ModuleDigest, NameError, OptionsError,
-    OptionsPatch, Problem, Version, limits,
+    OptionsPatch, PathMatch, Problem, Version, limits,
 };
 use http::HeaderMap;
 use jiff::Timestamp;
@@ -107,6 +107,10 @@ pub enum UploadError {
     Case { path: FunctionPath, existing: FunctionPath },
     #[error("this tenant may have {0} functions")]
     TooManyFunctions(u64),
+    #[error(
+        "{0} and {1} both have the option `path: \"root\"`, and a tenant may have one such function: change or remove one of them first"
+    )]
+    TwoRoots(FunctionPath, FunctionPath),
     #[error("there is no function at {0}")]
     NoFunction(FunctionPath),
     #[error("{path} has no version {version}")]
@@ -154,7 +158,10 @@ impl UploadError {
                 };
                 return Problem::new(code, format!("{path}: {}", source.for_owner()));
             }
-            Self::Case { .. } | Self::TooManyFunctions(_) | Self::NoOlder { .. } => Code::Conflict,
+            Self::Case { .. }
+            | Self::TooManyFunctions(_)
+            | Self::TwoRoots(..)
+            | Self::NoOlder { .. } => Code::Conflict,
             Self::Crowded => Code::TooManyRequests,
             Self::NoTurn => Code::WorkerUnavailable,
             Self::NoFunction(_) | Self::NoVersion { .. } | Self::NoTenant => Code::NotFound,
@@ -189,7 +196,11 @@ fn module_problem(file: &str, error: &ReleaseError) -> Problem {
         | ReleaseError::Options(_) => Code::InvalidModule,
         other => other.code(),
     };
-    Problem::new(code, format!("{file}: {}", error.for_owner()))
+    let imports = match error {
+        ReleaseError::Compile(CompileError::Refused(diagnosis)) => diagnosis.imports.clone(),
+        _ => Vec::new(),
+    };
+    Problem { imports, ..Problem::new(code, format!("{file}: {}", error.for_owner())) }
 }
 
 /// The answer to an upload, given once the new generation serves.
@@ -667,6 +678,7 @@ impl Uploads {
         if changes.is_empty() {
             return Ok((tenant.generation, Duration::ZERO));
         }
+        one_root(&functions)?;
         let (uploads, by) = (self.clone(), by.to_owned());
         to_its_end(async move {
             let _changing = changing;
@@ -771,6 +783,16 @@ impl Drop for Litter {
                 error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "tidy");
             }
         });
+    }
+}
+
+fn one_root(live: &[VersionRow]) -> Result<(), UploadError> {
+    let is_root = |function: &&VersionRow| function.options().path == Some(PathMatch::Root);
+    let mut roots: Vec<_> = live.iter().filter(is_root).map(|it| it.path.clone()).collect();
+    roots.sort();
+    match &roots[..] {
+        [one, other, ..] => Err(UploadError::TwoRoots(one.clone(), other.clone())),
+        _ => Ok(()),
     }
 }
 

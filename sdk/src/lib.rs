@@ -44,7 +44,7 @@
 //! # What it returns
 //!
 //! - **An output**, any type that implements [`Serialize`](serde::Serialize): its JSON, with
-//!   status 200.
+//!   status 200. The unit `()` says nothing: status 204, without a body.
 //! - **A [`Response`]**, where status, headers or body are to be something else; its body may be
 //!   streamed.
 //! - **A [`Result`]** of one of them. An [`Error`] is answered with its status as
@@ -62,6 +62,8 @@
 //! |---|---|
 //! | `methods = ["GET", "PUT"]` | of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS; without it POST |
 //! | `path = "prefix"` | everything below the function's path is its own, too; else `"exact"` |
+//! | `path = "root"` | that, and whatever no other function of the tenant takes, `/` included |
+//! | `strip_prefix = true` | what follows the function's own path is the path that it sees; that path is in `x-forwarded-prefix` |
 //! | `auth = "invoke"` | the scope that a caller's token needs: `"invoke"`, `"report"`, `"deploy"`, `"owner"`; else `"public"` |
 //! | `timeout_ms = 500` | milliseconds a call may take, 1 to 300000 |
 //! | `memory_mb = 16` | MiB that an instance may have, 1 to 256 |

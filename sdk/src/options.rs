@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::kind::{Json, Raw};
 use crate::request::Argument;
-use crate::response::Returned;
+use crate::response::{Returned, is_nothing};
 use crate::{Headers, Query, Request, Response};
 
 /// What the attribute says; a key that it does not name is not declared.
@@ -19,6 +19,8 @@ pub struct Declared {
     pub methods: Option<&'static [&'static str]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strip_prefix: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,7 +130,10 @@ pub trait DescribedReturn<Kind>: Returned<Kind> {
 
 impl<T: Serialize + JsonSchema> DescribedReturn<Json> for T {
     fn describe(schemas: &mut Schemas) {
-        schemas.response = Some(Responses { ok: output::<T>() });
+        let ok = output::<T>();
+        // What is answered without content has no schema.
+        let is_null = ok.get("type").is_some_and(|kind| kind == "null");
+        schemas.response = (!(is_nothing::<T>() && is_null)).then_some(Responses { ok });
     }
 }
 
@@ -148,6 +153,7 @@ mod tests {
         Declared {
             methods: None,
             path: None,
+            strip_prefix: None,
             auth: None,
             timeout_ms: None,
             memory_mb: None,
@@ -188,7 +194,8 @@ mod tests {
         assert_eq!(json(nothing(), |_| {}), json!({}));
         let some = Declared {
             methods: Some(&["GET", "PUT"]),
-            path: Some("prefix"),
+            path: Some("root"),
+            strip_prefix: Some(true),
             timeout_ms: Some(500),
             max_body: Some(1 << 20),
             cors: Some(&["https://app.example"]),
@@ -199,7 +206,8 @@ mod tests {
             json(some, |_| {}),
             json!({
                 "methods": ["GET", "PUT"],
-                "path": "prefix",
+                "path": "root",
+                "strip_prefix": true,
                 "timeout_ms": 500,
                 "max_body": 1 << 20,
                 "cors": ["https://app.example"],

@@ -175,6 +175,9 @@ pub trait Returned<Kind> {
 impl<T: Serialize> Returned<Json> for T {
     async fn send<const WAITS: bool>(self, out: ResponseOutparam) {
         match serde_json::to_vec(&self) {
+            Ok(json) if is_nothing::<T>() && json == b"null" => {
+                send_whole(begin(out, 204, Fields::new()), &[]);
+            }
             Ok(json) => send_text(out, 200, "application/json", &json),
             Err(error) => refuse(out, error.into()),
         }
@@ -185,6 +188,12 @@ impl Returned<Raw> for Response {
     async fn send<const WAITS: bool>(self, out: ResponseOutparam) {
         send_response::<WAITS>(out, self).await;
     }
+}
+
+/// Whether a type has no more than one value to say: the unit, or one like it. An `Option` that
+/// is empty says `null`.
+pub(crate) const fn is_nothing<T>() -> bool {
+    size_of::<T>() == 0
 }
 
 pub(crate) fn refuse(out: ResponseOutparam, error: Error) {

@@ -1,6 +1,6 @@
 //! A request from its head to its answer, in order: request id, what the peer may say, route,
-//! origin, method, token, size, schema of the head, a turn, schema of the body, the call, schema
-//! of the answer. Every refusal is a problem and is made here.
+//! origin, method, token, size, what the guest sees of its path, schema of the head, a turn,
+//! schema of the body, the call, schema of the answer. Every refusal is a problem and is made here.
 //!
 //! Bytes and connections are [`crate::connection`]'s, the guest is [`crate::call`]'s.
 
@@ -15,14 +15,16 @@ use hearth_connection::{credentials, end_request_hop, forwarding, guard, has_con
 use hearth_schema::Checks;
 use hearth_wire::limits::CHECKED_BODY_MAX_BYTES;
 use hearth_wire::{
-    Answers, Auth, Code, Entry, LogStream, ManifestFunction, Origin, Outcome, PROBLEM_JSON,
-    Problem, RequestId, Scope, TenantName, TokenDigest, TokenGrant, header as hearth,
+    Answers, Auth, Code, Entry, FunctionPath, LogStream, ManifestFunction, Origin, Outcome,
+    PROBLEM_JSON, Problem, RequestId, Scope, TenantName, TokenDigest, TokenGrant, below,
+    header as hearth,
 };
 use http::header::{
     self, ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
     HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use http::{Request, Response};
+use http::uri::PathAndQuery;
+use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use ipnet::IpNet;
 use tokio::sync::watch;
@@ -49,6 +51,7 @@ const RETRY_AFTER_BUSY: HeaderValue = HeaderValue::from_static("1");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static(hearth::FORWARDED_PREFIX);
 const REQUEST_ID: HeaderName = HeaderName::from_static(hearth::REQUEST_ID);
 const VERSION: HeaderName = HeaderName::from_static(hearth::VERSION);
 const CALLER: HeaderName = HeaderName::from_static(hearth::CALLER);
@@ -252,7 +255,12 @@ async fn function_answer(
         admit(&mut request, peer, function, &grants, now_seconds.cast_signed())
     };
     let answered = match allowed {
-        Ok(()) => called(tenant, number, request, &ledger).await,
+        Ok(()) => {
+            if function.options.strip_prefix {
+                strip_prefix(&mut request, &function.path);
+            }
+            called(tenant, number, request, &ledger).await
+        }
         Err(refusal) => Err(refusal),
     };
     let mut answer = answered.unwrap_or_else(|refusal| {
@@ -298,6 +306,28 @@ fn admit(
         return Err(too_large(options.max_body));
     }
     Ok(())
+}
+
+/// Gives the guest a root of its own: what follows its function's path is the path, and that path
+/// stands behind what was taken off before. What a root is called by elsewhere is not below its
+/// path, and stays as it is.
+fn strip_prefix<B>(request: &mut Request<B>, function: &FunctionPath) {
+    let uri = request.uri();
+    let Some(rest) = below(uri.path(), function) else { return };
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let target: PathAndQuery =
+        format!("{rest}{query}").parse().expect("the end of a valid target is one");
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(target);
+    *request.uri_mut() = Uri::from_parts(parts).expect("it has a path, as before");
+    let before = request.headers().get(X_FORWARDED_PREFIX).map(HeaderValue::as_bytes);
+    let mut prefix = before.unwrap_or_default().to_vec();
+    while prefix.last() == Some(&b'/') {
+        prefix.pop();
+    }
+    prefix.extend_from_slice(function.as_str().as_bytes());
+    let prefix = HeaderValue::from_bytes(&prefix).expect("two valid values make one");
+    request.headers_mut().insert(X_FORWARDED_PREFIX, prefix);
 }
 
 fn authorize(
@@ -659,6 +689,40 @@ mod tests {
             found.sort();
             assert_eq!(found, left, "{peer:?}");
         }
+    }
+
+    #[test]
+    fn what_a_guest_with_a_root_of_its_own_sees() {
+        let seen = |target: &str, before: Option<&'static str>| {
+            let mut request = Request::get(target).body(()).unwrap();
+            if let Some(before) = before {
+                let before = HeaderValue::from_static(before);
+                request.headers_mut().insert(X_FORWARDED_PREFIX, before);
+            }
+            strip_prefix(&mut request, &"/site/app".parse().unwrap());
+            let prefix = request.headers().get(X_FORWARDED_PREFIX);
+            (request.uri().to_string(), prefix.map(|it| it.to_str().unwrap().to_owned()))
+        };
+        let own = Some("/site/app".to_owned());
+        for (target, path) in [
+            ("/site/app", "/"),
+            ("/site/app?a=/site/app", "/?a=/site/app"),
+            ("/site/app/", "/"),
+            ("/site/app/?", "/?"),
+            ("/site/app/a%2Fb/", "/a%2Fb/"),
+            ("/site/app//x", "//x"),
+            ("/site/app/site/app", "/site/app"),
+            ("http://demo.localhost/site/app/x?y", "http://demo.localhost/x?y"),
+        ] {
+            assert_eq!(seen(target, None), (path.to_owned(), own.clone()), "{target}");
+        }
+        for before in ["/t/demo", "/t/demo/"] {
+            let prefix = Some("/t/demo/site/app".to_owned());
+            assert_eq!(seen("/site/app/x", Some(before)), ("/x".to_owned(), prefix));
+        }
+        assert_eq!(seen("/elsewhere", None), ("/elsewhere".to_owned(), None));
+        let kept = Some("/t/demo".to_owned());
+        assert_eq!(seen("/", Some("/t/demo")), ("/".to_owned(), kept));
     }
 
     #[test]

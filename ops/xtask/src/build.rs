@@ -122,7 +122,8 @@ fn guests(chores: &mut Chores) -> anyhow::Result<()> {
     chores.command(
         "building the SDK's examples",
         &mut cargo(["build", "--release", "--target", WASM, "-p", SDK, "--examples"]),
-    )
+    )?;
+    crate::javascript::guests(chores)
 }
 
 /// The packages that are built for [`WASM`] only, as a check of them needs it.

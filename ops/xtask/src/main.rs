@@ -7,10 +7,12 @@
 
 #![expect(clippy::print_stderr, reason = "a chore speaks to whoever runs it, at a terminal")]
 
+mod advisories;
 mod bench;
 mod build;
 mod chores;
 mod fuzz;
+mod javascript;
 mod suite;
 
 use std::ffi::OsString;
@@ -52,6 +54,8 @@ enum Chore {
         /// What to measure; everything where nothing is named
         names: Vec<String>,
     },
+    /// Checks the dependencies against the public advisories
+    Advisories,
     /// Runs the long forms of the tests, and then the fuzz targets
     Soak {
         /// How long each fuzz target runs
@@ -101,6 +105,12 @@ fn run(chore: Chore) -> anyhow::Result<()> {
             let mut chores = Chores::begin();
             bench::run(&mut chores, &names)?;
             chores.end("measured");
+            Ok(())
+        }
+        Chore::Advisories => {
+            let mut chores = Chores::begin();
+            advisories::run(&mut chores)?;
+            chores.end("nothing is known against the dependencies but what deny.toml names");
             Ok(())
         }
         Chore::Soak { fuzz_seconds } => {

@@ -88,7 +88,7 @@ words!(ScopeSchema as "Scope": Scope::Admin, Scope::Owner, Scope::Deploy, Scope:
 words!(HandlerKindSchema as "HandlerKind": HandlerKind::IncomingHandler, HandlerKind::Handler);
 words!(LogStreamSchema as "LogStream": LogStream::Stdout, LogStream::Stderr, LogStream::Host);
 words!(PlaceSchema as "Place": Place::Body, Place::Querystring, Place::Headers);
-words!(PathMatchSchema as "PathMatch": PathMatch::Exact, PathMatch::Prefix);
+words!(PathMatchSchema as "PathMatch": PathMatch::Exact, PathMatch::Prefix, PathMatch::Root);
 words!(
     OutcomeSchema as "Outcome":
     Outcome::Answered, Outcome::Trapped, Outcome::MemoryLimit, Outcome::Timeout,
@@ -119,6 +119,8 @@ pub struct OptionsSchema {
     methods: Vec<String>,
     #[schema(value_type = PathMatchSchema)]
     path: (),
+    /// Whether the function sees what follows its own path, with that path in `x-forwarded-prefix`.
+    strip_prefix: bool,
     /// Who may call.
     #[schema(value_type = AuthSchema)]
     auth: (),
@@ -171,6 +173,9 @@ pub struct ProblemSchema {
     /// Of a `schema_violation`: where and why.
     #[schema(required = false)]
     errors: Vec<ViolationSchema>,
+    /// Of an `invalid_module` whose imports are not offered: all of these.
+    #[schema(required = false)]
+    imports: Vec<String>,
     /// The answer's `x-request-id`.
     #[schema(required = false)]
     request_id: String,
@@ -317,7 +322,9 @@ mod tests {
     fn problems_are_described_as_they_are_sent() {
         let errors = vec![violation()];
         let problem = Problem::new(Code::SchemaViolation, "");
-        let problem = Problem { errors, ..problem }.of_request(RequestId::from_random([0; 16]));
+        let imports = vec![String::new()];
+        let problem =
+            Problem { errors, imports, ..problem }.of_request(RequestId::from_random([0; 16]));
         assert_eq!(properties(ProblemSchema::schema()), keys(problem));
     }
 

@@ -51,6 +51,9 @@ pub struct Said {
     detail: String,
     code: Option<String>,
     request_id: Option<String>,
+    /// All of it, for programs.
+    #[serde(skip)]
+    pub json: String,
 }
 
 impl std::fmt::Display for Said {
@@ -275,7 +278,9 @@ fn problem(response: Response<Body>) -> Result<Said, http::StatusCode> {
     if !is_problem(&response) {
         return Err(status);
     }
-    answer(response).and_then(|answer| answer.parse()).map_err(|_| status)
+    let answer = answer(response).map_err(|_| status)?;
+    let said: Said = answer.parse().map_err(|_| status)?;
+    Ok(Said { json: answer.text, ..said })
 }
 
 pub fn is_problem(response: &Response<Body>) -> bool {

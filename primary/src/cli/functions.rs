@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::time::Duration;
 
-use hearth_wire::{FunctionPath, Options, Version, limits};
+use hearth_wire::{FunctionPath, Options, PathMatch, Version, limits};
 use http::{Method, header};
 use ureq::SendBody;
 
@@ -58,14 +58,18 @@ pub fn list(client: &ClientArgs, print: Print) -> Result<(), CliError> {
     print.answer::<FunctionList>(&answer, |list, out| {
         let mut table = Table::new(["path", "version", "methods", "auth", "size", "made", ""]);
         for function in list.functions {
-            let Options { methods, auth, description, .. } = &function.options;
+            let Options { methods, path, auth, description, .. } = &function.options;
+            let place = match path {
+                PathMatch::Exact | PathMatch::Prefix => function.path.to_string(),
+                PathMatch::Root => format!("{} (root)", function.path),
+            };
             let origin = match (function.damaged, function.bundled) {
                 (true, _) => "damaged: upload it again",
                 (false, true) => "bundled",
                 (false, false) => description,
             };
             table.row([
-                &function.path,
+                &place,
                 &function.version,
                 &methods.join(","),
                 auth,

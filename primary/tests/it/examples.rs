@@ -33,6 +33,7 @@ examples! {
     query
     raw
     reuse
+    silent
     stream
     webhook
 }
@@ -232,6 +233,23 @@ fn reuse_serves_and_checks_its_input() {
         let answer = tenant.post("/prime", &json!({ "number": number }).to_string());
         answer.expect_problem(400, "schema_violation").expect_detail("/number");
     }
+}
+
+#[test]
+fn silent_has_nothing_to_say() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("silent", silent());
+    for door in tenant.doors() {
+        let answer = door.post("/silent", r#"{"level":"warn"}"#).expect(204);
+        assert_eq!(answer.text(), "", "{}", door.name);
+        assert_eq!(answer.header("content-type"), None, "{}", door.name);
+        door.post("/silent", "{}").expect_problem(400, "schema_violation");
+    }
+    logged(&tenant, "noted: warn");
+    let options = &tenant.ask("/functions/silent")["options"];
+    assert_eq!(options["schema"]["response"], json!(null), "{options}");
+    assert_eq!(options["schema"]["body"]["required"], json!(["level"]), "{options}");
 }
 
 #[test]

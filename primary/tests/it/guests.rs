@@ -21,6 +21,7 @@ guests! {
     answers_twice
     answers_with
     asks_random
+    axum_app
     big_response
     calls_out
     counts
@@ -47,6 +48,7 @@ guests! {
     repeats_two
     sends_on
     slow
+    spin_app
     spins
     stalls
     streams
@@ -54,6 +56,8 @@ guests! {
     version_one
     version_two
     wasip3_hello
+    wasip3_writes_nothing
+    writes_nothing
     wstd_hello
 }
 

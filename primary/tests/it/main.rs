@@ -48,6 +48,7 @@ mod protocol;
 mod proxies;
 mod refused_uploads;
 mod resting;
+mod roots;
 mod scarce;
 mod schemas;
 mod service;

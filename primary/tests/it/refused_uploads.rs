@@ -124,6 +124,80 @@ fn a_forbidden_import() {
     subject.leaves_nothing();
 }
 
+/// A component that answers HTTP on WASI 0.2 and has these imports beside that.
+fn importing(imports: &str) -> Vec<u8> {
+    wat::parse_str(format!(
+        r#"(component
+            (import "wasi:http/types@0.2.0" (instance $types
+                (export "incoming-request" (type (sub resource)))
+                (export "response-outparam" (type (sub resource)))))
+            (alias export $types "incoming-request" (type $request))
+            (alias export $types "response-outparam" (type $out))
+            (import "wasi:http/types@0.3.0" (instance $later
+                (export "request" (type (sub resource)))
+                (export "response" (type (sub resource)))))
+            (alias export $later "request" (type $later-request))
+            {imports}
+            (core module $core (func (export "handle") (param i32 i32)))
+            (core instance $core (instantiate $core))
+            (func $handle (param "request" (own $request)) (param "response-out" (own $out))
+                (canon lift (core func $core "handle")))
+            (instance $handler (export "handle" (func $handle)))
+            (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#
+    ))
+    .unwrap()
+}
+
+#[test]
+fn an_import_of_types_alone_is_taken_and_of_anything_to_call_is_not() {
+    let subject = Subject::new();
+    let handler = |used: &str| {
+        importing(&format!(
+            r#"(import "wasi:http/handler@0.3.0" (instance
+                (alias outer 1 $later-request (type $r))
+                (export "request" (type $request (eq $r)))
+                (type $size u64)
+                (export "size" (type (eq $size)))
+                {used}))"#
+        ))
+    };
+    let used = handler(r#"(export "handle" (func (param "request" (own $request))))"#);
+    let named = "the import `wasi:http/handler@0.3.0` is not offered";
+    subject.refuses(&[("types.wasm", &used)], None, 400, "invalid_module", named);
+    let up = subject.tenant.deploy("types", &handler(""));
+    assert!(up["functions"][0]["imports"].to_string().contains("wasi:http/handler@0.3.0"), "{up}");
+    for door in subject.tenant.doors() {
+        door.post("/types", "").expect_problem(502, "function_no_response");
+    }
+}
+
+#[test]
+fn a_refusal_of_many_imports_names_what_matters_first_and_all_for_programs() {
+    let subject = Subject::new();
+    let import = |name: &str| format!(r#"(import "{name}" (instance (export "f" (func))))"#);
+    let mut names: Vec<_> = (0..39).map(|at| format!("wasi:cli/a{at:02}@0.3.0-rc-1")).collect();
+    names.extend(["acme:db/sql@1.0.0", "zeta:mail/send@2.0.0"].map(str::to_owned));
+    let module = importing(&names.iter().map(|name| import(name)).collect::<String>());
+    let first =
+        "the imports `acme:db/sql@1.0.0`, `zeta:mail/send@2.0.0`, `wasi:cli/a00@0.3.0-rc-1`";
+    subject.refuses(&[("many.wasm", &module)], None, 400, "invalid_module", first);
+    subject.refuses(&[("many.wasm", &module)], None, 400, "invalid_module", "36 more");
+    let problem = subject.tenant.upload(&[("many.wasm", &module)], None).json();
+    let imports = problem["imports"].as_array().unwrap();
+    assert_eq!(imports.len(), names.len(), "{problem}");
+    assert_eq!(imports[0], "acme:db/sql@1.0.0", "{problem}");
+    assert_eq!(imports[1], "zeta:mail/send@2.0.0", "{problem}");
+
+    let file = subject.host.scratch().join("many.wasm");
+    fs::write(&file, &module).unwrap();
+    let arguments = ["upload", file.to_str().unwrap(), "--json"];
+    let said = subject.host.command(&subject.tenant.token, &arguments);
+    let told: serde_json::Value = serde_json::from_str(&said.text()).unwrap();
+    assert_eq!(told["imports"], problem["imports"], "{told}");
+    let reason = said.failed(1);
+    assert!(reason.contains("acme:db/sql@1.0.0") && !reason.contains("a38@"), "{reason}");
+}
+
 #[test]
 fn an_oversized_body() {
     const LIMIT: usize = 32 << 20;

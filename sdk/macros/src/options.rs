@@ -8,11 +8,12 @@ use quote::{ToTokens, quote};
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Error, Expr, ExprArray, ExprLit, Ident, Lit, LitInt, LitStr, Result, Token};
+use syn::{Error, Expr, ExprArray, ExprLit, Ident, Lit, LitBool, LitInt, LitStr, Result, Token};
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "methods",
     "path",
+    "strip_prefix",
     "auth",
     "timeout_ms",
     "memory_mb",
@@ -23,7 +24,7 @@ const KEYS: [&str; 10] = [
     "schema",
 ];
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-const PATHS: [&str; 2] = ["exact", "prefix"];
+const PATHS: [&str; 3] = ["exact", "prefix", "root"];
 const AUTHS: [&str; 5] = ["public", "owner", "deploy", "invoke", "report"];
 const TIMEOUT_MS_MAX: u64 = 300_000;
 const MEMORY_MB_MAX: u64 = 256;
@@ -35,6 +36,7 @@ const REUSE_MAX: u64 = 10_000;
 pub struct Options {
     methods: Option<Vec<LitStr>>,
     path: Option<LitStr>,
+    strip_prefix: Option<LitBool>,
     auth: Option<LitStr>,
     timeout_ms: Option<LitInt>,
     memory_mb: Option<LitInt>,
@@ -70,6 +72,7 @@ impl Options {
         let Self {
             methods,
             path,
+            strip_prefix,
             auth,
             timeout_ms,
             memory_mb,
@@ -85,10 +88,12 @@ impl Options {
         let (path, auth, description) = (option(path), option(auth), option(description));
         let (timeout_ms, memory_mb) = (option(timeout_ms), option(memory_mb));
         let (max_body, reuse) = (option(max_body), option(reuse));
+        let strip_prefix = option(strip_prefix);
         quote! {
             ::hearth_sdk::__private::Declared {
                 methods: #methods,
                 path: #path,
+                strip_prefix: #strip_prefix,
                 auth: #auth,
                 timeout_ms: #timeout_ms,
                 memory_mb: #memory_mb,
@@ -146,6 +151,7 @@ impl Options {
         match key.to_string().as_str() {
             "methods" => self.methods = Some(methods(value)?),
             "path" => self.path = Some(one_of("path", &PATHS, value)?),
+            "strip_prefix" => self.strip_prefix = Some(truth("strip_prefix", value)?),
             "auth" => self.auth = Some(one_of("auth", &AUTHS, value)?),
             "timeout_ms" => self.timeout_ms = Some(whole("timeout_ms", TIMEOUT_MS_MAX, value)?),
             "memory_mb" => self.memory_mb = Some(whole("memory_mb", MEMORY_MB_MAX, value)?),
@@ -191,6 +197,13 @@ fn whole(key: &str, max: u64, value: Expr) -> Result<LitInt> {
             Ok(number)
         }
         other => refused(key, &expected, &other),
+    }
+}
+
+fn truth(key: &str, value: Expr) -> Result<LitBool> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Bool(truth), .. }) => Ok(truth),
+        other => refused(key, "true or false", &other),
     }
 }
 
@@ -276,14 +289,15 @@ mod tests {
     fn only_what_is_written_is_declared() {
         let declared = |arguments| parse(arguments).unwrap().declared().to_string();
         let none = declared("");
-        assert_eq!(none.matches("Option :: None").count(), 9, "{none}");
+        assert_eq!(none.matches("Option :: None").count(), 10, "{none}");
         let some = declared(
-            r#"methods = ["GET", "PUT"], timeout_ms = 5_00, cors = "*", description = "it \"says\"","#,
+            r#"methods = ["GET", "PUT"], timeout_ms = 5_00, cors = "*", strip_prefix = true, description = "it \"says\"","#,
         );
         for part in [
             r#"methods : :: core :: option :: Option :: Some (& ["GET" , "PUT"])"#,
             "timeout_ms : :: core :: option :: Option :: Some (5_00)",
             r#"cors : :: core :: option :: Option :: Some (& ["*"])"#,
+            "strip_prefix : :: core :: option :: Option :: Some (true)",
             r#"description : :: core :: option :: Option :: Some ("it \"says\"")"#,
         ] {
             assert!(some.contains(part), "{part} is not in {some}");
@@ -334,6 +348,7 @@ mod tests {
             ("methods = [\"get\"]", "the option `methods` must be a list"),
             ("methods = [\"GET\", \"GET\"]", "\"GET\" is given twice"),
             ("path = \"regex\"", "the option `path` must be one of exact, prefix"),
+            ("strip_prefix = \"yes\"", "the option `strip_prefix` must be true or false"),
             ("auth = \"admin\"", "the option `auth` must be one of public, owner"),
             ("auth = true", "the option `auth` must be one of public, owner"),
             ("cors = 1", "the option `cors` must be a list of origins"),

@@ -1,12 +1,18 @@
 //! What a module is, read from its outside before anything is compiled, and why it cannot be a
 //! function, said so that its author knows what to do.
 //!
-//! Reads names only. Whether the types behind them fit is for the compiler and the linker to say.
+//! Reads names, and of an import that is not offered by its name whether it brings more than
+//! types. Whether the types behind the others fit is for the compiler and the linker to say.
 
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 
-use hearth_engine::{LinkError, is_offered};
-use wasmparser::{Encoding, Parser, Payload};
+use hearth_engine::{LinkError, Offer, is_offered};
+use wasmparser::component_types::{
+    ComponentAnyTypeId, ComponentEntityType, ComponentInstanceTypeId, ResourceId,
+};
+use wasmparser::types::Types;
+use wasmparser::{Encoding, Parser, Payload, ValidPayload, Validator, WasmFeatures};
 
 /// More than any toolchain makes; bounds what is told about a module.
 const IMPORTS_MAX: usize = 200;
@@ -28,10 +34,11 @@ pub enum Refusal {
     #[error("this is no valid WebAssembly: {0}")]
     Malformed(String),
     #[error(
-        "the import{} {} {} not offered; a function may import wasi:cli, wasi:clocks, wasi:random, wasi:io, wasi:filesystem, wasi:sockets and wasi:http of WASI 0.2 or 0.3",
+        "the import{} {} {} not offered{}; a function may import wasi:cli, wasi:clocks, wasi:random, wasi:io, wasi:filesystem, wasi:sockets and wasi:http of WASI 0.2 or 0.3",
         if .0.len() == 1 { "" } else { "s" },
         quoted(.0),
-        if .0.len() == 1 { "is" } else { "are" }
+        if .0.len() == 1 { "is" } else { "are" },
+        if .0.len() > SHOWN { " (`hearth upload --json` lists all of them)" } else { "" }
     )]
     Imports(Vec<String>),
     #[error("the component has more than {IMPORTS_MAX} imports")]
@@ -43,8 +50,20 @@ pub enum Refusal {
     NoHandler(Vec<String>),
 }
 
+impl Refusal {
+    /// The imports that it is about, all of them.
+    pub fn imports(self) -> Vec<String> {
+        match self {
+            Self::Imports(imports) => imports,
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Names that a sentence has room for.
+const SHOWN: usize = 5;
+
 fn quoted(names: &[String]) -> String {
-    const SHOWN: usize = 5;
     let mut text: Vec<_> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
     if names.len() > SHOWN {
         text.push(format!("{} more", names.len() - SHOWN));
@@ -87,16 +106,24 @@ pub fn imports(module: &[u8]) -> Result<Vec<String>, Refusal> {
             _ => {}
         }
     }
-    judge(imports, exports)
-}
-
-fn judge(mut imports: Vec<String>, exports: Vec<String>) -> Result<Vec<String>, Refusal> {
-    let refused: Vec<_> = imports.iter().filter(|name| !is_offered(name)).cloned().collect();
-    if !refused.is_empty() {
-        return Err(Refusal::Imports(refused));
-    }
     if imports.len() > IMPORTS_MAX {
         return Err(Refusal::TooManyImports);
+    }
+    let mut refused: Vec<_> = imports.iter().filter(|name| !is_offered(name)).cloned().collect();
+    if !refused.is_empty() {
+        let types_alone = types_alone(&types(module)?, &imports);
+        refused.retain(|name| !types_alone.contains(name));
+    }
+    judge(imports, refused, exports)
+}
+
+fn judge(
+    mut imports: Vec<String>,
+    refused: Vec<String>,
+    exports: Vec<String>,
+) -> Result<Vec<String>, Refusal> {
+    if !refused.is_empty() {
+        return Err(Refusal::Imports(weightiest_first(refused)));
     }
     let handler = |name: &String| {
         name.starts_with("wasi:http/incoming-handler@0.2.")
@@ -107,6 +134,80 @@ fn judge(mut imports: Vec<String>, exports: Vec<String>) -> Result<Vec<String>, 
     }
     imports.sort();
     Ok(imports)
+}
+
+/// What is furthest from being offered comes first, and of that one of each package before a
+/// second of any: a few names then tell what the component was made for.
+fn weightiest_first(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    let mut of_package: HashMap<String, usize> = HashMap::new();
+    let weighed = names.into_iter().map(|name| {
+        let package = name.split('/').next().unwrap_or_default().to_owned();
+        let nth = of_package.entry(package).or_default();
+        *nth += 1;
+        (Offer::of(&name), *nth, name)
+    });
+    let mut weighed: Vec<_> = weighed.collect();
+    weighed.sort();
+    weighed.into_iter().map(|(_, _, name)| name).collect()
+}
+
+/// The component's types. Code is not looked at, and nothing is refused that some engine takes.
+fn types(module: &[u8]) -> Result<Types, Refusal> {
+    let mut validator = Validator::new_with_features(WasmFeatures::all());
+    let mut types = None;
+    for payload in Parser::new(0).parse_all(module) {
+        let payload = payload.map_err(malformed)?;
+        if let ValidPayload::End(of_this) = validator.payload(&payload).map_err(malformed)? {
+            types = Some(of_this);
+        }
+    }
+    types.ok_or(Refusal::Truncated { at: module.len() })
+}
+
+/// Those imports that bring nothing but types, and so link whatever they are called: no function,
+/// and no resource that an import before them did not bring.
+fn types_alone(types: &Types, imports: &[String]) -> HashSet<String> {
+    let mut known = HashSet::new();
+    let mut alone = HashSet::new();
+    for name in imports {
+        let Some(item) = types.component_item_for_import(name) else { continue };
+        let ComponentEntityType::Instance(instance) = item.ty else { continue };
+        if is_offered(name) {
+            collect(types, instance, &mut known);
+        } else if has_types_alone(types, instance, &known) {
+            alone.insert(name.clone());
+        }
+    }
+    alone
+}
+
+fn collect(types: &Types, instance: ComponentInstanceTypeId, known: &mut HashSet<ResourceId>) {
+    for item in types[instance].exports.values() {
+        match item.ty {
+            ComponentEntityType::Type {
+                created: ComponentAnyTypeId::Resource(resource), ..
+            } => {
+                known.insert(resource.resource());
+            }
+            ComponentEntityType::Instance(inner) => collect(types, inner, known),
+            _ => {}
+        }
+    }
+}
+
+fn has_types_alone(
+    types: &Types,
+    instance: ComponentInstanceTypeId,
+    known: &HashSet<ResourceId>,
+) -> bool {
+    types[instance].exports.values().all(|item| match item.ty {
+        ComponentEntityType::Type { created: ComponentAnyTypeId::Defined(_), .. } => true,
+        ComponentEntityType::Type { created: ComponentAnyTypeId::Resource(resource), .. } => {
+            known.contains(&resource.resource())
+        }
+        _ => false,
+    })
 }
 
 fn malformed(error: wasmparser::BinaryReaderError) -> Refusal {
@@ -178,14 +279,104 @@ mod tests {
         let fine = names(&["wasi:io/poll@0.2.3", "wasi:cli/stdout@0.2.3"]);
         let mut sorted = fine.clone();
         sorted.sort();
-        assert_eq!(judge(fine, exports()), Ok(sorted));
-        assert_eq!(
-            judge(names(&["wasi:io/poll@0.2.3", "acme:db/sql@1.0.0"]), exports()),
-            Err(Refusal::Imports(names(&["acme:db/sql@1.0.0"])))
-        );
+        assert_eq!(judge(fine, vec![], exports()), Ok(sorted));
+        let acme = names(&["acme:db/sql@1.0.0"]);
+        assert_eq!(judge(acme.clone(), acme.clone(), exports()), Err(Refusal::Imports(acme)));
         let command = names(&["wasi:cli/run@0.2.3"]);
-        assert_eq!(judge(vec![], command.clone()), Err(Refusal::NoHandler(command)));
-        assert_eq!(judge(vec![], names(&["wasi:http/handler@0.3.1"])), Ok(vec![]));
+        assert_eq!(judge(vec![], vec![], command.clone()), Err(Refusal::NoHandler(command)));
+        assert_eq!(judge(vec![], vec![], names(&["wasi:http/handler@0.3.1"])), Ok(vec![]));
+    }
+
+    /// What becomes of a component that answers HTTP, as far as its imports are concerned.
+    fn importing(imports: &str) -> Result<Vec<String>, Refusal> {
+        let text = format!(
+            r#"(component
+                (import "wasi:http/types@0.2.0" (instance $types
+                    (export "incoming-request" (type (sub resource)))
+                    (export "response-outparam" (type (sub resource)))))
+                (alias export $types "incoming-request" (type $request))
+                (alias export $types "response-outparam" (type $out))
+                {imports}
+                (core module $core (func (export "handle") (param i32 i32)))
+                (core instance $core (instantiate $core))
+                (func $handle (param "request" (own $request)) (param "response-out" (own $out))
+                    (canon lift (core func $core "handle")))
+                (instance $handler (export "handle" (func $handle)))
+                (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#
+        );
+        self::imports(&wat::parse_str(text).unwrap())
+    }
+
+    #[test]
+    fn an_import_is_judged_by_what_it_would_link() {
+        const NAME: &str = "acme:db/sql@1.0.0";
+        for (what, links) in [
+            ("", true),
+            (r#"(export "row" (type (eq $row)))"#, true),
+            (r#"(export "request" (type (eq $request)))"#, true),
+            (r#"(export "row" (type (eq $row))) (export "rows" (func (result u32)))"#, false),
+            (r#"(export "connection" (type (sub resource)))"#, false),
+            (r#"(export "inner" (instance))"#, false),
+        ] {
+            let import = format!(
+                r#"(type $row (list u8))
+                (import "{NAME}" (instance
+                    (alias outer 1 $row (type $row))
+                    (alias outer 1 $request (type $request))
+                    {what}))"#
+            );
+            match importing(&import) {
+                Ok(imports) => assert!(links && imports.iter().any(|it| it == NAME), "{what}"),
+                Err(refusal) => {
+                    assert!(!links, "{what}: {refusal}");
+                    assert_eq!(refusal, Refusal::Imports(names(&[NAME])), "{what}");
+                }
+            }
+        }
+        // A resource stays of whom it is: one that no offered import brought is brought by none.
+        let of_another = format!(
+            r#"(import "acme:db/base@1.0.0" (instance $base (export "c" (type (sub resource)))))
+            (alias export $base "c" (type $c))
+            (import "{NAME}" (instance
+                (alias outer 1 $c (type $c)) (export "c" (type (eq $c)))))"#
+        );
+        assert_eq!(
+            importing(&of_another),
+            Err(Refusal::Imports(names(&["acme:db/base@1.0.0", NAME])))
+        );
+        assert!(matches!(importing(r#"(import "f" (func))"#), Err(Refusal::Imports(_))));
+    }
+
+    #[test]
+    fn what_matters_most_is_named_first() {
+        let given = names(&[
+            "wasi:cli/stdout@0.3.0-rc-1",
+            "wasi:http/handler@0.3.0",
+            "spin:mqtt/mqtt@3.0.0",
+            "wasi:cli/stderr@0.3.0-rc-1",
+            "spin:redis/redis@3.0.0",
+            "acme:db/sql@1.0.0",
+            "acme:db/more@1.0.0",
+        ]);
+        let ordered = weightiest_first(given);
+        assert_eq!(
+            ordered,
+            names(&[
+                "acme:db/more@1.0.0",
+                "spin:mqtt/mqtt@3.0.0",
+                "spin:redis/redis@3.0.0",
+                "acme:db/sql@1.0.0",
+                "wasi:http/handler@0.3.0",
+                "wasi:cli/stderr@0.3.0-rc-1",
+                "wasi:cli/stdout@0.3.0-rc-1",
+            ])
+        );
+        let said = Refusal::Imports(ordered).to_string();
+        assert!(
+            said.contains("`acme:db/sql@1.0.0`, `wasi:http/handler@0.3.0`, 2 more are"),
+            "{said}"
+        );
+        assert!(said.contains("`hearth upload --json` lists all of them"), "{said}");
     }
 
     #[test]

@@ -66,14 +66,14 @@ fn run() -> anyhow::Result<()> {
     let reply = match reply(&request, fds, &watchdog) {
         Ok(reply) => reply,
         Err(Failure::Ours(error)) if is_starved(error.chain()) => hearth_jail::leave(EXIT_STARVED),
-        Err(Failure::Refused(detail)) => CompileReply::Refused(Diagnosis { detail: cut(detail) }),
+        Err(Failure::Refused(diagnosis)) => CompileReply::Refused(diagnosis),
         Err(Failure::Ours(error)) if is_full(&error) => CompileReply::Full,
         Err(Failure::Ours(error)) => CompileReply::Failed { reason: format!("{error:#}") },
     };
     match hearth_wire::send(&*control, &reply, &[]) {
         Err(SocketError::TooLarge(_)) => {
             let detail = "the names of the module's imports are too long".to_owned();
-            let refused = CompileReply::Refused(Diagnosis { detail });
+            let refused = CompileReply::Refused(Diagnosis { detail, imports: Vec::new() });
             Ok(hearth_wire::send(&*control, &refused, &[])?)
         }
         sent => Ok(sent?),
@@ -88,8 +88,14 @@ fn forbidden(call: u32, message: &mut [u8]) -> usize {
 /// Whose fault it is that there is no artifact.
 enum Failure {
     /// The module's; the text is for its author.
-    Refused(String),
+    Refused(Diagnosis),
     Ours(anyhow::Error),
+}
+
+impl Failure {
+    fn refused(detail: impl Into<String>) -> Self {
+        Self::Refused(Diagnosis { detail: cut(detail.into()), imports: Vec::new() })
+    }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
@@ -119,7 +125,7 @@ where
 {
     let why = why(&error);
     let error = error.into();
-    if is_starved(error.chain()) { Failure::Ours(error) } else { Failure::Refused(why) }
+    if is_starved(error.chain()) { Failure::Ours(error) } else { Failure::refused(why) }
 }
 
 fn reply(
@@ -155,13 +161,15 @@ fn compile(
 ) -> Result<CompileReply, Failure> {
     let bytes = read(module.take(MODULE_MAX_BYTES + 1))?;
     if bytes.len() as u64 > MODULE_MAX_BYTES {
-        return Err(Failure::Refused(format!(
+        return Err(Failure::refused(format!(
             "the module is larger than {} MiB",
             MODULE_MAX_BYTES >> 20
         )));
     }
-    let imports =
-        inspect::imports(&bytes).map_err(|refusal| Failure::Refused(refusal.to_string()))?;
+    let imports = inspect::imports(&bytes).map_err(|refusal| {
+        let detail = cut(refusal.to_string());
+        Failure::Refused(Diagnosis { detail, imports: refusal.imports() })
+    })?;
 
     let compiler = hearth_engine::engine(Purpose::Compile).map_err(anyhow::Error::from)?;
     let code = compiler.precompile_component(&bytes);
@@ -184,10 +192,10 @@ fn compile(
     };
     hearth_jail::seal_compiler()?;
     let options = options::declared(&runner, watchdog, &linker, &component)
-        .map_err(|refusal| Failure::Refused(refusal.to_string()))?;
+        .map_err(|refusal| Failure::refused(refusal.to_string()))?;
     if let Some(options) = options {
         if options.len() > OPTIONS_MAX_BYTES {
-            return Err(Failure::Refused(format!(
+            return Err(Failure::refused(format!(
                 "the options that the module declares are longer than {} KiB",
                 OPTIONS_MAX_BYTES >> 10
             )));
@@ -200,7 +208,7 @@ fn compile(
 fn check(options: File, artifact: File, watchdog: &Watchdog) -> Result<CompileReply, Failure> {
     let json = read(options.take(CHECKED_OPTIONS_MAX_BYTES))?;
     let options: Options = serde_json::from_slice(&json).context("the options do not parse")?;
-    Checks::compile(&options.schema).map_err(|error| Failure::Refused(error.to_string()))?;
+    Checks::compile(&options.schema).map_err(|error| Failure::refused(error.to_string()))?;
     if options.reuse > 1 {
         let runner = hearth_engine::engine(Purpose::Run).map_err(anyhow::Error::from)?;
         let component = hearth_engine::load_bytes(&runner, &read(artifact)?)?;
@@ -208,7 +216,7 @@ fn check(options: File, artifact: File, watchdog: &Watchdog) -> Result<CompileRe
         let handler = hearth_engine::prepare(&linker, &component)?;
         hearth_jail::seal_compiler()?;
         reuse::probe(&runner, watchdog, &handler)
-            .map_err(|refusal| Failure::Refused(refusal.to_string()))?;
+            .map_err(|refusal| Failure::refused(refusal.to_string()))?;
     }
     Ok(CompileReply::Checked)
 }

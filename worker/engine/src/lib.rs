@@ -17,10 +17,10 @@ use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig};
 
 pub use calendar::Calendar;
 pub use fingerprint::fingerprint;
-pub use link::{DeniedRequests, Handler, LinkError, is_offered, linker, prepare};
+pub use link::{DeniedRequests, Handler, LinkError, Offer, is_offered, linker, prepare};
 
 /// Raised with every change below that changes what the compiler makes or a worker loads.
-const REVISION: &str = "1";
+const REVISION: &str = "2";
 
 /// Calls that run at once, each with an instance of its own.
 const INSTANCES: u32 = 64;
@@ -66,7 +66,10 @@ fn config(purpose: Purpose) -> Config {
         .wasm_component_model_async(true)
         .wasm_memory64(false)
         .shared_memory(false)
+        // Not the types alone: code that tells one function's type from another calls what is
+        // only built with the `gc` feature, and what is not there aborts the process.
         .gc_support(false)
+        .wasm_gc(false)
         .memory_init_cow(true)
         .memory_may_move(false)
         .memory_reservation(MEMORY_RESERVATION_BYTES)

@@ -1,6 +1,6 @@
 //! What a function may import, said twice on purpose: as names, for a refusal that names what is
 //! not offered, and as the linker that compiler and worker both link with, so that a component
-//! that was taken cannot fail to link later.
+//! that was taken cannot fail to link later. What brings types alone links without either.
 //!
 //! Rights are not given here. A store decides what a call may do with what it imported; the
 //! filesystem and the sockets are linked since the runtimes of Go and Python import them, and
@@ -25,20 +25,43 @@ pub enum LinkError {
     NoHandler,
 }
 
-/// Whether an import may be there, by its whole name (`wasi:cli/stdout@0.2.6`).
+/// How near an import is to what may be there, the furthest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Offer {
+    /// Nothing of its package is.
+    NoPackage,
+    NoInterface,
+    /// The interface is, and in another version.
+    OtherVersion,
+    Offered,
+}
+
+impl Offer {
+    /// Of an import by its whole name (`wasi:cli/stdout@0.2.6`).
+    pub fn of(import: &str) -> Self {
+        let (name, version) = import.rsplit_once('@').unwrap_or((import, ""));
+        let (package, interface) = name.split_once('/').unwrap_or((name, ""));
+        match package {
+            "wasi:cli" | "wasi:clocks" | "wasi:random" | "wasi:io" | "wasi:filesystem"
+            | "wasi:sockets" => {}
+            "wasi:http" if ["types", "outgoing-handler", "client"].contains(&interface) => {}
+            "wasi:http" => return Self::NoInterface,
+            _ => return Self::NoPackage,
+        }
+        let patch = version.strip_prefix("0.2.").or_else(|| version.strip_prefix("0.3."));
+        let released = patch
+            .is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()));
+        match (interface, released) {
+            ("", _) => Self::NoInterface,
+            (_, false) => Self::OtherVersion,
+            (_, true) => Self::Offered,
+        }
+    }
+}
+
+/// Whether an import may be there, by its whole name.
 pub fn is_offered(import: &str) -> bool {
-    let Some((name, version)) = import.rsplit_once('@') else { return false };
-    let Some((package, interface)) = name.split_once('/') else { return false };
-    let patch = version.strip_prefix("0.2.").or_else(|| version.strip_prefix("0.3."));
-    let released =
-        patch.is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|b| b.is_ascii_digit()));
-    let offered = match package {
-        "wasi:cli" | "wasi:clocks" | "wasi:random" | "wasi:io" | "wasi:filesystem"
-        | "wasi:sockets" => true,
-        "wasi:http" => ["types", "outgoing-handler", "client"].contains(&interface),
-        _ => false,
-    };
-    released && offered
+    Offer::of(import) == Offer::Offered
 }
 
 pub fn linker<T>(engine: &Engine) -> wasmtime::Result<Linker<T>>
@@ -114,6 +137,22 @@ mod tests {
             "",
         ] {
             assert!(!is_offered(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn how_near_an_import_is() {
+        for (name, offer) in [
+            ("wasi:cli/stdout@0.2.0", Offer::Offered),
+            ("wasi:cli/stdout@0.3.0-rc-2026-03-15", Offer::OtherVersion),
+            ("wasi:cli/stdout", Offer::OtherVersion),
+            ("wasi:http/handler@0.3.0", Offer::NoInterface),
+            ("wasi:cli@0.2.0", Offer::NoInterface),
+            ("wasi:keyvalue/store@0.2.0-draft", Offer::NoPackage),
+            ("acme:db/sql@1.0.0", Offer::NoPackage),
+            ("run", Offer::NoPackage),
+        ] {
+            assert_eq!(Offer::of(name), offer, "{name}");
         }
     }
 }

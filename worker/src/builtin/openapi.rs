@@ -45,26 +45,43 @@ impl Document {
             .iter()
             .map(|method| (method.to_lowercase(), shared.operation(function, method)))
             .collect();
-        if function.options.path == PathMatch::Prefix {
-            let mut below = operations.clone();
-            for operation in below.values_mut() {
-                let id = operation["operationId"].as_str().map(|id| format!("{id}-below"));
-                operation["operationId"] = json!(id);
-            }
-            below.insert(
-                "parameters".to_owned(),
-                json!([{
-                    "name": "rest",
-                    "in": "path",
-                    "required": true,
-                    "description": "whatever is below the function's path, slashes included",
-                    "schema": {"type": "string"},
-                }]),
-            );
-            self.paths.insert(format!("{}/{{rest}}", function.path), Value::Object(below));
+        if function.options.path.takes_below() {
+            let below = below(&operations, "below", "is below the function's path");
+            self.paths.insert(format!("{}/{{rest}}", function.path), below);
+        }
+        if function.options.path == PathMatch::Root {
+            let at_root = Value::Object(renamed(&operations, "at-root"));
+            self.paths.insert("/".to_owned(), at_root);
+            let rest = below(&operations, "of-the-rest", "no other function takes");
+            self.paths.insert("/{rest}".to_owned(), rest);
         }
         self.paths.insert(function.path.to_string(), Value::Object(operations));
     }
+}
+
+/// The same operations at another path of theirs.
+fn renamed(operations: &Map<String, Value>, suffix: &str) -> Map<String, Value> {
+    let mut operations = operations.clone();
+    for operation in operations.values_mut() {
+        let id = operation["operationId"].as_str().map(|id| format!("{id}-{suffix}"));
+        operation["operationId"] = json!(id);
+    }
+    operations
+}
+
+fn below(operations: &Map<String, Value>, suffix: &str, what: &str) -> Value {
+    let mut below = renamed(operations, suffix);
+    below.insert(
+        "parameters".to_owned(),
+        json!([{
+            "name": "rest",
+            "in": "path",
+            "required": true,
+            "description": format!("whatever {what}, slashes included"),
+            "schema": {"type": "string"},
+        }]),
+    );
+    Value::Object(below)
 }
 
 /// What all methods of one function have.
@@ -272,6 +289,21 @@ mod tests {
         assert!(post["requestBody"].is_object());
         assert!(paths["/jobs/nightly"]["get"]["requestBody"].is_null());
         assert!(paths["/jobs/nightly/{rest}"]["parameters"].is_array());
+    }
+
+    #[test]
+    fn a_root_is_found_at_its_own_path_and_at_all_that_is_left() {
+        let document = document(&manifest(r#"{"path":"root"}"#));
+        let paths = document["paths"].as_object().unwrap();
+        assert_eq!(
+            paths.keys().collect::<Vec<_>>(),
+            ["/", "/jobs/nightly", "/jobs/nightly/{rest}", "/{rest}"]
+        );
+        let ids: std::collections::HashSet<_> =
+            paths.values().map(|path| path["post"]["operationId"].as_str().unwrap()).collect();
+        assert_eq!(ids.len(), 4, "{ids:?}");
+        assert!(paths["/{rest}"]["parameters"].is_array());
+        assert!(paths["/"]["parameters"].is_null());
     }
 
     #[test]

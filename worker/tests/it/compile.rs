@@ -7,7 +7,7 @@ use crate::harness::{check, compile, compile_as, engine, guest, module};
 #[track_caller]
 fn refused(bytes: &[u8]) -> String {
     match compile(module(bytes).path()).reply {
-        CompileReply::Refused(Diagnosis { detail }) => detail,
+        CompileReply::Refused(Diagnosis { detail, imports: _ }) => detail,
         other => panic!("{other:?}"),
     }
 }
@@ -84,7 +84,7 @@ fn schemas_are_tried_before_they_are_kept() {
         (r#"{"$ref":"http://127.0.0.1/schema.json"}"#, "127.0.0.1"),
         (r#"{"$schema":"http://json-schema.org/draft-04/schema#"}"#, "2020-12"),
     ] {
-        let CompileReply::Refused(Diagnosis { detail }) = of_body(schema) else {
+        let CompileReply::Refused(Diagnosis { detail, imports: _ }) = of_body(schema) else {
             panic!("{schema} was taken");
         };
         assert!(detail.starts_with("the option `schema.body` cannot be used: "), "{detail}");

@@ -37,7 +37,7 @@ pub use name::{FunctionPath, NameError, TenantName, host_name};
 pub use options::{Auth, Options, OptionsError, OptionsPatch, PathMatch};
 pub use problem::{Code, PROBLEM_JSON, Place, Problem, Violation};
 pub use request_id::RequestId;
-pub use route::{Builtin, Route, Routes};
+pub use route::{Builtin, Route, Routes, below};
 pub use schema::{Answers, Schema, Schemas};
 pub use socket::{
     Channel, FDS_MAX, FRAME_MAX, SocketError, encode_into, pair, parse, recv, send, watch,

@@ -439,6 +439,8 @@ pub enum CompileReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnosis {
     pub detail: String,
+    /// Of one that imports what is not offered: all of that, what matters most first.
+    pub imports: Vec<String>,
 }
 
 #[cfg(test)]

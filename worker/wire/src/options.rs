@@ -35,9 +35,10 @@ pub enum OptionsError {
     CheckedBody(u64),
 }
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "methods",
     "path",
+    "strip_prefix",
     "auth",
     "cors",
     "schema",
@@ -51,7 +52,7 @@ const KEYS: [&str; 10] = [
 /// believes that a schedule is kept or a socket opened.
 const KEYS_TO_COME: [&str; 3] = ["schedule", "websocket", "batch"];
 
-/// Which requests below a function's path are its own.
+/// Which requests beside those at a function's path are its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PathMatch {
@@ -59,6 +60,18 @@ pub enum PathMatch {
     Exact,
     /// Everything below the path too, by whole segments.
     Prefix,
+    /// That, and whatever no other function of the tenant takes, `/` included.
+    Root,
+}
+
+impl PathMatch {
+    /// Whether what is below its path is the function's too.
+    pub fn takes_below(self) -> bool {
+        match self {
+            Self::Exact => false,
+            Self::Prefix | Self::Root => true,
+        }
+    }
 }
 
 /// Who may call.
@@ -110,6 +123,8 @@ pub struct OptionsPatch {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathMatch>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub strip_prefix: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
@@ -140,7 +155,13 @@ impl OptionsPatch {
         for (key, value) in object {
             match key.as_str() {
                 "methods" => patch.methods = Some(methods(value)?),
-                "path" => patch.path = Some(parsed("path", "\"exact\" or \"prefix\"", value)?),
+                "path" => {
+                    let expected = "\"exact\", \"prefix\" or \"root\"";
+                    patch.path = Some(parsed("path", expected, value)?);
+                }
+                "strip_prefix" => {
+                    patch.strip_prefix = Some(parsed("strip_prefix", "true or false", value)?);
+                }
                 "auth" => {
                     let expected = "one of public, owner, deploy, invoke, report";
                     patch.auth = Some(parsed("auth", expected, value)?);
@@ -180,6 +201,7 @@ impl OptionsPatch {
         Self {
             methods: self.methods.or(base.methods),
             path: self.path.or(base.path),
+            strip_prefix: self.strip_prefix.or(base.strip_prefix),
             auth: self.auth.or(base.auth),
             cors: self.cors.or(base.cors),
             schema: self.schema.over(base.schema),
@@ -231,6 +253,7 @@ impl OptionsPatch {
         Options {
             methods: self.methods.unwrap_or_else(|| vec!["POST".to_owned()]),
             path: self.path.unwrap_or_default(),
+            strip_prefix: self.strip_prefix.unwrap_or_default(),
             auth: self.auth.unwrap_or_default(),
             cors: self.cors.unwrap_or_default(),
             schema: self.schema,
@@ -251,6 +274,8 @@ pub struct Options {
     /// Upper-case method names, at least one.
     pub methods: Vec<String>,
     pub path: PathMatch,
+    /// Whether the guest sees what follows the function's own path in the place of all of it.
+    pub strip_prefix: bool,
     pub auth: Auth,
     pub cors: Cors,
     pub schema: Schemas,
@@ -345,6 +370,7 @@ mod tests {
             Options {
                 methods: vec!["POST".into()],
                 path: PathMatch::Exact,
+                strip_prefix: false,
                 auth: Auth::Public,
                 cors: Cors::default(),
                 schema: Schemas::default(),
@@ -386,7 +412,9 @@ mod tests {
             (r#"{"methods":[]}"#, "the option `methods` must be a list"),
             (r#"{"methods":["TRACE"]}"#, "the option `methods` must be a list"),
             (r#"{"methods":"GET"}"#, "the option `methods` must be a list"),
-            (r#"{"path":"regex"}"#, "the option `path` must be \"exact\""),
+            (r#"{"path":"regex"}"#, "the option `path` must be \"exact\", \"prefix\" or \"root\""),
+            (r#"{"path":"Root"}"#, "the option `path` must be \"exact\""),
+            (r#"{"strip_prefix":"yes"}"#, "the option `strip_prefix` must be true or false"),
             (r#"{"auth":"admin"}"#, "the option `auth` must be one of"),
             (
                 r#"{"timeout_ms":0}"#,
@@ -404,7 +432,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let patch = OptionsPatch::parse(
-            r#"{"path":"prefix","auth":"owner","max_body":1,"cors":["https://a.example"],"reuse":7,
+            r#"{"path":"root","strip_prefix":true,"auth":"owner","max_body":1,"cors":["https://a.example"],"reuse":7,
                 "schema":{"body":{"type":"object"},"response":{"200":true,"4xx":{"type":"null"}}}}"#,
         )
         .unwrap();

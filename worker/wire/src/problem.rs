@@ -128,6 +128,9 @@ pub struct Problem {
     /// Of a `schema_violation`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Violation>,
+    /// Of an `invalid_module` whose imports are not offered: all of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imports: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
 }
@@ -145,6 +148,7 @@ impl Problem {
             detail: detail.into(),
             code,
             errors: Vec::new(),
+            imports: Vec::new(),
             request_id: None,
         }
     }

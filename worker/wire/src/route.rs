@@ -1,8 +1,9 @@
 //! Which function, or which built-in, a request's path names. Pure.
 //!
 //! The path is taken as it was sent. What selects a function contains nothing encoded, so two
-//! ways of writing one path cannot differ in what they reach; the rest below a function that
-//! takes a prefix may, and is only checked for what would climb out of it.
+//! ways of writing one path cannot differ in what they reach; what a function takes below its
+//! path, or as the root, may, and is only checked for what would climb out of it and for what is
+//! the platform's, however that is written.
 //!
 //! Methods, tokens and sizes are others' to judge.
 
@@ -35,19 +36,24 @@ pub enum Builtin {
 
 pub struct Routes {
     functions: HashMap<FunctionPath, (usize, PathMatch)>,
+    /// What takes what no other function takes. Of two the first, though no tenant has two.
+    root: Option<usize>,
 }
 
 impl Routes {
     pub fn new<'a>(functions: impl Iterator<Item = (&'a FunctionPath, PathMatch)>) -> Self {
-        let numbered = functions.enumerate().map(|(at, (path, kind))| (path.clone(), (at, kind)));
-        Self { functions: numbered.collect() }
+        let mut routes = Self { functions: HashMap::new(), root: None };
+        for (at, (path, kind)) in functions.enumerate() {
+            routes.functions.insert(path.clone(), (at, kind));
+            if kind == PathMatch::Root {
+                routes.root.get_or_insert(at);
+            }
+        }
+        routes
     }
 
     pub fn find(&self, path: &str) -> Route {
         let Some(relative) = path.strip_prefix('/') else { return Route::InvalidPath };
-        if relative.is_empty() {
-            return Route::NotFound;
-        }
         let relative = relative.strip_suffix('/').unwrap_or(relative);
         let (dir, last) = match relative.rsplit_once('/') {
             Some((dir, last)) => (Some(dir), last),
@@ -62,18 +68,44 @@ impl Routes {
         {
             return Route::Function(at);
         }
+        if let Some((at, rest)) = self.above(relative) {
+            let rest = decoded(rest);
+            let refused = climbs(&rest) || is_upload(&rest);
+            return if refused { Route::InvalidPath } else { Route::Function(at) };
+        }
+        if let Some(at) = self.root {
+            let plain = decoded(relative);
+            if !climbs(&plain) && !is_platforms(&plain) {
+                return Route::Function(at);
+            }
+        }
+        if whole.is_some() || path == "/" { Route::NotFound } else { Route::InvalidPath }
+    }
+
+    /// The nearest function above a path that takes what is below it, and the rest.
+    fn above<'a>(&self, relative: &'a str) -> Option<(usize, &'a str)> {
         let mut above = relative;
         while let Some((prefix, _)) = above.rsplit_once('/') {
             if let Some(function) = parsed(prefix)
-                && let Some(&(at, PathMatch::Prefix)) = self.functions.get(&function)
+                && let Some(&(at, kind)) = self.functions.get(&function)
+                && kind.takes_below()
             {
                 // The trailing slash, too, is the function's to see, and is harmless.
-                let rest = &relative[prefix.len() + 1..];
-                return if climbs(rest) { Route::InvalidPath } else { Route::Function(at) };
+                return Some((at, &relative[prefix.len() + 1..]));
             }
             above = prefix;
         }
-        if whole.is_some() { Route::NotFound } else { Route::InvalidPath }
+        None
+    }
+}
+
+/// What follows a function's own path in one that it was found by, with its slash. `None` where
+/// the path is not below the function's, as a root's need not be.
+pub fn below<'a>(path: &'a str, function: &FunctionPath) -> Option<&'a str> {
+    let rest = path.strip_prefix(function.as_str())?;
+    match rest {
+        "" => Some("/"),
+        _ => rest.starts_with('/').then_some(rest),
     }
 }
 
@@ -98,11 +130,22 @@ fn builtin(dir: Option<&str>, name: &str) -> Route {
     }
 }
 
-/// Whether a part of a path has a dot segment, a NUL or a backslash, encoded or not.
-fn climbs(rest: &str) -> bool {
-    let plain = decoded(rest);
+/// Whether a decoded part of a path has a dot segment, a NUL or a backslash.
+fn climbs(plain: &[u8]) -> bool {
     plain.iter().any(|byte| matches!(byte, 0 | b'\\'))
         || plain.split(|&byte| byte == b'/').any(|segment| segment == b"." || segment == b"..")
+}
+
+/// Whether a decoded path without its leading slash is the platform's: its first segment is, or
+/// it is an upload. However that is written, since what is sent there comes with a token.
+fn is_platforms(plain: &[u8]) -> bool {
+    let mut segments = plain.split(|&byte| byte == b'/').filter(|segment| !segment.is_empty());
+    segments.next().is_some_and(|first| first.starts_with(b"$")) || is_upload(plain)
+}
+
+fn is_upload(plain: &[u8]) -> bool {
+    let mut segments = plain.split(|&byte| byte == b'/').filter(|segment| !segment.is_empty());
+    segments.next_back() == Some(b"$upload")
 }
 
 fn decoded(text: &str) -> Vec<u8> {
@@ -172,6 +215,10 @@ mod tests {
             ("/files/a%5Cb", InvalidPath),
             ("/files/a%00", InvalidPath),
             ("/files/%zz", Function(1)),
+            ("/files/%24x", Function(1)),
+            ("/files/%24upload", InvalidPath),
+            ("/files/%24upload/", InvalidPath),
+            ("/files/a/$upload//", InvalidPath),
             ("/files/...", Function(1)),
             ("/jobs/nightly", Function(4)),
             ("/jobs", NotFound),
@@ -205,7 +252,110 @@ mod tests {
         }
     }
 
+    fn with_root() -> Routes {
+        let functions = [
+            ("/hello", PathMatch::Exact),
+            ("/files", PathMatch::Prefix),
+            ("/site/app", PathMatch::Root),
+            ("/site", PathMatch::Prefix),
+        ];
+        let parsed: Vec<_> = functions.map(|(path, kind)| (path.parse().unwrap(), kind)).into();
+        Routes::new(parsed.iter().map(|(path, kind)| (path, *kind)))
+    }
+
+    #[test]
+    fn a_root_takes_what_no_other_function_takes_and_nothing_of_the_platforms() {
+        use Route::{Function, InvalidPath, NotFound};
+        const ROOT: Route = Function(2);
+        for (path, route) in [
+            ("/", ROOT),
+            ("//", ROOT),
+            ("/hello", Function(0)),
+            ("/hello/", Function(0)),
+            ("/hello//", ROOT),
+            ("/hello/more", ROOT),
+            ("/Hello", ROOT),
+            ("/hell%6f", ROOT),
+            ("//hello", ROOT),
+            ("/files/a", Function(1)),
+            ("/site", Function(3)),
+            ("/site/x", Function(3)),
+            ("/site/app", ROOT),
+            ("/site/app/", ROOT),
+            ("/site/app/x", ROOT),
+            ("/users/j%C3%BCrgen/", ROOT),
+            ("/a/b/c/d/e/f/g/h/i/j", ROOT),
+            ("/rooms/%24event", ROOT),
+            ("/.well-known/acme", ROOT),
+            ("/a%2fb", ROOT),
+            ("/a/$b/c", ROOT),
+            ("/..", InvalidPath),
+            ("/%2e%2e/hello", InvalidPath),
+            ("/a/..%2fhello", InvalidPath),
+            ("/a\\b", InvalidPath),
+            ("/a%00", InvalidPath),
+            ("/files/../x", InvalidPath),
+            ("/$health", Route::Builtin(Builtin::Health)),
+            ("/$health/", Route::Builtin(Builtin::Health)),
+            ("/$upload", Route::Builtin(Builtin::Upload { dir: None })),
+            ("/$nothing", NotFound),
+            ("/a/$nothing", NotFound),
+            ("/$", NotFound),
+            ("/$x/y", InvalidPath),
+            ("/%24health", InvalidPath),
+            ("/%24upload", InvalidPath),
+            ("/%24upload/x", InvalidPath),
+            ("/a/%24uploa%64", InvalidPath),
+            ("/a%2f$upload", InvalidPath),
+            ("/a/$upload//", InvalidPath),
+            ("//$upload", InvalidPath),
+            ("//%24upload", InvalidPath),
+            ("", InvalidPath),
+            ("*", InvalidPath),
+        ] {
+            assert_eq!(with_root().find(path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_functions_own_path() {
+        let function = "/site/app".parse().unwrap();
+        for (path, rest) in [
+            ("/site/app", Some("/")),
+            ("/site/app/", Some("/")),
+            ("/site/app/a//b/", Some("/a//b/")),
+            ("/site/app//x", Some("//x")),
+            ("/site/apple", None),
+            ("/site", None),
+            ("/", None),
+        ] {
+            assert_eq!(below(path, &function), rest, "{path}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_root_changes_nothing_of_what_others_take(path in "[/a-z%.$\\\\]{0,14}") {
+            let without = routes().find(&path);
+            let functions = [
+                ("/hello", PathMatch::Exact),
+                ("/files", PathMatch::Prefix),
+                ("/files/deep", PathMatch::Prefix),
+                ("/files/deep/exact", PathMatch::Exact),
+                ("/jobs/nightly", PathMatch::Exact),
+                ("/ground", PathMatch::Root),
+            ];
+            let parsed: Vec<_> =
+                functions.map(|(path, kind)| (path.parse().unwrap(), kind)).into();
+            let with = Routes::new(parsed.iter().map(|(path, kind)| (path, *kind))).find(&path);
+            match with {
+                Route::Function(5) => {
+                    prop_assert!(matches!(without, Route::NotFound | Route::InvalidPath));
+                }
+                other => prop_assert_eq!(other, without),
+            }
+        }
+
         #[test]
         fn only_written_paths_reach_exact_functions(path in "[/a-zA-Z%.$\\\\]{0,12}") {
             if let Route::Function(0) = routes().find(&path) {

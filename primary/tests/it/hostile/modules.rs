@@ -100,6 +100,203 @@ fn row_03_memories_of_other_kinds_are_refused_at_upload() {
 }
 
 #[test]
+fn row_03_what_the_engine_is_built_without_is_refused_at_upload() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    // One whose compiled code would call what is not there, and abort its worker.
+    let subtypes = r#"(type $open (sub (func))) (type $closed (sub $open (func)))
+        (func $f (type $closed)) (table funcref (elem $f))
+        (func (export "handle") (param i32 i32) (call_indirect (type $open) (i32.const 0)))"#;
+    let casts = r#"(type $open (sub (func))) (type $closed (sub $open (func)))
+        (func $f (type $closed)) (table funcref (elem $f))
+        (func (export "handle") (param i32 i32)
+            (drop (ref.test (ref $open) (table.get (i32.const 0)))))"#;
+    let with = |types: &str, code: &str| {
+        format!(r#"{types} (func (export "handle") (param i32 i32) {code})"#)
+    };
+    for (name, core) in [
+        ("types below others", subtypes.to_owned()),
+        ("casts", casts.to_owned()),
+        ("structures", with("(type $s (struct))", "(drop (struct.new $s))")),
+        ("small numbers by reference", with("", "(drop (ref.i31 (i32.const 1)))")),
+        ("references to the outside", with("(table 1 externref)", "")),
+        ("exceptions", with("(tag $e)", "(throw $e)")),
+        (
+            "those who wake",
+            with("(memory 1)", "(drop (memory.atomic.notify (i32.const 0) (i32.const 1)))"),
+        ),
+        (
+            "those who wait",
+            with(
+                "(memory 1)",
+                "(drop (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const 1)))",
+            ),
+        ),
+        ("fences", with("", "(atomic.fence)")),
+        (
+            "stacks",
+            with(
+                "(type $f (func)) (type $c (cont $f)) (elem declare func $g) (func $g)",
+                "(drop (cont.new $c (ref.func $g)))",
+            ),
+        ),
+    ] {
+        let answer = tenant.upload(&[("odd.wasm", &handler(&core))], None);
+        println!("{name}: {}", answer.text());
+        answer.expect_problem(400, "invalid_module");
+        tenant.post("/odd", "").expect_problem(404, "not_found");
+    }
+    tenant.post("/hello", "{}").expect(200);
+}
+
+#[test]
+fn row_04_what_is_written_without_a_byte_takes_no_memory_of_the_hosts() {
+    // Kept, so many would be more than what the growth may be.
+    const MANY: usize = 300_000;
+    for (name, module) in
+        [("0.2", guests::writes_nothing()), ("0.3", guests::wasip3_writes_nothing())]
+    {
+        let scene = Scene::of(module, &json!({ "timeout_ms": 60_000 }));
+        // To standard output, to standard error, and to the answer.
+        for to in 0..3 {
+            scene.serves_on(&format!("?times=1000&to={to}"), "1000 times nothing");
+        }
+        let growth = [scene.growth(), Growth::of(scene.host.pid())];
+        for to in 0..3 {
+            let begun = Instant::now();
+            let answer = scene.tenant.post(&format!("/guest?times={MANY}&to={to}"), "").expect(200);
+            println!("{name} to {to}: {:?}", begun.elapsed());
+            assert_eq!(answer.text(), format!("{MANY} times nothing"));
+        }
+        for growth in growth {
+            growth.stays_below(8);
+        }
+        scene.ends_well();
+    }
+}
+
+/// Standard output of WASI 0.3, to which a stream can be given away.
+const PRINTS: &str = r#"
+    (import "wasi:cli/types@0.3.0" (instance $cli
+        (type $codes (enum "io" "illegal-byte-sequence" "pipe"))
+        (export "error-code" (type (eq $codes)))))
+    (alias export $cli "error-code" (type $error-code))
+    (import "wasi:cli/stdout@0.3.0" (instance $stdout
+        (alias outer 1 $error-code (type $outer))
+        (export "error-code" (type $error-code (eq $outer)))
+        (export "write-via-stream" (func
+            (param "data" (stream u8)) (result (future (result (error $error-code))))))))
+    (core func $print (canon lower (func $stdout "write-via-stream")))"#;
+
+/// What a component does with the two ends of a stream or future of its own.
+fn ends(kind: &str, does: &str) -> Vec<u8> {
+    let count = if kind == "stream" { "(i32.const 1)" } else { "" };
+    let parameters = if kind == "stream" { "i32 i32 i32" } else { "i32 i32" };
+    let operations = ["read", "write"].map(|way| {
+        format!(
+            r#"(core func ${way} (canon {kind}.{way} $mine async (memory (core memory $m "m"))))"#
+        )
+    });
+    let cancels = ["read", "write"]
+        .map(|way| format!("(core func $cancel-{way} (canon {kind}.cancel-{way} $mine async))"));
+    let drops = ["readable", "writable"]
+        .map(|end| format!("(core func $drop-{end} (canon {kind}.drop-{end} $mine))"));
+    let defined = format!(
+        r#"(core module $memory (memory (export "m") 1))
+        (core instance $m (instantiate $memory))
+        (type $mine ({kind} u8)) (core func $new (canon {kind}.new $mine))
+        {} {} {} {} {} {}"#,
+        operations[0], operations[1], cancels[0], cancels[1], drops[0], drops[1]
+    );
+    let defined = format!("{defined} {}", if kind == "stream" { PRINTS } else { "" });
+    const NAMES: [&str; 7] =
+        ["new", "read", "write", "cancel-read", "cancel-write", "drop-readable", "drop-writable"];
+    let given = NAMES.map(|name| format!(r#"(export "{name}" (func ${name}))"#)).concat();
+    let (given, imported) = match kind {
+        "stream" => (
+            format!(r#"{given} (export "print" (func $print))"#),
+            r#"(import "host" "print" (func $print (param i32) (result i32)))"#,
+        ),
+        _ => (given, ""),
+    };
+    let does =
+        does.replace("READ", &format!("(drop (call $read (local.get $r) (i32.const 0) {count}))"));
+    let does = does
+        .replace("WRITE", &format!("(drop (call $write (local.get $w) (i32.const 8) {count}))"));
+    component(
+        &defined,
+        &format!(r#"(with "host" (instance {given}))"#),
+        &format!(
+            r#"(import "host" "new" (func $new (result i64))) {imported}
+            (import "host" "read" (func $read (param {parameters}) (result i32)))
+            (import "host" "write" (func $write (param {parameters}) (result i32)))
+            (import "host" "cancel-read" (func $cancel-read (param i32) (result i32)))
+            (import "host" "cancel-write" (func $cancel-write (param i32) (result i32)))
+            (import "host" "drop-readable" (func $drop-readable (param i32)))
+            (import "host" "drop-writable" (func $drop-writable (param i32)))
+            (func (export "handle") (param i32 i32) (local $ends i64) (local $r i32) (local $w i32)
+                (local.set $ends (call $new))
+                (local.set $r (i32.wrap_i64 (local.get $ends)))
+                (local.set $w (i32.wrap_i64 (i64.shr_u (local.get $ends) (i64.const 32))))
+                {does})"#
+        ),
+    )
+}
+
+#[test]
+fn row_07_one_that_cancels_at_the_wrong_end_fails_alone() {
+    const CANCEL_WRITE_OF_READER: &str = "(drop (call $cancel-write (local.get $r)))";
+    const CANCEL_READ_OF_WRITER: &str = "(drop (call $cancel-read (local.get $w)))";
+    let host = Host::start();
+    let tenant = host.tenant("hostile");
+    for kind in ["stream", "future"] {
+        for (begins, cancels, other) in
+            [("READ", CANCEL_WRITE_OF_READER, "WRITE"), ("WRITE", CANCEL_READ_OF_WRITER, "READ")]
+        {
+            let then = [
+                String::new(),
+                other.to_owned(),
+                cancels.to_owned(),
+                begins.to_owned(),
+                "(call $drop-readable (local.get $r))".to_owned(),
+                "(call $drop-writable (local.get $w))".to_owned(),
+                "(call $drop-writable (local.get $r))".to_owned(),
+                "(call $drop-readable (local.get $w))".to_owned(),
+                format!("{other} (drop (call $cancel-read (local.get $r)))"),
+                format!("{other} (drop (call $cancel-write (local.get $w)))"),
+            ];
+            let mut then = then.to_vec();
+            if kind == "stream" {
+                // To the host, which takes it for the end that it is not.
+                then.extend(
+                    ["$r", "$w"].map(|end| {
+                        format!("(drop (call $print (local.get {end}))) {other} {begins}")
+                    }),
+                );
+            }
+            let does: Vec<_> =
+                then.iter().map(|then| format!("{begins} {cancels} {then}")).collect();
+            let modules: Vec<_> = does.iter().map(|does| ends(kind, does)).collect();
+            let names: Vec<_> = (0..does.len()).map(|at| format!("end{at}.wasm")).collect();
+            let files: Vec<_> =
+                names.iter().zip(&modules).map(|(name, it)| (&**name, &**it)).collect();
+            tenant.upload(&files, None).expect(200);
+            let worker = host.workers(&tenant);
+            for (at, does) in does.iter().enumerate() {
+                let answer = tenant.post(&format!("/end{at}"), "");
+                println!("{kind}: {does}: {} {}", answer.status, answer.text());
+                let code = answer.json()["code"].as_str().unwrap().to_owned();
+                let is_its_own = ["function_trapped", "function_no_response"].contains(&&*code);
+                assert!(is_its_own, "{kind}: {does}: {answer:?}");
+                tenant.post("/hello", "{}").expect(200);
+                assert_eq!(host.workers(&tenant), worker, "{kind}: {does}");
+            }
+        }
+    }
+    assert!(!host.log().contains("panicked"), "{}", host.log());
+}
+
+#[test]
 fn row_03_one_that_grows_its_memory_without_end_is_told_that_there_is_no_more() {
     let grows = r#"(memory 1)
         (func (export "handle") (param i32 i32)
