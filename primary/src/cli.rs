@@ -18,6 +18,7 @@ use crate::config::{ClientArgs, ConfigError, LoginError, UpArgs, Written};
 mod backup;
 mod build;
 mod client;
+mod consent;
 mod doctor;
 mod follow;
 mod functions;
@@ -28,6 +29,7 @@ mod multipart;
 mod new;
 mod options;
 mod print;
+mod replacing;
 mod service;
 mod tenants;
 mod tokens;
@@ -289,6 +291,7 @@ mod tests {
             "hearth token add ci --scope deploy --expires 30d",
             "hearth token list --tenant demo",
             "hearth token rm 3",
+            "hearth token rm 3 --yes",
             "hearth new hello",
             "hearth new hello --lang rust",
             "hearth build",
@@ -297,6 +300,7 @@ mod tests {
             "hearth versions /hello",
             "hearth rollback hello 3",
             "hearth rm jobs/nightly",
+            "hearth rm jobs/nightly -y",
             "hearth invoke hello -d {}",
             "hearth invoke hello -d @f",
             "hearth invoke hello -d -",

@@ -108,6 +108,21 @@ impl Provision {
         Self { store, fleet, releases, logs, bind, ports, bundled, users, creating }
     }
 
+    /// Sees to it that tenants of a store that was restored have ports of this host's. To be called
+    /// before any of them is bound.
+    pub async fn settle_ports(&self) -> Result<(), ProvisionError> {
+        match self.store.settle_ports(self.ports.clone()).await {
+            Ok(settled) => {
+                for (tenant, port) in settled {
+                    warn!(%tenant, port, "the port that this tenant had is not one of --tenant-ports; it has another one now");
+                }
+                Ok(())
+            }
+            Err(StoreError::Missing(_)) => Err(ProvisionError::NoPort(self.ports.clone())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Gives each tenant what it lacks of this machine: a user of its own.
     pub async fn settle(&self) -> Result<(), ProvisionError> {
         let Some(users) = &self.users else { return Ok(()) };
@@ -201,10 +216,11 @@ impl Provision {
             if self.store.tenant(name).await?.is_some() {
                 return Err(ProvisionError::Exists(name.clone()));
             }
-            let bound = match taken.contains(&own) {
+            // A backup may name any port; the host has its own.
+            let bound = match self.ports.contains(&own) && !taken.contains(&own) {
                 // Where it was just removed, its last worker may have the port for a moment yet.
-                false => fleet::bind_patiently(self.bind, own).await.ok().map(|it| (it, own)),
-                true => None,
+                true => fleet::bind_patiently(self.bind, own).await.ok().map(|it| (it, own)),
+                false => None,
             };
             let bound = bound.or_else(|| self.bind_free(&taken));
             let (listener, port) =

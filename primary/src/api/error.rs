@@ -145,6 +145,9 @@ impl From<RestoreError> for Refusal {
                     &error,
                 )
             }
+            RestoreError::Store(StoreError::Full(_)) => {
+                failed(Code::StorageFull, "the host's disk is full", &error)
+            }
             RestoreError::Archive(ArchiveError::Read(_)) => {
                 Self::new(Code::BadRequest, "the backup broke off on its way")
             }
@@ -194,6 +197,7 @@ fn retry_after(code: Code) -> Option<Duration> {
         | Code::MethodNotAllowed
         | Code::Conflict
         | Code::TooLarge
+        | Code::UnsupportedMediaType
         | Code::HeadersTooLarge
         | Code::RequestTimeout
         | Code::Misdirected

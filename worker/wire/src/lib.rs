@@ -7,6 +7,7 @@
 
 mod cors;
 mod digest;
+pub mod json;
 pub mod limits;
 mod manifest;
 mod message;
