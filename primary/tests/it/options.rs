@@ -454,6 +454,8 @@ fn options_and_bodies_of_the_api_have_one_reading() {
     ] {
         send(method, path, body).expect_problem(400, "bad_request");
     }
+    let twice = host.admin("GET", "/tenants/demo/logs?limit=1&limit=2");
+    host.send(&twice).expect_problem(400, "bad_request");
     let packed = host.admin("POST", "/tenants").header("content-encoding", "gzip");
     let packed = host.send(&packed.body(r#"{"name":"one"}"#));
     packed.expect_problem(415, "unsupported_media_type").expect_detail("Content-Encoding");
