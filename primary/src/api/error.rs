@@ -145,8 +145,8 @@ impl From<RestoreError> for Refusal {
                     &error,
                 )
             }
-            RestoreError::Store(StoreError::Full(_)) => {
-                failed(Code::StorageFull, "the host's disk is full", &error)
+            RestoreError::Store(StoreError::Full(_) | StoreError::Disk(_)) => {
+                failed(Code::StorageFull, "the host's disk is full, or fails", &error)
             }
             RestoreError::Archive(ArchiveError::Read(_)) => {
                 Self::new(Code::BadRequest, "the backup broke off on its way")

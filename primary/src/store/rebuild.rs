@@ -24,7 +24,7 @@ use rusqlite::{Connection, Params, Row, Transaction};
 use super::functions::{kind, kind_text, text};
 use super::tokens::is_token_name;
 use super::{
-    Result, StoreError, TenantId, bytes, check, column, connect, instant, migrations, millis,
+    Result, StoreError, TenantId, bytes, check, column, instant, migrations, millis,
     optional, parsed, signed, unsigned,
 };
 
@@ -43,14 +43,19 @@ pub(super) const RESTORED: &str = "restored";
 #[error("this is not {0}")]
 struct Not(&'static str);
 
-/// Makes a store of what the other one says, in a file that is not there yet.
+/// Makes a store of what the other one says, in a file that is not there yet. Nothing of it is durable
+/// then, and where this fails it is not to be used.
 pub fn rebuild(from: &Path, to: &Path) -> Result<()> {
     let from = open(from)?;
-    let mut own = connect(to)?;
+    let mut own = Connection::open(to)?;
+    own.pragma_update(None, "journal_mode", "memory")?;
+    own.pragma_update(None, "synchronous", "off")?;
+    own.pragma_update(None, "foreign_keys", true)?;
+    own.pragma_update(None, "trusted_schema", false)?;
     let transaction = own.transaction()?;
+    migrations::lay_out(&transaction)?;
     Rebuilding { from: &from, to: &transaction }.all()?;
     transaction.commit()?;
-    own.pragma_update(None, "journal_mode", "delete")?;
     own.close().map_err(|(_, error)| error.into())
 }
 
