@@ -80,7 +80,9 @@ mod tests {
     fn a_limit_is_set_by_name() {
         assert_eq!(parse("functions=20").unwrap(), ("functions".to_owned(), Some(20)));
         assert_eq!(parse("functions=default").unwrap(), ("functions".to_owned(), None));
-        let all = |changes: &[&str]| parse_all(&changes.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let all = |changes: &[&str]| {
+            parse_all(&changes.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
         assert_eq!(all(&["functions=20", "versions=default"]).unwrap().len(), 2);
         assert!(all(&["functions=20", "functions=20"]).is_err());
         for wrong in ["functions", "functions=", "functions=many", "functions=-1", "nix=1"] {

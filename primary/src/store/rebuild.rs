@@ -24,8 +24,8 @@ use rusqlite::{Connection, Params, Row, Transaction};
 use super::functions::{kind, kind_text, text};
 use super::tokens::is_token_name;
 use super::{
-    Result, StoreError, TenantId, bytes, check, column, instant, migrations, millis,
-    optional, parsed, signed, unsigned,
+    Result, StoreError, TenantId, bytes, check, column, instant, migrations, millis, optional,
+    parsed, signed, unsigned,
 };
 
 /// Longer than any text that was ever written.

@@ -92,7 +92,11 @@ fn what_a_form_cannot_say_is_refused_with_what_to_say_instead() {
     let extended = "Content-Disposition: form-data; name=\"file\"; filename*=utf-8''it.wasm";
     refuses(&[(extended, module)], "invalid_path", "`filename*`");
     let nameless = "Content-Disposition: form-data; name=\"comment\"";
-    refuses(&[(FILE, module), (nameless, b"x")], "invalid_path", "the part \"comment\" has no file name");
+    refuses(
+        &[(FILE, module), (nameless, b"x")],
+        "invalid_path",
+        "the part \"comment\" has no file name",
+    );
     refuses(&[(FILE, module), (UNUSED, b"x")], "invalid_path", "NAME.wasm");
     refuses(&[(UNUSED, b"")], "bad_request", "no file");
     for coding in ["gzip", "br", "identity, zstd"] {

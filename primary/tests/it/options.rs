@@ -440,7 +440,11 @@ fn options_and_bodies_of_the_api_have_one_reading() {
     };
     for (method, path, body) in [
         ("PATCH", "/tenants/demo/functions/it", r#"{"options":{"auth":"owner","auth":"public"}}"#),
-        ("PATCH", "/tenants/demo/functions/it", r#"{"options":{"auth":"owner"},"options":{"auth":"public"}}"#),
+        (
+            "PATCH",
+            "/tenants/demo/functions/it",
+            r#"{"options":{"auth":"owner"},"options":{"auth":"public"}}"#,
+        ),
         (
             "PATCH",
             "/tenants/demo/functions/it",
