@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use futures_util::future::join_all;
 use hearth_connection::begin_calendar;
 use hearth_wire::{Auth, TOKEN_PREFIX};
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
 use rustix::process::umask;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -72,7 +74,8 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     durable::create_dir(&config.data, Point::DataSync)
         .with_context(|| format!("the data directory {} cannot be made", config.data.display()))?;
     owner::check(&config.data)?;
-    let notes = Arc::new(Notes::new(lock(&config.data)?));
+    let Lock { notes, directory: _held } = lock(&config.data)?;
+    let notes = Arc::new(Notes::new(notes));
     if restore::is_unfinished(&config.data) {
         let data = config.data.display();
         bail!(
@@ -159,18 +162,35 @@ impl Programs {
     }
 }
 
-/// One host a data directory: the lock goes with the process.
-pub fn lock(data: &Path) -> anyhow::Result<File> {
+/// That one process has a data directory: it goes with that process.
+pub struct Lock {
+    /// The file of that name, in which a host keeps its notes.
+    pub notes: File,
+    /// Held as well, since the file can be removed under a host that runs. Not every file system lends
+    /// a directory for it.
+    pub directory: Option<OwnedFd>,
+}
+
+pub fn lock(data: &Path) -> anyhow::Result<Lock> {
     let path = data.join(LOCK);
-    let file = files::open_or_make(&path)
-        .with_context(|| format!("{} cannot be opened", path.display()))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        bail!(
+    let taken = || {
+        anyhow::anyhow!(
             "another hearth runs on {}; stop it, or give --data another directory",
             data.display()
-        );
-    }
-    Ok(file)
+        )
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(data, flags, Mode::empty())
+        .with_context(|| format!("{} cannot be opened", data.display()))?;
+    let directory = match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Some(directory),
+        Err(Errno::WOULDBLOCK) => return Err(taken()),
+        Err(_) => None,
+    };
+    let notes = files::open_or_make(&path)
+        .with_context(|| format!("{} cannot be opened", path.display()))?;
+    flock(&notes, FlockOperation::NonBlockingLockExclusive).map_err(|_| taken())?;
+    Ok(Lock { notes, directory })
 }
 
 /// The descriptor under a handle of our own, closed on exec, so that no child holds it open.
@@ -272,6 +292,7 @@ async fn host(
 
     // Before anybody can be given what an old one's files belong to.
     releases.forget_strangers(&provision.tenants().await?).await?;
+    provision.settle_ports().await?;
     match provision.settle().await {
         // Those that have one are served, and the others told.
         Err(error @ ProvisionError::NoUser(_)) => {
@@ -435,9 +456,9 @@ fn greet(
     let url = format!("http://{listen}");
     let sign_in = match token {
         AdminToken::Made(token) => format!(
-            "export HEARTH_URL={url}\n             \
-             export HEARTH_TOKEN={token}\n             \
-             (the admin's token: shown this once, kept as a digest)"
+            "with the admin's token, which is shown this once and kept as a digest:\n    \
+             export HEARTH_URL={url}\n    \
+             export HEARTH_TOKEN={token}"
         ),
         AdminToken::Brought | AdminToken::Known => {
             format!("hearth login --url {url}   (with the admin's token)")

@@ -19,6 +19,7 @@ use crate::terminal::{self, complain};
 mod backup;
 mod build;
 mod client;
+mod consent;
 mod doctor;
 mod follow;
 mod functions;
@@ -29,6 +30,7 @@ mod multipart;
 mod new;
 mod options;
 mod print;
+mod replacing;
 mod sample;
 mod secret;
 mod service;
@@ -338,6 +340,7 @@ mod tests {
             "hearth token add ci --scope deploy --expires 30d",
             "hearth token list --tenant demo",
             "hearth token rm 3",
+            "hearth token rm 3 --yes",
             "hearth new hello",
             "hearth new hello --lang rust",
             "hearth build",
@@ -346,6 +349,7 @@ mod tests {
             "hearth versions /hello",
             "hearth rollback hello 3",
             "hearth rm jobs/nightly",
+            "hearth rm jobs/nightly -y",
             "hearth invoke hello -d {}",
             "hearth invoke hello -d @f",
             "hearth invoke hello -d -",

@@ -26,6 +26,7 @@ mod addresses;
 mod client;
 mod environment;
 
+use crate::files;
 use crate::isolation::Level;
 use crate::upload::{Intake, Places};
 pub use client::{Client, ClientArgs, Login, LoginError, ProxyWritten, UserDirectories};
@@ -83,6 +84,10 @@ pub enum ConfigError {
         path.display()
     )]
     StoredLogin { path: PathBuf, source: io::Error },
+        "everybody on this machine may change {}, and with that take over the host; forbid it: chmod o-w {}",
+        path.display(), path.display()
+    )]
+    Everybodys { path: PathBuf },
     #[error("{} is no TOML", path.display())]
     Toml { path: PathBuf, source: Box<toml::de::Error> },
 }
@@ -388,7 +393,7 @@ impl Written {
         let path =
             args.config.clone().or_else(|| environment.get("HEARTH_CONFIG").map(PathBuf::from));
         let file = match path {
-            Some(path) => Some((read(&path)?, path)),
+            Some(path) => Some((read_guarded(&path)?, path)),
             None => None,
         };
         Self::of(args, &environment, file)
@@ -764,7 +769,7 @@ impl Config {
         let Some(from) = &self.admin_token else { return Ok(Secrets { admin_token: None }) };
         let text = match from {
             AdminToken::Environment => variable("HEARTH_ADMIN_TOKEN").unwrap_or_default(),
-            AdminToken::File(path) => read(path)?,
+            AdminToken::File(path) => read_guarded(path)?,
         };
         admin_token(&text)
             .map(|token| Secrets { admin_token: Some(token) })
@@ -855,6 +860,15 @@ impl fmt::Debug for Secrets {
 
 fn read(path: &Path) -> Result<String, ConfigError> {
     read_bounded(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+}
+
+/// Of what decides whose the host is.
+fn read_guarded(path: &Path) -> Result<String, ConfigError> {
+    let text = read(path)?;
+    match files::everybodys(path) {
+        Some(path) => Err(ConfigError::Everybodys { path }),
+        None => Ok(text),
+    }
 }
 
 fn read_bounded(path: &Path) -> io::Result<String> {

@@ -9,7 +9,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
@@ -19,6 +20,8 @@ const BY_ITS_NAME: OFlags =
     OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 const PRIVATE_FILE: Mode = Mode::from_raw_mode(0o600);
 const PRIVATE_DIR: Mode = Mode::from_raw_mode(0o700);
+const EVERYBODY_WRITES: u32 = 0o002;
+const STICKY: u32 = 0o1000;
 
 /// To be read.
 pub fn open(path: &Path) -> io::Result<File> {
@@ -39,6 +42,22 @@ pub fn open_or_make(path: &Path) -> io::Result<File> {
 /// A directory, to be read and to find files in.
 pub fn dir(path: &Path) -> io::Result<OwnedFd> {
     folder(openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | BY_ITS_NAME, Mode::empty()))
+}
+
+/// The file itself or its directory, where everybody on the machine may change or replace it. What
+/// leads to it is followed, as it was written by whoever named it; a pipe is as good as its writer.
+pub fn everybodys(path: &Path) -> Option<PathBuf> {
+    let found = std::fs::canonicalize(path).ok()?;
+    let directory = found.parent()?.to_owned();
+    let mode = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.mode());
+    let is_file = std::fs::metadata(&found).is_ok_and(|found| found.is_file());
+    // In one with the sticky bit nobody replaces another's.
+    let is_open = mode(&directory) & (EVERYBODY_WRITES | STICKY) == EVERYBODY_WRITES;
+    match is_file {
+        true if mode(&found) & EVERYBODY_WRITES != 0 => Some(found),
+        true if is_open => Some(directory),
+        _ => None,
+    }
 }
 
 /// Whether an error says that something else lies in the place of a file or directory.
@@ -225,6 +244,35 @@ mod tests {
         }
         let late = Folder::open_or_make(&scratch.path().join("gone/logs")).unwrap_err();
         assert_eq!(late.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_everybody_may_change_is_told() {
+        use std::os::unix::fs::PermissionsExt;
+        let scratch = tempfile::tempdir().unwrap();
+        let (dir, link) = (scratch.path().join("dir"), scratch.path().join("link"));
+        fs::create_dir(&dir).unwrap();
+        let file = dir.join("file");
+        fs::write(&file, "token").unwrap();
+        symlink(&file, &link).unwrap();
+        for (of_dir, of_file, told) in [
+            (0o755, 0o600, None),
+            (0o755, 0o664, None),
+            (0o1777, 0o644, None),
+            (0o755, 0o602, Some(&file)),
+            (0o755, 0o666, Some(&file)),
+            (0o777, 0o600, Some(&dir)),
+        ] {
+            fs::set_permissions(&dir, fs::Permissions::from_mode(of_dir)).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(of_file)).unwrap();
+            for path in [&file, &link] {
+                let found = everybodys(path);
+                let told = told.map(|told| fs::canonicalize(told).unwrap());
+                assert_eq!(found, told, "{of_dir:o} {of_file:o} {path:?}");
+            }
+        }
+        assert_eq!(everybodys(Path::new("/dev/null")), None);
+        assert_eq!(everybodys(Path::new("/nowhere")), None);
     }
 
     #[test]

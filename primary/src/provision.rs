@@ -130,6 +130,21 @@ impl Provision {
         Self { store, fleet, releases, logs, addresses, bundled, users, creating }
     }
 
+    /// Sees to it that tenants of a store that was restored have ports of this host's. To be called
+    /// before any of them is bound.
+    pub async fn settle_ports(&self) -> Result<(), ProvisionError> {
+        match self.store.settle_ports(self.addresses.ports.clone()).await {
+            Ok(settled) => {
+                for (tenant, port) in settled {
+                    warn!(%tenant, port, "the port that this tenant had is not one of --tenant-ports; it has another one now");
+                }
+                Ok(())
+            }
+            Err(StoreError::Missing(_)) => Err(ProvisionError::NoPort(self.ports.clone())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Gives each tenant what it lacks of this machine: a user of its own.
     pub async fn settle(&self) -> Result<(), ProvisionError> {
         let Some(users) = &self.users else { return Ok(()) };
@@ -233,13 +248,15 @@ impl Provision {
                 freed.name != *name
                     && ports::rests_until(freed.at, self.addresses.rest, Timestamp::now()).is_some()
             });
-            let bound = match taken.contains(&own) || rests {
+            // A backup may name any port; the host has its own.
+            let is_own = self.addresses.ports.contains(&own);
+            let bound = match is_own && !taken.contains(&own) && !rests {
                 // Where it was just removed, its last worker may have the port for a moment yet.
-                false => {
+                true => {
                     let bound = fleet::bind_patiently(self.addresses.bind, own).await;
                     bound.ok().map(|it| (it, own))
                 }
-                true => None,
+                false => None,
             };
             let (listener, port) = match bound {
                 Some(bound) => bound,

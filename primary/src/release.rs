@@ -20,7 +20,7 @@ pub mod room;
 pub use directories::KEPT;
 pub use modules::file_name as module_file;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, Write};
@@ -80,8 +80,9 @@ pub struct Prepared {
     pub limits: Limits,
 }
 
-/// Files, and the modules that they were made of.
-type Artifacts = BTreeSet<(PathBuf, ModuleDigest)>;
+/// Files by the modules that they were made of, by which they are named in a generation. A module
+/// that comes with Hearth can be the tenant's own as well, and either file will do.
+type Artifacts = BTreeMap<ModuleDigest, PathBuf>;
 
 /// What the modules of a generation were found to be.
 type Conditions = BTreeMap<ModuleDigest, Condition>;
@@ -549,7 +550,12 @@ impl Releases {
             let condition = self.inner.clone().check(&owner, sha256).await?;
             modules.insert(sha256, condition);
             if condition == Condition::Whole {
-                artifacts.insert((self.inner.artifact(&owner, sha256), sha256));
+                let artifact = self.inner.artifact(&owner, sha256);
+                let kept = artifacts.entry(sha256).or_insert_with(|| artifact.clone());
+                // Whatever order they come in, so that a generation that is there is known again.
+                if artifact < *kept {
+                    *kept = artifact;
+                }
             }
         }
         Ok((artifacts, modules))
@@ -907,7 +913,7 @@ impl Inner {
             fs::create_dir(&half)?;
             let readable = |file: &File, mode| file.set_permissions(Permissions::from_mode(mode));
             readable(&files::dir(&half)?.into(), READABLE_DIR)?;
-            for (artifact, sha256) in artifacts {
+            for (sha256, artifact) in artifacts {
                 fail::step(Point::ReleaseLink)?;
                 // By descriptor, here and below: what else may come to lie there is nobody's to
                 // give away.
@@ -1031,7 +1037,7 @@ fn is_release(releases: &Path, manifest: &Manifest, artifacts: &Artifacts) -> bo
     let dir = releases.join(manifest.generation.to_string());
     let file =
         |path: &Path| fs::symlink_metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    let same = |(artifact, sha256): &(PathBuf, ModuleDigest)| {
+    let same = |(sha256, artifact): (&ModuleDigest, &PathBuf)| {
         let linked = file(&dir.join(artifact_name(*sha256)));
         linked.is_some() && linked == file(artifact)
     };

@@ -11,15 +11,17 @@ mod artifacts;
 mod functions;
 mod import;
 mod migrations;
+mod rebuild;
 mod snapshot;
 mod tenants;
 mod tokens;
 
 pub use functions::{Change, GenerationRow, NewGeneration, VersionRow};
+pub use rebuild::rebuild;
 pub use snapshot::{Contents, inspect};
 pub use tenants::{Freed, Tenant, TenantId};
 use tokens::Admins;
-pub use tokens::TokenRow;
+pub use tokens::{TokenRow, is_token_name};
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,6 +50,8 @@ const QUEUE: usize = TURNS + 1;
 /// Another process that holds the file (a backup) is waited for this long.
 const BUSY: Duration = Duration::from_secs(5);
 pub const FILE: &str = "hearth.db";
+/// What came in a backup, before [`rebuild`] has made a store of it.
+pub const ARCHIVED: &str = "archived.db";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

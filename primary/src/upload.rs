@@ -71,6 +71,8 @@ pub enum UploadError {
     TooMany(Places),
     #[error("the upload was not here and compiled within {}", humantime::format_duration(*.0))]
     Late(Duration),
+    #[error("{}", .0.detail)]
+    Packed(Box<Problem>),
     #[error("the head of a part is longer than any needs to be")]
     PartHead,
     #[error("the upload is no multipart/form-data: {0}")]
@@ -81,6 +83,14 @@ pub enum UploadError {
     TooManyFiles,
     #[error("a file must be named NAME.wasm or NAME.wasm.zst, not {0:?}")]
     FileName(String),
+    #[error(
+        "the part {0:?} has no file name, and only the part `options` may have none; send filename=\"NAME.wasm\""
+    )]
+    NoFileName(String),
+    #[error(
+        "the part {0:?} names its file with `filename*` alone, which is not for forms; send filename=\"NAME.wasm\""
+    )]
+    ExtendedFileName(String),
     #[error("{file:?} gives no function's path: {source}")]
     Path { file: String, source: NameError },
     #[error("two parts of the upload give one function: {0} and {1}")]
@@ -137,6 +147,7 @@ impl UploadError {
             Self::Multipart(multer::Error::StreamReadFailed(_)) => {
                 return Problem::new(Code::BadRequest, Problem::BROKEN_BODY);
             }
+            Self::Packed(problem) => return (**problem).clone(),
             Self::TooMany(_) => Code::TooManyRequests,
             Self::Late(_) => Code::RequestTimeout,
             Self::PartHead => Code::TooLarge,
@@ -148,7 +159,10 @@ impl UploadError {
             | Self::Options(_)
             | Self::Limits(_)
             | Self::OptionsFor(_) => Code::BadRequest,
-            Self::FileName(_) | Self::Path { .. } => Code::InvalidPath,
+            Self::FileName(_)
+            | Self::NoFileName(_)
+            | Self::ExtendedFileName(_)
+            | Self::Path { .. } => Code::InvalidPath,
             Self::OptionsTooLarge | Self::TooLarge(_) => Code::TooLarge,
             Self::Module { file, source } => return module_problem(file, source),
             Self::OptionsRefused { path, source } => {

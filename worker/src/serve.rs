@@ -396,6 +396,10 @@ async fn called(
         let body = match checks.filter(|_| options.schema.body.is_some()) {
             None => body.boxed_unsync(),
             Some(checks) => {
+                // It is judged as it stands, and the guest would unpack it.
+                if let Some(packed) = Problem::of_coding(&head.headers) {
+                    return Err(packed.into());
+                }
                 let room = tenant.room.requests();
                 let held = check::hold(body, &head.headers, options.max_body, room);
                 let held = held.await.map_err(|error| match error {

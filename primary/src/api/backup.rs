@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::auth::Admin;
 use super::error::Refusal;
 use super::openapi::tenant_name;
-use super::request::Params;
+use super::request::{Params, refuse_packed};
 use crate::backup::Backups;
 use crate::provision::Provision;
 use crate::store::Store;
@@ -93,6 +93,7 @@ pub async fn restore(
     State(store): State<Store>,
     request: Request,
 ) -> Result<Json<RestoredTenants>, Refusal> {
+    refuse_packed(request.headers())?;
     let staged = backups.stage(request.into_body()).await?;
     let here: Vec<_> = store.tenants().await?.into_iter().map(|tenant| tenant.name).collect();
     let (kept, wanted): (Vec<_>, Vec<_>) = match tenant {

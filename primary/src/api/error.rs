@@ -146,6 +146,9 @@ impl From<RestoreError> for Refusal {
                     &error,
                 )
             }
+            RestoreError::Store(StoreError::Full(_) | StoreError::Disk(_)) => {
+                failed(Code::StorageFull, "the host's disk is full, or fails", &error)
+            }
             RestoreError::Archive(ArchiveError::Read(_)) => {
                 Self::new(Code::BadRequest, "the backup broke off on its way")
             }
@@ -195,6 +198,7 @@ fn retry_after(code: Code) -> Option<Duration> {
         | Code::MethodNotAllowed
         | Code::Conflict
         | Code::TooLarge
+        | Code::UnsupportedMediaType
         | Code::HeadersTooLarge
         | Code::RequestTimeout
         | Code::Misdirected

@@ -322,7 +322,7 @@ pub async fn set_options(
 
 /// Take a function away
 ///
-/// Its versions are kept for a while, so that it can be rolled back.
+/// For the tenant's owner. Its versions are kept for a while, so that it can be rolled back.
 #[utoipa::path(
     delete, path = "/api/v1/tenants/{tenant}/functions/{path}", operation_id = "remove_function",
     tag = "functions", params(FunctionParams),
@@ -334,7 +334,7 @@ pub async fn remove_function(
     State(store): State<Store>,
     State(uploads): State<Uploads>,
 ) -> Result<Json<Switched>, Refusal> {
-    let (tenant, caller) = at.permit(Scope::Deploy)?;
+    let (tenant, caller) = at.permit(Scope::Owner)?;
     let row = store.function(tenant.id, &path).await?.ok_or_else(|| no_function(&path))?;
     Ok(Json(uploads.remove(&tenant, &row.path, &caller.name).await?))
 }

@@ -104,7 +104,8 @@ words!(
     CodeSchema as "Code":
     Code::BadRequest, Code::InvalidPath, Code::InvalidModule, Code::SchemaViolation, Code::Unauthenticated,
     Code::Forbidden, Code::NotFound, Code::MethodNotAllowed, Code::Conflict, Code::TooLarge,
-    Code::HeadersTooLarge, Code::RequestTimeout, Code::Misdirected, Code::TooManyRequests, Code::FunctionTrapped, Code::FunctionNoResponse,
+    Code::UnsupportedMediaType, Code::HeadersTooLarge, Code::RequestTimeout, Code::Misdirected,
+    Code::TooManyRequests, Code::FunctionTrapped, Code::FunctionNoResponse,
     Code::ResponseInvalid, Code::MemoryLimit, Code::Timeout, Code::StorageFull, Code::Internal,
     Code::ModuleDamaged, Code::WorkerUnavailable,
 );
@@ -257,6 +258,7 @@ pub fn add_problems(document: &mut OpenApi) {
             if operation.request_body.is_some() {
                 add(Code::BadRequest);
                 add(Code::TooLarge);
+                add(Code::UnsupportedMediaType);
             }
             if operation.parameters.iter().flatten().any(|parameter| match parameter {
                 RefOr::T(parameter) => parameter.parameter_in == ParameterIn::Query,

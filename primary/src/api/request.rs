@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use axum::body::{self, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use hearth_wire::{Code, FunctionPath, limits};
+use hearth_wire::{Code, FunctionPath, Problem, json, limits};
+use http::HeaderMap;
 use http::request::Parts;
 use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
@@ -55,6 +56,7 @@ impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalBody<T> 
 }
 
 async fn read(request: Request, most: usize) -> Result<Bytes, Refusal> {
+    refuse_packed(request.headers())?;
     let reading = body::to_bytes(request.into_body(), most);
     match within(BODY_DEADLINE, reading).await {
         Ok(Ok(body)) => Ok(body),
@@ -67,8 +69,13 @@ async fn read(request: Request, most: usize) -> Result<Bytes, Refusal> {
     }
 }
 
+/// Bodies are read as they are sent.
+pub fn refuse_packed(headers: &HeaderMap) -> Result<(), Refusal> {
+    Problem::of_coding(headers).map_or(Ok(()), |refused| Err(refused.into()))
+}
+
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body)
+    json::from_slice(body)
         .map_err(|error| Refusal::new(Code::BadRequest, format!("the body: {error}")))
 }
 

@@ -19,10 +19,7 @@ use super::openapi::{ScopeSchema, TenantParam};
 use super::request::{JsonBody, TokenId};
 use crate::fail::{self, Point};
 use crate::fleet::Fleet;
-use crate::store::{Store, Tenant, TenantId, TokenRow};
-
-/// A token's name goes into a header that functions read.
-const NAME_MAX: usize = 64;
+use crate::store::{Store, Tenant, TenantId, TokenRow, is_token_name};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -110,8 +107,7 @@ fn info(row: TokenRow) -> TokenInfo {
 fn check(new: TokenNew, host: bool, now: Timestamp) -> Result<TokenNew, Refusal> {
     let refused = |detail| Err(Refusal::new(Code::BadRequest, detail));
     let TokenNew { name, scope, expires_at } = &new;
-    let printable = name.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
-    if !(1..=NAME_MAX).contains(&name.len()) || !printable || name.trim() != name {
+    if !is_token_name(name) {
         return refused("a token's name is 1 to 64 printable ASCII characters");
     }
     match (host, scope) {

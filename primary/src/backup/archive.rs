@@ -16,11 +16,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
 
-use hearth_wire::{ModuleDigest, TenantName, TreePath, limits};
+use hearth_wire::{ModuleDigest, TenantName, TreePath, json, limits};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tar::{Archive, Builder, EntryType, Header};
+
+use crate::release::KEPT;
 
 /// Raised when an older Hearth could not read it any more.
 const FORMAT: u32 = 1;
@@ -36,6 +38,7 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const LEVEL: i32 = 3;
 
 const HEAD_MAX_BYTES: u64 = 64 << 10;
+const VERSION_MAX_BYTES: usize = 64;
 /// What ten thousand tenants with all their journals come to, several times.
 const MANIFEST_MAX_BYTES: u64 = 256 << 20;
 const MEMBERS_MAX: usize = 1_000_000;
@@ -83,7 +86,10 @@ impl Member {
     fn parse(name: &str, kind: EntryType) -> Option<Self> {
         if let Some(rest) = name.strip_prefix(TENANTS) {
             let (tenant, path) = rest.split_once('/')?;
-            let (tenant, path) = (tenant.parse().ok()?, path.trim_end_matches('/').parse().ok()?);
+            let tenant = tenant.parse().ok()?;
+            let path: TreePath = path.trim_end_matches('/').parse().ok()?;
+            // What workers start from is never taken from a backup.
+            path.names().next().filter(|part| KEPT.contains(part))?;
             return match kind {
                 EntryType::Directory => Some(Self::Directory { tenant, path }),
                 EntryType::Regular => Some(Self::File { tenant, path }),
@@ -361,11 +367,20 @@ fn members(
 
 fn read_head(entry: &mut impl Read, size: u64) -> Result<Head, ArchiveError> {
     let json = small(HEAD, entry, size, HEAD_MAX_BYTES)?;
-    let head: Head = serde_json::from_slice(&json).map_err(|_| ArchiveError::Foreign)?;
+    let head: Head = json::from_slice(&json).map_err(|_| ArchiveError::Foreign)?;
+    if !is_version(&head.hearth) {
+        return Err(ArchiveError::Foreign);
+    }
     match head.format {
         FORMAT => Ok(head),
         found => Err(ArchiveError::Format { found, hearth: head.hearth }),
     }
+}
+
+/// As versions are written everywhere, in this format and in those to come.
+fn is_version(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".+-".contains(&byte);
+    (1..=VERSION_MAX_BYTES).contains(&text.len()) && text.bytes().all(plain)
 }
 
 fn small(name: &str, entry: &mut impl Read, size: u64, most: u64) -> Result<Vec<u8>, ArchiveError> {

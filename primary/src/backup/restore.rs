@@ -6,6 +6,9 @@
 //!      └─► DATA/{modules, tenants, hearth.db}, and only then is DATA/restoring removed
 //! ```
 //!
+//! What is in the file was said by nobody knows whom. Its store is made anew, row by row (`rebuild` of
+//! the store), and of tenants' directories there is only what a backup keeps.
+//!
 //! While `restoring` is there no host starts on the directory, so that it is whole or it is
 //! nothing, whatever ends this in its midst; the next restore removes what the last one left. What
 //! goes wrong here leaves the directory as it was found. Artifacts and generations are made again
@@ -21,6 +24,7 @@ use hearth_wire::{ModuleDigest, TenantName, TreePath};
 use tar::{Builder, EntryType, Header};
 
 use super::archive::{self, ArchiveError, LeftOut, Member, Whole};
+use crate::app::Lock;
 use crate::durable;
 use crate::fail::Point;
 use crate::files;
@@ -84,7 +88,7 @@ struct Target<'a> {
     half: PathBuf,
     /// Whether the directory, and its lock, were made here.
     made: (bool, bool),
-    _lock: File,
+    _lock: Lock,
 }
 
 impl<'a> Target<'a> {
@@ -213,16 +217,18 @@ impl Filling<'_> {
     fn take(&mut self, member: &Member, size: u64, content: &mut dyn Read) -> io::Result<()> {
         match member {
             Member::Database if self.named.is_none() => {
+                let archived = self.half.join(store::ARCHIVED);
+                write_new(&archived, content)?;
                 let file = self.half.join(store::FILE);
-                write_new(&file, content)?;
-                match store::inspect(&file) {
+                let rebuilt = store::rebuild(&archived, &file).and_then(|()| store::inspect(&file));
+                match rebuilt {
                     Ok(contents) => self.named = Some((contents, Default::default())),
                     Err(StoreError::Damaged(what)) => {
                         return self.refuse(damaged(format!("its store: {what}")));
                     }
                     Err(error) => return self.refuse(error.into()),
                 }
-                Ok(())
+                fs::remove_file(archived)
             }
             Member::Module(sha256) => match &mut self.named {
                 Some((contents, put)) if contents.modules.contains(sha256) => {

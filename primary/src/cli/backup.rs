@@ -14,12 +14,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::fs::Mode;
 use rustix::process::umask;
 use serde::Serialize;
-use tempfile::NamedTempFile;
 use ureq::SendBody;
 
 use super::CliError;
 use super::client::{Call, Host, answer, query};
 use super::print::{Print, bytes, escape, seconds};
+use super::replacing::Replacing;
 use crate::api::backup::{RestoredTenant, RestoredTenants};
 use crate::app::Programs;
 use crate::backup::archive::{self, LeftOut};
@@ -37,7 +37,7 @@ const STDIO: &str = "-";
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "For the host's admin. The host goes on serving. The file holds tenants, tokens (their digests), functions, versions, modules and logs; a file of that name is replaced once the new one is whole.\n\nExample:\n  hearth backup hearth.tar.zst\n  hearth backup - | ssh elsewhere 'cat > hearth.tar.zst'"
+    after_help = "For the host's admin. The host goes on serving. The file holds tenants, tokens (their digests), functions, versions, modules and logs; a file of that name is replaced once the new one is whole; into a device or a pipe it is written as it comes.\n\nExample:\n  hearth backup hearth.tar.zst\n  hearth backup - | ssh elsewhere 'cat > hearth.tar.zst'"
 )]
 pub struct BackupArgs {
     /// Where to; `-` is standard output
@@ -86,7 +86,7 @@ pub fn backup(args: &BackupArgs, client: &ClientArgs, print: Print) -> Result<()
         Err(archive::ArchiveError::Read(source)) if failed => return Err(named(source)),
         read => read.map_err(CliError::Backup)?,
     };
-    out.finish(&args.file).map_err(named)?;
+    out.finish().map_err(named)?;
     let summary = Summary {
         hearth: &whole.head.hearth,
         made_at: whole.head.made_at,
@@ -221,8 +221,7 @@ fn bar(message: &'static str, length: Option<u64>) -> ProgressBar {
 
 /// Where a backup goes.
 enum Out {
-    /// Under a name of its own until it is whole.
-    File(NamedTempFile),
+    File(Replacing),
     Stdout(io::StdoutLock<'static>),
 }
 
@@ -231,26 +230,17 @@ impl Out {
         if path == Path::new(STDIO) {
             return Ok(Self::Stdout(io::stdout().lock()));
         }
-        let beside = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
         if path.is_dir() {
             return Err(super::usage(format!("{} is a directory; name a file", path.display())));
         }
-        // Made with mode 0600: whoever has it has every tenant's code.
-        let file = NamedTempFile::new_in(beside);
-        file.map(Self::File).map_err(|source| CliError::File { path: path.to_owned(), source })
+        Replacing::open(path)
+            .map(Self::File)
+            .map_err(|source| CliError::File { path: path.to_owned(), source })
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a client's file, and none of the host's")]
-    fn finish(self, path: &Path) -> io::Result<()> {
+    fn finish(self) -> io::Result<()> {
         match self {
-            Self::File(file) => {
-                file.as_file().sync_all()?;
-                file.persist(path)?;
-                Ok(())
-            }
+            Self::File(file) => file.finish(),
             Self::Stdout(mut out) => out.flush(),
         }
     }

@@ -9,6 +9,7 @@ use http::{Method, header};
 use ureq::SendBody;
 
 use super::client::{Call, Host, is_problem, segment};
+use super::consent::Consent;
 use super::print::{OrDash, Print, Table, body_out, bytes, seconds};
 use super::{CliError, usage};
 use crate::api::functions::{FunctionList, Rollback, VersionList};
@@ -33,11 +34,13 @@ pub struct RollbackArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Its versions are kept for a while: hearth rollback PATH VERSION brings one back.\n\nExample:\n  hearth rm jobs/nightly"
+    after_help = "For the tenant's owner. Its versions are kept for a while: hearth rollback PATH VERSION brings one\nback.\n\nExample:\n  hearth rm jobs/nightly"
 )]
 pub struct RmArgs {
     /// The function, like hello or jobs/nightly
     path: FunctionPath,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 #[derive(Debug, clap::Args)]
@@ -125,6 +128,7 @@ pub fn rollback(args: &RollbackArgs, client: &ClientArgs, print: Print) -> Resul
 }
 
 pub fn remove(args: &RmArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    args.consent.given(&format!("the function {}", args.path))?;
     let host = Host::connect(client)?;
     let path = host.of_tenant(&format!("/functions/{}", segment(&args.path)))?;
     let answer = host.delete(&path)?;

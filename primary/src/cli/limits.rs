@@ -23,8 +23,7 @@ pub struct LimitsArgs {
 }
 
 pub fn run(args: &LimitsArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
-    let limits = args.changes.iter().map(|change| parse(change));
-    let limits: BTreeMap<_, _> = limits.collect::<Result<_, _>>()?;
+    let limits = parse_all(&args.changes)?;
     let host = Host::connect(client)?;
     let path = host.of_tenant("/limits")?;
     let answer = match limits.is_empty() {
@@ -48,6 +47,18 @@ pub fn run(args: &LimitsArgs, client: &ClientArgs, print: Print) -> Result<(), C
     })
 }
 
+fn parse_all(changes: &[String]) -> Result<BTreeMap<String, Option<u64>>, CliError> {
+    let mut limits = BTreeMap::new();
+    for change in changes {
+        let (name, value) = parse(change)?;
+        if limits.contains_key(&name) {
+            return Err(usage(format!("{name:?} is set twice")));
+        }
+        limits.insert(name, value);
+    }
+    Ok(limits)
+}
+
 fn parse(change: &str) -> Result<(String, Option<u64>), CliError> {
     let wrong = || usage(format!("{change:?} is no NAME=NUMBER, like functions=20"));
     let (name, value) = change.split_once('=').ok_or_else(wrong)?;
@@ -69,6 +80,11 @@ mod tests {
     fn a_limit_is_set_by_name() {
         assert_eq!(parse("functions=20").unwrap(), ("functions".to_owned(), Some(20)));
         assert_eq!(parse("functions=default").unwrap(), ("functions".to_owned(), None));
+        let all = |changes: &[&str]| {
+            parse_all(&changes.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(all(&["functions=20", "versions=default"]).unwrap().len(), 2);
+        assert!(all(&["functions=20", "functions=20"]).is_err());
         for wrong in ["functions", "functions=", "functions=many", "functions=-1", "nix=1"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -1,6 +1,6 @@
 //! `hearth options`: a function's options, where each comes from, and setting them.
 
-use hearth_wire::FunctionPath;
+use hearth_wire::{FunctionPath, json};
 use serde_json::{Map, Value};
 
 use super::client::{Host, segment};
@@ -46,5 +46,6 @@ pub fn run(args: &OptionsArgs, client: &ClientArgs, print: Print) -> Result<(), 
 }
 
 fn parse(text: &str) -> Result<Map<String, Value>, CliError> {
-    serde_json::from_str(text).map_err(|error| usage(format!("--set: no JSON object: {error}")))
+    json::from_slice(text.as_bytes())
+        .map_err(|error| usage(format!("--set does not take this as a JSON object: {error}")))
 }

@@ -6,16 +6,18 @@
 
 use std::fmt;
 use std::fs::{self, DirBuilder};
-use std::io::{self, BufRead, IsTerminal, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::CliError;
+use super::consent::Consent;
 use super::print::Print;
-use super::{CliError, usage};
+use super::replacing::Replacing;
 use crate::app::Programs;
 use crate::config::UserDirectories;
 use crate::terminal::{ask, shell_word};
@@ -169,8 +171,9 @@ pub fn install(args: &InstallArgs, print: Print) -> Result<(), CliError> {
 
 pub fn uninstall(args: &UninstallArgs, print: Print) -> Result<(), CliError> {
     let layout = Layout::of(&args.place)?;
-    if args.purge && !args.yes && !args.place.dry_run && !is_meant(&layout)? {
-        return Err(CliError::Refused("nothing was removed".to_owned()));
+    if args.purge && !args.place.dry_run {
+        let data = layout.data.display();
+        Consent::said(args.yes).given(&format!("{data} with all tenants, functions and logs"))?;
     }
     let steps = layout.uninstall(args.purge);
     args.place.perform(&layout, &steps, print)?;
@@ -211,18 +214,6 @@ fn unit_word(path: &Path) -> String {
     }
     word.push('"');
     word
-}
-
-/// Nobody means that by accident: a script says `--yes`.
-fn is_meant(layout: &Layout) -> Result<bool, CliError> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(usage("--purge removes all tenants and their functions; say --yes as well"));
-    }
-    let data = layout.data.display();
-    ask(format_args!("Remove {data} with all tenants, functions and logs? [y/N] "));
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 impl Layout {
@@ -383,16 +374,12 @@ impl Place {
 }
 
 /// Whole, and with its rights from its first instant.
-#[expect(clippy::disallowed_methods, reason = "the machine's file, and none of the host's")]
 fn write(path: &Path, mode: u32, content: &str) -> io::Result<()> {
-    let directory = path.parent().expect("it lies in a directory");
-    fs::create_dir_all(directory)?;
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    fs::create_dir_all(path.parent().expect("it lies in a directory"))?;
+    let mut file = Replacing::open(path)?;
+    file.allow(mode)?;
     file.write_all(content.as_bytes())?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+    file.finish()
 }
 
 fn gone(removed: io::Result<()>) -> io::Result<()> {

@@ -1,12 +1,11 @@
 //! `hearth tenant`: the tenants of a host. For its admin.
 
-use std::io::{self, BufRead, IsTerminal};
-
 use clap::Subcommand;
 use hearth_wire::TenantName;
 
 use super::CliError;
 use super::client::Host;
+use super::consent::Consent;
 use super::print::{Print, Table, bytes, escape, seconds};
 use crate::api::tenants::{TenantInfo, TenantList, TenantMade, TenantNew};
 use crate::config::ClientArgs;
@@ -27,13 +26,15 @@ pub enum Tenants {
     #[command(after_help = "Example:\n  hearth tenant rm demo --yes")]
     Rm {
         name: TenantName,
-        /// Do not ask
-        #[arg(long, short)]
-        yes: bool,
+        #[command(flatten)]
+        consent: Consent,
     },
 }
 
 pub fn run(command: Tenants, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    if let Tenants::Rm { name, consent } = &command {
+        consent.given(&format!("the tenant {name} with all its functions, tokens and logs"))?;
+    }
     let host = Host::connect(client)?;
     match command {
         Tenants::Add { name } => {
@@ -87,24 +88,10 @@ pub fn run(command: Tenants, client: &ClientArgs, print: Print) -> Result<(), Cl
                 writeln!(out, "  isolation   {}", worker.isolation)
             })
         }
-        Tenants::Rm { name, yes } => {
-            if !yes && !is_meant(&name)? {
-                return Err(CliError::Refused("nothing was removed".to_owned()));
-            }
+        Tenants::Rm { name, consent: _ } => {
             let answer = host.delete(&format!("/tenants/{name}"))?;
             print.raw(&answer.text)?;
             print.say(format_args!("Removed the tenant {name}, its functions and its logs."))
         }
     }
-}
-
-/// Asks the person at the terminal; a script means what it says.
-fn is_meant(name: &TenantName) -> Result<bool, CliError> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Ok(true);
-    }
-    ask(format_args!("Remove the tenant {name} with all its functions, tokens and logs? [y/N] "));
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

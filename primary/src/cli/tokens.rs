@@ -5,6 +5,7 @@ use hearth_wire::Scope;
 use jiff::Timestamp;
 
 use super::client::Host;
+use super::consent::Consent;
 use super::print::{OrDash, Print, Table, escape, seconds};
 use super::{CliError, usage};
 use crate::api::tokens::{TokenList, TokenMade, TokenNew};
@@ -33,17 +34,23 @@ pub enum Tokens {
         admin: bool,
     },
     /// Remove a token; it is refused from then on
-    #[command(after_help = "Example:\n  hearth token rm 3")]
+    #[command(after_help = "Example:\n  hearth token rm 3 --yes")]
     Rm {
         /// As `hearth token list` shows it
         id: i64,
         /// One of the host's
         #[arg(long)]
         admin: bool,
+        #[command(flatten)]
+        consent: Consent,
     },
 }
 
 pub fn run(command: Tokens, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    if let Tokens::Rm { id, admin, consent } = &command {
+        let whose = if *admin { "the host's token" } else { "the token" };
+        consent.given(&format!("{whose} {id}"))?;
+    }
     let host = Host::connect(client)?;
     let at = |admin: bool| {
         if admin { Ok("/tokens".to_owned()) } else { host.of_tenant("/tokens") }
@@ -79,7 +86,7 @@ pub fn run(command: Tokens, client: &ClientArgs, print: Print) -> Result<(), Cli
                 table.write(out, "There is no token.")
             })
         }
-        Tokens::Rm { id, admin } => {
+        Tokens::Rm { id, admin, consent: _ } => {
             let answer = host.delete(&format!("{}/{id}", at(admin)?))?;
             print.raw(&answer.text)?;
             print.say(format_args!("Removed the token {id}; it is refused from now on."))

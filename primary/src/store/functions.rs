@@ -394,7 +394,7 @@ fn apply(db: &Connection, tenant: TenantId, change: Change, now: i64) -> Result<
     }
 }
 
-fn text(value: &impl Serialize) -> String {
+pub(super) fn text(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("it is plain data")
 }
 
@@ -472,14 +472,14 @@ fn prune(db: &Connection, function: i64, most: u64) -> Result<()> {
     Ok(())
 }
 
-fn kind_text(kind: HandlerKind) -> &'static str {
+pub(super) fn kind_text(kind: HandlerKind) -> &'static str {
     match kind {
         HandlerKind::IncomingHandler => "incoming-handler",
         HandlerKind::Handler => "handler",
     }
 }
 
-fn kind(value: ValueRef<'_>) -> FromSqlResult<HandlerKind> {
+pub(super) fn kind(value: ValueRef<'_>) -> FromSqlResult<HandlerKind> {
     match value.as_str()? {
         "incoming-handler" => Ok(HandlerKind::IncomingHandler),
         "handler" => Ok(HandlerKind::Handler),
@@ -488,11 +488,11 @@ fn kind(value: ValueRef<'_>) -> FromSqlResult<HandlerKind> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::store::tests::{scratch, tenant};
 
-    fn row(path: &str, version: Version) -> VersionRow {
+    pub(in crate::store) fn row(path: &str, version: Version) -> VersionRow {
         VersionRow {
             path: path.parse().unwrap(),
             version,

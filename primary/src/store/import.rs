@@ -1,14 +1,15 @@
-//! Tenants of another store, out of a backup, taken over into this one while it serves.
+//! Tenants of another store, out of a backup, taken over into this one while it serves. That store
+//! was made here of what the backup says (`rebuild.rs`), so that its rows are as good as this one's.
 //!
 //! They come with their tokens, functions, versions, options, limits and generations, in one
 //! transaction, and under ids of this store's own. What was there stays as it is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hearth_wire::TenantName;
-use rusqlite::{Connection, Transaction};
+use rusqlite::Transaction;
 
-use super::{Asker, Result, Store, StoreError, Tenant, change, migrations};
+use super::{Asker, Result, Store, StoreError, Tenant, change};
 
 impl Store {
     /// From a store's file that nobody has open, each to the port that is given.
@@ -17,9 +18,6 @@ impl Store {
         from: PathBuf,
         tenants: Vec<(TenantName, u16)>,
     ) -> Result<Vec<Tenant>> {
-        let older = from.clone();
-        let brought_up = tokio::task::spawn_blocking(move || bring_up(&older));
-        brought_up.await.map_err(|_| StoreError::Closed)??;
         self.run_change(Asker::Host, move |db| {
             db.execute("ATTACH DATABASE ? AS other", [from.to_string_lossy()])?;
             let imported = change(db, |db| all(db, &tenants));
@@ -28,12 +26,6 @@ impl Store {
         })
         .await
     }
-}
-
-fn bring_up(file: &Path) -> Result<()> {
-    let mut other = Connection::open(file)?;
-    migrations::apply(&mut other)?;
-    other.close().map_err(|(_, error)| StoreError::from(error))
 }
 
 fn all(db: &Transaction<'_>, tenants: &[(TenantName, u16)]) -> Result<Vec<Tenant>> {

@@ -1,7 +1,7 @@
 //! Brings a store's schema up to date. `PRAGMA user_version` counts the files of `migrations/`
 //! that were applied; each is applied whole, in one transaction, and never changed afterwards.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 
 use super::{Result, StoreError, change};
 
@@ -21,6 +21,14 @@ pub(super) fn apply(connection: &mut Connection) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// All of them at once, in a file that is empty and that nobody else knows of yet.
+pub(super) fn lay_out(db: &Transaction<'_>) -> Result<()> {
+    for sql in STEPS {
+        db.execute_batch(sql)?;
+    }
+    Ok(db.pragma_update(None, "user_version", STEPS.len() as i64)?)
 }
 
 /// Which schema a store has, if this version of Hearth knows it.

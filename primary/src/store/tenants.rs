@@ -7,6 +7,7 @@ use hearth_wire::{Generation, Limits, LimitsPatch, TenantName};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use super::rebuild::RESTORED;
 use super::{Asker, Result, Store, StoreError, column, instant, json, millis, parsed, unsigned};
 
 /// Never given twice, not even after its tenant is gone. `TenantId(0)` is nobody's and stands
@@ -132,6 +133,41 @@ impl Store {
             let id = TenantId(db.last_insert_rowid());
             take(db, &name, port)?;
             by_id(db, id)?.ok_or(StoreError::Missing("tenant"))
+        })
+        .await
+    }
+
+    /// In a store that was restored, gives tenants whose ports are not of these the lowest that
+    /// nobody has, and tells which: what a backup says of ports is no more than a wish. Once only, so
+    /// that a range that is narrowed later takes nobody's port away. `Missing` where there are too few.
+    pub async fn settle_ports(&self, range: RangeInclusive<u16>) -> Result<Vec<(TenantName, u16)>> {
+        self.write(Asker::Host, move |db| {
+            if db.execute("DELETE FROM host WHERE key = ?", [RESTORED])? == 0 {
+                return Ok(Vec::new());
+            }
+            let mut statement = db.prepare("SELECT id, name, port FROM tenants ORDER BY id")?;
+            let rows = statement.query_map([], |row| {
+                Ok((row.get("id")?, column(row, "name", parsed)?, row.get("port")?))
+            })?;
+            let tenants: Vec<(i64, TenantName, u16)> = rows.collect::<rusqlite::Result<_>>()?;
+            let (stay, go): (Vec<_>, Vec<_>) =
+                tenants.into_iter().partition(|(_, _, port)| range.contains(port));
+            let taken: HashSet<u16> = stay.into_iter().map(|(_, _, port)| port).collect();
+            // First those that nobody has had, then the one that is free longest.
+            let mut free: Vec<u16> = range.filter(|port| !taken.contains(port)).collect();
+            let mut freed = db.prepare("SELECT port, freed_at FROM freed_ports")?;
+            let freed = freed.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let freed: HashMap<u16, i64> = freed.collect::<rusqlite::Result<_>>()?;
+            free.sort_by_key(|port| freed.get(port));
+            let mut free = free.into_iter();
+            let mut settled = Vec::new();
+            for (id, name, _) in go {
+                let port = free.next().ok_or(StoreError::Missing("port"))?;
+                db.execute("UPDATE tenants SET port = ? WHERE id = ?", (port, id))?;
+                take(db, &name, port)?;
+                settled.push((name, port));
+            }
+            Ok(settled)
         })
         .await
     }

@@ -16,6 +16,15 @@ use super::{
     optional, parsed,
 };
 
+/// A token's name goes into a header that functions read.
+const NAME_MAX: usize = 64;
+
+/// Whether a token can have this name: 1 to 64 printable ASCII characters.
+pub fn is_token_name(name: &str) -> bool {
+    let printable = name.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    (1..=NAME_MAX).contains(&name.len()) && printable && name.trim() == name
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRow {
     pub id: i64,

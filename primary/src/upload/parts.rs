@@ -9,8 +9,9 @@ use std::task::Poll;
 
 use axum::body::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use hearth_wire::{FunctionPath, Limits, OptionsError, OptionsPatch, limits};
-use http::HeaderMap;
+use hearth_wire::{FunctionPath, Limits, OptionsError, OptionsPatch, Problem, json, limits};
+use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use serde_json::Value;
 
@@ -23,6 +24,10 @@ pub const FILES_MAX: usize = 32;
 const PART_HEAD_MAX_BYTES: usize = 64 << 10;
 /// The part that is no file.
 const OPTIONS: &str = "options";
+/// A file's name in another encoding, which RFC 7578 keeps out of forms.
+const EXTENDED: &[u8] = b"filename*";
+/// RFC 2046 allows 70.
+const BOUNDARY_MAX_BYTES: usize = 200;
 
 /// A file of an upload, come whole.
 pub struct Incoming {
@@ -40,10 +45,12 @@ pub async fn read(
     limits: &Limits,
     spool: impl Fn() -> Result<Spool, IngestError> + Send + Sync,
 ) -> Result<(Vec<Incoming>, HashMap<FunctionPath, OptionsPatch>), UploadError> {
-    let content_type = headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-    let boundary = multer::parse_boundary(content_type.unwrap_or_default())?;
-    let announced =
-        headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    if let Some(problem) = Problem::of_coding(headers) {
+        return Err(UploadError::Packed(Box::new(problem)));
+    }
+    let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let boundary = boundary(content_type.unwrap_or_default())?;
+    let announced = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     let limit = limits.upload_bytes;
     if announced.is_some_and(|announced: u64| announced > limit) {
         return Err(UploadError::TooLarge(limit));
@@ -57,16 +64,19 @@ pub async fn read(
     let mut incoming: Vec<Incoming> = Vec::new();
     let mut options = None;
     while let Some(field) = heads.read(multipart.next_field()).await? {
-        let Some(file) = field.file_name().map(str::to_owned) else {
+        let Some(file) = file_name(&field) else {
             if field.name() == Some(OPTIONS) {
                 if options.replace(read_options(field).await?).is_some() {
                     return Err(UploadError::TwoOptions);
                 }
                 continue;
             }
-            let name = field.name().unwrap_or_default().to_owned();
-            return Err(UploadError::FileName(name));
+            return Err(nameless(&field));
         };
+        if file.is_empty() {
+            unused(field).await?;
+            continue;
+        }
         let (stem, packing) = match (file.strip_suffix(".wasm.zst"), file.strip_suffix(".wasm")) {
             (Some(stem), _) => (stem, Packing::Zstd),
             (None, Some(stem)) => (stem, Packing::Plain),
@@ -99,6 +109,72 @@ pub async fn read(
     Ok((incoming, options))
 }
 
+/// What a form's type says that stands between its parts. Blanks may stand on both sides of a
+/// semicolon, and not all clients quote what has signs in it.
+fn boundary(content_type: &str) -> Result<String, multer::Error> {
+    let mut pieces = split_outside_quotes(content_type).map(str::trim);
+    if !pieces.next().is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/form-data")) {
+        return Err(multer::Error::NoMultipart);
+    }
+    let boundaries = pieces.filter_map(|piece| {
+        let (name, value) = piece.split_once('=')?;
+        name.trim_end().eq_ignore_ascii_case("boundary").then(|| value.trim_start())
+    });
+    let [boundary] = boundaries.collect::<Vec<_>>()[..] else {
+        return Err(multer::Error::NoBoundary);
+    };
+    let unquoted = boundary.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let boundary = unquoted.unwrap_or(boundary);
+    let is_one = |byte: u8| byte == b' ' || (byte.is_ascii_graphic() && !b"\"\\".contains(&byte));
+    let valid = (1..=BOUNDARY_MAX_BYTES).contains(&boundary.len()) && boundary.bytes().all(is_one);
+    if valid { Ok(boundary.to_owned()) } else { Err(multer::Error::NoBoundary) }
+}
+
+fn split_outside_quotes(text: &str) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |sign| {
+        match sign {
+            _ if escaped => escaped = false,
+            '\\' => escaped = quoted,
+            '"' => quoted = !quoted,
+            _ => return sign == ';' && !quoted,
+        }
+        false
+    })
+}
+
+/// multer sees none where a `filename*` stands before it.
+fn file_name(field: &Field<'_>) -> Option<String> {
+    let named = || {
+        let disposition = field.headers().get(CONTENT_DISPOSITION)?.to_str().ok()?;
+        let mut pieces = split_outside_quotes(disposition).filter_map(|it| it.split_once('='));
+        let (_, name) = pieces.find(|(key, _)| key.trim().eq_ignore_ascii_case("filename"))?;
+        Some(name.trim().trim_matches('"').to_owned())
+    };
+    field.file_name().map(str::to_owned).or_else(named)
+}
+
+/// Why a part that is neither a file nor the options is refused.
+fn nameless(field: &Field<'_>) -> UploadError {
+    let part = field.name().unwrap_or_default().to_owned();
+    let disposition = field.headers().get(CONTENT_DISPOSITION).map(HeaderValue::as_bytes);
+    let disposition = disposition.unwrap_or_default().to_ascii_lowercase();
+    match disposition.windows(EXTENDED.len()).any(|window| window == EXTENDED) {
+        true => UploadError::ExtendedFileName(part),
+        false => UploadError::NoFileName(part),
+    }
+}
+
+/// A form's input for a file for which none was chosen comes with an empty name and no bytes.
+async fn unused(mut field: Field<'_>) -> Result<(), UploadError> {
+    while let Some(chunk) = field.chunk().await? {
+        if !chunk.is_empty() {
+            return Err(UploadError::FileName(String::new()));
+        }
+    }
+    Ok(())
+}
+
 /// Passes one file from the network to the disk.
 async fn take_file(
     mut field: Field<'_>,
@@ -127,7 +203,7 @@ async fn read_options(field: Field<'_>) -> Result<Value, UploadError> {
         Err(multer::Error::FieldSizeExceeded { .. }) => return Err(UploadError::OptionsTooLarge),
         bytes => bytes?,
     };
-    serde_json::from_slice(&bytes).map_err(|error| OptionsError::Json(error.to_string()).into())
+    json::parse(&bytes).map_err(|error| OptionsError::Json(error.to_string()).into())
 }
 
 /// Which file the `options` part speaks of.
@@ -234,6 +310,34 @@ fn one_by_one<C, E>(
 mod tests {
     use super::*;
     use std::io;
+
+    #[test]
+    fn a_forms_type_as_clients_write_it() {
+        for written in [
+            "multipart/form-data; boundary=a-b",
+            "multipart/form-data;boundary=a-b",
+            "multipart/form-data ; boundary=a-b",
+            "Multipart/Form-Data \t;\tBoundary=\"a-b\"",
+            " multipart/form-data; charset=utf-8 ; boundary=a-b ; ",
+            "multipart/form-data; charset=\"x;\\\";boundary=no\"; boundary=a-b",
+        ] {
+            assert_eq!(boundary(written).unwrap(), "a-b", "{written:?}");
+        }
+        let signs = "multipart/form-data; boundary=----=_Part_1:2/3";
+        assert_eq!(boundary(signs).unwrap(), "----=_Part_1:2/3");
+        for wrong in [
+            "",
+            "multipart/form-data",
+            "multipart/form-data; boundary=",
+            "multipart/form-data; boundary=\"\"",
+            "multipart/form-data; boundary=a; boundary=b",
+            "multipart/form-data; boundary=\"a",
+            "multipart/mixed; boundary=a",
+            "text/plain; x=\"multipart/form-data; boundary=a\"",
+        ] {
+            assert!(boundary(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_form_that_comes_whole_at_the_second_look_is_read() {

@@ -20,6 +20,10 @@ fn an_operator_adds_shows_and_removes_tenants() {
     assert_eq!(shown["worker"]["state"], "asleep", "{shown}");
     let workers = hearth(&["worker", "list"]).done();
     assert!(workers.contains("demo") && workers.contains("asleep"), "{workers}");
+    // Nobody is there who could be asked.
+    let said = hearth(&["tenant", "rm", "demo"]).failed(2);
+    assert!(said.contains("--yes"), "{said}");
+    hearth(&["tenant", "show", "demo"]).done();
     hearth(&["tenant", "rm", "demo", "--yes"]).done();
     let gone = hearth(&["tenant", "show", "demo"]).failed(1);
     assert!(gone.contains("no such tenant"), "{gone}");
@@ -48,7 +52,14 @@ fn an_owner_uploads_calls_and_hands_out_tokens() {
     host.command(deploy, &["upload", file.to_str().unwrap()]).done();
     let refused = host.command(deploy, &["token", "list"]).failed(1);
     assert!(refused.contains("token"), "{refused}");
-    hearth(&["token", "rm", &made["id"].to_string()]).done();
+    // Whoever may deploy may not take away.
+    let refused = host.command(deploy, &["rm", "jobs/echo", "--yes"]).failed(1);
+    assert!(refused.contains("needs the scope owner"), "{refused}");
+    tenant.post("/jobs/echo", "").expect(200);
+    let said = hearth(&["token", "rm", &made["id"].to_string()]).failed(2);
+    assert!(said.contains("--yes"), "{said}");
+    host.command(deploy, &["functions"]).done();
+    hearth(&["token", "rm", &made["id"].to_string(), "--yes"]).done();
     host.command(deploy, &["functions"]).failed(1);
 
     let calls = crate::processes::eventually("a call", || {

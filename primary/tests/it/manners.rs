@@ -575,7 +575,6 @@ fn what_was_printed_can_be_run() {
             json!({ "methods": ["GET"], "schema": { "querystring": query } }),
         ),
         ("put", guests::echo(), json!({ "methods": ["PUT"], "schema": { "body": body } })),
-        ("declared", guests::declares_schemas(), json!({})),
     ] {
         let said = upload(name, module, &options);
         let command = said.lines().find(|line| line.starts_with("  ")).unwrap();
@@ -648,7 +647,10 @@ fn what_there_is_not_is_said() {
         &["token", "rm", "999"],
     ] {
         let said = hearth(arguments).failed(1);
-        assert!(said.contains("no such") || said.contains("nope"), "{arguments:?}: {said}");
+        assert!(
+            said.contains("no such") || said.contains("nope") || said.contains("no token 999"),
+            "{arguments:?}: {said}"
+        );
     }
     for arguments in
         [&["logs", "hello"][..], &["logs"], &["calls", "hello"], &["logs", "--request-id", "x"]]

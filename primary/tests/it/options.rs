@@ -417,3 +417,55 @@ fn by_command_line() {
     let refused = host.command(&deploy, &["options", "one", "--set", "{}"]).failed(1);
     assert!(refused.contains("owner"), "{refused}");
 }
+
+#[test]
+fn options_and_bodies_of_the_api_have_one_reading() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy_with("it", guests::echo(), &json!({ "auth": "owner" }));
+    let before = generations(&tenant).len();
+    let files = [("it.wasm", guests::echo())];
+    for options in [
+        r#"{"auth":"owner","auth":"public"}"#,
+        r#"{"it.wasm":{"auth":"owner"},"it.wasm":{"auth":"public"}}"#,
+        r#"{"it.wasm":{"auth":"owner","auth":"public"}}"#,
+        r#"{"schema":{"body":{"required":["a"],"required":[]}}}"#,
+        r#"{"$serde_json::private::RawValue":"{\"auth\":\"public\"}"}"#,
+        r#"{"timeout_ms":1000.00000000000000000001}"#,
+    ] {
+        tenant.upload(&files, Some(options)).expect_problem(400, "bad_request");
+    }
+    let send = |method: &str, path: &str, body: &str| {
+        host.send(&host.admin(method, path).header("content-type", "application/json").body(body))
+    };
+    for (method, path, body) in [
+        ("PATCH", "/tenants/demo/functions/it", r#"{"options":{"auth":"owner","auth":"public"}}"#),
+        (
+            "PATCH",
+            "/tenants/demo/functions/it",
+            r#"{"options":{"auth":"owner"},"options":{"auth":"public"}}"#,
+        ),
+        (
+            "PATCH",
+            "/tenants/demo/functions/it",
+            r#"{"options":{"auth":{"$serde_json::private::RawValue":"\"public\""}}}"#,
+        ),
+        ("PATCH", "/tenants/demo/limits", r#"{"limits":{"functions":20,"functions":50}}"#),
+        ("POST", "/tenants/demo/functions/it/rollback", r#"{"version":1,"version":1}"#),
+        ("POST", "/tenants", r#"{"name":"one","name":"two"}"#),
+        ("POST", "/tenants/demo/tokens", r#"{"name":"a","scope":"invoke","scope":"owner"}"#),
+        ("POST", "/tokens", r#"{"name":"a","scope":"admin","name":"b"}"#),
+    ] {
+        send(method, path, body).expect_problem(400, "bad_request");
+    }
+    let twice = host.admin("GET", "/tenants/demo/logs?limit=1&limit=2");
+    host.send(&twice).expect_problem(400, "bad_request");
+    let packed = host.admin("POST", "/tenants").header("content-encoding", "gzip");
+    let packed = host.send(&packed.body(r#"{"name":"one"}"#));
+    packed.expect_problem(415, "unsupported_media_type").expect_detail("Content-Encoding");
+    assert_eq!(generations(&tenant).len(), before);
+    tenant.post("/it", "").expect_problem(401, "unauthenticated");
+    let set = ["options", "it", "--set", r#"{"auth":"owner","auth":"public"}"#];
+    let said = host.command(&tenant.token, &set).failed(2);
+    assert!(said.contains("stands twice"), "{said}");
+}

@@ -165,6 +165,52 @@ fn a_body_that_is_no_json_is_refused_whatever_it_calls_itself() {
 }
 
 #[test]
+fn a_body_has_one_reading_whoever_reads_it() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    let body = json!({"properties": {"role": {"const": "guest"}, "count": {"maximum": 10}}});
+    let query = json!({"properties": {"limit": {"type": "number", "maximum": 10}}});
+    let response = json!({"200": {"properties": {"count": {"maximum": 10}}}});
+    let schema = json!({"body": body, "querystring": query, "response": response});
+    tenant.deploy_with("order", guests::answers_with(), &json!({ "schema": schema }));
+    for door in tenant.doors() {
+        for (body, said) in [
+            (r#"{"role":"admin","role":"guest"}"#, "the key \"role\" stands twice"),
+            (r#"{"r\u006fle":"admin","role":"guest"}"#, "the key \"role\" stands twice"),
+            (r#"{"count":11,"count":1}"#, "the key \"count\" stands twice"),
+            (r#"{"deep":[{"a":{"b":1,"b":1}}]}"#, "the key \"b\" stands twice"),
+            (r#"{"$serde_json::private::RawValue":"{}"}"#, "a key may not begin with"),
+            (r#"{"count":10.00000000000000000001}"#, "maximum"),
+            (r#"{"count":1e999999999}"#, "this is no JSON: number out of range"),
+            (r#"{"count":12345678901234567890123}"#, "maximum"),
+            (r#"{"other":12345678901234567890123}"#, "more digits than all readers keep"),
+        ] {
+            let answer = door.post("/order", body).expect_problem(400, "schema_violation");
+            answer.expect_detail(said);
+        }
+        let target = "/order?limit=10.00000000000000000001";
+        violates(door.post(target, "{}"), &[("querystring", "/limit")]);
+        for fine in [
+            r#"{"role":"guest","count":10}"#,
+            r#"{"count":9.99999999999999999999,"other":0.10000000000000001}"#,
+            r#"{"count":1e-999999999,"id":18446744073709551615}"#,
+        ] {
+            assert_eq!(door.post("/order?limit=10.0", fine).expect(200).text(), fine);
+        }
+        for answer in [r#"{"count":10.00000000000000000001}"#, r#"{"count":11,"count":1}"#] {
+            let wanted = json!({ "status": 200, "body": answer });
+            let request = asked(&door, "/order", &wanted).body("{}");
+            door.send(&request).expect_problem(500, "response_invalid");
+        }
+        // What is packed is not judged as it stands, when the function would unpack it.
+        let packed = door.request("POST", "/order").header("content-encoding", "gzip").body("{}");
+        door.send(&packed).expect_problem(415, "unsupported_media_type");
+        let plain = door.request("POST", "/order").header("content-encoding", "identity");
+        door.send(&plain.body("{}")).expect(200);
+    }
+}
+
+#[test]
 fn a_method_that_has_no_body_as_a_rule_needs_none() {
     let host = Host::start();
     let tenant = host.tenant("demo");

@@ -244,13 +244,11 @@ fn a_host_at_a_terminal_fits_it() {
     fits("up", &plain.lines().filter(|line| line.contains(' ')).collect::<Vec<_>>().join("\n"));
     is_harmless("up", &plain);
     let exported = |name: &str| {
-        let line = plain.lines().find_map(|line| {
-            line.trim().strip_prefix("sign in").or(Some(line)).filter(|line| line.contains(name))
-        });
-        line.unwrap_or_else(|| panic!("{plain}")).trim().to_owned()
+        let line = plain.lines().map(str::trim).find(|line| line.starts_with(name));
+        line.unwrap_or_else(|| panic!("{plain}")).to_owned()
     };
     assert!(exported("export HEARTH_URL=").ends_with(|c: char| c.is_ascii_digit()));
-    assert!(exported("export HEARTH_TOKEN=hearth_").starts_with("export"));
+    assert!(exported("export HEARTH_TOKEN=hearth_").len() > 60);
 }
 
 fn without_colours(text: &str) -> String {

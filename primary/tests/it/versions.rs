@@ -175,9 +175,12 @@ fn by_command_line() {
     let said = hearth(&["rollback", "one", "99"]).failed(1);
     assert!(said.contains("99"), "{said}");
 
-    hearth(&["rm", "one"]).done();
+    let said = hearth(&["rm", "one"]).failed(2);
+    assert!(said.contains("--yes"), "{said}");
+    tenant.post("/one", "").expect(200);
+    hearth(&["rm", "one", "--yes"]).done();
     tenant.post("/one", "").expect_problem(404, "not_found");
-    let said = hearth(&["rm", "one"]).failed(1);
+    let said = hearth(&["rm", "one", "-y"]).failed(1);
     assert!(said.contains("one"), "{said}");
     hearth(&["versions", "one"]).done();
 
@@ -188,4 +191,46 @@ fn by_command_line() {
     assert_eq!(tenant.post("/one", "").expect(200).text(), "version one");
     let listed = hearth(&["--json", "functions"]).json();
     assert!(listed.to_string().contains("/one"), "{listed}");
+}
+
+/// What comes with Hearth, as it is packed.
+fn bundled(host: &Host, tenant: &Tenant) -> Vec<u8> {
+    let hello = tenant.ask("/functions/hello");
+    assert_eq!(hello["bundled"], true, "{hello}");
+    let sha256 = hello["sha256"].as_str().unwrap();
+    std::fs::read(host.data().join("modules").join(format!("{sha256}.wasm.zst"))).unwrap()
+}
+
+#[test]
+fn a_module_that_comes_with_hearth_can_be_the_tenants_own_as_well() {
+    let mut host = Host::start();
+    let tenant = host.tenant("demo");
+    let module = bundled(&host, &tenant);
+    tenant.upload(&[("again.wasm.zst", &module), ("more.wasm.zst", &module)], None).expect(200);
+    let both_answer = |tenant: &Tenant| {
+        for path in ["/hello", "/again", "/more"] {
+            tenant.post(path, r#"{"name":"Ada"}"#).expect(200);
+        }
+    };
+    both_answer(&tenant);
+    // Beside it, away from it, and back.
+    tenant.deploy("again", guests::version_one());
+    assert_eq!(tenant.post("/again", "").expect(200).text(), "version one");
+    tenant.rollback("/again", 1);
+    both_answer(&tenant);
+    tenant.deploy("hello", guests::version_two());
+    assert_eq!(tenant.post("/hello", "").expect(200).text(), "version two");
+    tenant.rollback("/hello", 1);
+    both_answer(&tenant);
+    host.send(&tenant.api("DELETE", "/functions/hello")).expect(200);
+    tenant.post("/more", "{}").expect(200);
+    tenant.rollback("/hello", 1);
+    tenant.upload(&[("hello.wasm.zst", &module)], None).expect(200);
+    both_answer(&tenant);
+    // And where it is made again, of the store alone.
+    host.kill_and_wait();
+    std::fs::remove_dir_all(host.data().join("artifacts")).unwrap();
+    std::fs::remove_dir_all(host.data().join("tenants/demo/releases")).unwrap();
+    host.start_again();
+    both_answer(&tenant);
 }

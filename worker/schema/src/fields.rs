@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use http::HeaderMap;
-use jsonschema::Validator;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Number, Value};
 
-use crate::{Found, SchemaError, validator, violations};
+use crate::numbers::{TooPrecise, other};
+use crate::{Found, Judge, SchemaError};
 
 /// Steps from reference to reference before a type is taken for unknown.
 const REFERENCES_MAX: usize = 8;
@@ -18,7 +18,7 @@ const NESTED_MAX: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct Fields {
-    validator: Validator,
+    judge: Judge,
     properties: HashMap<String, Wanted>,
 }
 
@@ -39,7 +39,7 @@ impl Fields {
         let properties = properties.into_iter().flatten();
         let properties =
             properties.map(|(name, property)| (name.clone(), wanted(&schema, property))).collect();
-        Ok(Self { validator: validator(place, schema)?, properties })
+        Ok(Self { judge: Judge::new(place, schema)?, properties })
     }
 
     /// Names of headers have no case; they are looked at in lower case.
@@ -78,19 +78,46 @@ impl Fields {
         self.check(fields.collect())
     }
 
+    /// In every reading that the numbers among them have.
     fn check(&self, fields: BTreeMap<String, Vec<String>>) -> Vec<Found> {
-        let object: Map<_, _> = fields
-            .into_iter()
-            .map(|(name, values)| {
-                let wanted = self.properties.get(&name).copied().unwrap_or_default();
-                (name, value(wanted, values))
-            })
-            .collect();
-        let object = Value::Object(object);
-        match self.validator.is_valid(&object) {
-            true => Vec::new(),
-            false => violations(&self.validator, &object, true),
+        let object = self.object(&fields, &mut |text| text.parse().ok());
+        if let Err(found) = self.judge.value(&object, true) {
+            return found;
         }
+        let (mut differs, mut refused) = (false, None::<TooPrecise>);
+        let object = self.object(&fields, &mut |text| {
+            let kept = text.parse().ok()?;
+            match other(text, self.judge.grain) {
+                Ok(Some(other)) => {
+                    differs = true;
+                    Some(other)
+                }
+                Ok(None) => Some(kept),
+                Err(too_precise) => {
+                    refused = Some(too_precise);
+                    Some(kept)
+                }
+            }
+        });
+        match refused {
+            Some(refused) => vec![refused.into()],
+            None if differs => self.judge.value(&object, true).err().unwrap_or_default(),
+            None => Vec::new(),
+        }
+    }
+
+    /// What they are to the schema, with what is made of each text that is a number.
+    fn object(
+        &self,
+        fields: &BTreeMap<String, Vec<String>>,
+        number: &mut dyn FnMut(&str) -> Option<Number>,
+    ) -> Value {
+        let mut object = Map::new();
+        for (name, values) in fields {
+            let wanted = self.properties.get(name).copied().unwrap_or_default();
+            object.insert(name.clone(), value(wanted, values, number));
+        }
+        Value::Object(object)
     }
 }
 
@@ -165,23 +192,26 @@ fn follow<'a>(root: &'a Value, mut schema: &'a Value) -> &'a Value {
     schema
 }
 
-fn value(wanted: Wanted, mut values: Vec<String>) -> Value {
-    if !wanted.list && values.len() == 1 {
-        return scalar(wanted, values.remove(0));
+fn value(
+    wanted: Wanted,
+    values: &[String],
+    number: &mut dyn FnMut(&str) -> Option<Number>,
+) -> Value {
+    match values {
+        [only] if !wanted.list => scalar(wanted, only, number),
+        all => Value::Array(all.iter().map(|text| scalar(wanted, text, number)).collect()),
     }
-    Value::Array(values.into_iter().map(|value| scalar(wanted, value)).collect())
 }
 
-fn scalar(wanted: Wanted, text: String) -> Value {
-    match text.as_str() {
+fn scalar(wanted: Wanted, text: &str, number: &mut dyn FnMut(&str) -> Option<Number>) -> Value {
+    match text {
         "true" if wanted.boolean => Value::Bool(true),
         "false" if wanted.boolean => Value::Bool(false),
         "" if wanted.null && !wanted.string => Value::Null,
-        number if wanted.number => match number.parse::<Number>() {
-            Ok(number) => Value::Number(number),
-            Err(_) => Value::String(text),
+        text => match wanted.number.then(|| number(text)).flatten() {
+            Some(number) => Value::Number(number),
+            None => Value::String(text.to_owned()),
         },
-        _ => Value::String(text),
     }
 }
 
@@ -228,6 +258,27 @@ mod tests {
             ("limit=5&all=yes", "/all"),
             ("limit=5&tag=1&tag=b", "/tag/1"),
             ("limit=5&other", ""),
+        ] {
+            assert_eq!(check(query), [pointer], "{query}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_judged_as_every_reader_reads_it() {
+        let schema = json!({"properties": {
+            "limit": {"type": "number", "maximum": 10},
+            "at": {"type": "array", "items": {"type": "integer"}},
+            "name": {"type": "string"},
+        }});
+        let fields = Fields::of_query("querystring", schema).unwrap();
+        let check = |query| pointers(fields.check_query(query));
+        for fine in ["limit=10", "limit=9.99999999999999999999", "name=10.00000000000000000001"] {
+            assert_eq!(check(fine), Vec::<String>::new(), "{fine}");
+        }
+        for (query, pointer) in [
+            ("limit=10.00000000000000000001", "/limit"),
+            ("at=1&at=1.00000000000000000001", "/at/1"),
+            ("at=18446744073709551617", ""),
         ] {
             assert_eq!(check(query), [pointer], "{query}");
         }

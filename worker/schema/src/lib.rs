@@ -5,6 +5,8 @@
 //! that look around or back are refused. Nothing is fetched: a schema refers to itself or to
 //! the drafts' own. `format` is an annotation, as the draft has it.
 //!
+//! A body that two readers would read differently is refused: what was checked is what is called.
+//!
 //! Owns no body and no answer: how much is read, how long a check may take, and what a violation
 //! comes to, is its caller's.
 
@@ -12,18 +14,20 @@ mod extent;
 mod fields;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod numbers;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use hearth_wire::{Answers, Place, Schema, Schemas, Violation};
+use hearth_wire::{Answers, Place, Schema, Schemas, Violation, json};
 use http::HeaderMap;
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub use extent::Extent;
 use fields::Fields;
+use numbers::{Grain, TooPrecise, other_reading};
 
 /// Told of one request.
 const VIOLATIONS_MAX: usize = 20;
@@ -53,10 +57,10 @@ impl std::error::Error for SchemaError {}
 /// A function's schemas, compiled.
 #[derive(Debug, Default)]
 pub struct Checks {
-    body: Option<Validator>,
+    body: Option<Judge>,
     querystring: Option<Fields>,
     headers: Option<Fields>,
-    response: BTreeMap<Answers, Validator>,
+    response: BTreeMap<Answers, Judge>,
     /// The largest of all of them.
     extent: Extent,
 }
@@ -75,7 +79,7 @@ impl Checks {
             Ok(schema)
         };
         if let Some(schema) = body {
-            checks.body = Some(validator("body", parsed("body", schema)?)?);
+            checks.body = Some(Judge::new("body", parsed("body", schema)?)?);
         }
         if let Some(schema) = querystring {
             let schema = parsed("querystring", schema)?;
@@ -88,7 +92,7 @@ impl Checks {
         for (answers, schema) in response {
             let place = format!("response.{}", String::from(*answers));
             let schema = parsed(&place, schema)?;
-            checks.response.insert(*answers, validator(&place, schema)?);
+            checks.response.insert(*answers, Judge::new(&place, schema)?);
         }
         Ok(checks)
     }
@@ -97,8 +101,9 @@ impl Checks {
     /// what is asked of the machine for the first expression. For a process that forks, so that
     /// its children share it, and that may open no file later.
     pub fn prepare() {
-        let name = json!({"type": "string", "pattern": "^[a-z]+$"});
-        let schemas = json!({"body": {"properties": {"name": name}, "required": ["name"]}});
+        let name = serde_json::json!({"type": "string", "pattern": "^[a-z]+$"});
+        let body = serde_json::json!({"properties": {"name": name}, "required": ["name"]});
+        let schemas = serde_json::json!({ "body": body });
         let schemas = Schemas::from_value(schemas).expect("these are schemas");
         let checks = Self::compile(&schemas).expect("they can be used");
         checks.body(br#"{"name":"a"}"#).expect("a value that fits");
@@ -110,8 +115,8 @@ impl Checks {
 
     /// A body of no bytes is `null`.
     pub fn body(&self, bytes: &[u8]) -> Result<(), Vec<Violation>> {
-        let Some(validator) = &self.body else { return Ok(()) };
-        check(validator, bytes).map_err(|found| placed(Place::Body, found))
+        let Some(judge) = &self.body else { return Ok(()) };
+        judge.text(bytes).map_err(|found| placed(Place::Body, found))
     }
 
     /// Query, as it stands in the address, and headers. All violations of both.
@@ -130,8 +135,8 @@ impl Checks {
 
     /// Where an answer breaks the schema that is meant for it: a pointer and a reason.
     pub fn response(&self, answers: Answers, bytes: &[u8]) -> Result<(), (String, String)> {
-        let Some(validator) = self.response.get(&answers) else { return Ok(()) };
-        check(validator, bytes).map_err(|found| {
+        let Some(judge) = self.response.get(&answers) else { return Ok(()) };
+        judge.text(bytes).map_err(|found| {
             let Found { pointer, message } = found.into_iter().next().expect("it was refused");
             (pointer, message)
         })
@@ -151,19 +156,57 @@ fn placed(place: Place, found: Vec<Found>) -> Vec<Violation> {
         .collect()
 }
 
-fn check(validator: &Validator, bytes: &[u8]) -> Result<(), Vec<Found>> {
-    let text = if bytes.is_empty() { b"null" } else { bytes };
-    let value: Value = serde_json::from_slice(text).map_err(|error| {
-        vec![Found { pointer: String::new(), message: format!("this is no JSON: {error}") }]
-    })?;
-    if validator.is_valid(&value) {
-        return Ok(());
+impl Found {
+    fn of_all(message: impl fmt::Display) -> Self {
+        Self { pointer: String::new(), message: message.to_string() }
     }
-    let mut found = violations(validator, &value, bytes.len() <= ALL_TOLD_MAX_BYTES);
-    if bytes.is_empty() {
-        found = vec![Found { pointer: String::new(), message: "there is no body".to_owned() }];
+}
+
+impl From<TooPrecise> for Found {
+    fn from(refused: TooPrecise) -> Self {
+        Self::of_all(refused)
     }
-    Err(found)
+}
+
+/// One schema, compiled.
+#[derive(Debug)]
+struct Judge {
+    validator: Validator,
+    grain: Grain,
+}
+
+impl Judge {
+    fn new(place: &str, schema: Value) -> Result<Self, SchemaError> {
+        let grain = Grain::of(&schema);
+        Ok(Self { validator: validator(place, schema)?, grain })
+    }
+
+    /// Of JSON as it was sent, in every reading that it has.
+    fn text(&self, bytes: &[u8]) -> Result<(), Vec<Found>> {
+        let text = if bytes.is_empty() { b"null" } else { bytes };
+        let value = json::parse(text).map_err(|error| {
+            vec![match error.is_data() {
+                true => Found::of_all(error),
+                false => Found::of_all(format_args!("this is no JSON: {error}")),
+            }]
+        })?;
+        let all = bytes.len() <= ALL_TOLD_MAX_BYTES;
+        self.value(&value, all).map_err(|found| match bytes.is_empty() {
+            true => vec![Found::of_all("there is no body")],
+            false => found,
+        })?;
+        match other_reading(text, self.grain).map_err(|refused| vec![refused.into()])? {
+            Some(value) => self.value(&value, all),
+            None => Ok(()),
+        }
+    }
+
+    fn value(&self, value: &Value, all: bool) -> Result<(), Vec<Found>> {
+        match self.validator.is_valid(value) {
+            true => Ok(()),
+            false => Err(violations(&self.validator, value, all)),
+        }
+    }
 }
 
 /// At least one, of a value that was refused.
@@ -199,7 +242,7 @@ fn innermost<'a, 'b>(error: &'a ValidationError<'b>) -> &'a ValidationError<'b> 
 }
 
 fn parse(place: &str, schema: &Schema) -> Result<Value, SchemaError> {
-    serde_json::from_str(schema.as_str())
+    json::parse(schema.as_str().as_bytes())
         .map_err(|error| SchemaError { place: place.to_owned(), reason: error.to_string() })
 }
 
@@ -229,8 +272,10 @@ impl Draft2020 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::{ALL_TOLD_MAX_BYTES, Draft2020, MESSAGE_MAX_BYTES, VIOLATIONS_MAX};
+    use super::{Answers, Checks, Place, Schemas, Value, Violation};
 
     fn checks(schemas: Value) -> Result<Checks, String> {
         let schemas = Schemas::from_value(schemas).unwrap();
@@ -258,6 +303,100 @@ mod tests {
         let broken = checks.body(b"{").unwrap_err();
         assert!(broken[0].message.starts_with("this is no JSON: "), "{broken:?}");
         assert_eq!(checks.body(b"").unwrap_err()[0].message, "there is no body");
+    }
+
+    #[test]
+    fn a_body_that_two_readers_read_differently_is_refused() {
+        let owner = json!({"properties": {"auth": {"const": "owner"}, "at": {"type": "integer"}}});
+        let checks = checks(json!({"body": owner, "response": {"200": owner}})).unwrap();
+        for twice in [
+            r#"{"auth":"public","auth":"owner"}"#,
+            r#"{"auth":"public","\u0061uth":"owner"}"#,
+            r#"{"more":[{"a":1,"a":1}]}"#,
+        ] {
+            let found = checks.body(twice.as_bytes()).unwrap_err();
+            assert!(found[0].message.contains("stands twice in one object"), "{found:?}");
+            assert!(checks.response(Answers::Status(200), twice.as_bytes()).is_err(), "{twice}");
+        }
+        let reserved = br#"{"at":{"$serde_json::private::RawValue":"5"}}"#;
+        let found = checks.body(reserved).unwrap_err();
+        assert!(found[0].message.starts_with("a key may not begin with"), "{found:?}");
+        assert_eq!(checks.body(br#"{"auth":"owner","at":5}"#), Ok(()));
+    }
+
+    /// Each schema, what it takes and what it does not.
+    #[test]
+    fn a_number_is_judged_as_every_reader_reads_it() {
+        let near = "10.00000000000000000001";
+        for (schema, fine, refused) in [
+            (
+                json!({"maximum": 10}),
+                &["10", "10.0", "1e1", "9.99999999999999999999"][..],
+                &[near][..],
+            ),
+            (json!({"exclusiveMaximum": 10}), &["9.5"], &["10", near, "9.99999999999999999999"]),
+            (json!({"minimum": 10}), &["10", near], &["9.99999999999999999999", "1e-400"]),
+            (json!({"exclusiveMinimum": 10}), &["10.000000000000002"], &["10", near]),
+            (json!({"exclusiveMinimum": 0}), &["5e-324"], &["0", "1e-400", "-1e-999999999"]),
+            (
+                json!({"type": "integer"}),
+                &["10", "10.0", "1e300", "9007199254740993", "18446744073709551615"],
+                &[near, "1.5", "12345678901234567.5", "1.00000000000000000001e300"],
+            ),
+            (
+                json!({"multipleOf": 0.01}),
+                &["0.07", "4.35"],
+                &["0.0700000000000000000001", "0.071"],
+            ),
+            (json!({"multipleOf": 2}), &["4", "9007199254740994"], &["3", "9007199254740993"]),
+            (json!({"multipleOf": 0.5}), &["2.5"], &["2251799813685248.6000000000000001"]),
+            (json!({"const": 10}), &["10", "10.0", "100e-1"], &[near, "10.5"]),
+            (json!({"enum": [10, 0.1]}), &["10", "0.1", "0.10"], &[near, "0.10000000000000001"]),
+            (json!({"not": {"const": 10}}), &["11"], &["10", near]),
+            (
+                json!({"maximum": 9007199254740992_u64}),
+                &["9007199254740992"],
+                &["9007199254740993"],
+            ),
+            (
+                json!({"minimum": 9007199254740993_u64}),
+                &["9007199254740994"],
+                &["9007199254740993"],
+            ),
+            (
+                json!({"uniqueItems": true}),
+                &["[1,1.5]"],
+                &["[1,1.0]", "[1,1.00000000000000000001]", "[9007199254740992,9007199254740993]"],
+            ),
+            (json!(true), &["0.10000000000000001", "[1e22]"], &["18446744073709551617", "1e400"]),
+        ] {
+            let checks = checks(json!({"body": schema, "response": {"200": schema}})).unwrap();
+            let judged = |text: &str| {
+                let body = checks.body(text.as_bytes()).is_ok();
+                let answer = checks.response(Answers::Status(200), text.as_bytes()).is_ok();
+                assert_eq!(body, answer, "{text} for {schema}");
+                body
+            };
+            for text in fine {
+                assert!(judged(text), "{text} for {schema}");
+            }
+            for text in refused {
+                assert!(!judged(text), "{text} for {schema}");
+            }
+        }
+    }
+
+    /// What numbers there may be in the largest body: some of the longest, or very many.
+    #[test]
+    fn numbers_of_any_length_take_time_in_proportion_to_them() {
+        let checks =
+            checks(json!({"body": {"items": {"multipleOf": 0.01, "maximum": 5}}})).unwrap();
+        let begun = std::time::Instant::now();
+        let long = format!("[0.01{}1,1e-{}]", "0".repeat(2 << 20), "9".repeat(2 << 20));
+        assert!(checks.body(long.as_bytes()).is_err());
+        let many = format!("[{}1]", "0.01e-300000000,".repeat(100_000));
+        let _ = checks.body(many.as_bytes());
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60));
     }
 
     #[test]

@@ -198,7 +198,7 @@ fn reference(name: &str) -> Value {
 
 /// The parameters that an object's properties are. A property's schema is where the object's is.
 fn fields(kind: &str, schema: &Schema, component: &str) -> Vec<Value> {
-    let schema: Value = serde_json::from_str(schema.as_str()).unwrap_or_default();
+    let schema: Value = hearth_wire::json::parse(schema.as_str().as_bytes()).unwrap_or_default();
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     let properties = schema["properties"].as_object().cloned().unwrap_or_default();
     properties
@@ -221,7 +221,8 @@ fn fields(kind: &str, schema: &Schema, component: &str) -> Vec<Value> {
 
 /// A schema whose references to itself lead to where it lies in the document.
 fn located(schema: &Schema, name: &str) -> Value {
-    let mut schema: Value = serde_json::from_str(schema.as_str()).unwrap_or_default();
+    let mut schema: Value =
+        hearth_wire::json::parse(schema.as_str().as_bytes()).unwrap_or_default();
     if schema.get("$id").is_none() {
         relocate(&mut schema, &format!("#/components/schemas/{name}"));
     }

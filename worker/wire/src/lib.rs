@@ -8,6 +8,7 @@
 mod complaint;
 mod cors;
 mod digest;
+pub mod json;
 pub mod limits;
 mod manifest;
 mod message;

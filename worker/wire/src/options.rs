@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::cors::Cors;
+use crate::json;
 use crate::limits::{self, Limits};
 use crate::schema::Schemas;
 use crate::token::Scope;
@@ -16,7 +17,7 @@ use crate::token::Scope;
 /// Why options were refused. The text names the key and is fit for the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OptionsError {
-    #[error("options are no JSON: {0}")]
+    #[error("the options cannot be read: {0}")]
     Json(String),
     #[error("options must be a JSON object, like {{\"methods\":[\"GET\",\"POST\"]}}")]
     NoObject,
@@ -143,8 +144,8 @@ pub struct OptionsPatch {
 }
 
 impl OptionsPatch {
-    pub fn parse(json: &str) -> Result<Self, OptionsError> {
-        match serde_json::from_str(json).map_err(|e| OptionsError::Json(e.to_string()))? {
+    pub fn parse(text: &str) -> Result<Self, OptionsError> {
+        match json::parse(text.as_bytes()).map_err(|e| OptionsError::Json(e.to_string()))? {
             Value::Object(object) => Self::from_object(object),
             _ => Err(OptionsError::NoObject),
         }
@@ -397,7 +398,15 @@ mod tests {
     #[test]
     fn refusals_name_the_key() {
         for (json, said) in [
-            ("{", "options are no JSON: "),
+            ("{", "the options cannot be read: "),
+            (
+                r#"{"auth":"owner","auth":"public"}"#,
+                "the options cannot be read: the key \"auth\" stands twice in one object",
+            ),
+            (
+                r#"{"schema":{"body":{"properties":{"a":{},"a":true}}}}"#,
+                "the options cannot be read: the key \"a\" stands twice in one object",
+            ),
             ("[]", "options must be a JSON object"),
             (r#"{"metods":[]}"#, "`metods` is no option; there are methods, path"),
             (r#"{"schema":[]}"#, "the option `schema` must be an object"),

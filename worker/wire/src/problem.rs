@@ -1,7 +1,8 @@
 //! The platform's own answers: `application/problem+json` (RFC 9457), with one closed list of
 //! codes. What a function answers by itself is never touched by this.
 
-use http::StatusCode;
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::Version;
@@ -25,6 +26,7 @@ pub enum Code {
     MethodNotAllowed,
     Conflict,
     TooLarge,
+    UnsupportedMediaType,
     HeadersTooLarge,
     RequestTimeout,
     Misdirected,
@@ -55,6 +57,7 @@ impl Code {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
@@ -81,6 +84,7 @@ impl Code {
             Self::MethodNotAllowed => "Method not allowed",
             Self::Conflict => "Conflict",
             Self::TooLarge => "Too large",
+            Self::UnsupportedMediaType => "The body is of a kind that is not understood",
             Self::HeadersTooLarge => "Headers too large",
             Self::RequestTimeout => "The request did not come in time",
             Self::Misdirected => "Misdirected request",
@@ -153,6 +157,22 @@ impl Problem {
         }
     }
 
+    /// What is told where a body is to be read and is packed: nobody unpacks it here, and to read it
+    /// as it stands would be to read something else.
+    pub fn of_coding(headers: &HeaderMap) -> Option<Self> {
+        let codings = headers.get_all(CONTENT_ENCODING).iter();
+        let is_plain = |coding: &[u8]| {
+            let coding = coding.trim_ascii();
+            coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
+        };
+        let mut codings = codings.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+        codings.any(|coding| !is_plain(coding)).then(|| {
+            let detail = "a body with this `Content-Encoding` is not understood here; send it \
+                          without, as it is";
+            Self::new(Code::UnsupportedMediaType, detail)
+        })
+    }
+
     /// What is told of a function whose module the host's disk has changed.
     pub fn damaged(path: &FunctionPath, version: Version) -> String {
         format!(
@@ -173,6 +193,23 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_packed_is_not_understood() {
+        let coded = |lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(CONTENT_ENCODING, line.parse().unwrap());
+            }
+            Problem::of_coding(&headers).map(|problem| problem.status)
+        };
+        for plain in [&[][..], &[""], &["identity"], &["Identity, ", " identity"]] {
+            assert_eq!(coded(plain), None, "{plain:?}");
+        }
+        for packed in [&["gzip"][..], &["identity, br"], &["identity", "x"], &["identity gzip"]] {
+            assert_eq!(coded(packed), Some(415), "{packed:?}");
+        }
+    }
 
     #[test]
     fn a_problem_as_the_contract_writes_it() {

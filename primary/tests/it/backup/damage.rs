@@ -13,7 +13,7 @@ use super::{backup, directory, members, name, text};
 use crate::guests;
 use crate::host::{Host, run};
 
-type Members = Vec<(Header, Vec<u8>)>;
+pub(super) type Members = Vec<(Header, Vec<u8>)>;
 
 /// A backup, the host that made it long gone.
 fn made() -> (TempDir, Vec<u8>, Members) {
@@ -24,7 +24,7 @@ fn made() -> (TempDir, Vec<u8>, Members) {
     (place, fs::read(&file).unwrap(), members(&file))
 }
 
-fn pack(members: &Members) -> Vec<u8> {
+pub(super) fn pack(members: &Members) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (header, content) in members {
         let mut header = header.clone();
@@ -35,7 +35,7 @@ fn pack(members: &Members) -> Vec<u8> {
 }
 
 /// An entry of any name and kind, however wrong.
-fn entry(name: &str, kind: EntryType, content: &[u8]) -> (Header, Vec<u8>) {
+pub(super) fn entry(name: &str, kind: EntryType, content: &[u8]) -> (Header, Vec<u8>) {
     let mut header = Header::new_ustar();
     header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
     header.set_entry_type(kind);
@@ -46,7 +46,7 @@ fn entry(name: &str, kind: EntryType, content: &[u8]) -> (Header, Vec<u8>) {
 
 /// Refused, with this in what is said; into a directory that is there and one that is not.
 #[track_caller]
-fn refused(place: &TempDir, bytes: &[u8], said: &str) {
+pub(super) fn refused(place: &TempDir, bytes: &[u8], said: &str) {
     let file = place.path().join("damaged");
     fs::write(&file, bytes).unwrap();
     let (new, empty) = (place.path().join("new"), place.path().join("empty"));
@@ -175,7 +175,7 @@ fn what_is_larger_than_it_may_be() {
 }
 
 /// With every sum right for what is there, so that only sense is missing.
-fn consistent(members: &mut Members) {
+pub(super) fn consistent(members: &mut Members) {
     let mut sums = serde_json::Map::new();
     for (header, content) in &members[1..members.len() - 1] {
         if header.entry_type() == EntryType::Regular {

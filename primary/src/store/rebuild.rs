@@ -1,0 +1,617 @@
+//! A store that came from outside, in a backup, made anew of what its rows say.
+//!
+//! Nobody knows who made that file. Its tables may have triggers, its numbers may be beyond all that
+//! is counted here, and it may say of this machine what it likes. So nothing of the file itself is put
+//! to use: each row is parsed by the types that people's input is, and written into tables of this
+//! build's own. What is this machine's stays out: users, and what vouches for artifacts. Ports are
+//! taken as wishes, and [`Store::settle_ports`](super::Store::settle_ports) has the last word.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use hearth_wire::limits::{FUNCTIONS_MAX, MODULE_MAX_BYTES, TOKENS_MAX};
+use hearth_wire::{
+    FunctionPath, Generation, Limits, LimitsPatch, ModuleDigest, OptionsPatch, Scope, TenantName,
+    Version, json,
+};
+use jiff::Timestamp;
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
+use rusqlite::{Connection, Params, Row, Transaction};
+
+use super::functions::{kind, kind_text, text};
+use super::tokens::is_token_name;
+use super::{
+    Result, StoreError, TenantId, bytes, check, column, instant, migrations, millis, optional,
+    parsed, signed, unsigned,
+};
+
+/// Longer than any text that was ever written.
+const TEXT_MAX_BYTES: i32 = 16 << 20;
+/// Ids and counters that nobody reaches by counting, and from which one can count on.
+const NUMBER_MAX: u64 = 1 << 40;
+const VERSION_MAX: u64 = 1 << 30;
+/// Even where it could not be packed smaller than it is.
+const STORED_MAX_BYTES: u64 = MODULE_MAX_BYTES + (1 << 20);
+const LABEL_MAX_BYTES: usize = 256;
+/// In the table `host` of a store that was made so, until its ports are settled.
+pub(super) const RESTORED: &str = "restored";
+
+#[derive(Debug, thiserror::Error)]
+#[error("this is not {0}")]
+struct Not(&'static str);
+
+/// Makes a store of what the other one says, in a file that is not there yet. Nothing of it is durable
+/// then, and where this fails it is not to be used.
+pub fn rebuild(from: &Path, to: &Path) -> Result<()> {
+    let from = open(from)?;
+    let mut own = Connection::open(to)?;
+    own.pragma_update(None, "journal_mode", "memory")?;
+    own.pragma_update(None, "synchronous", "off")?;
+    own.pragma_update(None, "foreign_keys", true)?;
+    own.pragma_update(None, "trusted_schema", false)?;
+    let transaction = own.transaction()?;
+    migrations::lay_out(&transaction)?;
+    Rebuilding { from: &from, to: &transaction }.all()?;
+    transaction.commit()?;
+    own.close().map_err(|(_, error)| error.into())
+}
+
+/// A stranger's file, of which only tables are read, brought up to this build's schema.
+fn open(file: &Path) -> Result<Connection> {
+    let strange = |error: rusqlite::Error| StoreError::Damaged(error.to_string());
+    let mut db = Connection::open(file).map_err(strange)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    db.set_limit(Limit::SQLITE_LIMIT_LENGTH, TEXT_MAX_BYTES)?;
+    db.pragma_update(None, "trusted_schema", false).map_err(strange)?;
+    migrations::check(&db)?;
+    let other = "SELECT name FROM sqlite_schema
+         WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%' LIMIT 1";
+    let others = db.prepare(other).and_then(|mut found| found.exists([])).map_err(strange)?;
+    if others {
+        return Err(StoreError::Damaged("it has more than tables of Hearth's".to_owned()));
+    }
+    check(&db)?;
+    migrations::apply(&mut db).map_err(|error| match error {
+        StoreError::Sqlite(error) => strange(error),
+        error => error,
+    })?;
+    Ok(db)
+}
+
+struct Rebuilding<'a> {
+    from: &'a Connection,
+    to: &'a Transaction<'a>,
+}
+
+impl Rebuilding<'_> {
+    fn all(&self) -> Result<()> {
+        let ids = self.rows("tenants", "SELECT id FROM tenants ORDER BY id", [], |row| {
+            column(row, "id", |id| within(id, 1..=NUMBER_MAX))
+        })?;
+        for id in ids {
+            self.tenant(signed(id))?;
+        }
+        self.tokens(None)?;
+        self.freed()?;
+        self.to.execute("INSERT INTO host (key, value) VALUES (?, x'')", [RESTORED])?;
+        Ok(())
+    }
+
+    fn tenant(&self, old: i64) -> Result<()> {
+        let sql = "SELECT name, port, generation, created_at, limits FROM tenants WHERE id = ?";
+        let rows = self.rows("tenants", sql, [old], TenantRow::of)?;
+        let [TenantRow { name, port, generation, created_at, limits }] = &rows[..] else {
+            return Err(damaged("tenants", "an id stands twice"));
+        };
+        self.insert(
+            "tenants",
+            "INSERT INTO tenants (name, port, generation, created_at, limits) VALUES (?, ?, ?, ?, ?)",
+            (name.as_str(), port, signed(*generation), millis(*created_at), text(limits)),
+        )?;
+        let new = TenantId(self.to.last_insert_rowid());
+        self.generations(old, new, *generation)?;
+        self.tokens(Some((old, new)))?;
+        self.functions(old, new)
+    }
+
+    fn generations(&self, old: i64, new: TenantId, current: Generation) -> Result<()> {
+        let sql = "SELECT generation, cause, by, created_at FROM generations WHERE tenant = ?";
+        let rows = self.rows("generations", sql, [old], |row| {
+            let number = column(row, "generation", |it| within(it, 1..=current))?;
+            let (cause, by) = (column(row, "cause", label)?, column(row, "by", label)?);
+            Ok((number, cause, by, column(row, "created_at", instant)?))
+        })?;
+        for (number, cause, by, created_at) in rows {
+            self.insert(
+                "generations",
+                "INSERT INTO generations (tenant, generation, cause, by, created_at) VALUES (?, ?, ?, ?, ?)",
+                (new.0, signed(number), cause, by, millis(created_at)),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What rests, so that nobody else is given it too soon. What a tenant has does not.
+    fn freed(&self) -> Result<()> {
+        let sql = "SELECT port, name, freed_at FROM freed_ports
+             WHERE port NOT IN (SELECT port FROM tenants)";
+        let rows = self.rows("freed_ports", sql, [], |row| {
+            let (port, name) = (column(row, "port", port)?, column(row, "name", tenant_name)?);
+            Ok((port, name, column(row, "freed_at", instant)?))
+        })?;
+        for (port, name, at) in rows {
+            let sql = "INSERT INTO freed_ports (port, name, freed_at) VALUES (?, ?, ?)";
+            self.insert("freed_ports", sql, (port, name.as_str(), millis(at)))?;
+        }
+        let sql = "SELECT name, freed_at FROM freed_names
+             WHERE name NOT IN (SELECT name FROM tenants)";
+        let rows = self.rows("freed_names", sql, [], |row| {
+            Ok((column(row, "name", tenant_name)?, column(row, "freed_at", instant)?))
+        })?;
+        for (name, at) in rows {
+            let sql = "INSERT INTO freed_names (name, freed_at) VALUES (?, ?)";
+            self.insert("freed_names", sql, (name.as_str(), millis(at)))?;
+        }
+        Ok(())
+    }
+
+    /// Of a tenant, or else the host's own.
+    fn tokens(&self, tenant: Option<(i64, TenantId)>) -> Result<()> {
+        let sql = "SELECT id, name, scope, digest, adopted, marked, created_at, expires_at FROM tokens
+             WHERE tenant IS ? ORDER BY id";
+        let rows = self.rows("tokens", sql, [tenant.map(|(old, _)| old)], TokenRow::of)?;
+        // One more for the host: that of its configuration.
+        if rows.len() > TOKENS_MAX + 1 {
+            return Err(damaged("tokens", "there are more than anybody may have"));
+        }
+        for TokenRow { id, name, scope, digest, adopted, marked, created_at, expires_at } in rows {
+            if (scope == Scope::Admin) != tenant.is_none() {
+                return Err(damaged("tokens", "a scope is not one of its owner's"));
+            }
+            self.insert(
+                "tokens",
+                "INSERT INTO tokens (id, tenant, name, scope, digest, adopted, marked, created_at, expires_at)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    signed(id),
+                    tenant.map(|(_, new)| new.0),
+                    name,
+                    scope.as_str(),
+                    digest,
+                    adopted,
+                    marked,
+                    millis(created_at),
+                    expires_at.map(millis),
+                ),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn functions(&self, old: i64, new: TenantId) -> Result<()> {
+        let sql = "SELECT id, path, folded, latest, active, removed_at, options FROM functions
+             WHERE tenant = ? ORDER BY id";
+        let rows = self.rows("functions", sql, [old], FunctionRow::of)?;
+        if rows.iter().filter(|row| row.active.is_some()).count() > FUNCTIONS_MAX {
+            return Err(damaged("functions", "a tenant has more than any may have"));
+        }
+        for row in rows {
+            let old = signed(row.id);
+            let FunctionRow { id: _, path, folded, latest, active, removed_at, options } = row;
+            if folded != path.folded() || active.is_some() == removed_at.is_some() {
+                return Err(damaged("functions", format_args!("{path} contradicts itself")));
+            }
+            self.insert(
+                "functions",
+                "INSERT INTO functions (tenant, path, folded, latest, active, removed_at, options)
+                 VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    new.0,
+                    path.as_str(),
+                    folded,
+                    latest,
+                    active,
+                    removed_at.map(millis),
+                    text(&options),
+                ),
+            )?;
+            let versions = self.versions(old, self.to.last_insert_rowid(), latest)?;
+            if active.is_some_and(|active| !versions.contains(&active)) {
+                return Err(damaged(
+                    "versions",
+                    format_args!("the active one of {path} is missing"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn versions(&self, old: i64, new: i64, latest: Version) -> Result<BTreeSet<Version>> {
+        let sql =
+            "SELECT version, sha256, size, stored, kind, imports, declared, uploaded, bundled,
+             created_at, created_by FROM versions WHERE function = ?";
+        let mut numbers = BTreeSet::new();
+        for row in self.rows("versions", sql, [old], |row| VersionRow::of(row, latest))? {
+            numbers.insert(row.version);
+            self.insert(
+                "versions",
+                "INSERT INTO versions (function, version, sha256, size, stored, kind, imports, declared,
+                     uploaded, bundled, created_at, created_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    new,
+                    row.version,
+                    row.sha256.to_string(),
+                    signed(row.size),
+                    signed(row.stored),
+                    kind_text(row.kind),
+                    text(&row.imports),
+                    text(&row.declared),
+                    text(&row.uploaded),
+                    row.bundled,
+                    millis(row.created_at),
+                    row.created_by,
+                ),
+            )?;
+        }
+        Ok(numbers)
+    }
+
+    fn rows<T>(
+        &self,
+        table: &'static str,
+        sql: &str,
+        of: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        let rows = || -> rusqlite::Result<Vec<T>> {
+            self.from.prepare(sql)?.query_map(of, read)?.collect()
+        };
+        rows().map_err(|error| damaged(table, error))
+    }
+
+    /// What the tables of this build do not take is wrong as well.
+    fn insert(&self, table: &'static str, sql: &str, row: impl Params) -> Result<()> {
+        match self.to.prepare_cached(sql).and_then(|mut insert| insert.execute(row)) {
+            Ok(_) => Ok(()),
+            Err(error @ rusqlite::Error::SqliteFailure(..)) => match StoreError::from(error) {
+                StoreError::Sqlite(error) => Err(damaged(table, error)),
+                disk => Err(disk),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn damaged(table: &str, why: impl std::fmt::Display) -> StoreError {
+    StoreError::Damaged(format!("what it says in its table `{table}` cannot be: {why}"))
+}
+
+struct TenantRow {
+    name: TenantName,
+    port: u16,
+    generation: Generation,
+    created_at: Timestamp,
+    limits: LimitsPatch,
+}
+
+impl TenantRow {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            name: column(row, "name", tenant_name)?,
+            port: column(row, "port", port)?,
+            generation: column(row, "generation", |it| within(it, 0..=NUMBER_MAX))?,
+            created_at: column(row, "created_at", instant)?,
+            limits: column(row, "limits", limits)?,
+        })
+    }
+}
+
+struct TokenRow {
+    id: u64,
+    name: String,
+    scope: Scope,
+    digest: [u8; 32],
+    adopted: bool,
+    marked: bool,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+}
+
+impl TokenRow {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: column(row, "id", |it| within(it, 1..=NUMBER_MAX))?,
+            name: column(row, "name", token_name)?,
+            scope: column(row, "scope", parsed)?,
+            digest: column(row, "digest", bytes)?,
+            adopted: row.get("adopted")?,
+            marked: row.get("marked")?,
+            created_at: column(row, "created_at", instant)?,
+            expires_at: column(row, "expires_at", |it| optional(it, instant))?,
+        })
+    }
+}
+
+struct FunctionRow {
+    id: u64,
+    path: FunctionPath,
+    folded: String,
+    latest: Version,
+    active: Option<Version>,
+    removed_at: Option<Timestamp>,
+    options: OptionsPatch,
+}
+
+impl FunctionRow {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let latest = column(row, "latest", |it| within(it, 0..=VERSION_MAX))?;
+        let active = column(row, "active", |it| optional(it, |it| within(it, 1..=latest)))?;
+        Ok(Self {
+            id: column(row, "id", |it| within(it, 1..=NUMBER_MAX))?,
+            path: column(row, "path", parsed)?,
+            folded: row.get("folded")?,
+            latest: latest as Version,
+            active: active.map(|active| active as Version),
+            removed_at: column(row, "removed_at", |it| optional(it, instant))?,
+            options: column(row, "options", options)?,
+        })
+    }
+}
+
+struct VersionRow {
+    version: Version,
+    sha256: ModuleDigest,
+    size: u64,
+    stored: u64,
+    kind: hearth_wire::HandlerKind,
+    imports: Vec<String>,
+    declared: OptionsPatch,
+    uploaded: OptionsPatch,
+    bundled: bool,
+    created_at: Timestamp,
+    created_by: String,
+}
+
+impl VersionRow {
+    fn of(row: &Row<'_>, latest: Version) -> rusqlite::Result<Self> {
+        Ok(Self {
+            version: column(row, "version", |it| within(it, 1..=u64::from(latest)))? as Version,
+            sha256: column(row, "sha256", parsed)?,
+            size: column(row, "size", |it| within(it, 0..=MODULE_MAX_BYTES))?,
+            stored: column(row, "stored", |it| within(it, 0..=STORED_MAX_BYTES))?,
+            kind: column(row, "kind", kind)?,
+            imports: column(row, "imports", imports)?,
+            declared: column(row, "declared", options)?,
+            uploaded: column(row, "uploaded", options)?,
+            bundled: row.get("bundled")?,
+            created_at: column(row, "created_at", instant)?,
+            created_by: column(row, "created_by", label)?,
+        })
+    }
+}
+
+fn within(value: ValueRef<'_>, range: RangeInclusive<u64>) -> FromSqlResult<u64> {
+    let number = unsigned(value)?;
+    match range.contains(&number) {
+        true => Ok(number),
+        false => Err(FromSqlError::OutOfRange(signed(number))),
+    }
+}
+
+/// Who did something, or what it was.
+fn label(value: ValueRef<'_>) -> FromSqlResult<String> {
+    let text = value.as_str()?;
+    match text.len() <= LABEL_MAX_BYTES && !text.chars().any(char::is_control) {
+        true => Ok(text.to_owned()),
+        false => Err(FromSqlError::other(Not("a short text of one line"))),
+    }
+}
+
+fn tenant_name(value: ValueRef<'_>) -> FromSqlResult<TenantName> {
+    parsed(value)
+}
+
+fn port(value: ValueRef<'_>) -> FromSqlResult<u16> {
+    Ok(within(value, 1..=u64::from(u16::MAX))? as u16)
+}
+
+fn token_name(value: ValueRef<'_>) -> FromSqlResult<String> {
+    let name = value.as_str()?;
+    match is_token_name(name) {
+        true => Ok(name.to_owned()),
+        false => Err(FromSqlError::other(Not("the name of a token"))),
+    }
+}
+
+fn options(value: ValueRef<'_>) -> FromSqlResult<OptionsPatch> {
+    OptionsPatch::parse(value.as_str()?).map_err(FromSqlError::other)
+}
+
+fn imports(value: ValueRef<'_>) -> FromSqlResult<Vec<String>> {
+    json::from_slice(value.as_str()?.as_bytes()).map_err(FromSqlError::other)
+}
+
+/// Within today's bounds, which may be narrower than when these were set.
+fn limits(value: ValueRef<'_>) -> FromSqlResult<LimitsPatch> {
+    let set: BTreeMap<String, u64> =
+        json::from_slice(value.as_str()?.as_bytes()).map_err(FromSqlError::other)?;
+    let bounded = |(name, value): (String, u64)| {
+        let known = Limits::TABLE.iter().find(|limit| limit.name == name);
+        let value = known.map_or(value, |limit| value.clamp(limit.min, limit.max));
+        (name, Some(value))
+    };
+    let mut limits = LimitsPatch::default();
+    limits.change(set.into_iter().map(bounded)).map_err(FromSqlError::other)?;
+    Ok(limits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{scratch, tenant};
+    use crate::store::{Change, FILE, NewGeneration, Store, functions::tests::row};
+
+    /// A copy of a store with something of everything, and a directory to rebuild it in.
+    async fn copied() -> (tempfile::TempDir, tempfile::TempDir) {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        tenant(&store, "beta", 4_002).await;
+        store.create_token(Some(acme.id), "ci".into(), Scope::Deploy, None).await.unwrap();
+        store.create_token(None, "ops".into(), Scope::Admin, Some(Timestamp::now())).await.unwrap();
+        let changes = vec![Change::Add(row("/a", 1)), Change::Add(row("/b/c", 7))];
+        let new = NewGeneration {
+            tenant: acme.id,
+            generation: 3,
+            cause: "upload".into(),
+            by: "ci".into(),
+            changes,
+        };
+        store.commit_generation(new).await.unwrap();
+        let there = tempfile::tempdir().unwrap();
+        store.snapshot(there.path()).await.unwrap();
+        (there, tempfile::tempdir().unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_a_store_says_is_said_again() {
+        let (there, again) = copied().await;
+        rebuild(&there.path().join(FILE), &again.path().join(FILE)).unwrap();
+        let (old, new) = (Store::open(there.path()).unwrap(), Store::open(again.path()).unwrap());
+        let names = |found: &Path| std::fs::read_dir(found).unwrap().count();
+        let tenants = new.tenants().await.unwrap();
+        for (one, other) in old.tenants().await.unwrap().into_iter().zip(&tenants) {
+            assert_eq!(one, *other);
+            assert_eq!(
+                old.tokens(Some(one.id)).await.unwrap(),
+                new.tokens(Some(one.id)).await.unwrap()
+            );
+            let live = (
+                old.live_functions(one.id).await.unwrap(),
+                new.live_functions(one.id).await.unwrap(),
+            );
+            assert_eq!(live.0, live.1);
+            let made =
+                (old.generations(one.id).await.unwrap(), new.generations(one.id).await.unwrap());
+            assert_eq!(made.0, made.1);
+        }
+        assert_eq!(tenants.len(), 2);
+        assert_eq!(old.tokens(None).await.unwrap(), new.tokens(None).await.unwrap());
+        assert_ne!(old.host_key().await.unwrap(), new.host_key().await.unwrap());
+        new.close().await;
+        assert_eq!(names(again.path()), 1, "no journal is left beside it");
+    }
+
+    #[tokio::test]
+    async fn what_it_says_of_this_machine_is_not_taken() {
+        let (there, again) = copied().await;
+        let file = there.path().join(FILE);
+        let db = Connection::open(&file).unwrap();
+        db.execute_batch(
+            "UPDATE tenants SET user = id; UPDATE tenants SET port = 22 WHERE name = 'acme';
+             INSERT INTO host (key, value) VALUES ('key', x'00');
+             INSERT INTO artifacts VALUES (1, printf('%064d', 0), 'e', zeroblob(32), 0);",
+        )
+        .unwrap();
+        drop(db);
+        rebuild(&file, &again.path().join(FILE)).unwrap();
+        let store = Store::open(again.path()).unwrap();
+        let tenants = store.tenants().await.unwrap();
+        assert!(tenants.iter().all(|tenant| tenant.user.is_none()));
+        let digest = ModuleDigest::new([0; 32]);
+        assert_eq!(store.artifact_mac(tenants[0].id, digest, "e").await.unwrap(), None);
+        // The port that this host does not give goes, and the other one stays.
+        let settled = store.settle_ports(4_000..=4_010).await.unwrap();
+        assert_eq!(settled, [("acme".parse().unwrap(), 4_000)]);
+        let ports: Vec<_> = store.tenants().await.unwrap().iter().map(|it| it.port).collect();
+        assert_eq!(ports, [4_000, 4_002]);
+        // It is settled once: what the operator narrows later takes nobody's port away.
+        assert_eq!(store.settle_ports(5_000..=5_000).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_host_with_too_few_ports_says_so_and_changes_nothing() {
+        let (there, again) = copied().await;
+        rebuild(&there.path().join(FILE), &again.path().join(FILE)).unwrap();
+        let store = Store::open(again.path()).unwrap();
+        let few = store.settle_ports(5_000..=5_000).await;
+        assert!(matches!(few, Err(StoreError::Missing("port"))), "{few:?}");
+        assert_eq!(store.ports().await.unwrap(), [4_001, 4_002].into());
+        assert_eq!(store.settle_ports(5_000..=5_001).await.unwrap().len(), 2);
+    }
+
+    /// Each change of a sound store that no host ever made of one.
+    #[tokio::test]
+    async fn what_no_host_writes_is_refused() {
+        let (there, _) = copied().await;
+        let whole = std::fs::read(there.path().join(FILE)).unwrap();
+        for (table, change) in [
+            ("tenants", "UPDATE tenants SET created_at = 9223372036854775807"),
+            ("tenants", "UPDATE tenants SET created_at = -9223372036854775808"),
+            ("tenants", "UPDATE tenants SET port = 70000 WHERE name = 'acme'"),
+            ("tenants", "UPDATE tenants SET port = 0 WHERE name = 'acme'"),
+            ("tenants", "UPDATE tenants SET name = 'Acme' WHERE name = 'acme'"),
+            ("tenants", "UPDATE tenants SET name = '../acme' WHERE name = 'acme'"),
+            ("tenants", "UPDATE tenants SET id = 0 WHERE name = 'beta'"),
+            ("tenants", "UPDATE tenants SET id = -5 WHERE name = 'beta'"),
+            ("tenants", "UPDATE tenants SET id = 9223372036854775807 WHERE name = 'beta'"),
+            ("tenants", "UPDATE tenants SET generation = 9223372036854775807"),
+            ("tenants", "UPDATE tenants SET generation = -1"),
+            ("tenants", "UPDATE tenants SET limits = '{\"memory\":1}'"),
+            ("tenants", "UPDATE tenants SET limits = '{\"memory_mb\":1,\"memory_mb\":2}'"),
+            ("tenants", "UPDATE tenants SET limits = '[]'"),
+            ("generations", "UPDATE generations SET created_at = 9223372036854775807"),
+            ("generations", "UPDATE generations SET generation = 4"),
+            ("generations", "UPDATE generations SET cause = char(27) || '[2J'"),
+            ("tokens", "UPDATE tokens SET expires_at = 9223372036854775807"),
+            ("tokens", "UPDATE tokens SET name = 'a' || char(10) || 'b'"),
+            ("tokens", "UPDATE tokens SET name = ''"),
+            ("tokens", "UPDATE tokens SET id = 9223372036854775807 WHERE name = 'ops'"),
+            ("tokens", "UPDATE tokens SET scope = 'everything' WHERE name = 'ci'"),
+            ("functions", "UPDATE functions SET folded = '/z' WHERE path = '/a'"),
+            (
+                "functions",
+                "UPDATE functions SET path = '/../a', folded = '/../a' WHERE path = '/a'",
+            ),
+            ("functions", "UPDATE functions SET latest = 4294967295"),
+            ("functions", "UPDATE functions SET options = '{\"timeout_ms\":0}'"),
+            ("functions", "UPDATE functions SET options = '{\"methods\":[\"TRACE\"]}'"),
+            (
+                "functions",
+                "UPDATE functions SET options = '{\"auth\":\"owner\",\"auth\":\"public\"}'",
+            ),
+            ("functions", "UPDATE functions SET active = NULL, removed_at = 9223372036854775807"),
+            ("versions", "UPDATE versions SET created_at = 9223372036854775807"),
+            ("versions", "UPDATE versions SET size = 9223372036854775807"),
+            ("versions", "UPDATE versions SET stored = -1"),
+            ("versions", "UPDATE versions SET kind = 'x'"),
+            ("versions", "UPDATE versions SET sha256 = replace(printf('%064d', 0), '0', 'G')"),
+            ("versions", "UPDATE versions SET declared = '{\"nix\":1}'"),
+            ("versions", "UPDATE versions SET imports = '{}'"),
+            ("more than tables", "CREATE VIEW mine AS SELECT 1"),
+            (
+                "more than tables",
+                "CREATE TRIGGER mine AFTER INSERT ON tokens BEGIN DELETE FROM tokens; END",
+            ),
+        ] {
+            let (from, to) = (there.path().join("changed"), there.path().join("to"));
+            std::fs::write(&from, &whole).unwrap();
+            let db = Connection::open(&from).unwrap();
+            // As somebody does who edits the file.
+            db.execute_batch("PRAGMA foreign_keys = off; PRAGMA ignore_check_constraints = on;")
+                .unwrap();
+            db.execute_batch(change).unwrap();
+            drop(db);
+            let refused = rebuild(&from, &to).unwrap_err();
+            let StoreError::Damaged(said) = &refused else { panic!("{change}: {refused:?}") };
+            // What breaks the tables' own checks is seen before a row is read.
+            let by_checks = said.contains("CHECK constraint") || said.contains("that is not there");
+            assert!(said.contains(table) || by_checks, "{change}: {said}");
+            let _ = std::fs::remove_file(&to);
+        }
+        std::fs::write(there.path().join("changed"), &whole).unwrap();
+        rebuild(&there.path().join("changed"), &there.path().join("to")).unwrap();
+    }
+}
