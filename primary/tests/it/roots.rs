@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -256,7 +257,13 @@ fn answers(tenant: &Tenant, at: &str, name: &str, prefixed: bool) {
 fn an_application_answers_its_own_root(name: &str, module: &[u8]) {
     let host = Host::start();
     let tenant = host.tenant("demo");
-    tenant.deploy_with("app", module, &root());
+    // A large one is compiled for long, on a busy machine for minutes; after that it is kept.
+    let files = [("app.wasm", module)];
+    let request =
+        upload(tenant.door().request("POST", "/$upload"), &files, Some(&root().to_string()));
+    let mut connection = tenant.open();
+    connection.wait_for(Duration::from_secs(600)).unwrap();
+    connection.call(&request.bearer(&tenant.token)).expect(200);
     answers(&tenant, "", name, false);
     // As the root it sees its own path as well, and knows nothing of it.
     assert!(tenant.get("/app").expect(404).header("x-hearth-version").is_some());

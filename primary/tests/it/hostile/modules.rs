@@ -189,6 +189,8 @@ const PRINTS: &str = r#"
     (core func $print (canon lower (func $stdout "write-via-stream")))"#;
 
 /// What a component does with the two ends of a stream or future of its own.
+///
+/// It cancels and waits for that; not to wait is refused at upload.
 fn ends(kind: &str, does: &str) -> Vec<u8> {
     let count = if kind == "stream" { "(i32.const 1)" } else { "" };
     let parameters = if kind == "stream" { "i32 i32 i32" } else { "i32 i32" };
@@ -198,7 +200,7 @@ fn ends(kind: &str, does: &str) -> Vec<u8> {
         )
     });
     let cancels = ["read", "write"]
-        .map(|way| format!("(core func $cancel-{way} (canon {kind}.cancel-{way} $mine async))"));
+        .map(|way| format!("(core func $cancel-{way} (canon {kind}.cancel-{way} $mine))"));
     let drops = ["readable", "writable"]
         .map(|end| format!("(core func $drop-{end} (canon {kind}.drop-{end} $mine))"));
     let defined = format!(
