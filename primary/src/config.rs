@@ -84,6 +84,7 @@ pub enum ConfigError {
         path.display()
     )]
     StoredLogin { path: PathBuf, source: io::Error },
+    #[error(
         "everybody on this machine may change {}, and with that take over the host; forbid it: chmod o-w {}",
         path.display(), path.display()
     )]

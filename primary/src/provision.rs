@@ -133,14 +133,15 @@ impl Provision {
     /// Sees to it that tenants of a store that was restored have ports of this host's. To be called
     /// before any of them is bound.
     pub async fn settle_ports(&self) -> Result<(), ProvisionError> {
-        match self.store.settle_ports(self.addresses.ports.clone()).await {
+        let ports = &self.addresses.ports;
+        match self.store.settle_ports(ports.clone()).await {
             Ok(settled) => {
                 for (tenant, port) in settled {
                     warn!(%tenant, port, "the port that this tenant had is not one of --tenant-ports; it has another one now");
                 }
                 Ok(())
             }
-            Err(StoreError::Missing(_)) => Err(ProvisionError::NoPort(self.ports.clone())),
+            Err(StoreError::Missing(_)) => Err(ProvisionError::NoPort(ports.clone())),
             Err(error) => Err(error.into()),
         }
     }

@@ -20,7 +20,7 @@ use super::print::Print;
 use super::replacing::Replacing;
 use crate::app::Programs;
 use crate::config::UserDirectories;
-use crate::terminal::{ask, shell_word};
+use crate::terminal::shell_word;
 
 const SYSTEM_UNIT: &str = include_str!("../../../ops/service/hearth.service");
 const USER_UNIT: &str = include_str!("../../../ops/service/hearth-user.service");

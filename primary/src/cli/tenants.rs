@@ -9,7 +9,6 @@ use super::consent::Consent;
 use super::print::{Print, Table, bytes, escape, seconds};
 use crate::api::tenants::{TenantInfo, TenantList, TenantMade, TenantNew};
 use crate::config::ClientArgs;
-use crate::terminal::ask;
 
 #[derive(Debug, Subcommand)]
 pub enum Tenants {

@@ -160,7 +160,8 @@ impl Rebuilding<'_> {
 
     /// Of a tenant, or else the host's own.
     fn tokens(&self, tenant: Option<(i64, TenantId)>) -> Result<()> {
-        let sql = "SELECT id, name, scope, digest, adopted, marked, created_at, expires_at FROM tokens
+        let sql =
+            "SELECT id, name, scope, digest, adopted, marked, created_at, expires_at FROM tokens
              WHERE tenant IS ? ORDER BY id";
         let rows = self.rows("tokens", sql, [tenant.map(|(old, _)| old)], TokenRow::of)?;
         // One more for the host: that of its configuration.
@@ -470,6 +471,8 @@ mod tests {
             changes,
         };
         store.commit_generation(new).await.unwrap();
+        let gone = tenant(&store, "gone", 4_003).await;
+        store.retire_tenant(gone.id, Timestamp::UNIX_EPOCH).await.unwrap();
         let there = tempfile::tempdir().unwrap();
         store.snapshot(there.path()).await.unwrap();
         (there, tempfile::tempdir().unwrap())
@@ -482,6 +485,13 @@ mod tests {
         let (old, new) = (Store::open(there.path()).unwrap(), Store::open(again.path()).unwrap());
         let names = |found: &Path| std::fs::read_dir(found).unwrap().count();
         let tenants = new.tenants().await.unwrap();
+        let gone = "gone".parse().unwrap();
+        assert!(old.name_freed_at(&gone).await.unwrap().is_some());
+        assert_eq!(
+            old.name_freed_at(&gone).await.unwrap(),
+            new.name_freed_at(&gone).await.unwrap()
+        );
+        assert_eq!(old.freed_ports().await.unwrap(), new.freed_ports().await.unwrap());
         for (one, other) in old.tenants().await.unwrap().into_iter().zip(&tenants) {
             assert_eq!(one, *other);
             assert_eq!(
