@@ -136,11 +136,13 @@ impl Rebuilding<'_> {
 
     /// What rests, so that nobody else is given it too soon. What a tenant has does not.
     fn freed(&self) -> Result<()> {
+        // What is to be freed in some other century would rest until then.
+        let now = Timestamp::now();
         let sql = "SELECT port, name, freed_at FROM freed_ports
              WHERE port NOT IN (SELECT port FROM tenants)";
         let rows = self.rows("freed_ports", sql, [], |row| {
             let (port, name) = (column(row, "port", port)?, column(row, "name", tenant_name)?);
-            Ok((port, name, column(row, "freed_at", instant)?))
+            Ok((port, name, column(row, "freed_at", instant)?.min(now)))
         })?;
         for (port, name, at) in rows {
             let sql = "INSERT INTO freed_ports (port, name, freed_at) VALUES (?, ?, ?)";
@@ -149,7 +151,7 @@ impl Rebuilding<'_> {
         let sql = "SELECT name, freed_at FROM freed_names
              WHERE name NOT IN (SELECT name FROM tenants)";
         let rows = self.rows("freed_names", sql, [], |row| {
-            Ok((column(row, "name", tenant_name)?, column(row, "freed_at", instant)?))
+            Ok((column(row, "name", tenant_name)?, column(row, "freed_at", instant)?.min(now)))
         })?;
         for (name, at) in rows {
             let sql = "INSERT INTO freed_names (name, freed_at) VALUES (?, ?)";
@@ -577,6 +579,8 @@ mod tests {
             ("generations", "UPDATE generations SET cause = char(27) || '[2J'"),
             ("tokens", "UPDATE tokens SET expires_at = 9223372036854775807"),
             ("tokens", "UPDATE tokens SET name = 'a' || char(10) || 'b'"),
+            ("freed_ports", "INSERT INTO freed_ports VALUES (4009, 'Gone', 0)"),
+            ("freed_names", "INSERT INTO freed_names VALUES ('gone', 9223372036854775807)"),
             ("tokens", "UPDATE tokens SET name = ''"),
             ("tokens", "UPDATE tokens SET id = 9223372036854775807 WHERE name = 'ops'"),
             ("tokens", "UPDATE tokens SET scope = 'everything' WHERE name = 'ci'"),
