@@ -2,6 +2,8 @@
 //!
 //! `curl -d '{"level":"warn"}' http://127.0.0.1:3411/silent`
 
+#![expect(clippy::print_stdout, reason = "a function's standard output is its log")]
+
 use hearth_sdk::{Error, function};
 use schemars::JsonSchema;
 use serde::Deserialize;

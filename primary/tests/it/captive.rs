@@ -4,7 +4,7 @@
 use std::mem;
 
 use nix::errno::Errno;
-use nix::libc::{c_long, user_regs_struct};
+use nix::libc::{SYS_getpid, c_long, user_regs_struct};
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -111,6 +111,10 @@ impl Captive {
 
 impl Drop for Captive {
     fn drop(&mut self) {
+        // A stop that is still to come from a call that was stopped would end it once it is let go.
+        if !std::thread::panicking() {
+            self.call(SYS_getpid, [0; 6]);
+        }
         let _ = ptrace::setregs(self.pid, self.registers);
         let _ = ptrace::detach(self.pid, None);
     }

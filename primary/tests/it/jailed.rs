@@ -21,11 +21,11 @@ use crate::processes::{eventually, pause};
 pub struct Jailed {
     child: Child,
     pub pid: i32,
-    /// What it says of its own mistakes.
-    pub errors: PipeReader,
+    /// Where it would say what its own mistakes are.
+    _errors: PipeReader,
     _control: OwnedFd,
     _keeps_waiting: Option<PipeWriter>,
-    pub directory: TempDir,
+    _directory: TempDir,
 }
 
 impl Drop for Jailed {
@@ -104,7 +104,14 @@ pub fn compiler(missing: &str) -> Jailed {
         let is_fenced = filters(pid)? == own_filters(missing) + 2;
         (is_fenced && waits_in(pid)? == libc::SYS_read).then_some(())
     });
-    Jailed { child, pid, errors, _control: control, _keeps_waiting: Some(never), directory }
+    Jailed {
+        child,
+        pid,
+        _errors: errors,
+        _control: control,
+        _keeps_waiting: Some(never),
+        _directory: directory,
+    }
 }
 
 /// One whose module has been asked for its options, and thinks.
@@ -121,10 +128,16 @@ pub fn trial() -> Jailed {
         let (engine, job) = (engine.clone(), CompileJob::Compile);
         let request = CompileRequest { version: VERSION, engine, job, user: None };
         send(&control, &request, &files.each_ref().map(AsFd::as_fd)).unwrap();
-        let mut jailed =
-            Jailed { child, pid, errors, _control: control, _keeps_waiting: None, directory };
+        let mut jailed = Jailed {
+            child,
+            pid,
+            _errors: errors,
+            _control: control,
+            _keeps_waiting: None,
+            _directory: directory,
+        };
         while jailed.child.try_wait().unwrap().is_none() {
-            let waits = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
+            let waits = [libc::SYS_futex, libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
             if filters(pid) == Some(3) && waits_in(pid).is_some_and(|call| waits.contains(&call)) {
                 return jailed;
             }
@@ -148,7 +161,14 @@ pub fn tree(missing: &str) -> Jailed {
         let is_fenced = filters(pid)? == own_filters(missing) + 2;
         (is_fenced && waits_in(pid)? == libc::SYS_read).then_some(())
     });
-    Jailed { child, pid, errors, _control: control, _keeps_waiting: Some(never), directory }
+    Jailed {
+        child,
+        pid,
+        _errors: errors,
+        _control: control,
+        _keeps_waiting: Some(never),
+        _directory: directory,
+    }
 }
 
 fn new_file(directory: &Path, name: &str) -> File {

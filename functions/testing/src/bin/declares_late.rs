@@ -13,6 +13,7 @@ mod options {
     struct Declared;
 
     impl exports::hearth::function::options::Guest for Declared {
+        #[expect(clippy::disallowed_methods, reason = "to be late is what it is for")]
         fn get() -> String {
             std::thread::sleep(std::time::Duration::from_secs(60));
             String::new()
