@@ -282,6 +282,12 @@ impl Drop for Host {
         let workers = descendants(self.pid());
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            // Whatever it failed in the middle of: nothing here may panic once more.
+            for pid in &workers {
+                signal(*pid, Signal::SIGKILL);
+            }
+        }
         remove_cgroups(self.directory.path(), &workers);
         if std::thread::panicking() {
             let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
