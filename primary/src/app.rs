@@ -456,7 +456,7 @@ fn greet(
     let url = format!("http://{listen}");
     let sign_in = match token {
         AdminToken::Made(token) => format!(
-            "with the admin's token, which is shown this once and kept as a digest:\n    \
+            "with the admin's token, shown this once and kept as a digest:\n    \
              export HEARTH_URL={url}\n    \
              export HEARTH_TOKEN={token}"
         ),

@@ -2,7 +2,7 @@
 //! name of its own, with this host's address behind it; what is asked under a name that the
 //! operator has not given is answered by nobody.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use hearth_wire::{TenantName, host_name};
 
@@ -60,10 +60,17 @@ impl Names {
     }
 }
 
-/// As browsers write them, who make one of every other spelling.
+/// In any spelling: what ends in a number is no name to anybody (URL Standard, "ends in a number
+/// checker").
 fn is_address(name: &str) -> bool {
     let six = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    name.parse::<Ipv4Addr>().is_ok() || six.is_some_and(|six| six.parse::<Ipv6Addr>().is_ok())
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let digits = last.strip_prefix("0x").unwrap_or(last);
+    let is_number = match digits.len() < last.len() {
+        true => digits.bytes().all(|b| b.is_ascii_hexdigit()),
+        false => !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()),
+    };
+    is_number || six.is_some_and(|six| six.parse::<Ipv6Addr>().is_ok())
 }
 
 #[cfg(test)]
@@ -81,6 +88,11 @@ mod tests {
         for (host, named) in [
             ("127.0.0.1:3400", Named::Platform),
             ("127.0.0.1", Named::Platform),
+            ("127.1:3400", Named::Platform),
+            ("0x7f000001", Named::Platform),
+            ("2130706433", Named::Platform),
+            ("1.example", Named::Stranger),
+            ("0xg", Named::Stranger),
             ("[::1]:3400", Named::Platform),
             ("[::1]", Named::Platform),
             ("[fe80::1]", Named::Platform),

@@ -643,8 +643,8 @@ fn what_there_is_not_is_said() {
         &["options", "nope"],
         &["versions", "nope"],
         &["rollback", "nope"],
-        &["rm", "nope"],
-        &["token", "rm", "999"],
+        &["rm", "nope", "--yes"],
+        &["token", "rm", "999", "--yes"],
     ] {
         let said = hearth(arguments).failed(1);
         assert!(

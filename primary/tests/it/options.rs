@@ -53,6 +53,7 @@ fn what_is_set_goes_over_what_came_with_the_upload() {
         function["options"],
         json!({
             "methods": ["GET", "POST"],
+            "strip_prefix": false,
             "path": "exact",
             "auth": "public",
             "cors": [],
@@ -263,7 +264,7 @@ fn options_that_are_none_are_refused_by_name_and_nothing_changes() {
         (json!({"schedule": "* * * * *"}), "`schedule` is not supported"),
         (json!({"methods": []}), "`methods` must be a list of at least one of GET"),
         (json!({"methods": ["TRACE"]}), "`methods` must be"),
-        (json!({"path": "below"}), "`path` must be \"exact\" or \"prefix\""),
+        (json!({"path": "below"}), "`path` must be \"exact\", \"prefix\" or \"root\""),
         (json!({"auth": "admin"}), "`auth` must be one of public"),
         (json!({"cors": ["app.example"]}), "`cors` must be a list of origins"),
         (json!({"timeout_ms": 0}), "`timeout_ms` must be a whole number from 1 to 300000"),

@@ -316,7 +316,7 @@ fn options_that_are_none() {
     let subject = Subject::new();
     let files = [("hello.wasm", guests::version_two())];
     for (options, sentence) in [
-        ("{", "JSON"),
+        ("{", "cannot be read"),
         ("[]", "object"),
         (r#"{"metods":["GET"]}"#, "metods"),
         (r#"{"schema":[]}"#, "schema"),

@@ -86,6 +86,12 @@ impl Cookies {
                         self.at = At::Beginning;
                     }
                 }
+                // There is no room for the end of a head, so that nothing of it need be kept back.
+                (At::Beginning, b'\r') if self.begun.is_empty() && self.passed + 2 > self.most => {
+                    self.go_on(b"\r", &mut on);
+                    self.at = At::Line;
+                    rest = behind;
+                }
                 (At::Beginning, b'\r') if self.begun.is_empty() => {
                     self.at = At::Return;
                     rest = behind;
