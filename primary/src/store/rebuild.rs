@@ -580,7 +580,7 @@ mod tests {
             ("tokens", "UPDATE tokens SET expires_at = 9223372036854775807"),
             ("tokens", "UPDATE tokens SET name = 'a' || char(10) || 'b'"),
             ("freed_ports", "INSERT INTO freed_ports VALUES (4009, 'Gone', 0)"),
-            ("freed_names", "INSERT INTO freed_names VALUES ('gone', 9223372036854775807)"),
+            ("freed_names", "UPDATE freed_names SET freed_at = 9223372036854775807"),
             ("tokens", "UPDATE tokens SET name = ''"),
             ("tokens", "UPDATE tokens SET id = 9223372036854775807 WHERE name = 'ops'"),
             ("tokens", "UPDATE tokens SET scope = 'everything' WHERE name = 'ci'"),

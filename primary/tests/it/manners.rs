@@ -661,7 +661,7 @@ fn what_there_is_not_is_said() {
     // What was removed has what it wrote.
     tenant.deploy("prints", guests::prints());
     tenant.post("/prints", "once").expect(204);
-    hearth(&["rm", "prints"]).done();
+    hearth(&["rm", "prints", "--yes"]).done();
     assert!(hearth(&["logs", "prints"]).done().contains("once"));
 }
 
