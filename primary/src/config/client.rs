@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use hearth_wire::TenantName;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Source, read, variable};
+use super::layers::read;
+use super::{ConfigError, Source, variable};
 
 const URL_DEFAULT: &str = "http://127.0.0.1:3400";
 /// A stored login that is larger is none.
