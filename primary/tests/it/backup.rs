@@ -415,7 +415,9 @@ fn a_tenants_state_is_its_users_and_the_host_reads_it_as_nobody_else() {
     let host = Host::on(restore(&file), &host);
     other.on(&host).post("/hello", "{}").expect(200);
     is_back(&host, &demo.on(&host));
-    assert_eq!(disk(&demo.on(&host)) / 100_000, (before + 204_800) / 100_000);
+    let after = disk(&demo.on(&host));
+    // Its logs have grown by what was done meanwhile.
+    assert!(after.abs_diff(before + 204_800) < 100_000, "{after} {before}");
     host.send(&host.admin("DELETE", "/tenants/demo")).expect(204);
     assert!(!host.data().join("tenants/demo").exists());
 }
