@@ -89,6 +89,14 @@ fn own_filters(missing: &str) -> u32 {
     missing.split(',').filter(|call| !call.is_empty()).count() as u32
 }
 
+/// Until it is behind its walls and waits for what does not come.
+fn wait_for_its_read(what: &str, pid: i32, missing: &str) {
+    eventually(&format!("{what}, without {missing:?}"), || {
+        let is_fenced = filters(pid)? == own_filters(missing) + 2;
+        (is_fenced && waits_in(pid)? == libc::SYS_read).then_some(())
+    });
+}
+
 /// One that is asked to compile a module which does not come.
 pub fn compiler(missing: &str) -> Jailed {
     let (child, control, errors) = start(missing, "hearth-compile", None);
@@ -100,10 +108,7 @@ pub fn compiler(missing: &str) -> Jailed {
         CompileRequest { version: VERSION, engine: engine(), job: CompileJob::Compile, user: None };
     send(&control, &request, &fds).unwrap();
     let pid = i32::try_from(child.id()).unwrap();
-    eventually(&format!("a compiler that waits for its module, without {missing:?}"), || {
-        let is_fenced = filters(pid)? == own_filters(missing) + 2;
-        (is_fenced && waits_in(pid)? == libc::SYS_read).then_some(())
-    });
+    wait_for_its_read("a compiler that waits for its module", pid, missing);
     Jailed {
         child,
         pid,
@@ -157,10 +162,7 @@ pub fn tree(missing: &str) -> Jailed {
     let request = TreeRequest { version: VERSION, user: None, job: TreeJob::Unpack };
     send(&control, &request, &fds).unwrap();
     let pid = i32::try_from(child.id()).unwrap();
-    eventually("a tree that waits for its archive", || {
-        let is_fenced = filters(pid)? == own_filters(missing) + 2;
-        (is_fenced && waits_in(pid)? == libc::SYS_read).then_some(())
-    });
+    wait_for_its_read("a tree that waits for its archive", pid, missing);
     Jailed {
         child,
         pid,

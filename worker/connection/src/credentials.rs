@@ -198,8 +198,8 @@ mod tests {
         /// Whatever stands around it, what is checked as a token is withheld as one.
         #[test]
         fn what_is_taken_for_a_token_is_withheld(
-            scheme in "[Bb][Ee][Aa][Rr][Ee][Rr]|[Tt][Oo][Kk][Ee][Nn]", blank in "[ \t]{1,3}", rest in "[!-~]{0,40}",
-            before in "[ -~]{0,20}",
+            scheme in "[Bb][Ee][Aa][Rr][Ee][Rr]|[Tt][Oo][Kk][Ee][Nn]", blank in "[ \t]{1,3}",
+            rest in "[!-~]{0,40}", before in "[ -~]{0,20}",
         ) {
             let value = format!("{scheme}{blank}hearth_{rest}");
             prop_assert!(token(&headers(&[&value])).is_some());

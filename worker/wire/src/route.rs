@@ -174,16 +174,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn routes_of(functions: &[(&str, PathMatch)]) -> Routes {
+        let parsed: Vec<_> =
+            functions.iter().map(|(path, kind)| (path.parse().unwrap(), *kind)).collect();
+        Routes::new(parsed.iter().map(|(path, kind)| (path, *kind)))
+    }
+
     fn routes() -> Routes {
-        let functions = [
+        routes_of(&[
             ("/hello", PathMatch::Exact),
             ("/files", PathMatch::Prefix),
             ("/files/deep", PathMatch::Prefix),
             ("/files/deep/exact", PathMatch::Exact),
             ("/jobs/nightly", PathMatch::Exact),
-        ];
-        let parsed: Vec<_> = functions.map(|(path, kind)| (path.parse().unwrap(), kind)).into();
-        Routes::new(parsed.iter().map(|(path, kind)| (path, *kind)))
+        ])
     }
 
     #[test]
@@ -253,14 +257,12 @@ mod tests {
     }
 
     fn with_root() -> Routes {
-        let functions = [
+        routes_of(&[
             ("/hello", PathMatch::Exact),
             ("/files", PathMatch::Prefix),
             ("/site/app", PathMatch::Root),
             ("/site", PathMatch::Prefix),
-        ];
-        let parsed: Vec<_> = functions.map(|(path, kind)| (path.parse().unwrap(), kind)).into();
-        Routes::new(parsed.iter().map(|(path, kind)| (path, *kind)))
+        ])
     }
 
     #[test]
