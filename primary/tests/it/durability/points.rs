@@ -75,7 +75,8 @@ pub fn comes_to(stage: &Stage, operation: &Operation) -> Vec<Reached> {
     let after = checker::read(&stage.data());
     assert!(stage::same(&expected, &after), "{}: {after:#?}\nnot {expected:#?}", operation.name);
     assert!(!reached.is_empty(), "{}", operation.name);
-    reached
+    // In how many pieces an upload comes is another matter each time; a first one there always is.
+    reached.into_iter().filter(|at| at.point != "SpoolWrite" || at.times == 1).collect()
 }
 
 #[test]
