@@ -16,6 +16,9 @@ use crate::module::{numbered, padded};
 
 /// Between two steps of those who do a little again and again.
 const STEP: Duration = Duration::from_millis(100);
+/// Of who was refused, until it comes again. A flood of requests would take the cores, which attacker
+/// and host share here, and is not what these attacks are about.
+const REFUSED: Duration = Duration::from_secs(1);
 /// Of an upload, before it is given up.
 const UPLOAD_MAX: Duration = Duration::from_secs(30);
 
@@ -32,7 +35,7 @@ const BOMB_FILES: usize = 9;
 const BOMB_FILE_BYTES: usize = 128 << 20;
 
 const HARD_MODULES: usize = 16;
-const TANGLED_BLOCKS: usize = 300;
+const TANGLED_BLOCKS: usize = 1_000;
 
 const SLOW_READERS: usize = 300;
 /// Asked for at once on each connection, and read by nobody.
@@ -154,8 +157,8 @@ fn bomb(target: &Target, ends: &AtomicBool) -> anyhow::Result<u32> {
 fn overwork(target: &Target, ends: &AtomicBool) -> anyhow::Result<u32> {
     let module = tangled(TANGLED_BLOCKS)?;
     Ok(again_and_again(HARD_MODULES, ends, |at, number| {
-        let module = numbered(&module, number);
-        let (to, bytes) = target.upload_of(at, &[(format!("hard{at}.wasm"), &module)]);
+        let module = zstd::encode_all(&*numbered(&module, number), 1)?;
+        let (to, bytes) = target.upload_of(at, &[(format!("hard{at}.wasm.zst"), &module)]);
         ask(to, &bytes, ends)
     }))
 }
@@ -195,7 +198,7 @@ fn again_and_again(
             scope.spawn(move || {
                 while !ends.load(Ordering::Relaxed) {
                     if act(at, done.fetch_add(1, Ordering::Relaxed)).is_err() {
-                        thread::park_timeout(STEP);
+                        thread::park_timeout(REFUSED);
                     }
                 }
             });
@@ -204,17 +207,21 @@ fn again_and_again(
     done.into_inner()
 }
 
-/// Sends all of it and waits for the end of what comes back, or until the attack ends.
+/// Sends all of it and waits for the end of what comes back, or until the attack ends. A refusal is
+/// an error.
 fn ask(to: SocketAddr, bytes: &[u8], ends: &AtomicBool) -> io::Result<()> {
+    const FINE: &[u8] = b"HTTP/1.1 200 ";
     let mut stream = connect(to)?;
     stream.set_write_timeout(Some(UPLOAD_MAX))?;
     stream.set_read_timeout(Some(STEP))?;
     stream.write_all(bytes)?;
+    let mut answer = Vec::new();
     let mut piece = [0; 4 << 10];
     while !ends.load(Ordering::Relaxed) {
         match stream.read(&mut piece) {
-            Ok(0) => break,
-            Ok(_) => {}
+            Ok(0) if answer.starts_with(FINE) => break,
+            Ok(0) => return Err(ErrorKind::ConnectionRefused.into()),
+            Ok(read) => answer.extend(&piece[..read.min(FINE.len())]),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }

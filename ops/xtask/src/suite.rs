@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::num::NonZero;
 
 use crate::build::{self, HOST, With, cargo, packages};
 use crate::chores::Chores;
@@ -31,7 +32,13 @@ pub(crate) fn run(chores: &mut Chores, arguments: &[OsString]) -> anyhow::Result
     chores.command("testing worker and compiler by themselves", worker.args(packages(HOST)))?;
     let mut system = cargo(["test", "--test", "it"]);
     system.args(packages(HOST)).args(["--", SHOW]).args(arguments);
+    system.env("RUST_TEST_THREADS", at_once().to_string());
     chores.command("testing the whole system", &mut system)
+}
+
+/// How many of the system's tests run side by side: they wait more than they work.
+fn at_once() -> usize {
+    2 * std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 /// What passed says how much it tried: kills, calls, points.
