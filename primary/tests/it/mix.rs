@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use crate::guests;
 use crate::host::{Host, Tenant, upload};
 use crate::http::{Connection, Request};
-use crate::mix::clients::{Address, call};
-use crate::mix::judge::{Saw, Told, is_on_record, judge};
+use crate::mix::clients::{Address, Kept, call};
+use crate::mix::judge::{Saw, Told, is_cut_on_the_way, is_on_record, judge};
 use crate::mix::plan::{PATIENT, Plan, Way};
 use crate::processes::{pause, soon};
 use crate::proxies::{DOMAIN, Kind, Proxy};
@@ -128,10 +128,18 @@ fn each_call_has_its_answer_or_a_true_outcome_on_record() {
     });
     let mut wrong = BTreeMap::<_, (usize, Vec<String>)>::new();
     let mut right = BTreeMap::<_, usize>::new();
+    let mut cut_by_caddy = Vec::new();
     for stage in &stages {
         stage.wait_for_records();
-        stage.judge(&mut right, &mut wrong);
+        stage.judge(&mut right, &mut wrong, &mut cut_by_caddy);
     }
+    println!("{} answers were cut by Caddy", cut_by_caddy.len());
+    let said = proxies[2].said();
+    let owns_up = |line: &&str| {
+        line.contains("reading from backend") && line.contains("use of closed network connection")
+    };
+    let owned_up = said.lines().filter(owns_up).count();
+    assert!(cut_by_caddy.len() <= owned_up, "Caddy cut {owned_up}: {cut_by_caddy:#?}\n{said}");
     for ((tenant, way), calls) in &right {
         println!("{calls} calls of {tenant} by {way:?} were as they must be");
     }
@@ -140,6 +148,11 @@ fn each_call_has_its_answer_or_a_true_outcome_on_record() {
         host.figure(&format!("hearth_log_records_dropped_total{{tenant=\"{name}\",{kind}}}"))
     };
     println!("records dropped: {:?}", TENANTS.map(dropped));
+    if !wrong.is_empty() {
+        for proxy in &proxies {
+            println!("{}", proxy.said());
+        }
+    }
     let all: usize = wrong.values().map(|(calls, _)| calls).sum();
     assert!(wrong.is_empty(), "{all} calls were not as they must be: {wrong:#?}");
 }
@@ -193,13 +206,14 @@ impl Stage {
         TENANTS.into_iter().find(|name| *name == self.tenant.name).expect("it is one of them")
     }
 
-    fn call(&self, plan: Plan, kept: &mut Option<Connection>) {
+    fn call(&self, plan: Plan, kept: &mut Option<Kept>) {
         let _speaking = self.speaking.read().unwrap();
         let done = self.versions.done.load(Ordering::SeqCst);
         let address = &self.addresses[plan.way as usize];
+        let follows_early = kept.as_ref().is_some_and(|kept| kept.was_early);
         let (answer, sent_at) = call(address, &plan, kept);
         let live = self.versions.steps.read().unwrap()[done..].to_vec();
-        let saw = Saw { answer, live, waited: sent_at.elapsed() };
+        let saw = Saw { answer, live, waited: sent_at.elapsed(), follows_early };
         self.calls.lock().unwrap().push((plan, saw));
     }
 
@@ -338,6 +352,7 @@ impl Stage {
         &self,
         right: &mut BTreeMap<(&'static str, Way), usize>,
         wrong: &mut BTreeMap<(&'static str, Way, String), (usize, Vec<String>)>,
+        cut_by_caddy: &mut Vec<String>,
     ) {
         const EXAMPLES: usize = 2;
         let told = self.told.lock().unwrap();
@@ -355,6 +370,9 @@ impl Stage {
             let told = told.of.get(&plan.request_id()).map_or(&[][..], Vec::as_slice);
             match judge(plan, saw, told) {
                 Ok(()) => *right.entry((self.name(), plan.way)).or_default() += 1,
+                Err(why) if plan.way == Way::Caddy && is_cut_on_the_way(saw, told) => {
+                    cut_by_caddy.push(format!("{why}; {plan:?} {saw:?} {told:?}"));
+                }
                 Err(why) => is_wrong(plan.way, why, format!("{plan:?} {saw:?} {told:?}")),
             }
         }

@@ -34,6 +34,8 @@ pub enum Kind {
 pub struct Proxy {
     child: Child,
     pub address: SocketAddr,
+    /// What it logs, on its standard error or to a file of its own.
+    logs: [PathBuf; 2],
 }
 
 impl Proxy {
@@ -58,7 +60,12 @@ impl Proxy {
             }
             TcpStream::connect(address).ok()
         });
-        Self { child, address }
+        Self { child, address, logs: [said, its.join("error.log")] }
+    }
+
+    /// What it logged, for whoever looks for the cause of a failure.
+    pub fn said(&self) -> String {
+        self.logs.iter().filter_map(|log| fs::read_to_string(log).ok()).collect()
     }
 }
 

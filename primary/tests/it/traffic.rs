@@ -40,9 +40,11 @@ impl Choices {
         Self(seed)
     }
 
-    /// Somebody else's, which follow from these.
+    /// Somebody else's, which follow from these and are not the same again.
     pub fn another(&mut self) -> Self {
-        Self(self.below(u64::MAX) | 1)
+        const MIX: u64 = 0xbf58_476d_1ce4_e5b9;
+        let mixed = (self.below(u64::MAX) ^ MIX).wrapping_mul(MIX);
+        Self((mixed ^ (mixed >> 29)).wrapping_mul(MIX) | 1)
     }
 
     pub fn below(&mut self, end: u64) -> u64 {

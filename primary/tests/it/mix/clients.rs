@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::http::{Connection, Request};
 use crate::mix::judge::{Answer, Body, Seen};
-use crate::mix::plan::{End, PIECE, Phase, Plan, Sends, Way};
+use crate::mix::plan::{End, PIECE, Phase, Plan, Reads, Sends, Way};
 use crate::processes::pause;
 
 /// Who comes by no proxy comes from here, which is nobody's whom the host trusts.
@@ -50,11 +50,18 @@ impl Address {
     }
 }
 
+/// A connection that goes on, which both sides know.
+pub struct Kept {
+    connection: Connection,
+    /// Whether it was answered before anybody needed all of its request.
+    pub was_early: bool,
+}
+
 /// Makes one call. The connection is one that was kept or none; what is left in its place is for
 /// the next. Returns what was seen, and since when it was waited for.
-pub fn call(address: &Address, plan: &Plan, kept: &mut Option<Connection>) -> (Seen, Instant) {
+pub fn call(address: &Address, plan: &Plan, kept: &mut Option<Kept>) -> (Seen, Instant) {
     let was_kept = kept.is_some();
-    let opened = kept.take().map_or_else(|| address.open(), Ok);
+    let opened = kept.take().map_or_else(|| address.open(), |kept| Ok(kept.connection));
     let mut connection = match opened {
         Ok(connection) => connection,
         Err(error) => return (Seen::Lost(format!("not connected: {error}")), Instant::now()),
@@ -153,8 +160,7 @@ fn end(plan: &Plan) -> &'static [u8] {
     if plan.chunked { b"0\r\n\r\n" } else { b"" }
 }
 
-/// The connection where it goes on, which both sides know.
-fn keep(plan: &Plan, mut connection: Connection, seen: &Seen) -> Option<Connection> {
+fn keep(plan: &Plan, mut connection: Connection, seen: &Seen) -> Option<Kept> {
     let Seen::Answer(answer) = seen else { return None };
     if answer.cut.is_some() || answer.closes {
         return None;
@@ -164,7 +170,7 @@ fn keep(plan: &Plan, mut connection: Connection, seen: &Seen) -> Option<Connecti
         connection.send(&framed(plan, &body[body.len() / 2..])).ok()?;
         connection.send(end(plan)).ok()?;
     }
-    Some(connection)
+    Some(Kept { connection, was_early: plan.body > 0 && plan.reads != Reads::All })
 }
 
 struct Head {
