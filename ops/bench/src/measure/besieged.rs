@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Signal, kill_process, nice};
 use serde_json::json;
 
 use crate::Setup;
@@ -28,6 +28,8 @@ const UPLOADS: Duration = Duration::from_millis(1_500);
 const WAKES: Duration = Duration::from_millis(700);
 /// Well below the time between two wakes, and above that between two calls.
 const IDLE: [&str; 2] = ["--idle", "200ms"];
+/// Of whoever attacks, and of all that it starts: the lowest priority there is.
+const ATTACKERS_NICE: i32 = 19;
 const GOAL: Goal = Goal::at_most(3.0);
 
 /// Of a host that may open few files.
@@ -81,7 +83,11 @@ fn beside(setup: &Setup, name: &str, harm: Harm) -> anyhow::Result<Vec<Row>> {
             looked?
         }
         Harm::Attack(attack) => thread::scope(|scope| {
-            let attacker = scope.spawn(|| attack.run(&target, &ends));
+            let attacker = scope.spawn(|| {
+                // Attackers have machines of their own: those they are measured beside go first.
+                nice(ATTACKERS_NICE)?;
+                attack.run(&target, &ends)
+            });
             thread::park_timeout(WARMING);
             let looked = neighbours.look(false);
             ends.store(true, Ordering::Relaxed);
