@@ -26,6 +26,37 @@ macro_rules! guest {
     };
 }
 
+/// Exports what `$get` returns as the options that a module declares of itself.
+#[macro_export]
+macro_rules! declares {
+    ($get:path) => {
+        #[expect(unsafe_code, reason = "generated bindings")]
+        mod declared {
+            struct Declared;
+
+            impl $crate::declaring::exports::hearth::function::options::Guest for Declared {
+                fn get() -> String {
+                    $get()
+                }
+            }
+
+            $crate::declaring::export!(Declared);
+        }
+    };
+}
+
+pub mod declaring {
+    wit_bindgen::generate!({
+        inline: "
+            package hearth:function;
+            interface options { get: func() -> string; }
+            world declaring { export options; }
+        ",
+        pub_export_macro: true,
+        default_bindings_module: "testing::declaring",
+    });
+}
+
 pub type Headers = Vec<(String, Vec<u8>)>;
 
 /// The request's path and query as the guest sees them.
