@@ -12,6 +12,19 @@ use serde_json::Value;
 /// No answer takes longer, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The headers in which a proxy says whom it forwards for, and some that only look like it.
+pub const FORWARDING: [&str; 9] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-server",
+    "x-forwarded-whatever",
+    "x-real-ip",
+];
+
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,

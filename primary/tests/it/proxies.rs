@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::guests;
 use crate::host::{ADMIN_TOKEN, Host, spare_port};
-use crate::http::{Connection, Request};
+use crate::http::{Connection, FORWARDING, Request};
 use crate::processes::eventually;
 
 /// The document with the configurations.
@@ -216,17 +216,6 @@ fn install(name: &str) {
 #[test]
 fn each_proxy_of_the_guide_leads_to_tenants_and_the_api_and_passes_no_strangers_word() {
     const FORGED: &str = "forged-203.0.113.9";
-    const WORDS: [&str; 9] = [
-        "forwarded",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-port",
-        "x-forwarded-prefix",
-        "x-forwarded-proto",
-        "x-forwarded-server",
-        "x-forwarded-whatever",
-        "x-real-ip",
-    ];
     let host = Host::with(&["--trusted-proxy", "127.0.0.1/32", "--domain", DOMAIN]);
     let tenant = host.tenant("demo");
     tenant.deploy("echo", guests::echo());
@@ -237,7 +226,7 @@ fn each_proxy_of_the_guide_leads_to_tenants_and_the_api_and_passes_no_strangers_
             Request::new(method, path).header("host", &format!("{name}{DOMAIN}"))
         };
         let request = named("POST", "/echo", "demo.");
-        let request = WORDS.iter().fold(request, |request, name| request.header(name, FORGED));
+        let request = FORWARDING.iter().fold(request, |request, name| request.header(name, FORGED));
         let mut kept = Connection::open(proxy.address).unwrap();
         let seen = kept.call(&request.body("a body")).expect(200).json();
         let said = format!("{kind:?}: {seen}");
@@ -249,7 +238,7 @@ fn each_proxy_of_the_guide_leads_to_tenants_and_the_api_and_passes_no_strangers_
         // Without TLS here, which Caddy alone looks at: the others say what they are configured to.
         let scheme = if kind == Kind::Caddy { "http" } else { "https" };
         assert_eq!(headers["x-forwarded-proto"], json!([scheme]), "{said}");
-        for word in WORDS {
+        for word in FORWARDING {
             let may = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"].contains(&word);
             assert!(may || headers[word].is_null(), "{word}: {said}");
         }
