@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, PipeReader, PipeWriter, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -21,11 +21,45 @@ use crate::processes::{eventually, pause};
 pub struct Jailed {
     child: Child,
     pub pid: i32,
+    control: OwnedFd,
+    directory: TempDir,
     /// Where it would say what its own mistakes are.
     _errors: PipeReader,
-    _control: OwnedFd,
     _keeps_waiting: Option<PipeWriter>,
-    _directory: TempDir,
+}
+
+impl Jailed {
+    /// On a kernel that seems to lack these calls, and with a file open that is none of its business.
+    fn start(missing: &str, name: &str, argument: Option<&str>) -> Self {
+        let (control, theirs) = pair().unwrap();
+        let (errors, its_errors) = io::pipe().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"exec 7</etc/passwd 8>>/dev/null; exec "$@""#, "sh"]);
+        if !missing.is_empty() {
+            command.args([without().as_str(), missing]);
+        }
+        command.arg(program(name)).args(argument).env_clear();
+        command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::from(its_errors));
+        let child = command.spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        Self { child, pid, control, directory, _errors: errors, _keeps_waiting: None }
+    }
+
+    fn new_file(&self, name: &str) -> File {
+        let path = self.directory.path().join(name);
+        File::options().read(true).write(true).create_new(true).open(path).unwrap()
+    }
+
+    /// Until it is behind its walls and waits for what does not come, as long as this end is kept.
+    fn kept_waiting(mut self, what: &str, missing: &str, never: PipeWriter) -> Self {
+        self._keeps_waiting = Some(never);
+        eventually(&format!("{what}, without {missing:?}"), || {
+            let is_fenced = filters(self.pid)? == own_filters(missing) + 2;
+            (is_fenced && waits_in(self.pid)? == libc::SYS_read).then_some(())
+        });
+        self
+    }
 }
 
 impl Drop for Jailed {
@@ -46,30 +80,14 @@ pub fn without() -> String {
     program("without").to_str().unwrap().to_owned()
 }
 
-/// On a kernel that seems to lack these calls, and with a file open that is none of its business.
-fn start(missing: &str, name: &str, argument: Option<&str>) -> (Child, OwnedFd, PipeReader) {
-    let (control, theirs) = pair().unwrap();
-    let (errors, its_errors) = io::pipe().unwrap();
-    let mut command = Command::new("sh");
-    command.args(["-c", r#"exec 7</etc/passwd 8>>/dev/null; exec "$@""#, "sh"]);
-    if !missing.is_empty() {
-        command.args([without().as_str(), missing]);
-    }
-    command.arg(program(name)).args(argument).env_clear();
-    command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::from(its_errors));
-    (command.spawn().unwrap(), control, errors)
-}
-
 /// The engine that artifacts are made for, from who knows it.
 fn engine() -> String {
-    let (mut child, control, _) = start("", "hearth-worker", Some("zygote"));
-    send(&control, &ToZygote::Hello { version: VERSION }, &[]).unwrap();
-    let Some((FromZygote::Hello { engine, .. }, _)) = recv(&control).unwrap() else {
-        panic!("no zygote")
-    };
-    drop(control);
-    child.wait().unwrap();
-    engine
+    let zygote = Jailed::start("", "hearth-worker", Some("zygote"));
+    send(&zygote.control, &ToZygote::Hello { version: VERSION }, &[]).unwrap();
+    match recv(&zygote.control).unwrap() {
+        Some((FromZygote::Hello { engine, .. }, _)) => engine,
+        _ => panic!("no zygote"),
+    }
 }
 
 /// Which system call a process waits in, if it does.
@@ -89,34 +107,16 @@ fn own_filters(missing: &str) -> u32 {
     missing.split(',').filter(|call| !call.is_empty()).count() as u32
 }
 
-/// Until it is behind its walls and waits for what does not come.
-fn wait_for_its_read(what: &str, pid: i32, missing: &str) {
-    eventually(&format!("{what}, without {missing:?}"), || {
-        let is_fenced = filters(pid)? == own_filters(missing) + 2;
-        (is_fenced && waits_in(pid)? == libc::SYS_read).then_some(())
-    });
-}
-
 /// One that is asked to compile a module which does not come.
 pub fn compiler(missing: &str) -> Jailed {
-    let (child, control, errors) = start(missing, "hearth-compile", None);
+    let jailed = Jailed::start(missing, "hearth-compile", None);
     let (module, never) = io::pipe().unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let made = ["artifact", "declared"].map(|name| new_file(directory.path(), name));
+    let made = ["artifact", "declared"].map(|name| jailed.new_file(name));
     let fds = [module.as_fd(), made[0].as_fd(), made[1].as_fd()];
     let request =
         CompileRequest { version: VERSION, engine: engine(), job: CompileJob::Compile, user: None };
-    send(&control, &request, &fds).unwrap();
-    let pid = i32::try_from(child.id()).unwrap();
-    wait_for_its_read("a compiler that waits for its module", pid, missing);
-    Jailed {
-        child,
-        pid,
-        _errors: errors,
-        _control: control,
-        _keeps_waiting: Some(never),
-        _directory: directory,
-    }
+    send(&jailed.control, &request, &fds).unwrap();
+    jailed.kept_waiting("a compiler that waits for its module", missing, never)
 }
 
 /// One whose module has been asked for its options, and thinks.
@@ -124,26 +124,17 @@ pub fn trial() -> Jailed {
     let engine = engine();
     // It is given up after a second, in which the test may not have come to look.
     for _ in 0..20 {
-        let (child, control, errors) = start("", "hearth-compile", None);
-        let pid = i32::try_from(child.id()).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let files = ["module", "artifact", "declared"].map(|name| new_file(directory.path(), name));
+        let mut jailed = Jailed::start("", "hearth-compile", None);
+        let files = ["module", "artifact", "declared"].map(|name| jailed.new_file(name));
         (&files[0]).write_all(guests::declares_late()).unwrap();
         io::Seek::rewind(&mut &files[0]).unwrap();
         let (engine, job) = (engine.clone(), CompileJob::Compile);
         let request = CompileRequest { version: VERSION, engine, job, user: None };
-        send(&control, &request, &files.each_ref().map(AsFd::as_fd)).unwrap();
-        let mut jailed = Jailed {
-            child,
-            pid,
-            _errors: errors,
-            _control: control,
-            _keeps_waiting: None,
-            _directory: directory,
-        };
+        send(&jailed.control, &request, &files.each_ref().map(AsFd::as_fd)).unwrap();
         while jailed.child.try_wait().unwrap().is_none() {
             let waits = [libc::SYS_futex, libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
-            if filters(pid) == Some(3) && waits_in(pid).is_some_and(|call| waits.contains(&call)) {
+            let waits = waits_in(jailed.pid).is_some_and(|call| waits.contains(&call));
+            if waits && filters(jailed.pid) == Some(3) {
                 return jailed;
             }
             pause(std::time::Duration::from_millis(1));
@@ -154,25 +145,10 @@ pub fn trial() -> Jailed {
 
 /// One that unpacks what does not come.
 pub fn tree(missing: &str) -> Jailed {
-    let (child, control, errors) = start(missing, "hearth-worker", Some("tree"));
+    let jailed = Jailed::start(missing, "hearth-worker", Some("tree"));
     let (tar, never) = io::pipe().unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let inside = File::open(directory.path()).unwrap();
-    let fds: [BorrowedFd<'_>; 2] = [inside.as_fd(), tar.as_fd()];
+    let inside = File::open(jailed.directory.path()).unwrap();
     let request = TreeRequest { version: VERSION, user: None, job: TreeJob::Unpack };
-    send(&control, &request, &fds).unwrap();
-    let pid = i32::try_from(child.id()).unwrap();
-    wait_for_its_read("a tree that waits for its archive", pid, missing);
-    Jailed {
-        child,
-        pid,
-        _errors: errors,
-        _control: control,
-        _keeps_waiting: Some(never),
-        _directory: directory,
-    }
-}
-
-fn new_file(directory: &Path, name: &str) -> File {
-    File::options().read(true).write(true).create_new(true).open(directory.join(name)).unwrap()
+    send(&jailed.control, &request, &[inside.as_fd(), tar.as_fd()]).unwrap();
+    jailed.kept_waiting("a tree that waits for its archive", missing, never)
 }
