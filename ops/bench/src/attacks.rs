@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::ensure;
+use hearth_e2e::component;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use crate::http::{form_of, request};
@@ -155,7 +156,7 @@ fn bomb(target: &Target, ends: &AtomicBool) -> anyhow::Result<u32> {
 
 /// Each is another one, since what was compiled once is not compiled again.
 fn overwork(target: &Target, ends: &AtomicBool) -> anyhow::Result<u32> {
-    let module = tangled(TANGLED_BLOCKS)?;
+    let module = tangled(TANGLED_BLOCKS);
     Ok(again_and_again(HARD_MODULES, ends, |at, number| {
         let module = zstd::encode_all(&*numbered(&module, number), 1)?;
         let (to, bytes) = target.upload_of(at, &[(format!("hard{at}.wasm.zst"), &module)]);
@@ -164,25 +165,11 @@ fn overwork(target: &Target, ends: &AtomicBool) -> anyhow::Result<u32> {
 }
 
 /// Each of its blocks ends at every other one.
-fn tangled(blocks: usize) -> anyhow::Result<Vec<u8>> {
+fn tangled(blocks: usize) -> Vec<u8> {
     let labels: String = (0..blocks).map(|at| format!(" {at}")).collect();
     let code = format!("(br_table{labels} (local.get 0))").repeat(blocks);
     let nested = format!("{}{code}{}", "(block ".repeat(blocks), ")".repeat(blocks));
-    let text = format!(
-        r#"(component
-            (import "wasi:http/types@0.2.0" (instance $types
-                (export "incoming-request" (type (sub resource)))
-                (export "response-outparam" (type (sub resource)))))
-            (alias export $types "incoming-request" (type $request))
-            (alias export $types "response-outparam" (type $out))
-            (core module $core (func (export "handle") (param i32 i32) {nested}))
-            (core instance $core (instantiate $core))
-            (func $handle (param "request" (own $request)) (param "response-out" (own $out))
-                (canon lift (core func $core "handle")))
-            (instance $handler (export "handle" (func $handle)))
-            (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#
-    );
-    Ok(wat::parse_str(text)?)
+    component::of_core(&format!(r#"(func (export "handle") (param i32 i32) {nested})"#))
 }
 
 /// So many at once, each of them over and over. Whatever they are answered is no matter.

@@ -6,6 +6,8 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
+use hearth_e2e::component;
+
 use crate::guests;
 use crate::host::{Host, Tenant, upload};
 use crate::http::{Answer, Connection, Part, Request, form};
@@ -124,36 +126,15 @@ fn a_forbidden_import() {
     subject.leaves_nothing();
 }
 
-/// A component that answers HTTP on WASI 0.2 and has these imports beside that.
-fn importing(imports: &str) -> Vec<u8> {
-    wat::parse_str(format!(
-        r#"(component
-            (import "wasi:http/types@0.2.0" (instance $types
-                (export "incoming-request" (type (sub resource)))
-                (export "response-outparam" (type (sub resource)))))
-            (alias export $types "incoming-request" (type $request))
-            (alias export $types "response-outparam" (type $out))
-            (import "wasi:http/types@0.3.0" (instance $later
-                (export "request" (type (sub resource)))
-                (export "response" (type (sub resource)))))
-            (alias export $later "request" (type $later-request))
-            {imports}
-            (core module $core (func (export "handle") (param i32 i32)))
-            (core instance $core (instantiate $core))
-            (func $handle (param "request" (own $request)) (param "response-out" (own $out))
-                (canon lift (core func $core "handle")))
-            (instance $handler (export "handle" (func $handle)))
-            (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#
-    ))
-    .unwrap()
-}
-
 #[test]
 fn an_import_of_types_alone_is_taken_and_of_anything_to_call_is_not() {
     let subject = Subject::new();
     let handler = |used: &str| {
-        importing(&format!(
-            r#"(import "wasi:http/handler@0.3.0" (instance
+        component::importing(&format!(
+            r#"(import "wasi:http/types@0.3.0" (instance $later
+                (export "request" (type (sub resource)))))
+            (alias export $later "request" (type $later-request))
+            (import "wasi:http/handler@0.3.0" (instance
                 (alias outer 1 $later-request (type $r))
                 (export "request" (type $request (eq $r)))
                 (type $size u64)
@@ -177,7 +158,7 @@ fn a_refusal_of_many_imports_names_what_matters_first_and_all_for_programs() {
     let import = |name: &str| format!(r#"(import "{name}" (instance (export "f" (func))))"#);
     let mut names: Vec<_> = (0..39).map(|at| format!("wasi:cli/a{at:02}@0.3.0-rc-1")).collect();
     names.extend(["acme:db/sql@1.0.0", "zeta:mail/send@2.0.0"].map(str::to_owned));
-    let module = importing(&names.iter().map(|name| import(name)).collect::<String>());
+    let module = component::importing(&names.iter().map(|name| import(name)).collect::<String>());
     let first =
         "the imports `acme:db/sql@1.0.0`, `zeta:mail/send@2.0.0`, `wasi:cli/a00@0.3.0-rc-1`";
     subject.refuses(&[("many.wasm", &module)], None, 400, "invalid_module", first);

@@ -253,6 +253,8 @@ fn root(error: &(dyn Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hearth_e2e::component;
+
     use super::*;
 
     fn names(names: &[&str]) -> Vec<String> {
@@ -289,22 +291,7 @@ mod tests {
 
     /// What becomes of a component that answers HTTP, as far as its imports are concerned.
     fn importing(imports: &str) -> Result<Vec<String>, Refusal> {
-        let text = format!(
-            r#"(component
-                (import "wasi:http/types@0.2.0" (instance $types
-                    (export "incoming-request" (type (sub resource)))
-                    (export "response-outparam" (type (sub resource)))))
-                (alias export $types "incoming-request" (type $request))
-                (alias export $types "response-outparam" (type $out))
-                {imports}
-                (core module $core (func (export "handle") (param i32 i32)))
-                (core instance $core (instantiate $core))
-                (func $handle (param "request" (own $request)) (param "response-out" (own $out))
-                    (canon lift (core func $core "handle")))
-                (instance $handler (export "handle" (func $handle)))
-                (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#
-        );
-        self::imports(&wat::parse_str(text).unwrap())
+        self::imports(&component::importing(imports))
     }
 
     #[test]
