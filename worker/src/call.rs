@@ -17,11 +17,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use hearth_connection::{end_hop, has_content};
+use hearth_engine::reason;
 use hearth_wire::{CallRecord, LogStream, Outcome};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::Notify;
-use wasmtime::Trap;
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
@@ -536,20 +536,12 @@ fn judge(end: End, head_made: bool, memory_was_reached: bool) -> (Outcome, Optio
                 (Outcome::Trapped, Some(format!("the function ended itself with status {status}")))
             }
             None if memory_was_reached => {
-                let reason =
+                let said =
                     format!("the function needed more memory than it may have: {}", reason(&error));
-                (Outcome::MemoryLimit, Some(reason))
+                (Outcome::MemoryLimit, Some(said))
             }
             None => (Outcome::Trapped, Some(format!("the function failed: {}", reason(&error)))),
         },
-    }
-}
-
-/// The innermost cause. The outer ones name our own calls.
-fn reason(error: &wasmtime::Error) -> String {
-    match error.downcast_ref::<Trap>() {
-        Some(trap) => trap.to_string(),
-        None => error.root_cause().to_string(),
     }
 }
 
@@ -596,6 +588,8 @@ async fn drive(
 
 #[cfg(test)]
 mod tests {
+    use wasmtime::Trap;
+
     use super::*;
 
     #[test]

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-use hearth_engine::{Calendar, DeniedRequests};
+use hearth_engine::{Calendar, DeniedRequests, reason};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentExportIndex, Linker, ResourceTable};
 use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder};
@@ -176,11 +176,4 @@ fn find(engine: &Engine, component: &Component) -> Result<Option<ComponentExport
     let returns_text = function.params().len() == 0
         && function.results().collect::<Vec<_>>() == [wasmtime::component::Type::String];
     if returns_text { Ok(Some(get)) } else { Err(Refusal::Shape) }
-}
-
-fn reason(error: &wasmtime::Error) -> String {
-    match error.downcast_ref::<wasmtime::Trap>() {
-        Some(trap) => trap.to_string(),
-        None => error.root_cause().to_string(),
-    }
 }

@@ -1,6 +1,6 @@
 //! The one configuration of the engine, so that what the compiler makes is what workers load:
-//! the engine itself, the fingerprint that ties artifacts to it, the loading of an artifact, and
-//! (in [`link`]) what a function may import.
+//! the engine itself, the fingerprint that ties artifacts to it, the loading of an artifact,
+//! (in [`link`]) what a function may import, and (in [`mod@reason`]) why a call failed.
 //!
 //! Owns no process and no call. Whether an artifact may be trusted is the primary's to know: it
 //! checks the artifact's keyed digest before any process is given it.
@@ -8,6 +8,7 @@
 mod calendar;
 mod fingerprint;
 mod link;
+mod reason;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -18,6 +19,7 @@ use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig};
 pub use calendar::Calendar;
 pub use fingerprint::fingerprint;
 pub use link::{DeniedRequests, Handler, LinkError, Offer, is_offered, linker, prepare};
+pub use reason::reason;
 
 /// Raised with every change below that changes what the compiler makes or a worker loads.
 const REVISION: &str = "2";
