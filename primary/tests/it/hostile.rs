@@ -3,6 +3,7 @@
 //!
 //! Names that begin with `row_` are those of the matrix in `docs/security.md`.
 
+mod ends;
 mod modules;
 mod readers;
 mod requests;

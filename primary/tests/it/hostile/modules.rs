@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use hearth_e2e::component::{self, RETURNS};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -17,37 +18,10 @@ use crate::host::{Host, upload};
 use crate::limits::Growth;
 use crate::processes::{children, command_line, eventually, is_alive, signal};
 
-/// A component that handles calls with what its core module exports as `handle`.
-fn handler(core: &str) -> Vec<u8> {
-    component("", "", core)
-}
-
-/// The same, with definitions of its own and what of them the core module is given.
-fn component(defined: &str, given: &str, core: &str) -> Vec<u8> {
-    let text = format!(
-        r#"(component
-            (import "wasi:http/types@0.2.0" (instance $types
-                (export "incoming-request" (type (sub resource)))
-                (export "response-outparam" (type (sub resource)))))
-            (alias export $types "incoming-request" (type $request))
-            (alias export $types "response-outparam" (type $out))
-            {defined}
-            (core module $core {core})
-            (core instance $core (instantiate $core {given}))
-            (func $handle (param "request" (own $request)) (param "response-out" (own $out))
-                (canon lift (core func $core "handle")))
-            (instance $handler (export "handle" (func $handle)))
-            (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#
-    );
-    wat::parse_str(text).unwrap()
-}
-
-const RETURNS: &str = r#"(func (export "handle") (param i32 i32))"#;
-
 #[test]
 fn row_01_one_that_spins_before_it_is_asked_is_stopped() {
     let spins = format!("(func $spins (loop $on (br $on))) (start $spins) {RETURNS}");
-    let scene = Scene::of(&handler(&spins), &json!({ "timeout_ms": 300 }));
+    let scene = Scene::of(&component::of_core(&spins), &json!({ "timeout_ms": 300 }));
     scene.refuses("", 504, "timeout");
     assert_eq!(scene.host.workers(&scene.tenant), scene.worker, "the worker lives on");
     scene.ends_well();
@@ -90,7 +64,7 @@ fn row_03_memories_of_other_kinds_are_refused_at_upload() {
         ("shared", "(memory 1 1 shared)"),
         ("many", "(memory 1) (memory 1) (memory 1) (memory 1) (memory 1)"),
     ] {
-        let module = handler(&format!("{memory} {RETURNS}"));
+        let module = component::of_core(&format!("{memory} {RETURNS}"));
         let answer = tenant.upload(&[("odd.wasm", &module)], None);
         println!("{name}: {}", answer.text());
         answer.expect_problem(400, "invalid_module");
@@ -141,7 +115,7 @@ fn row_03_what_the_engine_is_built_without_is_refused_at_upload() {
             ),
         ),
     ] {
-        let answer = tenant.upload(&[("odd.wasm", &handler(&core))], None);
+        let answer = tenant.upload(&[("odd.wasm", &component::of_core(&core))], None);
         println!("{name}: {}", answer.text());
         answer.expect_problem(400, "invalid_module");
         tenant.post("/odd", "").expect_problem(404, "not_found");
@@ -175,135 +149,12 @@ fn row_04_what_is_written_without_a_byte_takes_no_memory_of_the_hosts() {
     }
 }
 
-/// Standard output of WASI 0.3, to which a stream can be given away.
-const PRINTS: &str = r#"
-    (import "wasi:cli/types@0.3.0" (instance $cli
-        (type $codes (enum "io" "illegal-byte-sequence" "pipe"))
-        (export "error-code" (type (eq $codes)))))
-    (alias export $cli "error-code" (type $error-code))
-    (import "wasi:cli/stdout@0.3.0" (instance $stdout
-        (alias outer 1 $error-code (type $outer))
-        (export "error-code" (type $error-code (eq $outer)))
-        (export "write-via-stream" (func
-            (param "data" (stream u8)) (result (future (result (error $error-code))))))))
-    (core func $print (canon lower (func $stdout "write-via-stream")))"#;
-
-/// What a component does with the two ends of a stream or future of its own.
-///
-/// It cancels and waits for that; not to wait is refused at upload.
-fn ends(kind: &str, does: &str) -> Vec<u8> {
-    let count = if kind == "stream" { "(i32.const 1)" } else { "" };
-    let parameters = if kind == "stream" { "i32 i32 i32" } else { "i32 i32" };
-    let operations = ["read", "write"].map(|way| {
-        format!(
-            r#"(core func ${way} (canon {kind}.{way} $mine async (memory (core memory $m "m"))))"#
-        )
-    });
-    let cancels = ["read", "write"]
-        .map(|way| format!("(core func $cancel-{way} (canon {kind}.cancel-{way} $mine))"));
-    let drops = ["readable", "writable"]
-        .map(|end| format!("(core func $drop-{end} (canon {kind}.drop-{end} $mine))"));
-    let defined = format!(
-        r#"(core module $memory (memory (export "m") 1))
-        (core instance $m (instantiate $memory))
-        (type $mine ({kind} u8)) (core func $new (canon {kind}.new $mine))
-        {} {} {} {} {} {}"#,
-        operations[0], operations[1], cancels[0], cancels[1], drops[0], drops[1]
-    );
-    let defined = format!("{defined} {}", if kind == "stream" { PRINTS } else { "" });
-    const NAMES: [&str; 7] =
-        ["new", "read", "write", "cancel-read", "cancel-write", "drop-readable", "drop-writable"];
-    let given = NAMES.map(|name| format!(r#"(export "{name}" (func ${name}))"#)).concat();
-    let (given, imported) = match kind {
-        "stream" => (
-            format!(r#"{given} (export "print" (func $print))"#),
-            r#"(import "host" "print" (func $print (param i32) (result i32)))"#,
-        ),
-        _ => (given, ""),
-    };
-    let does =
-        does.replace("READ", &format!("(drop (call $read (local.get $r) (i32.const 0) {count}))"));
-    let does = does
-        .replace("WRITE", &format!("(drop (call $write (local.get $w) (i32.const 8) {count}))"));
-    component(
-        &defined,
-        &format!(r#"(with "host" (instance {given}))"#),
-        &format!(
-            r#"(import "host" "new" (func $new (result i64))) {imported}
-            (import "host" "read" (func $read (param {parameters}) (result i32)))
-            (import "host" "write" (func $write (param {parameters}) (result i32)))
-            (import "host" "cancel-read" (func $cancel-read (param i32) (result i32)))
-            (import "host" "cancel-write" (func $cancel-write (param i32) (result i32)))
-            (import "host" "drop-readable" (func $drop-readable (param i32)))
-            (import "host" "drop-writable" (func $drop-writable (param i32)))
-            (func (export "handle") (param i32 i32) (local $ends i64) (local $r i32) (local $w i32)
-                (local.set $ends (call $new))
-                (local.set $r (i32.wrap_i64 (local.get $ends)))
-                (local.set $w (i32.wrap_i64 (i64.shr_u (local.get $ends) (i64.const 32))))
-                {does})"#
-        ),
-    )
-}
-
-#[test]
-fn row_07_one_that_cancels_at_the_wrong_end_fails_alone() {
-    const CANCEL_WRITE_OF_READER: &str = "(drop (call $cancel-write (local.get $r)))";
-    const CANCEL_READ_OF_WRITER: &str = "(drop (call $cancel-read (local.get $w)))";
-    let host = Host::start();
-    let tenant = host.tenant("hostile");
-    for kind in ["stream", "future"] {
-        for (begins, cancels, other) in
-            [("READ", CANCEL_WRITE_OF_READER, "WRITE"), ("WRITE", CANCEL_READ_OF_WRITER, "READ")]
-        {
-            let then = [
-                String::new(),
-                other.to_owned(),
-                cancels.to_owned(),
-                begins.to_owned(),
-                "(call $drop-readable (local.get $r))".to_owned(),
-                "(call $drop-writable (local.get $w))".to_owned(),
-                "(call $drop-writable (local.get $r))".to_owned(),
-                "(call $drop-readable (local.get $w))".to_owned(),
-                format!("{other} (drop (call $cancel-read (local.get $r)))"),
-                format!("{other} (drop (call $cancel-write (local.get $w)))"),
-            ];
-            let mut then = then.to_vec();
-            if kind == "stream" {
-                // To the host, which takes it for the end that it is not.
-                then.extend(
-                    ["$r", "$w"].map(|end| {
-                        format!("(drop (call $print (local.get {end}))) {other} {begins}")
-                    }),
-                );
-            }
-            let does: Vec<_> =
-                then.iter().map(|then| format!("{begins} {cancels} {then}")).collect();
-            let modules: Vec<_> = does.iter().map(|does| ends(kind, does)).collect();
-            let names: Vec<_> = (0..does.len()).map(|at| format!("end{at}.wasm")).collect();
-            let files: Vec<_> =
-                names.iter().zip(&modules).map(|(name, it)| (&**name, &**it)).collect();
-            tenant.upload(&files, None).expect(200);
-            let worker = host.workers(&tenant);
-            for (at, does) in does.iter().enumerate() {
-                let answer = tenant.post(&format!("/end{at}"), "");
-                println!("{kind}: {does}: {} {}", answer.status, answer.text());
-                let code = answer.json()["code"].as_str().unwrap().to_owned();
-                let is_its_own = ["function_trapped", "function_no_response"].contains(&&*code);
-                assert!(is_its_own, "{kind}: {does}: {answer:?}");
-                tenant.post("/hello", "{}").expect(200);
-                assert_eq!(host.workers(&tenant), worker, "{kind}: {does}");
-            }
-        }
-    }
-    assert!(!host.log().contains("panicked"), "{}", host.log());
-}
-
 #[test]
 fn row_03_one_that_grows_its_memory_without_end_is_told_that_there_is_no_more() {
     let grows = r#"(memory 1)
         (func (export "handle") (param i32 i32)
             (loop $on (br_if $on (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))))"#;
-    let scene = Scene::of(&handler(grows), &json!({ "memory_mb": 16 }));
+    let scene = Scene::of(&component::of_core(grows), &json!({ "memory_mb": 16 }));
     let growth = scene.growth();
     scene.refuses("", 502, "function_no_response");
     growth.stays_below(32);
@@ -314,8 +165,8 @@ fn row_03_one_that_grows_its_memory_without_end_is_told_that_there_is_no_more() 
 #[test]
 fn row_04_a_table_has_a_bound() {
     // As large as it can be said at once, and grown as far as it goes.
-    let declares = handler(&format!("(table 4294967295 funcref) {RETURNS}"));
-    let grows = handler(
+    let declares = component::of_core(&format!("(table 4294967295 funcref) {RETURNS}"));
+    let grows = component::of_core(
         r#"(table 1 funcref)
         (func (export "handle") (param i32 i32)
             (loop $on
@@ -354,7 +205,7 @@ fn row_04_one_that_makes_handles_of_its_own_is_stopped() {
     for (name, (defined, signature, makes)) in
         [("resources", resources), ("streams", streams), ("futures", futures)]
     {
-        let module = component(
+        let module = component::with(
             defined,
             r#"(with "host" (instance (export "new" (func $new))))"#,
             &format!(
@@ -398,7 +249,7 @@ fn row_05_what_is_nested_without_end_is_refused_at_upload() {
     };
     let blocks = |depth: usize| {
         let nested = format!("{}{}", "(block ".repeat(depth), ")".repeat(depth));
-        handler(&format!(r#"(func (export "handle") (param i32 i32) {nested})"#))
+        component::of_core(&format!(r#"(func (export "handle") (param i32 i32) {nested})"#))
     };
     for (name, module) in [("components", components(10_000)), ("types", types(2_000))] {
         let answer = tenant.upload(&[("deep.wasm", &module)], None);
@@ -431,14 +282,17 @@ fn row_06_a_flood_of_traps_costs_its_own_tenant_and_no_process() {
 #[test]
 fn row_16_modules_that_are_hard_to_compile_are_compiled_or_refused_beside_everything_else() {
     let many = |functions: usize| {
-        handler(&format!("{} {RETURNS}", "(func (result i32) (i32.const 1))".repeat(functions)))
+        component::of_core(&format!(
+            "{} {RETURNS}",
+            "(func (result i32) (i32.const 1))".repeat(functions)
+        ))
     };
     // Each of its blocks ends at every other one.
     let tangled = |blocks: usize| {
         let labels: String = (0..blocks).map(|at| format!(" {at}")).collect();
         let code = format!("(br_table{labels} (local.get 0))").repeat(blocks);
         let nested = format!("{}{code}{}", "(block ".repeat(blocks), ")".repeat(blocks));
-        handler(&format!(r#"(func (export "handle") (param i32 i32) {nested})"#))
+        component::of_core(&format!(r#"(func (export "handle") (param i32 i32) {nested})"#))
     };
     let scene = Scene::of(guests::ends_early(), &json!({}));
     let host = Growth::of(scene.host.pid());
@@ -462,7 +316,7 @@ fn row_16_a_neighbours_module_does_not_wait_for_all_of_anothers() {
     let host = Host::start();
     let (hostile, neighbour) = (host.tenant("hostile"), host.tenant("neighbour"));
     let function = "(func (result i32) (i32.const 1))";
-    let module = handler(&format!("{} {RETURNS}", function.repeat(20_000)));
+    let module = component::of_core(&format!("{} {RETURNS}", function.repeat(20_000)));
     let done = Arc::new(AtomicUsize::new(0));
     let uploaders: Vec<_> = (0..MANY)
         .map(|at| {
@@ -538,7 +392,7 @@ fn row_16_modules_of_50_mb_are_taken_in_without_being_held() {
     let scene = Scene::of(guests::ends_early(), &json!({}));
     let host = Growth::of(scene.host.pid());
     // What nobody reads: a section with a name of its own, behind everything else.
-    let mut padded = handler(RETURNS);
+    let mut padded = component::of_core(RETURNS);
     padded.push(0);
     let mut length = BYTES + 2;
     while length >= 0x80 {
@@ -560,7 +414,8 @@ fn row_16_modules_of_50_mb_are_taken_in_without_being_held() {
     padded.extend(noise.iter().cycle().take(BYTES));
     // What is in its memory when it starts.
     let data = String::from_utf8(noise).unwrap().repeat(BYTES >> 20);
-    let filled = handler(&format!(r#"(memory 801) (data (i32.const 0) "{data}") {RETURNS}"#));
+    let filled =
+        component::of_core(&format!(r#"(memory 801) (data (i32.const 0) "{data}") {RETURNS}"#));
     for (name, module) in [("padded", padded), ("filled", filled)] {
         let packed = zstd::encode_all(&*module, 3).unwrap();
         let begun = Instant::now();
@@ -577,7 +432,7 @@ fn row_16_modules_of_50_mb_are_taken_in_without_being_held() {
 
 #[test]
 fn row_16_a_compiler_has_bounds_and_what_reaches_them_is_refused() {
-    let bomb = handler(&format!(
+    let bomb = component::of_core(&format!(
         "{} {RETURNS}",
         "(func (param i32) (result i32) (i32.mul (local.get 0) (local.get 0)))".repeat(200_000)
     ));
