@@ -1,13 +1,11 @@
 //! The one configuration of the engine, so that what the compiler makes is what workers load:
-//! the engine itself, the fingerprint that ties artifacts to it, the loading of an artifact, and
-//! (in [`link`]) what a function may import.
+//! the engine itself, the fingerprint that ties artifacts to it, and the loading of an artifact.
 //!
-//! Owns no process and no call. Whether an artifact may be trusted is the primary's to know: it
-//! checks the artifact's keyed digest before any process is given it.
+//! Owns no process and no call; what a function may import is `hearth_host`'s. Whether an artifact
+//! may be trusted is the primary's to know: it checks the artifact's keyed digest before any
+//! process is given it.
 
-mod calendar;
 mod fingerprint;
-mod link;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -15,9 +13,7 @@ use std::os::fd::AsRawFd;
 use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig};
 
-pub use calendar::Calendar;
 pub use fingerprint::fingerprint;
-pub use link::{DeniedRequests, Handler, LinkError, Offer, is_offered, linker, prepare};
 
 /// Raised with every change below that changes what the compiler makes or a worker loads.
 const REVISION: &str = "2";
