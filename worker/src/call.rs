@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use hearth_connection::{end_hop, has_content};
 use hearth_engine::reason;
+use hearth_host::Guest;
 use hearth_wire::{CallRecord, LogStream, Outcome};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -28,7 +29,6 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView, p3};
 
 use crate::finish::Time;
-use crate::host::Guest;
 use crate::host::http::ResponseBody;
 use crate::instance::Instance;
 use crate::limits::{Counted, Permit};

@@ -8,13 +8,12 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
-use hearth_engine::{Handler, LinkError};
+use hearth_host::{Handler, LinkError};
 use hearth_schema::{Checks, SchemaError};
 use hearth_wire::limits::FUNCTIONS_MAX;
 use hearth_wire::{Manifest, ManifestFunction, Start};
 use rustix::fs::{Mode, OFlags, openat};
 
-use crate::host::Guest;
 use crate::zygote::Base;
 use hearth_wire::Routes;
 
@@ -25,14 +24,14 @@ pub struct Generation {
     pub manifest: Manifest,
     pub routes: Routes,
     /// In the manifest's order, as the routes number them.
-    handlers: Vec<Option<Handler<Guest>>>,
+    handlers: Vec<Option<Handler>>,
     /// Compiled when they are needed first: a worker that starts has many, and uses few.
     checks: Vec<OnceLock<Arc<Checks>>>,
 }
 
 impl Generation {
     /// What a function's instances are made from. A damaged one has none, and no call gets so far.
-    pub fn handler(&self, number: usize) -> &Handler<Guest> {
+    pub fn handler(&self, number: usize) -> &Handler {
         self.handlers[number].as_ref().expect("calls of what is damaged are refused")
     }
 
@@ -111,7 +110,7 @@ fn handler(
     base: &Base,
     release: &OwnedFd,
     function: &ManifestFunction,
-) -> Result<Handler<Guest>, GenerationError> {
+) -> Result<Handler, GenerationError> {
     let path = || function.path.to_string();
     let component = match base.preloaded.get(&function.sha256) {
         Some(component) => component.clone(),
@@ -123,7 +122,7 @@ fn handler(
                 .map_err(|source| GenerationError::Load { path: path(), source })?
         }
     };
-    hearth_engine::prepare(&base.linker, &component)
+    hearth_host::prepare(&base.linker, &component)
         .map_err(|source| GenerationError::Link { path: path(), source })
 }
 

@@ -14,11 +14,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use hearth_host::{Backends, Guest, Surroundings};
 use tokio::time::Instant;
 use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
 use wasmtime_wasi_http::handler::Proxy;
 
-use crate::host::{Guest, HOSTCALL_BYTES, Outside, RESOURCES_MAX};
+use crate::host;
+use crate::host::log::GuestLog;
 use crate::report::CallLog;
 use crate::serve::Tenant;
 
@@ -31,7 +33,8 @@ const KEPT_MAX: usize = 64;
 #[derive(Default)]
 pub struct Instances {
     idle: Mutex<Idle>,
-    outsides: Mutex<Vec<Outside>>,
+    /// What instances left to those that come next, and where its log goes.
+    spare: Mutex<Vec<(Surroundings, GuestLog)>>,
 }
 
 #[derive(Default)]
@@ -47,19 +50,19 @@ impl Instances {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn outsides(&self) -> MutexGuard<'_, Vec<Outside>> {
-        self.outsides.lock().unwrap_or_else(PoisonError::into_inner)
+    fn spare(&self) -> MutexGuard<'_, Vec<(Surroundings, GuestLog)>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn outside(&self) -> Outside {
-        let kept = self.outsides().pop();
-        kept.unwrap_or_else(Outside::new)
+    fn surroundings(&self) -> (Surroundings, GuestLog) {
+        let spare = self.spare().pop();
+        spare.unwrap_or_else(host::surroundings)
     }
 
-    fn keep_outside(&self, outside: Outside) {
-        let mut outsides = self.outsides();
-        if outsides.len() < KEPT_MAX {
-            outsides.push(outside);
+    fn keep_surroundings(&self, surroundings: Surroundings, log: GuestLog) {
+        let mut spare = self.spare();
+        if spare.len() < KEPT_MAX {
+            spare.push((surroundings, log));
         }
     }
 
@@ -122,6 +125,7 @@ async fn watch(tenant: Weak<Tenant>) {
 pub struct Instance {
     function: usize,
     store: Store<Guest>,
+    log: GuestLog,
     /// Once it is instantiated.
     proxy: Option<Proxy>,
     calls: u32,
@@ -132,11 +136,9 @@ impl Instance {
     pub fn take(tenant: &Tenant, function: usize, log: &Arc<CallLog>) -> Self {
         let options = &tenant.generation.manifest.functions[function].options;
         let kept = if options.reuse > 1 { tenant.instances.take(function) } else { None };
-        let mut instance = kept.unwrap_or_else(|| Self {
-            function,
-            store: store(tenant, function),
-            proxy: None,
-            calls: 0,
+        let mut instance = kept.unwrap_or_else(|| {
+            let (store, log) = store(tenant, function);
+            Self { function, store, log, proxy: None, calls: 0 }
         });
         instance.calls += 1;
         instance.begin(log);
@@ -144,8 +146,8 @@ impl Instance {
     }
 
     fn begin(&mut self, log: &Arc<CallLog>) {
-        self.store.data_mut().begin(Arc::clone(log));
-        self.store.set_hostcall_fuel(HOSTCALL_BYTES);
+        self.log.begin(Arc::clone(log));
+        self.store.data_mut().memory().begin();
         self.store.set_epoch_deadline(1);
     }
 
@@ -176,48 +178,42 @@ impl Instance {
             let Some(idle) = idle else { return made };
             // A call goes before an instance that only could be called.
             idle.end(tenant);
-            self.store = store(tenant, self.function);
+            (self.store, self.log) = store(tenant, self.function);
             self.begin(log);
         }
     }
 
     /// Whether the guest asked for more memory in this call than it may have.
-    pub fn memory_was_reached(&self) -> bool {
-        self.store.data().memory.was_reached()
+    pub fn memory_was_reached(&mut self) -> bool {
+        self.store.data_mut().memory().was_reached()
     }
 
     /// After a call that went well: kept for another one, or ended.
     pub fn give_back(mut self, tenant: &Arc<Tenant>) {
         let options = &tenant.generation.manifest.functions[self.function].options;
-        if self.calls >= options.reuse || !self.store.data_mut().is_settled() {
+        if self.calls >= options.reuse || !hearth_host::is_settled(&mut self.store) {
             return self.end(tenant);
         }
-        self.store.data_mut().end();
+        self.log.end();
         tenant.instances.keep(self, tenant);
     }
 
     pub fn end(self, tenant: &Tenant) {
-        let mut guest = self.store.into_data();
-        guest.end();
-        tenant.instances.keep_outside(guest.into_outside());
+        let guest = self.store.into_data();
+        self.log.end();
+        tenant.instances.keep_surroundings(guest.into_surroundings(), self.log);
     }
 }
 
-fn store(tenant: &Tenant, function: usize) -> Store<Guest> {
+fn store(tenant: &Tenant, function: usize) -> (Store<Guest>, GuestLog) {
     let options = &tenant.generation.manifest.functions[function].options;
     let memory_bytes = options.memory_mb as usize * (1 << 20);
-    let guest = Guest::new(tenant.instances.outside(), memory_bytes);
-    let mut store = Store::new(&tenant.engine, guest);
-    store.limiter(|guest| &mut guest.memory);
-    // Of what the engine keeps of an instance as it keeps resources: its handles, and the tasks,
-    // streams and futures of WASI 0.3.
-    store.set_max_component_handles(RESOURCES_MAX);
-    if let Some(table) = store.concurrent_resource_table() {
-        table.set_max_capacity(RESOURCES_MAX);
-    }
+    let (surroundings, log) = tenant.instances.surroundings();
+    let guest = Guest::new(surroundings, Backends::denied(), memory_bytes);
+    let mut store = hearth_host::store(&tenant.engine, guest);
     // Tokio's own yield, since only that lets the runtime look at its sockets and clocks first.
     store.epoch_deadline_callback(|_| {
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     });
-    store
+    (store, log)
 }

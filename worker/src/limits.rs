@@ -1,9 +1,9 @@
-//! What calls may take of the worker: a turn, memory, and the processor's time in slices; and what
+//! What calls may take of the worker: a turn, and the processor's time in slices; and what
 //! connections may on which nobody calls.
 //!
-//! Owns the permits with their rate, the pace of newcomers, the count of running calls, one
-//! instance's memory bound, and the ticker that makes a guest without end give way. What a refusal
-//! is answered with is decided in [`crate::serve`].
+//! Owns the permits with their rate, the pace of newcomers, the count of running calls, and the
+//! ticker that makes a guest without end give way. What a refusal is answered with is decided in
+//! [`crate::serve`]; what an instance may have of memory, in `hearth_host`.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hearth_wire::{Limits, limits};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use wasmtime::{Engine, ResourceLimiter};
+use wasmtime::Engine;
 
 /// A guest gives way this often.
 const TICK: Duration = Duration::from_millis(10);
@@ -255,59 +255,6 @@ impl Drop for Counted {
     }
 }
 
-/// All memories of one instance together.
-pub struct MemoryLimit {
-    most: usize,
-    held: usize,
-    refused: bool,
-}
-
-impl MemoryLimit {
-    pub fn new(most: usize) -> Self {
-        Self { most, held: 0, refused: false }
-    }
-
-    /// Another call begins.
-    pub fn begin(&mut self) {
-        self.refused = false;
-    }
-
-    /// Whether the guest asked for more than it may have: a trap after that is for want of it.
-    pub fn was_reached(&self) -> bool {
-        self.refused
-    }
-}
-
-impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let held = self.held.saturating_add(desired.saturating_sub(current));
-        if held > self.most {
-            self.refused = true;
-            return Ok(false);
-        }
-        // Above its own maximum the engine refuses by itself, and nothing is held.
-        if maximum.is_none_or(|maximum| desired <= maximum) {
-            self.held = held;
-        }
-        Ok(true)
-    }
-
-    fn table_growing(
-        &mut self,
-        _current: usize,
-        _desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        // Bounded by the pool.
-        Ok(true)
-    }
-}
-
 /// A thread that counts the engine's epoch on while calls run. Started with the first call at the
 /// latest, long after the fork.
 pub struct Ticker {
@@ -525,16 +472,6 @@ mod tests {
             assert!(is_quiet().await && count.now().calls == 0);
             assert!(count.now().quiet_since > began);
         });
-    }
-
-    #[test]
-    fn memories_are_counted_together() {
-        let mut limit = MemoryLimit::new(100);
-        assert!(limit.memory_growing(0, 60, None).unwrap());
-        assert!(limit.memory_growing(0, 40, Some(40)).unwrap());
-        assert!(!limit.was_reached());
-        assert!(!limit.memory_growing(60, 61, None).unwrap());
-        assert!(limit.was_reached());
     }
 
     #[test]

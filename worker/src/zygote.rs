@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use hearth_engine::{LoadError, Purpose};
+use hearth_host::Guest;
 use hearth_jail::{
     ATTEMPTS, Attempt, ChildEnd, Children, EXIT_ESCAPED, EXIT_VIOLATION, ForkError, Forked, Seal,
     Slots, Standing, WallError,
@@ -25,7 +26,6 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
 use crate::heap;
-use crate::host::Guest;
 
 /// A child that was to try the walls and could not put them up.
 const EXIT_UNFENCED: u8 = 1;
@@ -80,7 +80,7 @@ impl From<SocketError> for ZygoteError {
 impl Base {
     pub fn new() -> Result<Self, ZygoteError> {
         let engine = hearth_engine::engine(Purpose::Run).map_err(ZygoteError::Engine)?;
-        let linker = hearth_engine::linker(&engine).map_err(ZygoteError::Engine)?;
+        let linker = hearth_host::linker(&engine).map_err(ZygoteError::Engine)?;
         Checks::prepare();
         Ok(Self { engine, linker, preloaded: HashMap::new() })
     }

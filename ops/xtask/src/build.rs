@@ -31,6 +31,7 @@ pub(crate) const HOST: &[&str] = &[
     "hearth-schema",
     "hearth-jail",
     "hearth-engine",
+    "hearth-host",
     "hearth-e2e",
 ];
 

@@ -35,6 +35,7 @@ guests! {
     fills_memory
     hoards
     imports_blobs
+    keeps
     lifts
     loops
     mirrors
@@ -56,6 +57,7 @@ guests! {
     version_one
     version_two
     wasip3_hello
+    wasip3_keeps
     wasip3_writes_nothing
     writes_nothing
     wstd_hello

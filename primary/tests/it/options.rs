@@ -236,6 +236,21 @@ fn options_are_set_by_owners_and_nobody_else() {
 }
 
 #[test]
+fn an_instance_that_keeps_a_request_serves_no_other() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    let reuse = json!({ "reuse": 100 });
+    for (name, module) in [("keeps", guests::keeps()), ("later", guests::wasip3_keeps())] {
+        tenant.deploy_with(name, module, &reuse);
+        let served = |what: u8| {
+            let answer = tenant.post(&format!("/{name}?what={what}"), "");
+            answer.expect(200).text().to_owned()
+        };
+        assert_eq!([0, 0, 2, 2, 0].map(served), ["1", "2", "3", "1", "1"], "{name}");
+    }
+}
+
+#[test]
 fn reuse_is_tried_before_it_is_kept() {
     let host = Host::start();
     let tenant = host.tenant("demo");

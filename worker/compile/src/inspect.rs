@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
 
-use hearth_engine::{LinkError, Offer, is_offered};
+use hearth_host::{LinkError, Offer, is_offered, offered};
 use wasmparser::component_types::{
     ComponentAnyTypeId, ComponentEntityType, ComponentInstanceTypeId, ResourceId,
 };
@@ -34,11 +34,12 @@ pub enum Refusal {
     #[error("this is no valid WebAssembly: {0}")]
     Malformed(String),
     #[error(
-        "the import{} {} {} not offered{}; a function may import wasi:cli, wasi:clocks, wasi:random, wasi:io, wasi:filesystem, wasi:sockets and wasi:http of WASI 0.2 or 0.3",
+        "the import{} {} {} not offered{}; a function may import {}",
         if .0.len() == 1 { "" } else { "s" },
         quoted(.0),
         if .0.len() == 1 { "is" } else { "are" },
-        if .0.len() > SHOWN { " (`hearth upload --json` lists all of them)" } else { "" }
+        if .0.len() > SHOWN { " (`hearth upload --json` lists all of them)" } else { "" },
+        offered()
     )]
     Imports(Vec<String>),
     #[error("the component has more than {IMPORTS_MAX} imports")]
@@ -237,6 +238,7 @@ pub fn refused_by_linker(error: &LinkError) -> String {
             let chain: Vec<_> = cause.chain().map(|cause| cause.to_string()).collect();
             format!("an import does not fit what is offered: {}", chain.join(": "))
         }
+        LinkError::Concurrency(_) => error.to_string(),
         LinkError::NoHandler => {
             format!("{error}, or not with the types that these interfaces have")
         }

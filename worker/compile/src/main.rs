@@ -7,6 +7,8 @@
 //! before it runs what it has compiled; the time it may take is also its starter's to bound. What
 //! becomes of the artifact is the primary's business.
 
+#[cfg(test)]
+mod imports;
 mod inspect;
 mod options;
 mod reuse;
@@ -19,7 +21,8 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use hearth_engine::{Handler, Purpose};
+use hearth_engine::Purpose;
+use hearth_host::Handler;
 use hearth_schema::Checks;
 use hearth_wire::limits::{MODULE_MAX_BYTES, OPTIONS_MAX_BYTES};
 use hearth_wire::{
@@ -183,8 +186,8 @@ fn compile(
     let component = hearth_engine::load_bytes(&runner, &code)
         .map_err(|error| refused(error, inspect::refused_by_pool))?;
     drop(code);
-    let linker = hearth_engine::linker(&runner).map_err(anyhow::Error::from)?;
-    let handler = hearth_engine::prepare(&linker, &component)
+    let linker = hearth_host::linker(&runner).map_err(anyhow::Error::from)?;
+    let handler = hearth_host::prepare(&linker, &component)
         .map_err(|error| refused(error, inspect::refused_by_linker))?;
     let kind = match &handler {
         Handler::P2(_) => HandlerKind::IncomingHandler,
@@ -212,8 +215,8 @@ fn check(options: File, artifact: File, watchdog: &Watchdog) -> Result<CompileRe
     if options.reuse > 1 {
         let runner = hearth_engine::engine(Purpose::Run).map_err(anyhow::Error::from)?;
         let component = hearth_engine::load_bytes(&runner, &read(artifact)?)?;
-        let linker = hearth_engine::linker(&runner).map_err(anyhow::Error::from)?;
-        let handler = hearth_engine::prepare(&linker, &component)?;
+        let linker = hearth_host::linker(&runner).map_err(anyhow::Error::from)?;
+        let handler = hearth_host::prepare(&linker, &component)?;
         hearth_jail::seal_compiler()?;
         reuse::probe(&runner, watchdog, &handler)
             .map_err(|refusal| Failure::refused(refusal.to_string()))?;

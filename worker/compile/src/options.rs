@@ -7,12 +7,11 @@ use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-use hearth_engine::{Calendar, DeniedRequests, reason};
+use hearth_engine::reason;
+use hearth_host::Guest;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, ComponentExportIndex, Linker, ResourceTable};
-use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime::component::{Component, ComponentExportIndex, Linker};
+use wasmtime::{Engine, Store};
 
 const INTERFACE: &str = "hearth:function/options";
 const FUNCTION: &str = "get";
@@ -31,47 +30,15 @@ pub enum Refusal {
     Failed(String),
 }
 
-pub struct Probe {
-    table: ResourceTable,
-    wasi: WasiCtx,
-    http: WasiHttpCtx,
-    requests: DeniedRequests,
-    limits: StoreLimits,
-}
-
-impl Probe {
-    fn new() -> Self {
-        Self {
-            table: ResourceTable::new(),
-            wasi: WasiCtx::builder().wall_clock(Calendar).allow_tcp(false).allow_udp(false).build(),
-            http: WasiHttpCtx::new(),
-            requests: DeniedRequests,
-            limits: StoreLimitsBuilder::new().memory_size(MEMORY_BYTES).build(),
-        }
-    }
-}
-
-impl WasiView for Probe {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
-    }
-}
-
-impl WasiHttpView for Probe {
-    fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.requests }
-    }
-}
-
 /// The options as the module declares them; `None` where it declares none.
 pub fn declared(
     engine: &Engine,
     watchdog: &Watchdog,
-    linker: &Linker<Probe>,
+    linker: &Linker<Guest>,
     component: &Component,
 ) -> Result<Option<String>, Refusal> {
     let Some(get) = find(engine, component)? else { return Ok(None) };
-    let asked = ask(engine, watchdog, async |store: &mut Store<Probe>| {
+    let asked = ask(engine, watchdog, async |store: &mut Store<Guest>| {
         let instance = linker.instantiate_async(&mut *store, component).await?;
         let get = instance.get_typed_func::<(), (String,)>(&mut *store, &get)?;
         get.call_async(store, ()).await
@@ -142,15 +109,14 @@ pub enum Unanswered {
 pub fn ask<T>(
     engine: &Engine,
     watchdog: &Watchdog,
-    question: impl AsyncFnOnce(&mut Store<Probe>) -> wasmtime::Result<T>,
+    question: impl AsyncFnOnce(&mut Store<Guest>) -> wasmtime::Result<T>,
 ) -> Result<T, Unanswered> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(|error| Unanswered::Failed(error.to_string()))?;
 
     // A loop is stopped by the epoch, a wait by the timeout around it.
     let watched = watchdog.watch(engine);
-    let mut store = Store::new(engine, Probe::new());
-    store.limiter(|probe| &mut probe.limits);
+    let mut store = hearth_host::store(engine, Guest::denied(MEMORY_BYTES));
     store.set_epoch_deadline(1);
     let asked = runtime.block_on(async { tokio::time::timeout(TIME, question(&mut store)).await });
     drop(watched);

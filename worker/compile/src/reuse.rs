@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use hearth_engine::Handler;
+use hearth_host::{Guest, Handler};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::oneshot;
 use wasmtime::{Engine, Store};
@@ -18,7 +18,7 @@ use wasmtime_wasi_http::handler::Proxy;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
 
-use crate::options::{Probe, Unanswered, Watchdog, ask};
+use crate::options::{Unanswered, Watchdog, ask};
 
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -30,13 +30,9 @@ pub struct Refusal {
 }
 
 /// Calls one instance twice, with `POST /` and an empty JSON object.
-pub fn probe(
-    engine: &Engine,
-    watchdog: &Watchdog,
-    handler: &Handler<Probe>,
-) -> Result<(), Refusal> {
+pub fn probe(engine: &Engine, watchdog: &Watchdog, handler: &Handler) -> Result<(), Refusal> {
     let mut is_second = false;
-    let asked = ask(engine, watchdog, async |store: &mut Store<Probe>| {
+    let asked = ask(engine, watchdog, async |store: &mut Store<Guest>| {
         let proxy = handler.instantiate_async(&mut *store).await?;
         for second in [false, true] {
             is_second = second;
@@ -57,7 +53,7 @@ pub fn probe(
 }
 
 /// Whether one call makes a head and comes to its end.
-async fn answers(store: &mut Store<Probe>, proxy: &Proxy) -> wasmtime::Result<bool> {
+async fn answers(store: &mut Store<Guest>, proxy: &Proxy) -> wasmtime::Result<bool> {
     match proxy {
         Proxy::P2(proxy) => {
             let (head, made) = oneshot::channel();
@@ -90,7 +86,7 @@ async fn answers(store: &mut Store<Probe>, proxy: &Proxy) -> wasmtime::Result<bo
         Proxy::P3(service) => {
             let view = store.data_mut().http();
             let (request, sent) = p3::Request::from_http(view.hooks, request()?);
-            let answering = async |accessor: &wasmtime::component::Accessor<Probe>| {
+            let answering = async |accessor: &wasmtime::component::Accessor<Guest>| {
                 let Ok(response) = service.handle(accessor, request).await? else {
                     return wasmtime::Result::Ok(false);
                 };
@@ -137,8 +133,8 @@ mod tests {
         let engine = hearth_engine::engine(Purpose::Run).unwrap();
         let component =
             hearth_engine::load(&engine, &File::open(artifact.path()).unwrap()).unwrap();
-        let linker = hearth_engine::linker(&engine).unwrap();
-        let handler = hearth_engine::prepare(&linker, &component).unwrap();
+        let linker = hearth_host::linker(&engine).unwrap();
+        let handler = hearth_host::prepare(&linker, &component).unwrap();
         let watchdog = Watchdog::start().unwrap();
         probe(&engine, &watchdog, &handler).map_err(|refusal| refusal.to_string())
     }

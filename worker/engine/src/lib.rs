@@ -1,13 +1,12 @@
 //! The one configuration of the engine, so that what the compiler makes is what workers load:
-//! the engine itself, the fingerprint that ties artifacts to it, the loading of an artifact,
-//! (in [`link`]) what a function may import, and (in [`mod@reason`]) why a call failed.
+//! the engine itself, the fingerprint that ties artifacts to it, the loading of an artifact, and
+//! (in [`mod@reason`]) why a call failed.
 //!
-//! Owns no process and no call. Whether an artifact may be trusted is the primary's to know: it
-//! checks the artifact's keyed digest before any process is given it.
+//! Owns no process and no call; what a function may import is `hearth_host`'s. Whether an artifact
+//! may be trusted is the primary's to know: it checks the artifact's keyed digest before any
+//! process is given it.
 
-mod calendar;
 mod fingerprint;
-mod link;
 mod reason;
 
 use std::fs::File;
@@ -16,9 +15,7 @@ use std::os::fd::AsRawFd;
 use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig};
 
-pub use calendar::Calendar;
 pub use fingerprint::fingerprint;
-pub use link::{DeniedRequests, Handler, LinkError, Offer, is_offered, linker, prepare};
 pub use reason::reason;
 
 /// Raised with every change below that changes what the compiler makes or a worker loads.

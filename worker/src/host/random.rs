@@ -46,6 +46,7 @@ fn fetch(bytes: &mut [u8]) {
 }
 
 /// The same as a generator.
+#[derive(Clone, Copy)]
 pub struct Kernel;
 
 impl TryRng for Kernel {

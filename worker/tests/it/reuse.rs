@@ -98,6 +98,27 @@ fn a_line_is_its_own_calls_though_the_instance_is_an_earlier_ones() {
     }
 }
 
+/// What of a call is left in an instance that serves the next one: nothing that would hold the
+/// first one's request open, and nothing that nobody thought of.
+#[test]
+fn what_may_not_stay_ends_its_instance() {
+    let often = r#"{"reuse":100}"#;
+    let functions = [("/two", "keeps", often), ("/three", "wasip3_keeps", often)];
+    let worker = exec(&Release::new(1, &functions), start(1)).accept();
+    // Nothing, and fields, which are text.
+    for path in ["/two?what=0", "/two?what=1", "/three?what=0", "/three?what=1"] {
+        let served = traces(&worker, path, 3);
+        let first: u32 = served[0].parse().unwrap();
+        let counted: Vec<_> = (first..first + 3).map(|calls| calls.to_string()).collect();
+        assert_eq!(served, counted, "{path}");
+    }
+    // A request, its body, a timer.
+    for path in ["/two?what=2", "/two?what=3", "/two?what=4", "/three?what=2", "/three?what=3"] {
+        // The first may find an instance that was kept, and ends it.
+        assert_eq!(traces(&worker, path, 4)[1..], ["1"; 3], "{path}");
+    }
+}
+
 /// More functions than there are places for instances: those that are only kept make room.
 #[test]
 fn kept_instances_make_room_for_calls() {

@@ -1,0 +1,133 @@
+//! A component and the list: what it imports is linked, and it is found to answer HTTP.
+
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+use wasmtime_wasi_http::handler::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre as IncomingHandler;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+
+use crate::{Guest, INTERFACES, Interface, offer};
+
+/// A component that is linked and answers HTTP, as WASI 0.2 or 0.3 says it.
+pub type Handler = ProxyPre<Guest>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("an import does not fit what is offered")]
+    Import(#[source] wasmtime::Error),
+    #[error(
+        "the import `{0}` needs the component model's concurrency, which this engine does not have"
+    )]
+    Concurrency(String),
+    #[error("neither wasi:http/incoming-handler@0.2 nor wasi:http/handler@0.3 is exported")]
+    NoHandler,
+}
+
+/// Of all that this engine can link.
+pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+    link(engine, INTERFACES)
+}
+
+fn link(engine: &Engine, interfaces: &[Interface]) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
+    let versions = interfaces.iter().flat_map(|interface| interface.versions);
+    for version in versions {
+        if engine.get_concurrency_support() || !version.needs_concurrency {
+            (version.link)(&mut linker)?;
+        }
+    }
+    Ok(linker)
+}
+
+/// All of an instance that can be made before there is one.
+pub fn prepare(linker: &Linker<Guest>, component: &Component) -> Result<Handler, LinkError> {
+    let engine = linker.engine();
+    if !engine.get_concurrency_support() {
+        let ty = component.component_type();
+        let mut names = ty.imports(engine).map(|(name, _)| name);
+        let needing =
+            names.find(|name| offer::find(name).is_some_and(|version| version.needs_concurrency));
+        if let Some(name) = needing {
+            return Err(LinkError::Concurrency(name.to_owned()));
+        }
+    }
+    let linked = linker.instantiate_pre(component).map_err(LinkError::Import)?;
+    if let Ok(handler) = IncomingHandler::new(linked.clone()) {
+        return Ok(ProxyPre::P2(handler));
+    }
+    ServicePre::new(linked).map(ProxyPre::P3).map_err(|_| LinkError::NoHandler)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use wasmtime::Config;
+
+    /// Whether something has this name, exactly. What had none has one afterwards.
+    fn is_taken(linker: &mut Linker<Guest>, name: &str) -> bool {
+        linker.root().func_wrap(name, |_, (): ()| Ok(())).is_err()
+    }
+
+    fn without_concurrency() -> Engine {
+        let mut config = Config::new();
+        config.concurrency_support(false);
+        Engine::new(&config).unwrap()
+    }
+
+    /// Every name with every version that any has, and what WASI has and this does not.
+    fn candidates() -> Vec<String> {
+        const OTHERS: [&str; 9] = [
+            "wasi:cli/run",
+            "wasi:cli/imports",
+            "wasi:clocks/timezone",
+            "wasi:config/store",
+            "wasi:filesystem/imports",
+            "wasi:http/handler",
+            "wasi:http/incoming-handler",
+            "wasi:keyvalue/store",
+            "wasi:sockets/imports",
+        ];
+        let names = INTERFACES.iter().map(|interface| interface.name).chain(OTHERS);
+        let versions = INTERFACES.iter().flat_map(|interface| interface.versions);
+        let numbers: BTreeSet<_> = versions.map(|version| version.number).collect();
+        names.flat_map(|name| numbers.iter().map(move |n| format!("{name}@{n}"))).collect()
+    }
+
+    #[test]
+    fn each_row_links_what_it_says_and_nothing_else() {
+        let engine = hearth_engine::engine(hearth_engine::Purpose::Run).unwrap();
+        let (candidates, mut all) = (candidates(), linker(&engine).unwrap());
+        let mut listed = BTreeSet::new();
+        for interface in INTERFACES {
+            for version in interface.versions {
+                let name = format!("{}@{}", interface.name, version.number);
+                let mut alone = Linker::new(&engine);
+                (version.link)(&mut alone).unwrap();
+                let taken = candidates.iter().filter(|name| is_taken(&mut alone, name));
+                assert_eq!(taken.collect::<Vec<_>>(), [&name]);
+                assert!(listed.insert(name.clone()), "{name} is in the list twice");
+            }
+        }
+        let linked = candidates.into_iter().filter(|name| is_taken(&mut all, name));
+        assert_eq!(linked.collect::<BTreeSet<_>>(), listed);
+    }
+
+    #[test]
+    fn an_engine_without_concurrency_links_what_does_not_need_it() {
+        let engine = without_concurrency();
+        let mut linker = linker(&engine).unwrap();
+        let mut refused = 0;
+        for interface in INTERFACES {
+            for version in interface.versions {
+                let name = format!("{}@{}", interface.name, version.number);
+                assert_eq!(is_taken(&mut linker, &name), !version.needs_concurrency, "{name}");
+                if let Err(error) = (version.link)(&mut Linker::new(&engine)) {
+                    assert!(version.needs_concurrency, "{name}: {error}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 0, "no engine would refuse any of them");
+    }
+}
