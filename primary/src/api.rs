@@ -5,6 +5,7 @@
 //! store, the fleet, uploads, the gateway and provisioning. The front door decides which requests
 //! come here; tenants' own addresses are not served here.
 
+pub mod audit;
 pub mod auth;
 pub mod backup;
 pub mod error;
@@ -146,6 +147,7 @@ fn described() -> OpenApiRouter<State> {
         .routes(routes!(tokens::delete_admin_token))
         .routes(routes!(logs::list_lines))
         .routes(routes!(logs::list_calls))
+        .routes(routes!(audit::list_audit))
         .routes(routes!(backup::restore))
         .routes(routes!(health::metrics))
         .route_layer(middleware::from_fn_with_state(held::Held::default(), held::bound))
@@ -167,6 +169,7 @@ mod tests {
 
     const OPERATIONS: &str = "\
 GET    /api/openapi.json openapi
+GET    /api/v1/audit list_audit
 GET    /api/v1/backup backup
 POST   /api/v1/restore restore
 GET    /api/v1/tenants list_tenants

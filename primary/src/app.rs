@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::actor::Author;
 use crate::api::{self, Api};
 use crate::backup::{Backups, restore};
 use crate::clock;
@@ -311,7 +312,7 @@ async fn host(
     fail::moment(Point::StartFirst);
     if tenants.is_empty() && !store.has_admin_token().await? {
         let name = FIRST_TENANT.parse().expect("it is a tenant's name");
-        let (first, _) = provision.create(name, "hearth").await?;
+        let (first, _) = provision.create(name, &Author::host()).await?;
         tenants.push(first);
     }
     fail::moment(Point::StartAdmin);
@@ -399,7 +400,8 @@ async fn admin_token(store: &Store, secrets: Secrets) -> anyhow::Result<AdminTok
         None if known => Ok(AdminToken::Known),
         None => {
             let scope = hearth_wire::Scope::Admin;
-            let (_, token) = store.create_token(None, "admin".to_owned(), scope, None).await?;
+            let (name, by) = ("admin".to_owned(), Author::host());
+            let (_, token) = store.create_token(None, name, scope, None, by).await?;
             Ok(AdminToken::Made(token))
         }
     }

@@ -30,6 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::actor::Author;
 use crate::durable;
 use crate::fail::Point;
 use crate::files;
@@ -94,7 +95,7 @@ impl Backups {
         Self { store, releases, trees, stop, alone: Arc::new(Semaphore::new(1)) }
     }
 
-    pub async fn begin(&self, by: &str) -> Result<Stream, BackupError> {
+    pub async fn begin(&self, by: &Author) -> Result<Stream, BackupError> {
         let alone = self.alone.clone().try_acquire_owned().map_err(|_| BackupError::Busy)?;
         let snapshot = self.snapshot().await?;
         let (chunks, stream) = mpsc::channel(CHUNKS);
@@ -105,16 +106,16 @@ impl Backups {
             stop: self.stop.clone(),
             runtime: runtime.clone(),
         };
-        let (making, by) = (self.clone(), by.to_owned());
-        info!(by, tenants = snapshot.contents.tenants.len(), "backup begins");
+        let (making, by) = (self.clone(), by.clone());
+        info!(%by, tenants = snapshot.contents.tenants.len(), "backup begins");
         tokio::task::spawn_blocking(move || {
             let outcome = match making.write(snapshot, alone, sending) {
                 Ok(bytes) => {
-                    info!(by, bytes, "backup made");
+                    info!(%by, bytes, "backup made");
                     "done"
                 }
                 Err(error) => {
-                    error!(by, error = &error as &dyn std::error::Error, "backup failed");
+                    error!(%by, error = &error as &dyn std::error::Error, "backup failed");
                     // The stream breaks off, which its reader cannot take for its end.
                     let broken = chunks.send(Err(io::Error::other("the backup failed")));
                     let _ = runtime.block_on(tokio::time::timeout(STALLED, broken));

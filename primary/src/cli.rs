@@ -16,6 +16,7 @@ use crate::backup::restore::RestoreError;
 use crate::config::{ClientArgs, ConfigError, LoginError, UpArgs, Written};
 use crate::terminal::{self, complain};
 
+mod audit;
 mod backup;
 mod build;
 mod client;
@@ -101,6 +102,8 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Show the last calls
     Calls(logs::CallsArgs),
+    /// Show who changed what
+    Audit(audit::AuditArgs),
     /// List, start, restart and stop workers
     #[command(subcommand)]
     Worker(workers::Workers),
@@ -200,6 +203,7 @@ fn dispatch(command: Command, client: &ClientArgs, print: Print) -> Result<(), C
         Command::Invoke(args) => functions::invoke(&args, client),
         Command::Logs(args) => logs::logs(&args, client, print),
         Command::Calls(args) => logs::calls(&args, client, print),
+        Command::Audit(args) => audit::run(&args, client, print),
         Command::Worker(command) => workers::run(command, client, print),
         Command::Backup(args) => backup::backup(&args, client, print),
         Command::Restore(args) => backup::restore(&args, client, print),
@@ -360,6 +364,8 @@ mod tests {
             "hearth logs -f",
             "hearth logs hello -n 5",
             "hearth calls -f hello",
+            "hearth audit",
+            "hearth audit -n 20 --action token.create --before 7 --tenant demo --json",
             "hearth worker list",
             "hearth worker restart --tenant demo",
             "hearth backup -",

@@ -286,6 +286,11 @@ impl Fleet {
         self.ask(name, swap).await.ok_or(SwapError::NoTenant)?
     }
 
+    /// Sees to it that the tenant's port is its own: what can keep a worker from being started.
+    pub async fn listen(&self, name: &TenantName) -> Result<(), FleetError> {
+        self.ask(name, Command::Listen).await.ok_or(FleetError::NoTenant)?
+    }
+
     /// A worker now, whatever happened before.
     pub async fn start(&self, name: &TenantName) -> Result<(), FleetError> {
         self.ask(name, Command::Start).await.ok_or(FleetError::NoTenant)?
@@ -296,10 +301,15 @@ impl Fleet {
         self.ask(name, Command::Stop).await.ok_or(FleetError::NoTenant)?
     }
 
-    /// A new worker of the same generation in the place of the old.
-    pub async fn restart(&self, name: &TenantName) -> Result<(), FleetError> {
+    /// A new worker of the same generation in the place of the old, once it is ready and `commit`,
+    /// where there is one, is done.
+    pub async fn restart(
+        &self,
+        name: &TenantName,
+        commit: Option<Commit>,
+    ) -> Result<(), FleetError> {
         let generation = self.status(name).ok_or(FleetError::NoTenant)?.generation;
-        let swap = |answer| Command::Swap(generation, None, answer);
+        let swap = |answer| Command::Swap(generation, commit, answer);
         self.ask(name, swap).await.ok_or(FleetError::NoTenant)??;
         Ok(())
     }

@@ -335,7 +335,7 @@ impl Front {
             Ok(dir) => dir,
             Err(problem) => return refuse(problem, None, &id),
         };
-        let caller = match auth::authenticate(&self.store, request.headers()).await {
+        let caller = match auth::authenticate(&self.store, request.headers(), id.clone()).await {
             // An admin's token is never taken at a tenant's address.
             Ok(caller)
                 if caller.tenant == Some(tenant.id) && caller.scope.covers(Scope::Deploy) =>
@@ -349,7 +349,7 @@ impl Front {
             Err(problem) => return refuse(problem, None, &id),
         };
         let (parts, body) = request.into_parts();
-        match self.uploads.receive(tenant, dir, &parts.headers, body, &caller.name).await {
+        match self.uploads.receive(tenant, dir, &parts.headers, body, &caller.author).await {
             Ok(uploaded) => {
                 let body = serde_json::to_vec(&uploaded).expect("it is plain data");
                 let mut response = Response::new(Body::from(body));

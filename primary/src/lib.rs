@@ -1,6 +1,7 @@
 //! The host and its command line. What the program `hearth` is made of, in a library so that its
 //! parsers can be reached by `ops/fuzz`; nothing else uses it.
 
+mod actor;
 mod api;
 mod app;
 mod backup;

@@ -1,10 +1,12 @@
 //! Waiting for others, and not for longer than one should. This process can stand still itself
 //! (traced, frozen, or starved of the processor), and what others did in time lies unread then:
-//! before somebody is taken for late, what there is of him is read once more.
+//! before somebody is taken for late, what there is of him is read once more. And being waited for:
+//! who leaves does not leave half a change behind.
 
 use std::pin::pin;
 use std::time::Duration;
 
+use tokio::task::JoinError;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
@@ -17,6 +19,16 @@ pub async fn within<F: Future>(deadline: Duration, future: F) -> Result<F::Outpu
     match timeout(deadline, future.as_mut()).await {
         Err(_) => timeout(LAST_LOOK, future).await,
         done => done,
+    }
+}
+
+/// What was begun is done to its end, whether anybody waits for it or not.
+pub async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // The runtime ends, and whoever waits here with it.
+        Err(Err(_)) => std::future::pending().await,
     }
 }
 

@@ -17,12 +17,13 @@ use rustix::io::Errno;
 use tokio::sync::Mutex;
 use tracing::{error, info, warn};
 
+use crate::actor::Author;
 use crate::backup::Staged;
 use crate::fail::{self, Point};
 use crate::fleet::{self, Fleet, sockets};
 use crate::logs::Logs;
 use crate::release::{Bundled, ReleaseError, Releases};
-use crate::store::{self, Change, NewGeneration, Store, StoreError, Tenant, VersionRow};
+use crate::store::{self, Cause, Change, NewGeneration, Store, StoreError, Tenant, VersionRow};
 
 /// A new tenant's generation.
 const FIRST: Generation = 1;
@@ -184,7 +185,7 @@ impl Provision {
     pub async fn create(
         &self,
         name: TenantName,
-        by: &str,
+        by: &Author,
     ) -> Result<(Tenant, String), ProvisionError> {
         let _creating = self.creating.lock().await;
         match self.store.tenant(&name).await? {
@@ -222,7 +223,7 @@ impl Provision {
         let tenant = self.current(&tenant).await?;
         let grants = self.store.grants(tenant.id).await?;
         self.fleet.add(tenant.clone(), grants, listener);
-        info!(tenant = %tenant.name, port, by, "tenant created");
+        info!(tenant = %tenant.name, port, %by, "tenant created");
         Ok((tenant, token))
     }
 
@@ -232,7 +233,7 @@ impl Provision {
         &self,
         staged: &Staged,
         names: &[TenantName],
-        by: &str,
+        by: &Author,
     ) -> Result<Vec<Tenant>, ProvisionError> {
         let _creating = self.creating.lock().await;
         let mut taken = self.store.ports().await?;
@@ -271,7 +272,7 @@ impl Provision {
             let _arriving = self.releases.arriving().await;
             let from = staged.directory.path();
             self.releases.take_over(from, names).await.map_err(ReleaseError::Disk)?;
-            let imported = self.store.import(from.join(store::FILE), wanted).await;
+            let imported = self.store.import(from.join(store::FILE), wanted, by.clone()).await;
             // What failed on its way to the disk may be there all the same, and names these.
             if imported.is_err() && !self.store.is_read_only() {
                 self.releases.remove_trees(names).await.map_err(ReleaseError::Disk)?;
@@ -292,7 +293,7 @@ impl Provision {
         let mut here = Vec::new();
         for ((tenant, grants), listener) in completed.into_iter().zip(listeners) {
             self.fleet.add(tenant.clone(), grants, listener);
-            info!(tenant = %tenant.name, port = tenant.port, by, "tenant restored");
+            info!(tenant = %tenant.name, port = tenant.port, %by, "tenant restored");
             here.push(tenant);
         }
         Ok(here)
@@ -303,7 +304,7 @@ impl Provision {
     async fn complete(
         &self,
         tenants: &[Tenant],
-        by: &str,
+        by: &Author,
     ) -> Result<Vec<(Tenant, Vec<TokenGrant>)>, ProvisionError> {
         self.settle().await?;
         let mut completed = Vec::new();
@@ -311,7 +312,7 @@ impl Provision {
             let mut tenant = self.current(tenant).await?;
             if tenant.generation == 0 {
                 let _arriving = self.releases.arriving().await;
-                let first = self.first(&tenant, by).await?;
+                let first = self.first(&tenant, Cause::Restored, by).await?;
                 self.store.commit_generation(first).await?;
                 tenant = self.current(&tenant).await?;
             }
@@ -327,7 +328,7 @@ impl Provision {
     }
 
     /// A new tenant's first generation, and its owner's token.
-    async fn found(&self, tenant: &Tenant, by: &str) -> Result<String, ProvisionError> {
+    async fn found(&self, tenant: &Tenant, by: &Author) -> Result<String, ProvisionError> {
         let _arriving = self.releases.arriving().await;
         // What an earlier one of that name could not be rid of must not become this one's.
         let forgotten = self.releases.forget(tenant).await;
@@ -340,19 +341,24 @@ impl Provision {
             }
             _ => ProvisionError::Left { name: tenant.name.clone(), error },
         })?;
-        let first = self.first(tenant, by).await?;
+        let first = self.first(tenant, Cause::Created, by).await?;
         Ok(self.store.found_tenant(first).await?)
     }
 
     /// Writes a tenant's first generation, which is then to be committed.
-    async fn first(&self, tenant: &Tenant, by: &str) -> Result<NewGeneration, ProvisionError> {
+    async fn first(
+        &self,
+        tenant: &Tenant,
+        cause: Cause,
+        by: &Author,
+    ) -> Result<NewGeneration, ProvisionError> {
         let rows: Vec<VersionRow> = self.bundled.iter().map(first_version).collect();
         self.releases.write(tenant, FIRST, &rows).await?;
         Ok(NewGeneration {
             tenant: tenant.id,
             generation: FIRST,
-            cause: "created".to_owned(),
-            by: by.to_owned(),
+            cause,
+            by: by.clone(),
             changes: rows.into_iter().map(Change::Add).collect(),
         })
     }
@@ -393,19 +399,19 @@ impl Provision {
     }
 
     /// Ends a tenant and removes all that was kept of it.
-    pub async fn delete(&self, tenant: &Tenant, by: &str) -> Result<(), ProvisionError> {
+    pub async fn delete(&self, tenant: &Tenant, by: &Author) -> Result<(), ProvisionError> {
         // Its name and its user are nobody else's before its files are gone.
         let _creating = self.creating.lock().await;
         let rest = self.addresses.rest;
         let forgotten = Timestamp::now().checked_sub(rest).unwrap_or(Timestamp::MIN);
-        self.store.retire_tenant(tenant.id, forgotten).await?;
+        self.store.retire_tenant(tenant.id, forgotten, by.clone()).await?;
         fail::moment(Point::TenantDeleted);
         self.fleet.remove(&tenant.name).await;
         fail::moment(Point::TenantLogs);
         self.logs.remove(&tenant.name).await;
         self.forget(tenant).await;
         fail::moment(Point::TenantGone);
-        info!(tenant = %tenant.name, by, "tenant removed");
+        info!(tenant = %tenant.name, %by, "tenant removed");
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! What Hearth remembers: tenants, tokens, functions with their versions, generations, and the
-//! digests that vouch for artifacts. One SQLite file, one thread that owns its connection, and
+//! What Hearth remembers: tenants, tokens, functions with their versions, generations, who changed
+//! what, and the digests that vouch for artifacts. One SQLite file, one thread that owns its connection, and
 //! cheap handles that send it closures over a bounded queue, in which each asker has its turn.
 //!
 //! An `Ok` of anything that writes means that it is on the disk (WAL, `synchronous=FULL`). Where
@@ -8,6 +8,7 @@
 //! that, before it comes here. Nothing here decides who may do what.
 
 mod artifacts;
+mod audit;
 mod functions;
 mod import;
 mod migrations;
@@ -16,8 +17,9 @@ mod snapshot;
 mod tenants;
 mod tokens;
 
-pub use functions::{Change, GenerationRow, NewGeneration, VersionRow};
-pub use rebuild::rebuild;
+pub use audit::{Action, AuditPage, AuditQuery, AuditRow, Event, Sides, Whose};
+pub use functions::{Cause, Change, GenerationRow, NewGeneration, VersionRow};
+pub use rebuild::{note_restore, rebuild};
 pub use snapshot::{Contents, inspect};
 pub use tenants::{Freed, Tenant, TenantId};
 use tokens::Admins;
@@ -359,12 +361,18 @@ fn column<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actor::{Actor, Author};
 
     /// A store in a directory of its own, and that directory.
     pub(super) fn scratch() -> (tempfile::TempDir, Store) {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
         (directory, store)
+    }
+
+    pub(super) fn author(name: &str) -> Author {
+        let actor = Actor::Token { id: 1, name: name.to_owned() };
+        Author { actor, request_id: None }
     }
 
     pub(super) async fn tenant(store: &Store, name: &str, port: u16) -> Tenant {
@@ -409,6 +417,6 @@ mod tests {
         assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
         assert_eq!(pragma("synchronous"), 2.into());
         assert_eq!(pragma("foreign_keys"), 1.into());
-        assert_eq!(pragma("user_version"), 4.into());
+        assert_eq!(pragma("user_version"), 5.into());
     }
 }

@@ -1,5 +1,5 @@
 //! What must happen now and then whatever else does: files that nothing names are removed,
-//! removed functions are forgotten, modules are looked at for damage, and figures are taken.
+//! removed functions and old changes are forgotten, modules are looked at for damage, and figures are taken.
 //!
 //! Each task looks at what is and at what should be, and closes the gap; it can run at any time
 //! and twice.
@@ -25,6 +25,9 @@ const CENSUS_EVERY: Duration = Duration::from_secs(5);
 const SCRUB_EVERY: Duration = Duration::from_secs(2);
 /// How long a removed function can be rolled back.
 const REMOVED_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// For how long it is told who changed what.
+const AUDIT_KEPT: SignedDuration = SignedDuration::from_hours(400 * 24);
 
 /// Until told to stop. Sweeps at once, since an earlier process may have been killed.
 pub async fn run(
@@ -71,7 +74,8 @@ async fn caught<E: std::error::Error + 'static>(
 }
 
 async fn purge(store: &Store) -> Result<(), StoreError> {
-    let functions = store.purge_removed(Timestamp::now() - REMOVED_KEPT).await?;
+    let now = Timestamp::now();
+    let functions = store.purge(now - REMOVED_KEPT, now - AUDIT_KEPT).await?;
     if functions > 0 {
         info!(functions, "forgot functions that were removed");
     }

@@ -30,18 +30,21 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
-use tokio::task::JoinError;
 use tracing::{error, info};
 use utoipa::ToSchema;
 
+use crate::actor::Author;
 use crate::compile::CompileError;
 use crate::fail::{self, Point};
-use crate::fleet::{Fleet, FleetError, SwapError};
-use crate::patience::within;
+use crate::fleet::{Commit, Fleet, FleetError, SwapError};
+use crate::patience::{to_its_end, within};
 use crate::release::modules::{IngestError, Kept};
 use crate::release::room::{NoRoom, Room};
 use crate::release::{Admitted, Held, ReleaseError, Releases};
-use crate::store::{Change, NewGeneration, Store, StoreError, Tenant, TenantId, VersionRow};
+use crate::store::{
+    Action, Cause, Change, Event, NewGeneration, Sides, Store, StoreError, Tenant, TenantId,
+    VersionRow,
+};
 pub use places::Places;
 use places::{Crowd, Place};
 
@@ -296,10 +299,10 @@ impl Uploads {
         dir: Option<FunctionPath>,
         headers: &HeaderMap,
         body: Body,
-        by: &str,
+        by: &Author,
     ) -> Result<Uploaded, UploadError> {
         let arrived = self.take(tenant, dir, headers, body).await;
-        let (uploads, tenant, by) = (self.clone(), tenant.clone(), by.to_owned());
+        let (uploads, tenant, by) = (self.clone(), tenant.clone(), by.clone());
         to_its_end(async move {
             let uploaded = match arrived {
                 Ok(arrived) => uploads.install(arrived, &by).await,
@@ -311,20 +314,20 @@ impl Uploads {
         .await
     }
 
-    fn note(&self, tenant: &Tenant, uploaded: &Result<Uploaded, UploadError>, by: &str) {
+    fn note(&self, tenant: &Tenant, uploaded: &Result<Uploaded, UploadError>, by: &Author) {
         let outcome = match uploaded {
             Ok(uploaded) => {
                 let generation = uploaded.generation;
-                info!(tenant = %tenant.name, generation, by, swap_ms = uploaded.swap_ms, "uploaded");
+                info!(tenant = %tenant.name, generation, %by, swap_ms = uploaded.swap_ms, "uploaded");
                 "done"
             }
             Err(refused) => {
                 let problem = refused.problem();
                 if problem.status >= 500 {
                     let error = refused as &dyn std::error::Error;
-                    error!(tenant = %tenant.name, by, error, "upload failed");
+                    error!(tenant = %tenant.name, %by, error, "upload failed");
                 } else {
-                    info!(tenant = %tenant.name, by, reason = problem.detail, "upload refused");
+                    info!(tenant = %tenant.name, %by, reason = problem.detail, "upload refused");
                 }
                 if problem.status >= 500 { "failed" } else { "refused" }
             }
@@ -365,7 +368,7 @@ impl Uploads {
         UploadError::Late(self.intake.time)
     }
 
-    async fn install(&self, taken: Taken, by: &str) -> Result<Uploaded, UploadError> {
+    async fn install(&self, taken: Taken, by: &Author) -> Result<Uploaded, UploadError> {
         let Taken { tenant, room, incoming, patches, left, _place } = taken;
         let begun = Instant::now();
         let mut litter = Litter::new(self, &tenant);
@@ -431,7 +434,7 @@ impl Uploads {
         (tenant, changing): (Tenant, OwnedMutexGuard<()>),
         admitted: Vec<(FunctionPath, OptionsPatch, Admitted)>,
         compile_ms: u64,
-        by: &str,
+        by: &Author,
     ) -> Result<Uploaded, UploadError> {
         let mut live = self.store.live_functions(tenant.id).await?;
         let mut changes = Vec::new();
@@ -458,7 +461,8 @@ impl Uploads {
             }
         }
         count_functions(&tenant, &live)?;
-        let (generation, swap) = self.apply(tenant, changing, live, changes, "upload", by).await?;
+        let (generation, swap) =
+            self.apply(tenant, changing, live, changes, Cause::Upload, by).await?;
         let swap_ms = swap.as_millis() as u64;
         Ok(Uploaded { uploaded: true, generation, functions, compile_ms, swap_ms })
     }
@@ -469,7 +473,7 @@ impl Uploads {
         tenant: &Tenant,
         path: &FunctionPath,
         to: Option<Version>,
-        by: &str,
+        by: &Author,
     ) -> Result<Switched, UploadError> {
         let (tenant, changing) = self.lock(tenant).await?;
         let function = self.store.function(tenant.id, path).await?;
@@ -501,7 +505,7 @@ impl Uploads {
         }
         count_functions(&tenant, &live)?;
         let (generation, swap) =
-            self.apply(tenant, changing, live, changes, "rollback", by).await?;
+            self.apply(tenant, changing, live, changes, Cause::Rollback, by).await?;
         let swap_ms = swap.as_millis() as u64;
         Ok(Switched { path, version: Some(version), generation, swap_ms })
     }
@@ -511,7 +515,7 @@ impl Uploads {
         &self,
         tenant: &Tenant,
         path: &FunctionPath,
-        by: &str,
+        by: &Author,
     ) -> Result<Switched, UploadError> {
         let (tenant, changing) = self.lock(tenant).await?;
         let mut live = self.store.live_functions(tenant.id).await?;
@@ -521,7 +525,8 @@ impl Uploads {
             return Err(UploadError::NoFunction(path.clone()));
         }
         let changes = vec![Change::Remove { path: path.clone() }];
-        let (generation, swap) = self.apply(tenant, changing, live, changes, "remove", by).await?;
+        let (generation, swap) =
+            self.apply(tenant, changing, live, changes, Cause::Remove, by).await?;
         let swap_ms = swap.as_millis() as u64;
         Ok(Switched { path: path.clone(), version: None, generation, swap_ms })
     }
@@ -533,7 +538,7 @@ impl Uploads {
         tenant: &Tenant,
         path: &FunctionPath,
         changes: Map<String, Value>,
-        by: &str,
+        by: &Author,
     ) -> Result<Generation, UploadError> {
         let (tenant, changing) = self.lock(tenant).await?;
         let mut live = self.store.live_functions(tenant.id).await?;
@@ -548,7 +553,7 @@ impl Uploads {
             let (path, options) = (function.path.clone(), function.set.clone());
             change.push(Change::Set { path, options });
         }
-        Ok(self.apply(tenant, changing, live, change, "options", by).await?.0)
+        Ok(self.apply(tenant, changing, live, change, Cause::Options, by).await?.0)
     }
 
     /// Sets limits of a tenant; what is `None` is as by default again.
@@ -556,7 +561,7 @@ impl Uploads {
         &self,
         tenant: &Tenant,
         changes: impl IntoIterator<Item = (String, Option<u64>)>,
-        by: &str,
+        by: &Author,
     ) -> Result<LimitsPatch, UploadError> {
         let (tenant, changing) = self.lock(tenant).await?;
         let mut limits = tenant.limits.clone();
@@ -567,7 +572,7 @@ impl Uploads {
         }
         let live = self.store.live_functions(tenant.id).await?;
         let tenant = Tenant { limits: limits.clone(), ..tenant };
-        self.apply(tenant, changing, live, change, "limits", by).await?;
+        self.apply(tenant, changing, live, change, Cause::Limits, by).await?;
         Ok(limits)
     }
 
@@ -601,12 +606,25 @@ impl Uploads {
     }
 
     /// A new worker of the same generation, in turn with changes: none of them is refused for it.
-    pub async fn restart(&self, tenant: &Tenant) -> Result<(), UploadError> {
-        let (tenant, _changing) = self.lock(tenant).await?;
-        self.fleet.restart(&tenant.name).await.map_err(|error| match error {
-            FleetError::Swap(source) => UploadError::Swap { current: tenant.generation, source },
-            FleetError::NoTenant | FleetError::PortTaken(_) => UploadError::NoTenant,
+    pub async fn restart(&self, tenant: &Tenant, by: &Author) -> Result<(), UploadError> {
+        let (tenant, changing) = self.lock(tenant).await?;
+        let (store, by) = (self.store.clone(), by.clone());
+        let (action, id) = (Action::WorkerRestart, Some(tenant.id));
+        let event = Event { action, tenant: id, object: None, sides: Sides::none() };
+        let (commit, mut refused) = committing(async move { store.note(by, event).await });
+        let uploads = self.clone();
+        to_its_end(async move {
+            let _changing = changing;
+            match uploads.fleet.restart(&tenant.name, Some(commit)).await {
+                Ok(()) => Ok(()),
+                Err(FleetError::Swap(source)) => Err(match refused.try_recv() {
+                    Ok(error) => error.into(),
+                    Err(_) => UploadError::Swap { current: tenant.generation, source },
+                }),
+                Err(FleetError::NoTenant | FleetError::PortTaken(_)) => Err(UploadError::NoTenant),
+            }
         })
+        .await
     }
 
     /// Has tenants serve what there is of their modules, where that is other than it was.
@@ -616,7 +634,7 @@ impl Uploads {
             let Ok((tenant, _changing)) = self.lock(&tenant).await else { continue };
             self.releases.recheck(id);
             let is_awake = self.fleet.status(&tenant.name).is_some_and(|is| is.pid.is_some());
-            if is_awake && let Err(error) = self.fleet.restart(&tenant.name).await {
+            if is_awake && let Err(error) = self.fleet.restart(&tenant.name, None).await {
                 error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "refresh");
             }
         }
@@ -645,7 +663,7 @@ impl Uploads {
         path: FunctionPath,
         uploaded: OptionsPatch,
         module: Admitted,
-        by: &str,
+        by: &Author,
     ) -> Result<(VersionRow, bool), UploadError> {
         let folded = path.folded();
         if let Some(active) = live.iter().find(|function| function.path.folded() == folded) {
@@ -673,7 +691,7 @@ impl Uploads {
             set: set.unwrap_or_default(),
             bundled: false,
             created_at: Timestamp::now(),
-            created_by: by.to_owned(),
+            created_by: by.actor.name().to_owned(),
         };
         Ok((row, false))
     }
@@ -686,14 +704,14 @@ impl Uploads {
         changing: OwnedMutexGuard<()>,
         functions: Vec<VersionRow>,
         changes: Vec<Change>,
-        cause: &'static str,
-        by: &str,
+        cause: Cause,
+        by: &Author,
     ) -> Result<(Generation, Duration), UploadError> {
         if changes.is_empty() {
             return Ok((tenant.generation, Duration::ZERO));
         }
         one_root(&functions)?;
-        let (uploads, by) = (self.clone(), by.to_owned());
+        let (uploads, by) = (self.clone(), by.clone());
         to_its_end(async move {
             let _changing = changing;
             uploads.swap(&tenant, &functions, changes, cause, &by).await
@@ -706,30 +724,18 @@ impl Uploads {
         tenant: &Tenant,
         functions: &[VersionRow],
         changes: Vec<Change>,
-        cause: &str,
-        by: &str,
+        cause: Cause,
+        by: &Author,
     ) -> Result<(Generation, Duration), UploadError> {
         let generation = tenant.generation + 1;
         self.releases.write(tenant, generation, functions).await?;
         fail::moment(Point::ChangeWritten);
         let (store, new) = (
             self.store.clone(),
-            NewGeneration {
-                tenant: tenant.id,
-                generation,
-                cause: cause.to_owned(),
-                by: by.to_owned(),
-                changes,
-            },
+            NewGeneration { tenant: tenant.id, generation, cause, by: by.clone(), changes },
         );
-        let (tell, mut refused) = oneshot::channel();
-        let commit = async move {
-            store.commit_generation(new).await.map_err(|error| {
-                let _ = tell.send(error);
-                "the host's store did not take it".to_owned()
-            })
-        };
-        match self.fleet.swap(&tenant.name, generation, Box::pin(commit)).await {
+        let (commit, mut refused) = committing(async move { store.commit_generation(new).await });
+        match self.fleet.swap(&tenant.name, generation, commit).await {
             Ok(took) => {
                 fail::moment(Point::ChangeCommitted);
                 // Best effort: the next sweep takes what this leaves.
@@ -750,14 +756,18 @@ impl Uploads {
     }
 }
 
-/// What was begun is done to its end, whether anybody waits for it or not.
-async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    match tokio::spawn(work).await.map_err(JoinError::try_into_panic) {
-        Ok(done) => done,
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        // The runtime ends, and whoever waits here with it.
-        Err(Err(_)) => std::future::pending().await,
-    }
+/// What the store is to take before a new worker does, and why it did not.
+fn committing(
+    change: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+) -> (Commit, oneshot::Receiver<StoreError>) {
+    let (tell, refused) = oneshot::channel();
+    let commit = async move {
+        change.await.map_err(|error| {
+            let _ = tell.send(error);
+            "the host's store did not take it".to_owned()
+        })
+    };
+    (Box::pin(commit), refused)
 }
 
 /// One that was compiled and kept.

@@ -7,7 +7,7 @@
 use axum::Json;
 use axum::extract::{FromRef, FromRequestParts, State};
 use hearth_connection::credentials;
-use hearth_wire::{Code, Problem, Scope, TenantName, TokenDigest};
+use hearth_wire::{Code, Problem, RequestId, Scope, TenantName, TokenDigest};
 use http::HeaderMap;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
@@ -16,26 +16,42 @@ use utoipa::ToSchema;
 use super::error::Refusal;
 use super::openapi::{ScopeSchema, tenant_name};
 use super::request::segments;
-use crate::store::{Store, StoreError, Tenant, TenantId};
+use crate::actor::{Actor, Author};
+use crate::gateway::request_id;
+use crate::store::{Store, StoreError, Tenant, TenantId, TokenRow};
 
 /// Whose token came with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// The token's name.
-    pub name: String,
+    pub author: Author,
     pub scope: Scope,
     /// `None`: the host's.
     pub tenant: Option<TenantId>,
 }
 
-/// Whoever the headers' token belongs to; nobody without one is let further.
-pub async fn authenticate(store: &Store, headers: &HeaderMap) -> Result<Caller, Problem> {
+impl Caller {
+    /// The token's.
+    pub fn name(&self) -> &str {
+        self.author.actor.name()
+    }
+}
+
+/// Whoever the headers' token belongs to, as the author of what this request asks for; nobody without
+/// one is let further.
+pub async fn authenticate(
+    store: &Store,
+    headers: &HeaderMap,
+    request_id: RequestId,
+) -> Result<Caller, Problem> {
     let Some(token) = credentials::token(headers) else {
         let detail = "send a token: `Authorization: Bearer TOKEN`";
         return Err(Problem::new(Code::Unauthenticated, detail));
     };
     match store.token_by_digest(TokenDigest::of(&token)).await {
-        Ok(Some(row)) => Ok(Caller { name: row.name, scope: row.scope, tenant: row.tenant }),
+        Ok(Some(TokenRow { id, tenant, name, scope, .. })) => {
+            let author = Author { actor: Actor::Token { id, name }, request_id: Some(request_id) };
+            Ok(Caller { author, scope, tenant })
+        }
         Ok(None) => {
             let detail = "this token is not known here, was revoked or has expired";
             Err(Problem::new(Code::Unauthenticated, detail))
@@ -54,7 +70,7 @@ fn permit(caller: &Caller, tenant: Option<&Tenant>, needed: Scope) -> Result<(),
     scope_covers(caller, needed)
 }
 
-fn permit_here(caller: &Caller, tenant: Option<&Tenant>) -> Result<(), Refusal> {
+pub(super) fn permit_here(caller: &Caller, tenant: Option<&Tenant>) -> Result<(), Refusal> {
     match (caller.tenant, tenant) {
         (None, None) => Err(Refusal::new(Code::NotFound, "there is no such tenant")),
         (None, Some(_)) => Ok(()),
@@ -63,7 +79,7 @@ fn permit_here(caller: &Caller, tenant: Option<&Tenant>) -> Result<(), Refusal> 
     }
 }
 
-fn scope_covers(caller: &Caller, needed: Scope) -> Result<(), Refusal> {
+pub(super) fn scope_covers(caller: &Caller, needed: Scope) -> Result<(), Refusal> {
     if caller.scope.covers(needed) {
         return Ok(());
     }
@@ -78,7 +94,9 @@ where
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        Ok(authenticate(&Store::from_ref(state), &parts.headers).await?)
+        // That which every request is given on its way in.
+        let id = request_id(&parts.headers);
+        Ok(authenticate(&Store::from_ref(state), &parts.headers, id).await?)
     }
 }
 
@@ -158,7 +176,7 @@ fn tenant_name_or_null() -> utoipa::openapi::schema::Object {
     responses((status = 200, description = "The token's name, scope and tenant", body = Whoami)),
 )]
 pub async fn whoami(caller: Caller, State(store): State<Store>) -> Result<Json<Whoami>, Refusal> {
-    let Caller { name, scope, tenant } = caller;
+    let (name, Caller { scope, tenant, .. }) = (caller.name().to_owned(), caller);
     let tenant = match tenant {
         Some(id) => {
             // A tenant's tokens go with it, so that this was removed in between.
@@ -209,7 +227,7 @@ mod tests {
             (Report, &[Report]),
         ] {
             let tenant = (scope != Admin).then_some(own.id);
-            let caller = Caller { name: "t".into(), scope, tenant };
+            let caller = Caller { author: Author::host(), scope, tenant };
             for needed in Scope::ALL {
                 let told = |tenant: Option<&Tenant>| {
                     permit(&caller, tenant, needed).err().map(|refused| refused.into_problem().code)
@@ -231,7 +249,8 @@ mod tests {
 
     #[test]
     fn another_tenant_and_none_look_the_same() {
-        let caller = Caller { name: "t".into(), scope: Scope::Owner, tenant: Some(TenantId(1)) };
+        let (author, scope) = (Author::host(), Scope::Owner);
+        let caller = Caller { author, scope, tenant: Some(TenantId(1)) };
         let [other, none] = [Some(tenant(2)), None].map(|tenant| {
             permit(&caller, tenant.as_ref(), Scope::Owner).unwrap_err().into_problem()
         });
@@ -242,19 +261,24 @@ mod tests {
     async fn only_a_live_token_is_somebody_s() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        let (row, token) =
-            store.create_token(None, "ops".into(), Scope::Admin, None).await.unwrap();
+        let (row, token) = store
+            .create_token(None, "ops".into(), Scope::Admin, None, Author::host())
+            .await
+            .unwrap();
+        let id = || RequestId::from_random([7; 16]);
         let given = headers(&format!("Bearer {token}"));
-        let caller = authenticate(&store, &given).await.unwrap();
-        assert_eq!(caller, Caller { name: "ops".into(), scope: Scope::Admin, tenant: None });
+        let caller = authenticate(&store, &given, id()).await.unwrap();
+        let actor = Actor::Token { id: row.id, name: "ops".into() };
+        let author = Author { actor, request_id: Some(id()) };
+        assert_eq!(caller, Caller { author, scope: Scope::Admin, tenant: None });
 
-        store.delete_token(None, row.id).await.unwrap();
+        store.delete_token(None, row.id, Author::host()).await.unwrap();
         for headers in [given, headers("Bearer hearth_x"), HeaderMap::new()] {
-            let refused = authenticate(&store, &headers).await.unwrap_err();
+            let refused = authenticate(&store, &headers, id()).await.unwrap_err();
             assert_eq!(refused.code, Code::Unauthenticated);
         }
         store.close().await;
-        let refused = authenticate(&store, &headers("Bearer hearth_x")).await.unwrap_err();
+        let refused = authenticate(&store, &headers("Bearer hearth_x"), id()).await.unwrap_err();
         assert_eq!(refused.code, Code::WorkerUnavailable);
     }
 }

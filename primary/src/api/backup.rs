@@ -34,7 +34,7 @@ pub async fn backup(
     Admin(caller): Admin,
     State(backups): State<Backups>,
 ) -> Result<Response, Refusal> {
-    let chunks = backups.begin(&caller.name).await?;
+    let chunks = backups.begin(&caller.author).await?;
     let made_at = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
     let headers = [
         (CONTENT_TYPE, "application/zstd".to_owned()),
@@ -100,7 +100,7 @@ pub async fn restore(
         Some(tenant) => (Vec::new(), vec![tenant]),
         None => staged.contents.tenants.keys().cloned().partition(|name| here.contains(name)),
     };
-    let tenants = provision.take_over(&staged, &wanted, &caller.name).await?;
+    let tenants = provision.take_over(&staged, &wanted, &caller.author).await?;
     let restored = tenants.into_iter().map(|tenant| {
         let url = provision.url(&tenant);
         RestoredTenant { name: tenant.name, port: tenant.port, url }

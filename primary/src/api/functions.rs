@@ -125,7 +125,7 @@ pub struct GenerationInfo {
     pub generation: Generation,
     /// What made it: `created`, `upload`, `rollback`, `remove`, `options` or `limits`.
     pub cause: String,
-    /// The name of the token that was used.
+    /// The name that the token had which was used; the audit has its id.
     pub by: String,
     pub created_at: Timestamp,
     pub current: bool,
@@ -268,7 +268,7 @@ pub async fn upload(
     let dir = dir.map_err(|error: hearth_wire::NameError| {
         Refusal::new(Code::InvalidPath, error.to_string())
     })?;
-    Ok(Json(uploads.receive(&tenant, dir, &headers, body, &caller.name).await?))
+    Ok(Json(uploads.receive(&tenant, dir, &headers, body, &caller.author).await?))
 }
 
 /// One function, as its active version is
@@ -316,7 +316,7 @@ pub async fn set_options(
     OptionsBody(OptionChanges { options }): OptionsBody<OptionChanges>,
 ) -> Result<Json<FunctionInfo>, Refusal> {
     let (tenant, caller) = at.permit(Scope::Owner)?;
-    uploads.set_options(&tenant, &path, options, &caller.name).await?;
+    uploads.set_options(&tenant, &path, options, &caller.author).await?;
     active((&store, &releases), &tenant, &path).await.map(Json)
 }
 
@@ -336,7 +336,7 @@ pub async fn remove_function(
 ) -> Result<Json<Switched>, Refusal> {
     let (tenant, caller) = at.permit(Scope::Owner)?;
     let row = store.function(tenant.id, &path).await?.ok_or_else(|| no_function(&path))?;
-    Ok(Json(uploads.remove(&tenant, &row.path, &caller.name).await?))
+    Ok(Json(uploads.remove(&tenant, &row.path, &caller.author).await?))
 }
 
 /// The versions of a function that are kept
@@ -373,7 +373,7 @@ pub async fn rollback(
     OptionalBody(Rollback { version }): OptionalBody<Rollback>,
 ) -> Result<Json<Switched>, Refusal> {
     let (tenant, caller) = at.permit(Scope::Deploy)?;
-    Ok(Json(uploads.rollback(&tenant, &path, version, &caller.name).await?))
+    Ok(Json(uploads.rollback(&tenant, &path, version, &caller.author).await?))
 }
 
 /// Call a function
@@ -392,7 +392,7 @@ pub async fn invoke(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (tenant, caller) = at.permit(Scope::Invoke)?;
-    Ok(gateway.invoke(&tenant.name, &path, &caller.name, request).await)
+    Ok(gateway.invoke(&tenant.name, &path, caller.name(), request).await)
 }
 
 /// The generations that the tenant has had

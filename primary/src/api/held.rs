@@ -11,7 +11,7 @@ use axum::body::{self, Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use hearth_wire::Code;
+use hearth_wire::{Code, TenantName};
 
 use super::error::Refusal;
 
@@ -40,6 +40,10 @@ impl Owner {
         }
     }
 }
+
+/// Says in an answer whose it is, where its address names no tenant.
+#[derive(Debug, Clone)]
+pub struct HeldBy(pub TenantName);
 
 /// Bytes of each owner that has any.
 #[derive(Clone, Default)]
@@ -92,7 +96,9 @@ impl Drop for Answer {
 /// Around each operation that makes its answer whole.
 pub async fn bound(State(held): State<Held>, request: Request, next: Next) -> Response {
     let owner = Owner::of(request.uri().path());
-    let (parts, body) = next.run(request).await.into_parts();
+    let (mut parts, body) = next.run(request).await.into_parts();
+    let of_answer = parts.extensions.remove::<HeldBy>();
+    let owner = of_answer.map_or(owner, |HeldBy(tenant)| Owner::Tenant(tenant.to_string()));
     if body.size_hint().exact().is_none_or(|size| size < SMALL_BYTES) {
         return Response::from_parts(parts, body);
     }
@@ -112,7 +118,28 @@ pub async fn bound(State(held): State<Held>, request: Request, next: Next) -> Re
 
 #[cfg(test)]
 mod tests {
+    use axum::routing::get;
+    use axum::{Extension, Router, middleware};
+    use tower::ServiceExt;
+
     use super::*;
+
+    /// An address that names no tenant can answer one, who reads at his own expense.
+    #[tokio::test]
+    async fn an_answer_says_whose_it_is() {
+        let held = Held::default();
+        let large = || async {
+            (Extension(HeldBy("demo".parse().unwrap())), "x".repeat(SMALL_BYTES as usize))
+        };
+        let router = Router::new()
+            .route("/api/v1/audit", get(large))
+            .route_layer(middleware::from_fn_with_state(held.clone(), bound));
+        let request = Request::get("/api/v1/audit").body(Body::empty()).unwrap();
+        let answer = router.oneshot(request).await.unwrap();
+        assert_eq!(held.owners().keys().collect::<Vec<_>>(), [&Owner::Tenant("demo".to_owned())]);
+        drop(answer);
+        assert!(held.owners().is_empty());
+    }
 
     fn bytes(size: u64) -> Bytes {
         vec![0; size as usize].into()

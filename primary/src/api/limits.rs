@@ -118,6 +118,6 @@ pub async fn set_limits(
     JsonBody(LimitChanges { limits }): JsonBody<LimitChanges>,
 ) -> Result<Json<LimitList>, Refusal> {
     let (tenant, _) = at.permit(Scope::Admin)?;
-    let set = uploads.set_limits(&tenant, limits, &caller.name).await?;
+    let set = uploads.set_limits(&tenant, limits, &caller.author).await?;
     Ok(Json(list(&tenant, &set, &store, &releases, &gateway).await?))
 }

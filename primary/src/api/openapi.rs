@@ -21,6 +21,8 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 
+use crate::store::Action;
+
 /// `[a-z0-9][a-z0-9-]{0,62}`
 pub fn tenant_name() -> Object {
     ObjectBuilder::new()
@@ -109,6 +111,25 @@ words!(
     Code::ResponseInvalid, Code::MemoryLimit, Code::Timeout, Code::StorageFull, Code::Internal,
     Code::ModuleDamaged, Code::WorkerUnavailable,
 );
+
+/// What was done to change something.
+pub struct ActionSchema;
+
+impl utoipa::PartialSchema for ActionSchema {
+    fn schema() -> RefOr<Schema> {
+        let words = Action::ALL.iter().map(|action| action.as_str());
+        ObjectBuilder::new()
+            .schema_type(SchemaType::Type(Type::String))
+            .enum_values(Some(words))
+            .into()
+    }
+}
+
+impl utoipa::ToSchema for ActionSchema {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("Action")
+    }
+}
 
 // Never made: how `hearth_wire::Options` look.
 /// A function's options, complete.
@@ -218,6 +239,7 @@ pub struct FunctionParams {
         (name = "worker"),
         (name = "tokens"),
         (name = "logs", description = "What functions wrote, and how their calls went."),
+        (name = "audit", description = "Who changed what."),
         (name = "host", description = "The host's own state, and this document."),
     ),
 )]
@@ -337,6 +359,13 @@ mod tests {
     #[test]
     fn violations_are_described_as_they_are_sent() {
         assert_eq!(properties(ViolationSchema::schema()), keys(violation()));
+    }
+
+    #[test]
+    fn every_action_is_listed() {
+        let schema = serde_json::to_value(ActionSchema::schema()).unwrap();
+        let words: Vec<_> = Action::ALL.iter().map(|action| action.as_str()).collect();
+        assert_eq!(schema["enum"], serde_json::to_value(words).unwrap());
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub async fn create_tenant(
     State(provision): State<Provision>,
     JsonBody(TenantNew { name }): JsonBody<TenantNew>,
 ) -> Result<(StatusCode, Json<TenantMade>), Refusal> {
-    let (tenant, token) = provision.create(name, &caller.name).await?;
+    let (tenant, token) = provision.create(name, &caller.author).await?;
     let url = provision.url(&tenant);
     let made = TenantMade { name: tenant.name, port: tenant.port, url, token };
     Ok((StatusCode::CREATED, Json(made)))
@@ -126,6 +126,6 @@ pub async fn delete_tenant(
     State(provision): State<Provision>,
 ) -> Result<StatusCode, Refusal> {
     let (tenant, caller) = at.permit(Scope::Admin)?;
-    provision.delete(&tenant, &caller.name).await?;
+    provision.delete(&tenant, &caller.author).await?;
     Ok(StatusCode::NO_CONTENT)
 }

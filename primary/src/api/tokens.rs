@@ -17,6 +17,7 @@ use super::auth::{Admin, AtTenant};
 use super::error::Refusal;
 use super::openapi::{ScopeSchema, TenantParam};
 use super::request::{JsonBody, TokenId};
+use crate::actor::Author;
 use crate::fail::{self, Point};
 use crate::fleet::Fleet;
 use crate::store::{Store, Tenant, TenantId, TokenRow, is_token_name};
@@ -130,16 +131,22 @@ async fn create(
     store: &Store,
     tenant: Option<TenantId>,
     new: TokenNew,
+    by: Author,
 ) -> Result<(StatusCode, Json<TokenMade>), Refusal> {
     let TokenNew { name, scope, expires_at } = check(new, tenant.is_none(), Timestamp::now())?;
-    let (row, token) = store.create_token(tenant, name, scope, expires_at).await?;
+    let (row, token) = store.create_token(tenant, name, scope, expires_at, by).await?;
     let TokenInfo { id, name, scope, created_at, expires_at } = info(row);
     let made = TokenMade { id, name, scope, created_at, expires_at, token };
     Ok((StatusCode::CREATED, Json(made)))
 }
 
-async fn delete(store: &Store, tenant: Option<TenantId>, id: i64) -> Result<(), Refusal> {
-    if store.delete_token(tenant, id).await? {
+async fn delete(
+    store: &Store,
+    tenant: Option<TenantId>,
+    id: i64,
+    by: Author,
+) -> Result<(), Refusal> {
+    if store.delete_token(tenant, id, by).await? {
         Ok(())
     } else {
         Err(Refusal::new(Code::NotFound, format!("there is no token {id}")))
@@ -161,8 +168,8 @@ pub async fn create_token(
     State(grants): State<Grants>,
     JsonBody(new): JsonBody<TokenNew>,
 ) -> Result<(StatusCode, Json<TokenMade>), Refusal> {
-    let (tenant, _) = at.permit(Scope::Owner)?;
-    let made = create(&store, Some(tenant.id), new).await?;
+    let (tenant, caller) = at.permit(Scope::Owner)?;
+    let made = create(&store, Some(tenant.id), new, caller.author).await?;
     grants.push(&tenant).await?;
     Ok(made)
 }
@@ -194,8 +201,8 @@ pub async fn delete_token(
     State(store): State<Store>,
     State(grants): State<Grants>,
 ) -> Result<StatusCode, Refusal> {
-    let (tenant, _) = at.permit(Scope::Owner)?;
-    delete(&store, Some(tenant.id), id).await?;
+    let (tenant, caller) = at.permit(Scope::Owner)?;
+    delete(&store, Some(tenant.id), id, caller.author).await?;
     grants.push(&tenant).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -207,11 +214,11 @@ pub async fn delete_token(
     responses((status = 201, description = "The token, shown this once", body = TokenMade)),
 )]
 pub async fn create_admin_token(
-    _admin: Admin,
+    Admin(caller): Admin,
     State(store): State<Store>,
     JsonBody(new): JsonBody<TokenNew>,
 ) -> Result<(StatusCode, Json<TokenMade>), Refusal> {
-    create(&store, None, new).await
+    create(&store, None, new, caller.author).await
 }
 
 /// The tokens of the host
@@ -234,10 +241,10 @@ pub async fn list_admin_tokens(
     responses((status = 204, description = "It is refused everywhere")),
 )]
 pub async fn delete_admin_token(
-    _admin: Admin,
+    Admin(caller): Admin,
     TokenId(id): TokenId,
     State(store): State<Store>,
 ) -> Result<StatusCode, Refusal> {
-    delete(&store, None, id).await?;
+    delete(&store, None, id, caller.author).await?;
     Ok(StatusCode::NO_CONTENT)
 }

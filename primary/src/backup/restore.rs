@@ -128,7 +128,9 @@ impl<'a> Target<'a> {
 
     fn fill(&self, source: impl Read, trees: &Trees) -> Result<Restored, RestoreError> {
         let (whole, contents) = unpack(source, &self.half, trees)?;
-        Ok(Restored { whole, tenants: contents.tenants.len() })
+        let tenants = contents.tenants.len();
+        store::note_restore(&self.half.join(store::FILE), whole.head.made_at, tenants)?;
+        Ok(Restored { whole, tenants })
     }
 
     /// Durable first, then in its place, and the mark that it is not whole goes last.

@@ -78,6 +78,8 @@ pub enum Command {
     Wake(Answer<Result<Arc<Links>, Unavailable>>),
     /// Without a commit: the same generation again.
     Swap(Generation, Option<Commit>, Answer<Result<Duration, SwapError>>),
+    /// The tenant's port first, where it is not had yet.
+    Listen(Answer<Result<(), FleetError>>),
     Start(Answer<Result<(), FleetError>>),
     Stop(Answer<Result<(), FleetError>>),
     /// Answered when every live worker goes by these.
@@ -269,6 +271,15 @@ impl Supervisor {
         self
     }
 
+    fn listen(&mut self) -> Result<(), FleetError> {
+        match &self.listener {
+            Some(_) => Ok(()),
+            None => sockets::bind(self.shared.tenant_bind, self.tenant.port)
+                .and_then(|listener| self.enter(listener))
+                .map_err(|_| FleetError::PortTaken(self.tenant.port)),
+        }
+    }
+
     fn enter(&mut self, listener: OwnedFd) -> std::io::Result<()> {
         let key = self.shared.sockets.enter(&listener, Watch::Unarmed, self.heard.clone())?;
         self.listener = Some((key, Arc::new(listener)));
@@ -371,13 +382,12 @@ impl Supervisor {
                 self.swap = Some(SwapAsked { commit, answer, at: Instant::now() });
                 Some(Event::Swap(generation))
             }
+            Command::Listen(answer) => {
+                let _ = answer.send(self.listen());
+                None
+            }
             Command::Start(answer) => {
-                let bound = match &self.listener {
-                    Some(_) => Ok(()),
-                    None => sockets::bind(self.shared.tenant_bind, self.tenant.port)
-                        .and_then(|listener| self.enter(listener))
-                        .map_err(|_| FleetError::PortTaken(self.tenant.port)),
-                };
+                let bound = self.listen();
                 let event = bound.is_ok().then_some(Event::Start);
                 let _ = answer.send(bound);
                 event

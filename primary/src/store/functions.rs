@@ -3,7 +3,7 @@
 //!
 //! Modules and artifacts on disk are `release.rs`'s, which sweeps what no row here names.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use hearth_wire::{
     FunctionPath, Generation, HandlerKind, LimitsPatch, ModuleDigest, OptionsPatch, TenantName,
@@ -13,11 +13,14 @@ use jiff::Timestamp;
 use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
+use super::audit::{self, Action, Event, Sides};
 use super::{
     Asker, Result, Store, StoreError, TenantId, column, instant, json, millis, optional, parsed,
     signed, unsigned,
 };
+use crate::actor::Author;
 
 /// Rows of a tenant's past generations.
 const GENERATIONS_KEPT: u64 = 500;
@@ -134,19 +137,58 @@ pub enum Change {
     Limits(LimitsPatch),
 }
 
+/// What a generation is made by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    Created,
+    /// As [`Cause::Created`], for a tenant that came half made in a backup.
+    Restored,
+    Upload,
+    Rollback,
+    Remove,
+    Options,
+    Limits,
+}
+
+impl Cause {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Created | Self::Restored => "created",
+            Self::Upload => "upload",
+            Self::Rollback => "rollback",
+            Self::Remove => "remove",
+            Self::Options => "options",
+            Self::Limits => "limits",
+        }
+    }
+
+    fn action(self) -> Action {
+        match self {
+            Self::Created => Action::TenantCreate,
+            Self::Restored => Action::TenantRestore,
+            Self::Upload => Action::FunctionUpload,
+            Self::Rollback => Action::FunctionRollback,
+            Self::Remove => Action::FunctionRemove,
+            Self::Options => Action::FunctionOptions,
+            Self::Limits => Action::TenantLimits,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct NewGeneration {
     pub tenant: TenantId,
     /// Above the tenant's current one. Numbers may be skipped: one that failed is not used again.
     pub generation: Generation,
-    /// `created`, `upload`, `rollback`, `remove`, `options` or `limits`.
-    pub cause: String,
-    pub by: String,
+    pub cause: Cause,
+    pub by: Author,
     pub changes: Vec<Change>,
 }
 
 const LIVE: &str = "SELECT path, functions.options, versions.* FROM functions \
     JOIN versions ON function = id AND version = active WHERE tenant = ? ORDER BY path";
+const ACTIVE: &str = "SELECT path, functions.options, versions.* FROM functions \
+    JOIN versions ON function = id AND version = active WHERE tenant = ? AND folded = ?";
 const VERSIONS: &str = "SELECT path, functions.options, versions.* FROM functions \
     JOIN versions ON function = id WHERE tenant = ? AND folded = ? ORDER BY version DESC";
 
@@ -203,7 +245,12 @@ impl Store {
 
     /// Makes a generation the current one, in one transaction with all that it changes.
     pub async fn commit_generation(&self, new: NewGeneration) -> Result<()> {
-        self.write(Asker::Tenant(new.tenant), move |db| commit(db, new)).await
+        self.write(Asker::Tenant(new.tenant), move |db| {
+            let by = new.by.clone();
+            let event = commit(db, new)?;
+            audit::note(db, &by, event)
+        })
+        .await
     }
 
     /// Newest first; the newest is the current one.
@@ -300,9 +347,11 @@ impl Store {
     }
 
     /// Forgets functions that were removed before then, and older digests of artifacts whose
-    /// module no version names. Tells how many functions there were.
-    pub async fn purge_removed(&self, before: Timestamp) -> Result<u64> {
+    /// module no version names; and what is told of changes before `audited`. Tells how many
+    /// functions there were.
+    pub async fn purge(&self, before: Timestamp, audited: Timestamp) -> Result<u64> {
         self.write(Asker::Host, move |db| {
+            audit::forget(db, audited)?;
             let purged =
                 db.execute("DELETE FROM functions WHERE removed_at < ?", [millis(before)])?;
             db.execute(
@@ -318,7 +367,8 @@ impl Store {
     }
 }
 
-pub(super) fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Result<()> {
+/// Tells what is then to be noted, in the same transaction.
+pub(super) fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Result<Event> {
     let NewGeneration { tenant, generation, cause, by, changes } = new;
     let now = millis(Timestamp::now());
     let current: Generation = transaction
@@ -329,9 +379,11 @@ pub(super) fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Resul
     if generation <= current {
         return Err(StoreError::Stale { generation, current });
     }
+    let touched = Touched::by(&changes);
+    let before = touched.told(transaction, tenant)?;
     transaction.execute(
         "INSERT INTO generations (tenant, generation, cause, by, created_at) VALUES (?, ?, ?, ?, ?)",
-        (tenant.0, signed(generation), cause, by, now),
+        (tenant.0, signed(generation), cause.as_str(), by.actor.name(), now),
     )?;
     transaction.execute(
         "UPDATE tenants SET generation = ? WHERE id = ?",
@@ -347,13 +399,90 @@ pub(super) fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Resul
     for change in changes {
         changed.extend(apply(transaction, tenant, change, now)?);
     }
-    let limits: LimitsPatch = transaction
-        .prepare_cached("SELECT limits FROM tenants WHERE id = ?")?
-        .query_row([tenant.0], |row| column(row, "limits", json))?;
+    let limits = limits_of(transaction, tenant)?;
     for function in changed {
         prune(transaction, function, limits.resolve().versions)?;
     }
-    Ok(())
+    let sides = Sides::between(before, touched.told(transaction, tenant)?);
+    let object = touched.only_function().map(ToString::to_string);
+    Ok(Event { action: cause.action(), tenant: Some(tenant), object, sides })
+}
+
+fn limits_of(db: &Connection, tenant: TenantId) -> Result<LimitsPatch> {
+    Ok(db
+        .prepare_cached("SELECT limits FROM tenants WHERE id = ?")?
+        .query_row([tenant.0], |row| column(row, "limits", json))?)
+}
+
+/// What some changes are about, so that it can be told how that was before and is after them.
+#[derive(Default)]
+struct Touched {
+    functions: BTreeSet<FunctionPath>,
+    /// Whether what was set for a function is.
+    options: bool,
+    limits: bool,
+}
+
+impl Touched {
+    fn by(changes: &[Change]) -> Self {
+        let mut touched = Self::default();
+        for change in changes {
+            match change {
+                Change::Add(VersionRow { path, .. })
+                | Change::Switch { path, .. }
+                | Change::Remove { path } => drop(touched.functions.insert(path.clone())),
+                Change::Set { path, .. } => {
+                    touched.functions.insert(path.clone());
+                    touched.options = true;
+                }
+                Change::Limits(_) => touched.limits = true,
+            }
+        }
+        touched
+    }
+
+    fn only_function(&self) -> Option<&FunctionPath> {
+        self.functions.first().filter(|_| self.functions.len() == 1)
+    }
+
+    fn told(&self, db: &Connection, tenant: TenantId) -> Result<Map<String, Value>> {
+        let generation: i64 = db
+            .prepare_cached("SELECT generation FROM tenants WHERE id = ?")?
+            .query_row([tenant.0], |row| row.get(0))?;
+        let mut told = Map::from_iter([("generation".to_owned(), generation.into())]);
+        if self.limits {
+            told.insert("limits".to_owned(), value(&limits_of(db, tenant)?));
+        }
+        let mut functions = Map::new();
+        for path in &self.functions {
+            let active = db
+                .prepare_cached(ACTIVE)?
+                .query_row((tenant.0, path.folded()), VersionRow::of)
+                .optional()?;
+            functions.insert(path.to_string(), active.map_or(Value::Null, |it| self.function(&it)));
+        }
+        if !functions.is_empty() {
+            told.insert("functions".to_owned(), functions.into());
+        }
+        Ok(told)
+    }
+
+    /// Who may call it follows from all of its layers.
+    fn function(&self, active: &VersionRow) -> Value {
+        let auth = active.options().resolve().auth;
+        let mut told = Map::from_iter([
+            ("version".to_owned(), active.version.into()),
+            ("auth".to_owned(), auth.to_string().into()),
+        ]);
+        if self.options {
+            told.insert("options".to_owned(), value(&active.set));
+        }
+        told.into()
+    }
+}
+
+fn value(plain: &impl Serialize) -> Value {
+    serde_json::to_value(plain).expect("it is plain data")
 }
 
 /// The id of the function whose versions were changed.
@@ -490,7 +619,7 @@ pub(super) fn kind(value: ValueRef<'_>) -> FromSqlResult<HandlerKind> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::store::tests::{scratch, tenant};
+    use crate::store::tests::{author, scratch, tenant};
 
     pub(in crate::store) fn row(path: &str, version: Version) -> VersionRow {
         VersionRow {
@@ -511,7 +640,7 @@ pub(super) mod tests {
     }
 
     fn generation(tenant: TenantId, generation: Generation, changes: Vec<Change>) -> NewGeneration {
-        NewGeneration { tenant, generation, cause: "upload".into(), by: "ci".into(), changes }
+        NewGeneration { tenant, generation, cause: Cause::Upload, by: author("ci"), changes }
     }
 
     #[tokio::test]
@@ -622,9 +751,9 @@ pub(super) mod tests {
         assert_eq!(store.latest_version(acme.id, &path).await.unwrap(), 2);
 
         store.commit_generation(generation(acme.id, 5, vec![remove])).await.unwrap();
-        assert_eq!(store.purge_removed(Timestamp::UNIX_EPOCH).await.unwrap(), 0);
+        assert_eq!(store.purge(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH).await.unwrap(), 0);
         let later = Timestamp::now() + jiff::SignedDuration::from_secs(1);
-        assert_eq!(store.purge_removed(later).await.unwrap(), 1);
+        assert_eq!(store.purge(later, Timestamp::UNIX_EPOCH).await.unwrap(), 1);
         assert_eq!(store.function(acme.id, &path).await.unwrap(), None);
         assert_eq!(store.live_modules().await.unwrap(), HashSet::new());
     }

@@ -2,14 +2,18 @@
 //! was made here of what the backup says (`rebuild.rs`), so that its rows are as good as this one's.
 //!
 //! They come with their tokens, functions, versions, options, limits and generations, in one
-//! transaction, and under ids of this store's own. What was there stays as it is.
+//! transaction, and under ids of this store's own. What was there stays as it is. What the backup tells
+//! of changes stays out: the tokens that made them have other ids here, and what is told here of changes
+//! is this host's own word.
 
 use std::path::PathBuf;
 
 use hearth_wire::TenantName;
 use rusqlite::Transaction;
 
+use super::audit::{self, Action, Event, Sides};
 use super::{Asker, Result, Store, StoreError, Tenant, change};
+use crate::actor::Author;
 
 impl Store {
     /// From a store's file that nobody has open, each to the port that is given.
@@ -17,10 +21,11 @@ impl Store {
         &self,
         from: PathBuf,
         tenants: Vec<(TenantName, u16)>,
+        by: Author,
     ) -> Result<Vec<Tenant>> {
         self.run_change(Asker::Host, move |db| {
             db.execute("ATTACH DATABASE ? AS other", [from.to_string_lossy()])?;
-            let imported = change(db, |db| all(db, &tenants));
+            let imported = change(db, |db| all(db, &tenants, &by));
             db.execute("DETACH DATABASE other", [])?;
             imported
         })
@@ -28,8 +33,20 @@ impl Store {
     }
 }
 
-fn all(db: &Transaction<'_>, tenants: &[(TenantName, u16)]) -> Result<Vec<Tenant>> {
-    tenants.iter().map(|(name, port)| one(db, name, *port)).collect()
+fn all(db: &Transaction<'_>, tenants: &[(TenantName, u16)], by: &Author) -> Result<Vec<Tenant>> {
+    let come = |(name, port): &(TenantName, u16)| {
+        let tenant = one(db, name, *port)?;
+        // One without a generation is to be made yet.
+        if tenant.generation > 0 {
+            let mut sides = Sides::none();
+            sides.add_after("generation", tenant.generation.into());
+            sides.add_after("port", tenant.port.into());
+            let (action, tenant) = (Action::TenantRestore, Some(tenant.id));
+            audit::note(db, by, Event { action, tenant, object: None, sides })?;
+        }
+        Ok(tenant)
+    };
+    tenants.iter().map(come).collect()
 }
 
 fn one(db: &Transaction<'_>, name: &TenantName, port: u16) -> Result<Tenant> {
@@ -89,34 +106,36 @@ mod tests {
     use hearth_wire::Scope;
 
     use super::*;
-    use crate::store::tests::{scratch, tenant};
+    use crate::store::tests::{author, scratch, tenant};
 
     #[tokio::test]
     async fn a_tenant_comes_back_under_another_id_with_what_it_had() {
         let (_directory, store) = scratch();
         let acme = tenant(&store, "acme", 4_001).await;
-        let (token, _) =
-            store.create_token(Some(acme.id), "ci".into(), Scope::Deploy, None).await.unwrap();
+        let (token, _) = store
+            .create_token(Some(acme.id), "ci".into(), Scope::Deploy, None, author("ops"))
+            .await
+            .unwrap();
         let there = tempfile::tempdir().unwrap();
         store.snapshot(there.path()).await.unwrap();
         let file = there.path().join(crate::store::FILE);
         let wanted = |port| vec![(acme.name.clone(), port)];
 
-        let twice = store.import(file.clone(), wanted(4_002)).await;
+        let twice = store.import(file.clone(), wanted(4_002), author("ops")).await;
         assert!(matches!(twice, Err(StoreError::Exists)), "{twice:?}");
         store.delete_tenant(acme.id).await.unwrap();
         tenant(&store, "beta", 4_001).await;
-        let taken = store.import(file.clone(), wanted(4_001)).await;
+        let taken = store.import(file.clone(), wanted(4_001), author("ops")).await;
         assert!(matches!(taken, Err(StoreError::PortTaken(4_001))), "{taken:?}");
         assert_eq!(store.tenants().await.unwrap().len(), 1);
 
-        let made = store.import(file.clone(), wanted(4_002)).await.unwrap();
+        let made = store.import(file.clone(), wanted(4_002), author("ops")).await.unwrap();
         assert_ne!(made[0].id, acme.id);
         assert_eq!((&made[0].name, made[0].port), (&acme.name, 4_002));
         let tokens = store.tokens(Some(made[0].id)).await.unwrap();
         assert_eq!((tokens.len(), &tokens[0].name), (1, &token.name));
         // Its file can be given back, and a second time it is there.
-        let twice = store.import(file, wanted(4_003)).await;
+        let twice = store.import(file, wanted(4_003), author("ops")).await;
         assert!(matches!(twice, Err(StoreError::Exists)), "{twice:?}");
     }
 }

@@ -5,11 +5,12 @@ use rusqlite::{Connection, Transaction};
 
 use super::{Result, StoreError, change};
 
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     include_str!("migrations/0001_start.sql"),
     include_str!("migrations/0002_options_and_limits.sql"),
     include_str!("migrations/0003_users.sql"),
     include_str!("migrations/0004_resting.sql"),
+    include_str!("migrations/0005_audit.sql"),
 ];
 
 pub(super) fn apply(connection: &mut Connection) -> Result<()> {

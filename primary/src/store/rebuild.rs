@@ -21,12 +21,14 @@ use rusqlite::limits::Limit;
 use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, Params, Row, Transaction};
 
+use super::audit::{self, Action, AuditRow, Event, HOST_ROWS_MAX, Sides, TENANT_ROWS_MAX};
 use super::functions::{kind, kind_text, text};
 use super::tokens::is_token_name;
 use super::{
     Result, StoreError, TenantId, bytes, check, column, instant, migrations, millis, optional,
     parsed, signed, unsigned,
 };
+use crate::actor::Author;
 
 /// Longer than any text that was ever written.
 const TEXT_MAX_BYTES: i32 = 16 << 20;
@@ -57,6 +59,21 @@ pub fn rebuild(from: &Path, to: &Path) -> Result<()> {
     Rebuilding { from: &from, to: &transaction }.all()?;
     transaction.commit()?;
     own.close().map_err(|(_, error)| error.into())
+}
+
+/// Notes in a store that was made so, and that nobody has open, what it was restored from.
+pub fn note_restore(store: &Path, made_at: Timestamp, tenants: usize) -> Result<()> {
+    let mut db = Connection::open(store)?;
+    db.pragma_update(None, "journal_mode", "memory")?;
+    db.pragma_update(None, "synchronous", "off")?;
+    let transaction = db.transaction()?;
+    let mut sides = Sides::none();
+    sides.add_after("backup_made_at", made_at.to_string().into());
+    sides.add_after("tenants", tenants.into());
+    let event = Event { action: Action::HostRestore, tenant: None, object: None, sides };
+    audit::note(&transaction, &Author::command_line(), event)?;
+    transaction.commit()?;
+    db.close().map_err(|(_, error)| error.into())
 }
 
 /// A stranger's file, of which only tables are read, brought up to this build's schema.
@@ -95,6 +112,8 @@ impl Rebuilding<'_> {
             self.tenant(signed(id))?;
         }
         self.tokens(None)?;
+        self.audit(None)?;
+        self.lasting_ids()?;
         self.freed()?;
         self.to.execute("INSERT INTO host (key, value) VALUES (?, x'')", [RESTORED])?;
         Ok(())
@@ -114,6 +133,7 @@ impl Rebuilding<'_> {
         let new = TenantId(self.to.last_insert_rowid());
         self.generations(old, new, *generation)?;
         self.tokens(Some((old, new)))?;
+        self.audit(Some((old, new)))?;
         self.functions(old, new)
     }
 
@@ -190,6 +210,58 @@ impl Rebuilding<'_> {
                     expires_at.map(millis),
                 ),
             )?;
+        }
+        Ok(())
+    }
+
+    /// What was changed of a tenant, or else of the host and of tenants that are no more.
+    fn audit(&self, tenant: Option<(i64, TenantId)>) -> Result<()> {
+        let most = if tenant.is_some() { TENANT_ROWS_MAX } else { HOST_ROWS_MAX };
+        // What is to be done in some other century would be kept until then.
+        let now = Timestamp::now();
+        let sql = "SELECT * FROM audit WHERE tenant IS ? ORDER BY id DESC LIMIT ?";
+        let of = (tenant.map(|(old, _)| old), signed(most));
+        // One at a time: all of them together may be large.
+        let strange = |error| damaged("audit", error);
+        let mut statement = self.from.prepare(sql).map_err(strange)?;
+        for row in statement.query_map(of, audit_row).map_err(strange)? {
+            let AuditRow { id, at, actor, tenant: name, action, object, before, after, request_id } =
+                row.map_err(strange)?;
+            let (kind, token) = audit::kind(&actor);
+            self.insert(
+                "audit",
+                "INSERT INTO audit (id, at, kind, actor, name, tenant, tenant_name, action, object,
+                     before, after, request_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    signed(id),
+                    millis(at.min(now)),
+                    kind,
+                    token,
+                    actor.name(),
+                    tenant.map(|(_, new)| new.0),
+                    name.as_ref().map(TenantName::as_str),
+                    action.as_str(),
+                    object,
+                    before.as_ref().map(text),
+                    after.as_ref().map(text),
+                    request_id.as_ref().map(hearth_wire::RequestId::as_str),
+                ),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A token's id is who made a change: none is given again that somebody had there.
+    fn lasting_ids(&self) -> Result<()> {
+        let sql = "SELECT max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'tokens'), 0),
+             ifnull((SELECT max(actor) FROM audit), 0)) AS seq";
+        let last = self
+            .rows("tokens", sql, [], |row| column(row, "seq", |it| within(it, 0..=NUMBER_MAX)))?;
+        let last = signed(last.into_iter().max().unwrap_or(0));
+        let known = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'tokens'";
+        if self.to.execute(known, [last])? == 0 {
+            self.to
+                .execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('tokens', ?)", [last])?;
         }
         Ok(())
     }
@@ -338,6 +410,18 @@ impl TokenRow {
     }
 }
 
+/// Bounded, as it is where it is written.
+fn audit_row(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
+    column(row, "id", |id| within(id, 1..=NUMBER_MAX))?;
+    column(row, "actor", |id| optional(id, |id| within(id, 1..=NUMBER_MAX)))?;
+    column(row, "name", label)?;
+    column(row, "object", |object| optional(object, label))?;
+    for side in ["before", "after"] {
+        column(row, side, |side| optional(side, told))?;
+    }
+    AuditRow::of(row)
+}
+
 struct FunctionRow {
     id: u64,
     path: FunctionPath,
@@ -413,6 +497,17 @@ fn label(value: ValueRef<'_>) -> FromSqlResult<String> {
     }
 }
 
+/// A side of a change.
+fn told(value: ValueRef<'_>) -> FromSqlResult<()> {
+    let text = value.as_str()?;
+    let object: serde_json::Map<String, serde_json::Value> =
+        json::from_slice(text.as_bytes()).map_err(FromSqlError::other)?;
+    match text.len() <= audit::TEXT_MAX_BYTES && !object.is_empty() {
+        true => Ok(()),
+        false => Err(FromSqlError::other(Not("a side of a change"))),
+    }
+}
+
 fn tenant_name(value: ValueRef<'_>) -> FromSqlResult<TenantName> {
     parsed(value)
 }
@@ -454,27 +549,35 @@ fn limits(value: ValueRef<'_>) -> FromSqlResult<LimitsPatch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::{scratch, tenant};
-    use crate::store::{Change, FILE, NewGeneration, Store, functions::tests::row};
+    use crate::store::tests::{author, scratch, tenant};
+    use crate::store::{
+        AuditQuery, Cause, Change, FILE, NewGeneration, Store, Whose, functions::tests::row,
+    };
 
     /// A copy of a store with something of everything, and a directory to rebuild it in.
     async fn copied() -> (tempfile::TempDir, tempfile::TempDir) {
         let (_directory, store) = scratch();
         let acme = tenant(&store, "acme", 4_001).await;
         tenant(&store, "beta", 4_002).await;
-        store.create_token(Some(acme.id), "ci".into(), Scope::Deploy, None).await.unwrap();
-        store.create_token(None, "ops".into(), Scope::Admin, Some(Timestamp::now())).await.unwrap();
+        store
+            .create_token(Some(acme.id), "ci".into(), Scope::Deploy, None, author("ops"))
+            .await
+            .unwrap();
+        store
+            .create_token(None, "ops".into(), Scope::Admin, Some(Timestamp::now()), author("ops"))
+            .await
+            .unwrap();
         let changes = vec![Change::Add(row("/a", 1)), Change::Add(row("/b/c", 7))];
         let new = NewGeneration {
             tenant: acme.id,
             generation: 3,
-            cause: "upload".into(),
-            by: "ci".into(),
+            cause: Cause::Upload,
+            by: author("ci"),
             changes,
         };
         store.commit_generation(new).await.unwrap();
         let gone = tenant(&store, "gone", 4_003).await;
-        store.retire_tenant(gone.id, Timestamp::UNIX_EPOCH).await.unwrap();
+        store.retire_tenant(gone.id, Timestamp::UNIX_EPOCH, author("ops")).await.unwrap();
         let there = tempfile::tempdir().unwrap();
         store.snapshot(there.path()).await.unwrap();
         (there, tempfile::tempdir().unwrap())
@@ -510,10 +613,33 @@ mod tests {
             assert_eq!(made.0, made.1);
         }
         assert_eq!(tenants.len(), 2);
+        let all =
+            || AuditQuery { whose: Whose::Everybodys, action: None, before: None, limit: 100 };
+        let audits = (old.audit(all()).await.unwrap(), new.audit(all()).await.unwrap());
+        assert_eq!(audits.0, audits.1);
+        assert_eq!(audits.0.rows.len(), 4, "{audits:?}");
+        for tenant in &tenants {
+            let own = || AuditQuery { whose: Whose::Tenant(tenant.id), ..all() };
+            assert_eq!(old.audit(own()).await.unwrap(), new.audit(own()).await.unwrap());
+        }
         assert_eq!(old.tokens(None).await.unwrap(), new.tokens(None).await.unwrap());
         assert_ne!(old.host_key().await.unwrap(), new.host_key().await.unwrap());
         new.close().await;
         assert_eq!(names(again.path()), 1, "no journal is left beside it");
+    }
+
+    #[tokio::test]
+    async fn the_id_of_a_token_that_is_gone_is_given_to_no_other() {
+        let (there, again) = copied().await;
+        let old = Store::open(there.path()).unwrap();
+        let last = old.tokens(None).await.unwrap()[0].id;
+        old.delete_token(None, last, author("ops")).await.unwrap();
+        old.close().await;
+        rebuild(&there.path().join(FILE), &again.path().join(FILE)).unwrap();
+        let new = Store::open(again.path()).unwrap();
+        assert_eq!(new.tokens(None).await.unwrap(), []);
+        let made = new.create_token(None, "next".into(), Scope::Admin, None, author("ops")).await;
+        assert!(made.unwrap().0.id > last);
     }
 
     #[tokio::test]
@@ -579,6 +705,22 @@ mod tests {
             ("generations", "UPDATE generations SET cause = char(27) || '[2J'"),
             ("tokens", "UPDATE tokens SET expires_at = 9223372036854775807"),
             ("tokens", "UPDATE tokens SET name = 'a' || char(10) || 'b'"),
+            ("audit", "UPDATE audit SET actor = 0 WHERE action = 'token.create'"),
+            ("audit", "UPDATE audit SET actor = NULL"),
+            ("audit", "UPDATE audit SET kind = 'ghost', actor = NULL"),
+            ("audit", "UPDATE audit SET name = char(27) || '[2J'"),
+            ("audit", "UPDATE audit SET action = 'tenant.praise'"),
+            ("audit", "UPDATE audit SET object = char(10)"),
+            ("audit", "UPDATE audit SET before = '[]'"),
+            ("audit", "UPDATE audit SET after = '{\"a\":1,\"a\":2}'"),
+            ("audit", "UPDATE audit SET after = '{\"a\":\"' || printf('%09000d', 0) || '\"}'"),
+            ("audit", "UPDATE audit SET request_id = 'a b'"),
+            ("audit", "UPDATE audit SET tenant_name = '..' WHERE tenant IS NULL"),
+            ("audit", "UPDATE audit SET id = 9223372036854775807 WHERE id = 1"),
+            (
+                "tokens",
+                "UPDATE sqlite_sequence SET seq = 9223372036854775807 WHERE name = 'tokens'",
+            ),
             ("freed_ports", "INSERT INTO freed_ports VALUES (4009, 'Gone', 0)"),
             ("freed_names", "UPDATE freed_names SET freed_at = 9223372036854775807"),
             ("tokens", "UPDATE tokens SET name = ''"),

@@ -5,10 +5,13 @@ use std::ops::RangeInclusive;
 
 use hearth_wire::{Generation, Limits, LimitsPatch, TenantName};
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction};
+use serde_json::{Map, Value};
 
+use super::audit::{self, Action, Event, Sides};
 use super::rebuild::RESTORED;
 use super::{Asker, Result, Store, StoreError, column, instant, json, millis, parsed, unsigned};
+use crate::actor::Author;
 
 /// Never given twice, not even after its tenant is gone. `TenantId(0)` is nobody's and stands
 /// for the bundled functions.
@@ -161,10 +164,14 @@ impl Store {
             free.sort_by_key(|port| freed.get(port));
             let mut free = free.into_iter();
             let mut settled = Vec::new();
-            for (id, name, _) in go {
+            for (id, name, old) in go {
                 let port = free.next().ok_or(StoreError::Missing("port"))?;
                 db.execute("UPDATE tenants SET port = ? WHERE id = ?", (port, id))?;
                 take(db, &name, port)?;
+                let (action, tenant) = (Action::TenantPort, Some(TenantId(id)));
+                let sides = Sides::between(port_alone(old), port_alone(port));
+                let event = Event { action, tenant, object: None, sides };
+                audit::note(db, &Author::host(), event)?;
                 settled.push((name, port));
             }
             Ok(settled)
@@ -210,15 +217,26 @@ impl Store {
     }
 
     /// With its tokens, functions, versions, generations and artifacts' digests, as if it had never
-    /// been.
+    /// been: nobody was told of it, and nothing of it is.
     pub async fn delete_tenant(&self, id: TenantId) -> Result<()> {
-        self.write(Asker::Host, move |db| delete(db, id)).await
+        self.write(Asker::Host, move |db| {
+            audit::forget_tenant(db, id)?;
+            delete(db, id)
+        })
+        .await
     }
 
-    /// The same of one that others have known: when its name and its port were freed is kept.
-    /// Names that were freed before `forgotten` are of no interest any more.
-    pub async fn retire_tenant(&self, id: TenantId, forgotten: Timestamp) -> Result<()> {
+    /// The same of one that others have known: when its name and its port were freed is kept, and
+    /// what was changed of it, up to this. Names that were freed before `forgotten` are of no interest
+    /// any more.
+    pub async fn retire_tenant(
+        &self,
+        id: TenantId,
+        forgotten: Timestamp,
+        by: Author,
+    ) -> Result<()> {
         self.write(Asker::Host, move |db| {
+            note_end(db, id, &by)?;
             let now = millis(Timestamp::now());
             db.execute("DELETE FROM freed_names WHERE freed_at < ?", [millis(forgotten)])?;
             db.execute(
@@ -231,10 +249,32 @@ impl Store {
                  SELECT name, ? FROM tenants WHERE id = ?",
                 (now, id.0),
             )?;
-            delete(db, id)
+            delete(db, id)?;
+            // Its rows are nobody's now.
+            audit::keep_the_newest(db, None)
         })
         .await
     }
+}
+
+fn note_end(db: &Transaction<'_>, id: TenantId, by: &Author) -> Result<()> {
+    let tenant = by_id(db, id)?.ok_or(StoreError::Missing("tenant"))?;
+    let mut before = port_alone(tenant.port);
+    before.insert("generation".to_owned(), tenant.generation.into());
+    for (what, sql) in [
+        ("functions", "SELECT count(*) FROM functions WHERE tenant = ? AND active IS NOT NULL"),
+        ("tokens", "SELECT count(*) FROM tokens WHERE tenant = ?"),
+    ] {
+        let count: i64 = db.prepare_cached(sql)?.query_row([id.0], |row| row.get(0))?;
+        before.insert(what.to_owned(), count.into());
+    }
+    let sides = Sides::only_before(before);
+    let event = Event { action: Action::TenantDelete, tenant: Some(id), object: None, sides };
+    audit::note(db, by, event)
+}
+
+fn port_alone(port: u16) -> Map<String, Value> {
+    Map::from_iter([("port".to_owned(), port.into())])
 }
 
 fn delete(db: &Connection, id: TenantId) -> Result<()> {
@@ -261,7 +301,7 @@ pub(super) fn by_id(db: &Connection, id: TenantId) -> rusqlite::Result<Option<Te
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::{scratch, tenant};
+    use crate::store::tests::{author, scratch, tenant};
 
     #[tokio::test]
     async fn names_and_ports_are_each_given_once() {
@@ -282,7 +322,7 @@ mod tests {
         let acme = tenant(&store, "acme", 4_001).await;
         let long_ago = Timestamp::UNIX_EPOCH;
         let before = Timestamp::now();
-        store.retire_tenant(acme.id, long_ago).await.unwrap();
+        store.retire_tenant(acme.id, long_ago, author("ops")).await.unwrap();
         let freed = store.freed_ports().await.unwrap();
         let Freed { name, at } = &freed[&4_001];
         assert!(*name == acme.name && at.as_millisecond() >= before.as_millisecond(), "{freed:?}");
@@ -297,7 +337,11 @@ mod tests {
         assert!(store.freed_ports().await.unwrap().is_empty());
         assert!(store.name_freed_at(&acme.name).await.unwrap().is_some());
         store
-            .retire_tenant(heir.id, Timestamp::now() + std::time::Duration::from_secs(9))
+            .retire_tenant(
+                heir.id,
+                Timestamp::now() + std::time::Duration::from_secs(9),
+                author("ops"),
+            )
             .await
             .unwrap();
         assert_eq!(store.name_freed_at(&acme.name).await.unwrap(), None);
@@ -341,7 +385,7 @@ mod tests {
         let (_directory, store) = scratch();
         let acme = tenant(&store, "acme", 4_001).await;
         let (_, _) = store
-            .create_token(Some(acme.id), "t".into(), hearth_wire::Scope::Owner, None)
+            .create_token(Some(acme.id), "t".into(), hearth_wire::Scope::Owner, None, author("ops"))
             .await
             .unwrap();
         store.delete_tenant(acme.id).await.unwrap();

@@ -9,12 +9,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hearth_wire::{Scope, TOKEN_PREFIX, TokenDigest, TokenGrant, is_token, limits};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
+use serde_json::{Map, Value, json};
 
+use super::audit::{self, Action, Event, Sides};
 use super::functions::commit;
 use super::{
     Asker, NewGeneration, Result, Store, StoreError, TenantId, change, column, instant, millis,
     optional, parsed,
 };
+use crate::actor::Author;
 
 /// A token's name goes into a header that functions read.
 const NAME_MAX: usize = 64;
@@ -51,6 +54,18 @@ impl TokenRow {
 
     fn is_live(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|at| now < at)
+    }
+
+    /// What the audit tells of it.
+    fn told(&self) -> Map<String, Value> {
+        let mut told = Map::from_iter([
+            ("name".to_owned(), self.name.clone().into()),
+            ("scope".to_owned(), self.scope.as_str().into()),
+        ]);
+        if let Some(at) = self.expires_at {
+            told.insert("expires_at".to_owned(), at.to_string().into());
+        }
+        told
     }
 }
 
@@ -125,13 +140,22 @@ impl Store {
         name: String,
         scope: Scope,
         expires_at: Option<Timestamp>,
+        by: Author,
     ) -> Result<(TokenRow, String)> {
         let (text, digest) = random()?;
         self.change_tokens(tenant, move |db| {
             let now = Timestamp::now();
             let (adopted, marked) = (false, true);
             let new = New { tenant, name, scope, digest, adopted, marked, now, expires_at };
-            Ok((make(db, new)?, text))
+            let (row, expired) = make(db, new)?;
+            let before = match &expired[..] {
+                [] => Map::new(),
+                expired => Map::from_iter([("expired_tokens".to_owned(), json!(expired))]),
+            };
+            let object = Some(row.id.to_string());
+            let sides = Sides::between(before, row.told());
+            audit::note(db, &by, Event { action: Action::TokenCreate, tenant, object, sides })?;
+            Ok((row, text))
         })
         .await
     }
@@ -151,8 +175,15 @@ impl Store {
                 now: Timestamp::now(),
                 expires_at: None,
             };
-            commit(db, first)?;
-            make(db, new)?;
+            let by = first.by.clone();
+            let mut event = commit(db, first)?;
+            let (owner, _) = make(db, new)?;
+            let port: u16 = db
+                .prepare_cached("SELECT port FROM tenants WHERE id = ?")?
+                .query_row([owner.tenant.map(|id| id.0)], |row| row.get(0))?;
+            event.sides.add_after("port", port.into());
+            event.sides.add_after("owner_token", owner.id.into());
+            audit::note(db, &by, event)?;
             Ok(text)
         })
         .await
@@ -163,7 +194,10 @@ impl Store {
     pub async fn adopt_admin_token(&self, token: &str) -> Result<()> {
         let (digest, marked) = (TokenDigest::of(token), is_token(token.as_bytes()));
         self.change_tokens(None, move |db| {
-            db.execute("DELETE FROM tokens WHERE adopted AND digest <> ?", [digest.as_bytes()])?;
+            let replaced: Vec<i64> = db
+                .prepare_cached("DELETE FROM tokens WHERE adopted AND digest <> ? RETURNING id")?
+                .query_map([digest.as_bytes()], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
             db.execute(
                 "UPDATE tokens SET marked = ? WHERE digest = ?",
                 (marked, digest.as_bytes()),
@@ -171,6 +205,7 @@ impl Store {
             let known = db
                 .prepare_cached("SELECT 1 FROM tokens WHERE digest = ? AND tenant IS NULL")?
                 .exists([digest.as_bytes()])?;
+            let mut adopted = None;
             if !known {
                 let new = New {
                     tenant: None,
@@ -182,9 +217,20 @@ impl Store {
                     now: Timestamp::now(),
                     expires_at: None,
                 };
-                insert(db, new)?;
+                adopted = Some(insert(db, new)?);
             }
-            Ok(())
+            if replaced.is_empty() && adopted.is_none() {
+                return Ok(());
+            }
+            let before = match &replaced[..] {
+                [] => Map::new(),
+                replaced => Map::from_iter([("replaced_tokens".to_owned(), json!(replaced))]),
+            };
+            let sides =
+                Sides::between(before, adopted.as_ref().map(TokenRow::told).unwrap_or_default());
+            let object = adopted.map(|row| row.id.to_string());
+            let event = Event { action: Action::TokenAdopt, tenant: None, object, sides };
+            audit::note(db, &Author::host(), event)
         })
         .await
     }
@@ -201,13 +247,21 @@ impl Store {
     }
 
     /// Whether there was such a token.
-    pub async fn delete_token(&self, tenant: Option<TenantId>, id: i64) -> Result<bool> {
+    pub async fn delete_token(
+        &self,
+        tenant: Option<TenantId>,
+        id: i64,
+        by: Author,
+    ) -> Result<bool> {
         self.change_tokens(tenant, move |db| {
-            let gone = db.execute(
-                "DELETE FROM tokens WHERE tenant IS ? AND id = ?",
-                (tenant.map(|id| id.0), id),
-            )?;
-            Ok(gone > 0)
+            let gone = db
+                .prepare_cached("DELETE FROM tokens WHERE tenant IS ? AND id = ? RETURNING *")?
+                .query_row((tenant.map(|id| id.0), id), TokenRow::of)
+                .optional()?;
+            let Some(gone) = gone else { return Ok(false) };
+            let (object, sides) = (Some(id.to_string()), Sides::only_before(gone.told()));
+            audit::note(db, &by, Event { action: Action::TokenDelete, tenant, object, sides })?;
+            Ok(true)
         })
         .await
     }
@@ -274,24 +328,26 @@ fn random() -> Result<(String, TokenDigest)> {
     Ok((text, digest))
 }
 
-/// Inserts it where there is room.
-fn make(db: &Connection, new: New) -> Result<TokenRow> {
+/// Inserts it where there is room. Tells which expired ones made that.
+fn make(db: &Connection, new: New) -> Result<(TokenRow, Vec<i64>)> {
     let New { tenant, now, .. } = new;
     if let Some(id) = tenant
         && !db.prepare_cached("SELECT 1 FROM tenants WHERE id = ?")?.exists([id.0])?
     {
         return Err(StoreError::Missing("tenant"));
     }
+    let mut expired = Vec::new();
     if count(db, tenant)? >= limits::TOKENS_MAX {
-        db.execute(
-            "DELETE FROM tokens WHERE tenant IS ? AND expires_at <= ?",
-            (tenant.map(|id| id.0), millis(now)),
-        )?;
+        let sql = "DELETE FROM tokens WHERE tenant IS ? AND expires_at <= ? RETURNING id";
+        expired = db
+            .prepare_cached(sql)?
+            .query_map((tenant.map(|id| id.0), millis(now)), |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
     }
     if count(db, tenant)? >= limits::TOKENS_MAX {
         return Err(StoreError::TooMany { what: "tokens", max: limits::TOKENS_MAX });
     }
-    insert(db, new)
+    Ok((insert(db, new)?, expired))
 }
 
 fn insert(db: &Connection, new: New) -> Result<TokenRow> {
@@ -326,7 +382,7 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::store::tests::{scratch, tenant};
+    use crate::store::tests::{author, scratch, tenant};
 
     fn soon() -> Option<Timestamp> {
         Some(Timestamp::now() + SignedDuration::from_hours(1))
@@ -340,8 +396,10 @@ mod tests {
     async fn a_token_is_known_by_its_text_until_it_is_deleted() {
         let (_directory, store) = scratch();
         let acme = tenant(&store, "acme", 4_001).await.id;
-        let (row, text) =
-            store.create_token(Some(acme), "ci".into(), Scope::Deploy, None).await.unwrap();
+        let (row, text) = store
+            .create_token(Some(acme), "ci".into(), Scope::Deploy, None, author("ops"))
+            .await
+            .unwrap();
         assert!(text.starts_with("hearth_") && text.len() == 50, "{text}");
         let known = store.token_by_digest(TokenDigest::of(&text)).await.unwrap();
         assert_eq!(known, Some(row.clone()));
@@ -349,9 +407,9 @@ mod tests {
         assert_eq!(store.tokens(Some(acme)).await.unwrap(), std::slice::from_ref(&row));
         assert_eq!(store.tokens(None).await.unwrap(), []);
 
-        assert!(!store.delete_token(None, row.id).await.unwrap());
-        assert!(store.delete_token(Some(acme), row.id).await.unwrap());
-        assert!(!store.delete_token(Some(acme), row.id).await.unwrap());
+        assert!(!store.delete_token(None, row.id, author("ops")).await.unwrap());
+        assert!(store.delete_token(Some(acme), row.id, author("ops")).await.unwrap());
+        assert!(!store.delete_token(Some(acme), row.id, author("ops")).await.unwrap());
         assert_eq!(store.token_by_digest(TokenDigest::of(&text)).await.unwrap(), None);
     }
 
@@ -361,7 +419,7 @@ mod tests {
         let acme = tenant(&store, "acme", 4_001).await.id;
         for (expires_at, live) in [(soon(), true), (past(), false), (None, true)] {
             let (_, text) = store
-                .create_token(Some(acme), "t".into(), Scope::Invoke, expires_at)
+                .create_token(Some(acme), "t".into(), Scope::Invoke, expires_at, author("ops"))
                 .await
                 .unwrap();
             let known = store.token_by_digest(TokenDigest::of(&text)).await.unwrap();
@@ -378,8 +436,9 @@ mod tests {
     async fn there_are_only_so_many_and_expired_ones_make_room() {
         let (_directory, store) = scratch();
         let acme = tenant(&store, "acme", 4_001).await.id;
-        let make =
-            |expires_at| store.create_token(Some(acme), "t".into(), Scope::Invoke, expires_at);
+        let make = |expires_at| {
+            store.create_token(Some(acme), "t".into(), Scope::Invoke, expires_at, author("ops"))
+        };
         make(past()).await.unwrap();
         for _ in 1..limits::TOKENS_MAX {
             make(None).await.unwrap();
@@ -392,15 +451,20 @@ mod tests {
         );
         assert_eq!(store.grants(acme).await.unwrap().len(), limits::TOKENS_MAX);
         let other = tenant(&store, "beta", 4_002).await.id;
-        store.create_token(Some(other), "t".into(), Scope::Invoke, None).await.unwrap();
+        store
+            .create_token(Some(other), "t".into(), Scope::Invoke, None, author("ops"))
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
     async fn a_tenant_s_token_needs_its_tenant() {
         let (_directory, store) = scratch();
-        let nobody = store.create_token(Some(TenantId(9)), "t".into(), Scope::Owner, None).await;
+        let nobody = store
+            .create_token(Some(TenantId(9)), "t".into(), Scope::Owner, None, author("ops"))
+            .await;
         assert!(matches!(nobody, Err(StoreError::Missing("tenant"))), "{nobody:?}");
-        let mixed = store.create_token(None, "t".into(), Scope::Owner, None).await;
+        let mixed = store.create_token(None, "t".into(), Scope::Owner, None, author("ops")).await;
         assert!(matches!(mixed, Err(StoreError::Sqlite(_))), "{mixed:?}");
     }
 
@@ -408,7 +472,10 @@ mod tests {
     async fn the_operator_s_token_is_adopted_once_and_replaced() {
         let (_directory, store) = scratch();
         assert!(!store.has_admin_token().await.unwrap());
-        let (made, _) = store.create_token(None, "admin".into(), Scope::Admin, None).await.unwrap();
+        let (made, _) = store
+            .create_token(None, "admin".into(), Scope::Admin, None, author("ops"))
+            .await
+            .unwrap();
         for token in ["first-first-first", "first-first-first", "second-second-second"] {
             store.adopt_admin_token(token).await.unwrap();
             let known = store.token_by_digest(TokenDigest::of(token)).await.unwrap().unwrap();
@@ -425,9 +492,14 @@ mod tests {
     async fn who_is_an_admin_is_known_without_asking() {
         let (directory, store) = scratch();
         let acme = tenant(&store, "acme", 4_001).await.id;
-        let (_, owners) =
-            store.create_token(Some(acme), "t".into(), Scope::Owner, None).await.unwrap();
-        let (row, made) = store.create_token(None, "t".into(), Scope::Admin, past()).await.unwrap();
+        let (_, owners) = store
+            .create_token(Some(acme), "t".into(), Scope::Owner, None, author("ops"))
+            .await
+            .unwrap();
+        let (row, made) = store
+            .create_token(None, "t".into(), Scope::Admin, past(), author("ops"))
+            .await
+            .unwrap();
         let is_admins = |store: &Store, token: &str| store.is_admins(&TokenDigest::of(token));
         assert!(is_admins(&store, &made) && !is_admins(&store, &owners));
         assert!(!store.has_unmarked_admin_token());
@@ -440,7 +512,7 @@ mod tests {
         store.close().await;
         let store = Store::open(directory.path()).unwrap();
         assert!(is_admins(&store, &made) && is_admins(&store, "hearth_chosen-too"));
-        store.delete_token(None, row.id).await.unwrap();
+        store.delete_token(None, row.id, author("ops")).await.unwrap();
         assert!(!is_admins(&store, &made) && is_admins(&store, "hearth_chosen-too"));
     }
 }

@@ -9,6 +9,7 @@
 
 mod api;
 mod attacks;
+mod audit;
 mod backup;
 mod calendar;
 mod calls;

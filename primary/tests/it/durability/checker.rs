@@ -14,6 +14,16 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     pub tenants: BTreeMap<String, Tenant>,
+    /// Who changed what, from the first change on.
+    pub audit: Vec<Told>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub tenant: Option<String>,
+    pub action: String,
+    /// A function's path; the ids of tokens are others each time.
+    pub path: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -87,7 +97,14 @@ pub fn read(data: &Path) -> State {
         }
         tenants.insert(row.get(1).unwrap(), tenant);
     }
-    State { tenants }
+    let mut audit =
+        db.prepare("SELECT tenant_name, action, object FROM audit ORDER BY id").unwrap();
+    let told = audit.query_map([], |row| {
+        let path = row.get::<_, Option<String>>(2)?.filter(|object| object.starts_with('/'));
+        Ok(Told { tenant: row.get(0)?, action: row.get(1)?, path })
+    });
+    let audit = told.unwrap().map(Result::unwrap).collect();
+    State { tenants, audit }
 }
 
 /// What may never be: something names what is not there or is not what it should be.
@@ -116,6 +133,7 @@ pub fn wrong(data: &Path) -> Vec<String> {
         if newest != Some(tenant.generation) {
             wrong.push(format!("{name} is at {}, and {newest:?} is the newest", tenant.generation));
         }
+        wrong.extend(out_of_step(&db, name));
         if !tenant.tokens.contains_key("owner") {
             wrong.push(format!("{name} has no owner's token"));
         }
@@ -138,6 +156,43 @@ pub fn wrong(data: &Path) -> Vec<String> {
         if release.exists() {
             wrong.extend(wrong_release(&db, tenant, &release));
         }
+    }
+    wrong
+}
+
+/// Each generation and each token was told of once, and nothing that is not there.
+fn out_of_step(db: &Connection, tenant: &str) -> Vec<String> {
+    let ids = |sql: &str| -> Vec<i64> {
+        let mut statement = db.prepare(sql).unwrap();
+        let ids = statement.query_map([tenant], |row| row.get(0)).unwrap();
+        ids.map(Result::unwrap).collect()
+    };
+    let of = "FROM audit JOIN tenants ON tenant = tenants.id WHERE tenants.name = ?";
+    if ids(&format!("SELECT 1 {of} AND action = 'tenant.create'")).len() != 1 {
+        // It is older than what is told, or came from another host.
+        return Vec::new();
+    }
+    let mut wrong = Vec::new();
+    let made = "SELECT generations.generation FROM generations JOIN tenants ON tenant = id
+         WHERE name = ? ORDER BY 1";
+    let told = format!("SELECT after ->> '$.generation' AS it {of} AND it IS NOT NULL ORDER BY 1");
+    let (made, told) = (ids(made), ids(&told));
+    // The oldest generations go first.
+    if !told.ends_with(&made) || !told.is_sorted_by(|a, b| a < b) {
+        wrong.push(format!("{tenant} had the generations {made:?}, and {told:?} are told of"));
+    }
+    let kept = "SELECT tokens.id FROM tokens JOIN tenants ON tenant = tenants.id
+         WHERE tenants.name = ? ORDER BY 1";
+    let told = format!(
+        "SELECT after ->> '$.owner_token' AS it {of} AND action = 'tenant.create'
+         UNION ALL SELECT CAST(object AS INTEGER) {of} AND action = 'token.create' ORDER BY 1"
+    )
+    .replace('?', "?1");
+    let removed = ids(&format!("SELECT CAST(object AS INTEGER) {of} AND action = 'token.delete'"));
+    let (kept, mut told) = (ids(kept), ids(&told));
+    told.retain(|id| !removed.contains(id));
+    if told != kept {
+        wrong.push(format!("{tenant} has the tokens {kept:?}, and {told:?} are told of"));
     }
     wrong
 }

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 
 use super::checker;
-use super::stage::{self, Operation, Reached, SWITCHES, Stage, TENANTS, UPLOADS};
+use super::stage::{
+    self, Operation, RESTORES, Reached, SWITCHES, Stage, TENANTS, UPLOADS, WORKERS,
+};
 use crate::processes::{descendants, eventually, is_alive};
 
 const KILL: Option<i32> = Some(nix::sys::signal::Signal::SIGKILL as i32);
@@ -24,6 +26,16 @@ fn so_are_a_rollback_a_removal_and_new_settings() {
 #[test]
 fn so_are_tenants_and_tokens() {
     sweep(TENANTS);
+}
+
+#[test]
+fn what_a_worker_is_told_is_on_record_or_was_never_said() {
+    sweep(WORKERS);
+}
+
+#[test]
+fn a_tenant_that_comes_back_is_whole_and_told_of_or_neither() {
+    sweep(RESTORES);
 }
 
 fn sweep(operations: &[Operation]) {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::checker;
-use super::stage::{self, Operation, Reached, SWITCHES, Stage, TENANTS, UPLOADS};
+use super::stage::{self, Operation, Reached, SWITCHES, Stage, TENANTS, UPLOADS, WORKERS};
 use crate::http::Answer;
 
 /// Whether a step only tidies up behind a change that is done.
@@ -23,7 +23,7 @@ fn a_disk_that_fails_a_step_fails_that_change_alone() {
     let mut stage = Stage::new();
     let (mut refused, mut steps) = (0, BTreeSet::new());
     // Two files are uploaded as one is, step by step.
-    for operation in UPLOADS[..1].iter().chain(SWITCHES).chain(TENANTS) {
+    for operation in UPLOADS[..1].iter().chain(SWITCHES).chain(TENANTS).chain(WORKERS) {
         for at in super::points::comes_to(&stage, operation) {
             // Each commit is another one; a second write or link is like the first.
             if !at.is_step || (at.times > 1 && at.point != "StoreCommit") {

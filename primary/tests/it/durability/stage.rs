@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::checker::{self, Function, State};
+use super::checker::{self, Function, State, Told};
 use crate::guests;
 use crate::host::{self, Host, Tenant};
 use crate::http::{Answer, Request};
 use crate::limits::uploads::{noise, padded};
-use crate::processes::soon;
+use crate::processes::{eventually, soon};
 
 /// One point, come to for the Nth time in an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,8 +207,19 @@ fn demo(state: &mut State) -> &mut checker::Tenant {
     state.tenants.get_mut("demo").unwrap()
 }
 
+/// One row more of who changed what.
+fn tells(state: &mut State, tenant: &str, action: &str, path: Option<&str>) {
+    let (tenant, action) = (Some(tenant.to_owned()), action.to_owned());
+    state.audit.push(Told { tenant, action, path: path.map(str::to_owned) });
+}
+
 fn uploaded(stage: &Stage, state: &mut State) {
     const KEPT: usize = 20;
+    let path = match &stage.at_hand.borrow()[..] {
+        [(file, _)] => Some(format!("/{}", file.strip_suffix(".wasm").unwrap())),
+        _ => None,
+    };
+    tells(state, "demo", "function.upload", path.as_deref());
     for (file, module) in stage.at_hand.borrow().iter() {
         let path = format!("/{}", file.strip_suffix(".wasm").unwrap());
         let function: &mut Function = demo(state).functions.entry(path).or_default();
@@ -264,6 +275,7 @@ pub const SWITCHES: &[Operation] = &[
         prepare: |stage| stage.deploy("one"),
         act: |stage| stage.send(&stage.tenant.api("POST", "/functions/one/rollback")),
         expect: |_, state| {
+            tells(state, "demo", "function.rollback", Some("/one"));
             let one = demo(state).functions.get_mut("/one").unwrap();
             let (active, _) = one.active.clone().unwrap();
             let before = one.versions.range(..active).next_back().unwrap();
@@ -274,7 +286,10 @@ pub const SWITCHES: &[Operation] = &[
         name: "a removal",
         prepare: |stage| stage.deploy("two"),
         act: |stage| stage.send(&stage.tenant.api("DELETE", "/functions/two")),
-        expect: |_, state| demo(state).functions.get_mut("/two").unwrap().active = None,
+        expect: |_, state| {
+            tells(state, "demo", "function.remove", Some("/two"));
+            demo(state).functions.get_mut("/two").unwrap().active = None;
+        },
     },
     Operation {
         name: "other options",
@@ -284,6 +299,7 @@ pub const SWITCHES: &[Operation] = &[
             stage.send(&stage.tenant.api("PATCH", "/functions/one").json(&options))
         },
         expect: |stage, state| {
+            tells(state, "demo", "function.options", Some("/one"));
             let options = json!({ "timeout_ms": stage.id.get() }).to_string();
             demo(state).functions.get_mut("/one").unwrap().options = options;
         },
@@ -296,6 +312,7 @@ pub const SWITCHES: &[Operation] = &[
             stage.send(&stage.host.admin("PATCH", "/tenants/demo/limits").json(&limits))
         },
         expect: |stage, state| {
+            tells(state, "demo", "tenant.limits", None);
             let limits = json!({ "rate_per_second": stage.id.get() + 1_000 }).to_string();
             demo(state).limits = limits;
         },
@@ -317,6 +334,7 @@ pub const TENANTS: &[Operation] = &[
         expect: |stage, state| {
             let made = guest(stage).expect("it must be there").tenants.remove("guest").unwrap();
             assert_eq!((made.generation, made.functions.len()), (1, 1), "{made:?}");
+            tells(state, "guest", "tenant.create", None);
             state.tenants.insert("guest".to_owned(), made);
         },
     },
@@ -333,7 +351,10 @@ pub const TENANTS: &[Operation] = &[
             Request::new("POST", "/hello").body("{}").send(to).expect(200);
         },
         act: |stage| stage.send(&stage.host.admin("DELETE", "/tenants/guest")),
-        expect: |_, state| drop(state.tenants.remove("guest")),
+        expect: |_, state| {
+            tells(state, "guest", "tenant.delete", None);
+            drop(state.tenants.remove("guest"));
+        },
     },
     Operation {
         name: "a new token",
@@ -342,7 +363,10 @@ pub const TENANTS: &[Operation] = &[
             let token = json!({ "name": "ci", "scope": "deploy" });
             stage.send(&stage.tenant.api("POST", "/tokens").json(&token))
         },
-        expect: |_, state| *demo(state).tokens.entry("ci".to_owned()).or_default() += 1,
+        expect: |_, state| {
+            tells(state, "demo", "token.create", None);
+            *demo(state).tokens.entry("ci".to_owned()).or_default() += 1;
+        },
     },
     Operation {
         name: "a token's end",
@@ -357,6 +381,7 @@ pub const TENANTS: &[Operation] = &[
             stage.send(&stage.tenant.api("DELETE", &path))
         },
         expect: |_, state| {
+            tells(state, "demo", "token.delete", None);
             let old = demo(state).tokens.get_mut("old").unwrap();
             *old -= 1;
             if *old == 0 {
@@ -366,8 +391,72 @@ pub const TENANTS: &[Operation] = &[
     },
 ];
 
+fn has_a_worker(stage: &Stage) {
+    stage.tenant.post("/one", "{}").expect(200);
+}
+
+fn tell_worker(stage: &Stage, verb: &str) -> io::Result<Answer> {
+    stage.send(&stage.tenant.api("POST", &format!("/worker/{verb}")))
+}
+
+/// What is nothing that is kept, but for that it was done.
+pub const WORKERS: &[Operation] = &[
+    Operation {
+        name: "a worker's restart",
+        prepare: has_a_worker,
+        act: |stage| tell_worker(stage, "restart"),
+        expect: |_, state| tells(state, "demo", "worker.restart", None),
+    },
+    Operation {
+        name: "a worker's end",
+        prepare: has_a_worker,
+        act: |stage| tell_worker(stage, "stop"),
+        expect: |_, state| tells(state, "demo", "worker.stop", None),
+    },
+    Operation {
+        name: "a worker's start",
+        prepare: |stage| drop(tell_worker(stage, "stop").unwrap().expect(200)),
+        act: |stage| {
+            let answer = tell_worker(stage, "start")?;
+            // It is answered before there is one.
+            eventually("a worker, or no host", || {
+                match stage.send(&stage.tenant.api("GET", "/worker")) {
+                    Ok(worker) if answer.status == 200 && worker.json()["state"] != "ready" => None,
+                    _ => Some(()),
+                }
+            });
+            Ok(answer)
+        },
+        expect: |_, state| tells(state, "demo", "worker.start", None),
+    },
+];
+
+pub const RESTORES: &[Operation] = &[Operation {
+    name: "a tenant's return out of a backup",
+    prepare: |stage| {
+        if guest(stage).is_none() {
+            stage.host.tenant("guest").deploy("one", &stage.module());
+        }
+        if stage.at_hand.borrow().is_empty() {
+            let backup = stage.host.send(&stage.host.admin("GET", "/backup")).expect(200).body;
+            *stage.at_hand.borrow_mut() = vec![("backup".to_owned(), backup)];
+        }
+        stage.host.send(&stage.host.admin("DELETE", "/tenants/guest")).expect(204);
+    },
+    act: |stage| {
+        let request = stage.host.admin("POST", "/restore?tenant=guest");
+        stage.send(&request.body(&stage.at_hand.borrow()[0].1))
+    },
+    expect: |stage, state| {
+        let back = guest(stage).expect("it must be there").tenants.remove("guest").unwrap();
+        assert_eq!(back.functions.len(), 2, "{back:?}");
+        tells(state, "guest", "tenant.restore", None);
+        state.tenants.insert("guest".to_owned(), back);
+    },
+}];
+
 pub fn all() -> impl Iterator<Item = &'static Operation> {
-    UPLOADS.iter().chain(SWITCHES).chain(TENANTS)
+    UPLOADS.iter().chain(SWITCHES).chain(TENANTS).chain(WORKERS)
 }
 
 /// What a start finds to do: artifacts to make again, and what a crash left lying about.
