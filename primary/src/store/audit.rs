@@ -28,8 +28,9 @@ pub const TENANT_ROWS_MAX: u64 = 2_000;
 pub const HOST_ROWS_MAX: u64 = 20_000;
 /// What a page may take, with one row in any case.
 const PAGE_BYTES: usize = 256 << 10;
-/// Of a row, but for what it tells of the change.
-const ROW_BYTES: usize = 512;
+/// Of a row, but for its texts.
+const ROW_BYTES: usize = 100;
+const TEXTS: [&str; 6] = ["name", "tenant_name", "object", "before", "after", "request_id"];
 
 macro_rules! actions {
     ($($action:ident $word:literal)+) => {
@@ -226,8 +227,8 @@ fn page(db: &Connection, query: AuditQuery) -> Result<AuditPage> {
     let mut found = statement.query(params_from_iter(values))?;
     let (mut rows, mut bytes, mut more) = (Vec::new(), 0, false);
     while let Some(row) = found.next()? {
-        let size = ["before", "after"].map(|side| text_length(row, side));
-        bytes += ROW_BYTES + size.into_iter().sum::<rusqlite::Result<usize>>()?;
+        let texts = TEXTS.iter().map(|text| text_length(row, text));
+        bytes += ROW_BYTES + texts.sum::<rusqlite::Result<usize>>()?;
         if rows.len() == limit || (bytes > PAGE_BYTES && !rows.is_empty()) {
             more = true;
             break;

@@ -404,7 +404,12 @@ pub(super) fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Resul
         prune(transaction, function, limits.resolve().versions)?;
     }
     let sides = Sides::between(before, touched.told(transaction, tenant)?);
-    let object = touched.only_function().map(ToString::to_string);
+    let object = match cause {
+        Cause::Upload | Cause::Rollback | Cause::Remove | Cause::Options => touched.only_function(),
+        // The tenant itself, whatever functions it is given.
+        Cause::Created | Cause::Restored | Cause::Limits => None,
+    };
+    let object = object.map(ToString::to_string);
     Ok(Event { action: cause.action(), tenant: Some(tenant), object, sides })
 }
 
