@@ -10,6 +10,7 @@ use serde_json::json;
 use super::Scene;
 use crate::host::Host;
 use crate::http::Connection;
+use crate::traffic::is_long;
 
 /// Standard output of WASI 0.3, to which a stream can be given away.
 const PRINTS: &str = r#"
@@ -307,6 +308,8 @@ fn row_07_an_asynchronous_one_that_cancels_at_the_wrong_end_fails_alone() {
     assert_eq!(told(&scene, "srRC"), Some("function_trapped".to_owned()));
     const THEN: [&str; 13] =
         ["", ".", "rR", "wW", "rW", "wR", "rX", "wY", "rY", "wX", "rP", "wp", "wP"];
+    // In the short form one of these behind each, by turns.
+    let (mut turn, each) = (0, if is_long() { THEN.len() } else { 1 });
     // Its own, then those with an end of the host's: to read from, and to write to.
     for (pair, pending) in [
         ("s", &["", "rR", "wW", "0rR", "0wW"][..]),
@@ -323,10 +326,11 @@ fn row_07_an_asynchronous_one_that_cancels_at_the_wrong_end_fails_alone() {
         for pending in pending {
             for between in ["", "."] {
                 for cancelled in ["rD", "wC"] {
-                    for then in THEN {
+                    for then in THEN.iter().cycle().skip(turn % THEN.len()).take(each) {
                         let steps = format!("{pair}{pending}{between}{cancelled}{then}");
                         fails_alone(&scene, &steps);
                     }
+                    turn += each;
                 }
             }
         }
