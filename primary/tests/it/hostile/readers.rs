@@ -41,10 +41,7 @@ fn row_08_slow_readers_of_what_the_host_answers_itself_cost_it_next_to_nothing()
         let address = if at % 4 == 0 { "/api/openapi.json" } else { LARGE };
         let (status, reader) = asks(client(at), &scene.host, &Request::new("GET", address));
         assert_eq!(status, 200);
-        readers.push(reader);
-    }
-    // Each is where it can get without its reader.
-    for reader in &readers {
+        // It is where it can get without its reader, who is not let wait for ever.
         let mut before = None;
         let kept = eventually("a reader for whom nothing moves", || {
             let now = far_end(reader.ends())?.untaken;
@@ -52,6 +49,7 @@ fn row_08_slow_readers_of_what_the_host_answers_itself_cost_it_next_to_nothing()
             (before.replace(now) == Some(now)).then_some(now)
         });
         assert!(kept < KEPT_EACH, "the kernel keeps {kept} bytes for one reader");
+        readers.push(reader);
     }
     growth.stays_below(24);
     // The same bytes come whole to who reads them.
