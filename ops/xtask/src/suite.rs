@@ -50,6 +50,7 @@ const LONG: &[&str] = &[
     "durability::kills::",
     "durability::power::",
     "handover::load::",
+    "hostile::ends::",
     "mix::",
 ];
 
