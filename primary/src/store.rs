@@ -1,6 +1,7 @@
 //! What Hearth remembers: tenants, tokens, functions with their versions, generations, who changed
-//! what, and the digests that vouch for artifacts. One SQLite file, one thread that owns its connection, and
-//! cheap handles that send it closures over a bounded queue, in which each asker has its turn.
+//! what, and the digests that vouch for artifacts. One SQLite file, one thread that owns its
+//! connection, and cheap handles that send it closures over a bounded queue, in which each asker
+//! has its turn.
 //!
 //! An `Ok` of anything that writes means that it is on the disk (WAL, `synchronous=FULL`). Where
 //! the disk fails a change, nobody can say whether it is there; from then on nothing is changed

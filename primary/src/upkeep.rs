@@ -1,5 +1,6 @@
 //! What must happen now and then whatever else does: files that nothing names are removed,
-//! removed functions and old changes are forgotten, modules are looked at for damage, and figures are taken.
+//! removed functions and old changes are forgotten, modules are looked at for damage, and figures
+//! are taken.
 //!
 //! Each task looks at what is and at what should be, and closes the gap; it can run at any time
 //! and twice.

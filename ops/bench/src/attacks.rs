@@ -17,8 +17,8 @@ use crate::module::{numbered, padded};
 
 /// Between two steps of those who do a little again and again.
 const STEP: Duration = Duration::from_millis(100);
-/// Of who was refused, until it comes again. A flood of requests would take the cores, which attacker
-/// and host share here, and is not what these attacks are about.
+/// Of who was refused, until it comes again. A flood of requests would take the cores, which
+/// attacker and host share here, and is not what these attacks are about.
 const REFUSED: Duration = Duration::from_secs(1);
 /// Of an upload, before it is given up.
 const UPLOAD_MAX: Duration = Duration::from_secs(30);

@@ -1,10 +1,10 @@
-//! `/audit`: who changed what. The host's admin sees all of it, a tenant's owner what was changed of
-//! that tenant, by whomever.
+//! `/audit`: who changed what. The host's admin sees all of it, a tenant's owner what was changed
+//! of that tenant, by whomever.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use hearth_wire::{Code, Scope, TenantName};
+use hearth_wire::{Scope, TenantName};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
@@ -13,11 +13,10 @@ use utoipa::ToSchema;
 use super::auth::{Caller, permit_here, scope_covers};
 use super::error::Refusal;
 use super::held::HeldBy;
-use super::openapi::{ActionSchema, or_null, tenant_name};
-use super::request::Params;
+use super::openapi::{ActionSchema, tenant_name_or_null};
+use super::request::{self, Params};
 use crate::actor::Actor;
-use crate::logs::PAGE_MAX;
-use crate::store::{Action, AuditPage as Found, AuditQuery, AuditRow, Store, StoreError, Whose};
+use crate::store::{Action, AuditPage as Found, AuditQuery, AuditRow, Store, Whose};
 
 const LIMIT_DEFAULT: usize = 100;
 
@@ -56,8 +55,8 @@ pub struct AuditEntry {
     pub action: String,
     /// What of it: a function's path, a token's id. Null where that is no one thing.
     pub object: Option<String>,
-    /// What was other before the change. What is large is left out: `{"left_out_bytes": 20000}` is in
-    /// its place.
+    /// What was other before the change. What is large is left out: `{"left_out_bytes": 20000}` is
+    /// in its place.
     #[schema(value_type = Option<Object>)]
     pub before: Option<Map<String, Value>>,
     /// The same after it.
@@ -92,10 +91,6 @@ pub struct AuditParams {
     /// with `next` how it goes on.
     #[param(maximum = 1_000)]
     limit: Option<usize>,
-}
-
-fn tenant_name_or_null() -> utoipa::openapi::schema::Object {
-    or_null(tenant_name())
 }
 
 fn action<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Action>, D::Error> {
@@ -137,18 +132,8 @@ pub async fn list_audit(
 ) -> Result<Response, Refusal> {
     let AuditParams { tenant: named, action, before, limit } = params;
     scope_covers(&caller, Scope::Owner)?;
-    let limit = match limit.unwrap_or(LIMIT_DEFAULT) {
-        limit @ 1..=PAGE_MAX => limit,
-        _ => {
-            let detail = format!("`limit` is from 1 to {PAGE_MAX}");
-            return Err(Refusal::new(Code::BadRequest, detail));
-        }
-    };
-    let own = match caller.tenant {
-        // A tenant's tokens go with it, so that this was removed in between.
-        Some(id) => Some(store.tenant_by_id(id).await?.ok_or(StoreError::Missing("tenant"))?),
-        None => None,
-    };
+    let limit = request::limit(limit, LIMIT_DEFAULT)?;
+    let own = caller.own_tenant(&store).await?;
     let whose = match (&own, named) {
         (None, None) => Whose::Everybodys,
         (None, Some(name)) => Whose::Named(name),

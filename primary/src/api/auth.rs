@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::error::Refusal;
-use super::openapi::{ScopeSchema, tenant_name};
+use super::openapi::{ScopeSchema, tenant_name_or_null};
 use super::request::segments;
 use crate::actor::{Actor, Author};
 use crate::gateway::request_id;
@@ -34,10 +34,17 @@ impl Caller {
     pub fn name(&self) -> &str {
         self.author.actor.name()
     }
+
+    /// `None` for a token of the host.
+    pub(super) async fn own_tenant(&self, store: &Store) -> Result<Option<Tenant>, StoreError> {
+        let Some(id) = self.tenant else { return Ok(None) };
+        // A tenant's tokens go with it, so that this was removed in between.
+        store.tenant_by_id(id).await?.ok_or(StoreError::Missing("tenant")).map(Some)
+    }
 }
 
-/// Whoever the headers' token belongs to, as the author of what this request asks for; nobody without
-/// one is let further.
+/// Whoever the headers' token belongs to, as the author of what this request asks for; nobody
+/// without one is let further.
 pub async fn authenticate(
     store: &Store,
     headers: &HeaderMap,
@@ -166,26 +173,14 @@ pub struct Whoami {
     pub tenant: Option<TenantName>,
 }
 
-fn tenant_name_or_null() -> utoipa::openapi::schema::Object {
-    super::openapi::or_null(tenant_name())
-}
-
 /// Whom this token belongs to
 #[utoipa::path(
     get, path = "/api/v1/whoami", operation_id = "whoami", tag = "tokens",
     responses((status = 200, description = "The token's name, scope and tenant", body = Whoami)),
 )]
 pub async fn whoami(caller: Caller, State(store): State<Store>) -> Result<Json<Whoami>, Refusal> {
-    let (name, Caller { scope, tenant, .. }) = (caller.name().to_owned(), caller);
-    let tenant = match tenant {
-        Some(id) => {
-            // A tenant's tokens go with it, so that this was removed in between.
-            let tenant = store.tenant_by_id(id).await?.ok_or(StoreError::Missing("tenant"))?;
-            Some(tenant.name)
-        }
-        None => None,
-    };
-    Ok(Json(Whoami { name, scope, tenant }))
+    let tenant = caller.own_tenant(&store).await?.map(|tenant| tenant.name);
+    Ok(Json(Whoami { name: caller.name().to_owned(), scope: caller.scope, tenant }))
 }
 
 #[cfg(test)]

@@ -24,9 +24,9 @@ use utoipa::ToSchema;
 use super::auth::AtTenant;
 use super::error::Refusal;
 use super::openapi::{LogStreamSchema, OutcomeSchema, TenantParam, function_path};
-use super::request::Params;
+use super::request::{Params, limit};
 use crate::fleet::Fleet;
-use crate::logs::{Entry, Filter, Followed, Logs, News, PAGE_MAX, Page, Query, Record, Since};
+use crate::logs::{Entry, Filter, Followed, Logs, News, Page, Query, Record, Since};
 use crate::store::Tenant;
 
 const LIMIT_DEFAULT: usize = 100;
@@ -210,14 +210,6 @@ fn time(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-fn limit(given: Option<usize>, otherwise: usize) -> Result<usize, Refusal> {
-    match given {
-        None => Ok(otherwise),
-        Some(limit @ 1..=PAGE_MAX) => Ok(limit),
-        Some(_) => Err(Refusal::new(Code::BadRequest, format!("`limit` is from 1 to {PAGE_MAX}"))),
-    }
-}
-
 /// So that whoever was answered before finds what their call wrote.
 async fn settle(fleet: &Fleet, logs: &Logs, tenant: &Tenant, query: &Query) {
     // Older ones are written.
@@ -382,6 +374,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::logs::PAGE_MAX;
     use crate::store::TenantId;
 
     fn line(text: &str) -> LogLine {

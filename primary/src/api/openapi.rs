@@ -50,6 +50,10 @@ pub fn sha256() -> Object {
         .build()
 }
 
+pub fn tenant_name_or_null() -> Object {
+    or_null(tenant_name())
+}
+
 pub fn or_null(mut object: Object) -> Object {
     object.schema_type = SchemaType::from_iter([Type::String, Type::Null]);
     object

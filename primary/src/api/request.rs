@@ -13,12 +13,22 @@ use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 
 use super::error::Refusal;
+use crate::logs::PAGE_MAX;
 use crate::patience::within;
 
 /// A JSON body, and one that holds a function's options.
 const BODY_MAX: usize = 64 << 10;
 const OPTIONS_MAX: usize = limits::OPTIONS_MAX_BYTES + (1 << 10);
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How much of a list is asked for.
+pub fn limit(given: Option<usize>, otherwise: usize) -> Result<usize, Refusal> {
+    match given {
+        None => Ok(otherwise),
+        Some(limit @ 1..=PAGE_MAX) => Ok(limit),
+        Some(_) => Err(Refusal::new(Code::BadRequest, format!("`limit` is from 1 to {PAGE_MAX}"))),
+    }
+}
 
 /// A JSON body, whatever content type it says.
 pub struct JsonBody<T>(pub(crate) T);

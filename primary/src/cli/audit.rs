@@ -7,13 +7,10 @@ use hearth_wire::TenantName;
 use serde_json::{Map, Value};
 
 use super::CliError;
-use super::client::{Host, query};
+use super::client::{Host, PAGE_MAX, query};
 use super::print::{OrDash, Print, Table, seconds};
 use crate::api::audit::{ActorInfo, ActorKind, AuditEntry, AuditPage};
 use crate::config::ClientArgs;
-
-/// The most that the API gives in one page.
-const PAGE_MAX: i64 = 1_000;
 
 #[derive(Debug, clap::Args)]
 #[command(

@@ -22,6 +22,8 @@ use crate::config::{Client, ClientArgs};
 /// Management calls answer fast; a swap waits for a worker to start.
 const ANSWER: Duration = Duration::from_secs(60);
 const ANSWER_MAX_BYTES: u64 = 64 << 20;
+/// The most that the API gives in one page of a list.
+pub const PAGE_MAX: i64 = crate::logs::PAGE_MAX as i64;
 /// Names that a message lists before it stops.
 const LISTED: usize = 8;
 

@@ -6,15 +6,13 @@ use hearth_wire::{FunctionPath, LogStream};
 use serde::de::DeserializeOwned;
 
 use super::CliError;
-use super::client::{Host, query, segment};
+use super::client::{Host, PAGE_MAX, query, segment};
 use super::follow::{Event, follow};
 use super::print::{OrDash, Print, Table, bytes, escape, micros, milliseconds};
 use crate::api::logs::{CallInfo, CallPage, LineInfo, LinePage, Missed};
 use crate::config::ClientArgs;
 use crate::terminal::{self, complain};
 
-/// The most that the API gives in one page.
-const PAGE_MAX: i64 = 1_000;
 /// What is shown of the past before following.
 const BEFORE_FOLLOWING: u32 = 10;
 

@@ -2,9 +2,9 @@
 //! was made here of what the backup says (`rebuild.rs`), so that its rows are as good as this one's.
 //!
 //! They come with their tokens, functions, versions, options, limits and generations, in one
-//! transaction, and under ids of this store's own. What was there stays as it is. What the backup tells
-//! of changes stays out: the tokens that made them have other ids here, and what is told here of changes
-//! is this host's own word.
+//! transaction, and under ids of this store's own. What was there stays as it is. What the backup
+//! tells of changes stays out: the tokens that made them have other ids here, and what is told here
+//! of changes is this host's own word.
 
 use std::path::PathBuf;
 

@@ -148,10 +148,7 @@ impl Store {
             let (adopted, marked) = (false, true);
             let new = New { tenant, name, scope, digest, adopted, marked, now, expires_at };
             let (row, expired) = make(db, new)?;
-            let before = match &expired[..] {
-                [] => Map::new(),
-                expired => Map::from_iter([("expired_tokens".to_owned(), json!(expired))]),
-            };
+            let before = told_gone("expired_tokens", &expired);
             let object = Some(row.id.to_string());
             let sides = Sides::between(before, row.told());
             audit::note(db, &by, Event { action: Action::TokenCreate, tenant, object, sides })?;
@@ -222,10 +219,7 @@ impl Store {
             if replaced.is_empty() && adopted.is_none() {
                 return Ok(());
             }
-            let before = match &replaced[..] {
-                [] => Map::new(),
-                replaced => Map::from_iter([("replaced_tokens".to_owned(), json!(replaced))]),
-            };
+            let before = told_gone("replaced_tokens", &replaced);
             let sides =
                 Sides::between(before, adopted.as_ref().map(TokenRow::told).unwrap_or_default());
             let object = adopted.map(|row| row.id.to_string());
@@ -326,6 +320,11 @@ fn random() -> Result<(String, TokenDigest)> {
     let text = format!("{TOKEN_PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
     let digest = TokenDigest::of(&text);
     Ok((text, digest))
+}
+
+/// What the audit tells of tokens that went with a change, by their ids.
+fn told_gone(why: &str, ids: &[i64]) -> Map<String, Value> {
+    (!ids.is_empty()).then(|| (why.to_owned(), json!(ids))).into_iter().collect()
 }
 
 /// Inserts it where there is room. Tells which expired ones made that.
