@@ -20,6 +20,8 @@ use hearth_connection::{end_hop, has_content};
 use hearth_engine::reason;
 use hearth_host::Guest;
 use hearth_wire::{CallRecord, LogStream, Outcome};
+use http::header::HOST;
+use http::uri::{self, Authority};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::Notify;
@@ -567,7 +569,15 @@ async fn drive(
         }
         Proxy::P3(service) => {
             let view = store.data_mut().http();
-            let (request, sent) = p3::Request::from_http(view.hooks, request);
+            let host = request.headers().get(HOST);
+            let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+            let (mut request, sent) = p3::Request::from_http(view.hooks, request);
+            // As 0.2 has them, where a request's line has a path alone. Guests make an address of
+            // the two, which has both or none.
+            if let Some(authority) = authority {
+                request.scheme = Some(uri::Scheme::HTTP);
+                request.authority = Some(authority);
+            }
             ledger.guest_began();
             let answered = async |accessor: &wasmtime::component::Accessor<Guest>| {
                 let said = match service.handle(accessor, request).await? {

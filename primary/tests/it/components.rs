@@ -35,7 +35,7 @@ fn every_kind_of_component_runs_packed_or_not_at_every_address() {
                     "plain" => "version one".to_owned(),
                     "wstd" => "hello Ada from wstd".to_owned(),
                     // Each address takes off what is its own, so the function sees one path.
-                    _ => format!("hello {path} from wasip3"),
+                    _ => format!("hello http://{}{path} from wasip3", door.authority()),
                 };
                 assert_eq!(answer.text(), expected, "{} at {}", path, door.name);
                 assert_eq!(answer.header("x-hearth-version"), Some(&*format!("{path}@1")));

@@ -442,6 +442,11 @@ pub struct Door {
 }
 
 impl Door {
+    /// What requests name as their host.
+    pub fn authority(&self) -> String {
+        self.host.clone().unwrap_or_else(|| self.to.to_string())
+    }
+
     pub fn request(&self, method: &str, path: &str) -> Request {
         let request = Request::new(method, &format!("{}{path}", self.prefix));
         match &self.host {

@@ -42,7 +42,10 @@ fn every_toolchain_is_answered_and_preloaded_ones_too() {
     let worker = zygote.fork(&release, start(1)).accept();
     assert_eq!(worker.post("/two", "").text(), "version one");
     assert_eq!(worker.post("/wstd", "Ada").text(), "hello Ada from wstd");
-    assert_eq!(worker.post("/three", "").text(), "hello /three from wasip3");
+    assert_eq!(worker.post("/three", "").text(), "hello http://demo/three from wasip3");
+    // An empty name is none, and makes no address.
+    let unnamed = worker.call(&post("/three", "").replace("host: demo", "host:"));
+    assert_eq!(unnamed.text(), "hello /three from wasip3");
 }
 
 /// Memory is reset by what the kernel says is dirty, in a process that was forked: a wrong pagemap

@@ -147,7 +147,7 @@ fn every_toolchain_is_reused() {
     for _ in 0..20 {
         assert_eq!(worker.post("/two", "").text(), "version one");
         assert_eq!(worker.post("/wstd", "Ada").text(), "hello Ada from wstd");
-        assert_eq!(worker.post("/three", "").text(), "hello /three from wasip3");
+        assert_eq!(worker.post("/three", "").text(), "hello http://demo/three from wasip3");
         assert_eq!(worker.post("/echo", "hello").json()["body"], "hello");
     }
     worker.await_report(|report| report.calls.len() == 80);

@@ -11,7 +11,7 @@ impl wasip3::exports::http::handler::Guest for Guest {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
         let request: http_compat::Request = http_from_wasi_request(request)?;
         wasip3::clocks::monotonic_clock::wait_for(1_000_000).await;
-        let body = format!("hello {} from wasip3", request.uri().path());
+        let body = format!("hello {} from wasip3", request.uri());
         http_into_wasi_response(http_compat::Response::new(body))
     }
 }
