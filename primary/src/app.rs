@@ -28,7 +28,7 @@ use crate::actor::Author;
 use crate::api::{self, Api};
 use crate::backup::{Backups, restore};
 use crate::clock;
-use crate::compile::Compiler;
+use crate::compile::{self, Compiler};
 use crate::config::{Config, Secrets, Written};
 use crate::descriptors::{self, LEAST, Shares};
 use crate::drain::{self, Running, Signals};
@@ -230,13 +230,20 @@ async fn host(
         bail!("the walls around workers do not hold: {}", escapes.join(", "));
     }
     info!(level = %isolation.level(), attempts, "the walls around workers hold");
+    // Where they cannot be had, each makes its own, which costs the machine more.
+    let namespaces = keeper.namespaces().unwrap_or_default();
     metrics::gauge!("hearth_isolation", "level" => isolation.level().as_str()).set(1);
     let keeper = tokio::spawn(keeper.run());
     if !greeting.pagemap_scan {
         warn!("the kernel has no PAGEMAP_SCAN (Linux 6.7): a call costs about 30 µs more");
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let compiler = Compiler::new(programs.compile, greeting.engine, compilers, cores);
+    let cell = compile::Cell {
+        user: compilers,
+        namespaces,
+        group: cgroups.as_ref().ok().map(Cgroups::compilers).transpose()?,
+    };
+    let compiler = Compiler::new(programs.compile, greeting.engine, cell, cores);
     let trees = Trees::new(&programs.worker);
     let (data, has_users) = (&config.data, users.is_some());
     let reserve = config.disk_reserve_mb << 20;

@@ -7,10 +7,11 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_wire::limits::OPTIONS_MAX_BYTES;
@@ -23,6 +24,7 @@ use tokio::process::Command;
 use tracing::error;
 
 use crate::fair::{Fair, Turn};
+use crate::fleet::cgroups::Group;
 use crate::stderr::{self, Speaker};
 use crate::store::TenantId;
 use crate::telemetry;
@@ -64,9 +66,19 @@ pub struct Compiler {
     program: PathBuf,
     /// The engine that will load the artifacts.
     pub engine: String,
-    /// Whom it runs as, where the host can choose.
-    user: Option<u32>,
+    cell: Cell,
     turns: Fair<TenantId>,
+}
+
+/// What compilers have in common.
+#[derive(Default)]
+pub struct Cell {
+    /// Whom they run as, where the host can choose.
+    pub user: Option<u32>,
+    /// Which they join, in this order, in place of making some.
+    pub namespaces: Vec<OwnedFd>,
+    /// What they have of the cores beside tenants.
+    pub group: Option<Arc<Group>>,
 }
 
 /// The right to have one compiler at a time.
@@ -75,9 +87,9 @@ pub type Compiling = Turn<TenantId>;
 impl Compiler {
     /// Each takes a core while it runs. One tenant has at most half of them, and there are two at
     /// the least, so that nobody waits for what one other has compiled.
-    pub fn new(program: PathBuf, engine: String, user: Option<u32>, cores: usize) -> Self {
+    pub fn new(program: PathBuf, engine: String, cell: Cell, cores: usize) -> Self {
         let at_once = cores.max(2);
-        Self { program, engine, user, turns: Fair::new(at_once, at_once / 2) }
+        Self { program, engine, cell, turns: Fair::new(at_once, at_once / 2) }
     }
 
     pub async fn turn(&self, tenant: TenantId) -> Compiling {
@@ -132,11 +144,17 @@ impl Compiler {
             .kill_on_drop(true)
             .spawn()
             .map_err(CompileError::Spawn)?;
+        let Cell { user, namespaces, group } = &self.cell;
+        if let (Some(group), Some(pid)) = (group.clone(), child.id()) {
+            // Before it has anything to do. One that has ended already says so by itself.
+            let _ = tokio::task::spawn_blocking(move || group.take(pid)).await;
+        }
         let conversation = async {
             let channel = Channel::new(ours).map_err(SocketError::from)?;
-            let (engine, user) = (self.engine.clone(), self.user);
+            let (engine, user) = (self.engine.clone(), *user);
             let request = CompileRequest { version: VERSION, engine, job, user };
-            let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
+            let files = files.iter().map(|file| file.as_fd());
+            let files: Vec<_> = files.chain(namespaces.iter().map(AsFd::as_fd)).collect();
             channel.send(&request, &files).await?;
             channel.recv::<CompileReply>().await
         };

@@ -58,7 +58,7 @@ fn write(page: AuditPage, out: &mut dyn Write) -> io::Result<()> {
             &change(entry),
         ]);
     }
-    table.write(out, "There is no change that is meant.")?;
+    table.write(out, "There is no change that matches.")?;
     match next {
         Some(next) => writeln!(out, "Older ones: hearth audit --before {next}"),
         None => Ok(()),
@@ -105,7 +105,8 @@ fn flatten(name: &mut String, side: &Map<String, Value>, values: &mut BTreeMap<S
         }
         name.push_str(key);
         match value {
-            Value::Object(inner) if !inner.is_empty() => flatten(name, inner, values),
+            // One that is empty has nothing to tell, nor has what takes its place lost anything.
+            Value::Object(inner) => flatten(name, inner, values),
             Value::String(text) => drop(values.insert(name.clone(), text.clone())),
             Value::Null => {}
             other => drop(values.insert(name.clone(), other.to_string())),
@@ -137,6 +138,11 @@ mod tests {
                 json!({ "generation": 3, "functions": { "/a": { "version": 1 } } }),
                 json!({ "generation": 4, "functions": { "/a": { "version": 2 } } }),
                 "functions /a version 1 → 2, generation 3 → 4",
+            ),
+            (
+                json!({ "options": {} }),
+                json!({ "options": { "auth": "invoke" } }),
+                "options auth - → invoke",
             ),
             (
                 json!({ "functions": { "/a": null } }),

@@ -107,7 +107,7 @@ fn exists(host: &Host, path: Option<&FunctionPath>) -> Result<(), CliError> {
 
 fn nothing(kind: &str, is_filtered: bool) -> String {
     match is_filtered {
-        true => format!("There is no {kind} that is meant."),
+        true => format!("There is no {kind} that matches."),
         false => format!("There is no {kind} yet."),
     }
 }

@@ -9,6 +9,7 @@
 //! What a worker does, and when one is wanted, is the supervisors' business.
 
 use std::collections::HashMap;
+use std::fs::{self, File};
 use std::io::{self, PipeReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -390,7 +391,7 @@ async fn say(
 
 /// Whether somebody has stopped this process: see proc_pid_stat(5).
 fn is_stopped(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with(['T', 't']))
 }
 
@@ -460,6 +461,20 @@ async fn greet(socket: OwnedFd) -> Result<(Channel, Greeting), ZygoteError> {
 }
 
 impl Keeper {
+    /// Those of the zygote's that hold nothing, for others to join: the user namespace, which gives
+    /// the right to the rest, first. One that is everybody's is not among them.
+    pub fn namespaces(&self) -> io::Result<Vec<OwnedFd>> {
+        let pid = self.conversation.child.id();
+        let mut entered = Vec::new();
+        for kind in ["user", "net", "ipc", "uts"] {
+            let [own, its] = [format!("/proc/self/ns/{kind}"), format!("/proc/{pid}/ns/{kind}")];
+            if fs::read_link(&own)? != fs::read_link(&its)? {
+                entered.push(File::open(its)?.into());
+            }
+        }
+        Ok(entered)
+    }
+
     /// Has the zygote try from within a worker's walls what they must not allow, before anything
     /// is served. Tells how many attempts there were, and which were not kept in.
     pub async fn try_walls(&self, user: Option<u32>) -> Result<(u32, Vec<String>), ZygoteError> {

@@ -60,10 +60,12 @@ fn run() -> anyhow::Result<()> {
     // Never closed but by the process's end: the filter trusts its number.
     let control = ManuallyDrop::new(control);
     // From the primary, which is trusted; the files that come with it are not.
-    let Some((request, fds)) = hearth_wire::recv::<CompileRequest>(&*control)? else {
+    let Some((request, mut fds)) = hearth_wire::recv::<CompileRequest>(&*control)? else {
         return Ok(());
     };
-    hearth_jail::fence_compiler(request.user, forbidden)?;
+    let namespaces = fds.split_off(request.job.files().min(fds.len()));
+    hearth_jail::fence_compiler(request.user, &namespaces, forbidden)?;
+    drop(namespaces);
     let watchdog = Watchdog::start()?;
     hearth_jail::no_more_threads()?;
     let reply = match reply(&request, fds, &watchdog) {

@@ -14,6 +14,7 @@ mod memory;
 mod namespaces;
 pub mod policy;
 mod process;
+mod scheduling;
 mod users;
 mod walls;
 

@@ -5,7 +5,7 @@
 //! ```text
 //!  zygote    session ─ end with parent ─ offer ─ limits ─ namespaces ─ capabilities ─ no new privileges ─ filter
 //!    └ worker   limits ─ own user ─ no capability ─ not dumpable │ code is loaded │ Landlock ─ seal
-//!  compiler  limits ─ namespaces ─ own user ─ no capability ─ … ─ Landlock ─ filter │ compiled │ seal
+//!  compiler  limits ─ namespaces (mounts) ─ own user ─ no capability ─ … ─ Landlock ─ filter │ compiled │ seal
 //!  tree      limits ─ namespaces ─ own user ─ no capability ─ … ─ Landlock ─ filter
 //! ```
 //!
@@ -13,7 +13,7 @@
 //! What more a machine offers is used and told ([`Standing`]); what it means for people is the
 //! primary's to say.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::{fs, io};
 
 use nix::sys::prctl;
@@ -26,7 +26,7 @@ use seccompiler::BpfProgram;
 use crate::filters::{self, Encode, FilterError};
 use crate::memory::Offer;
 use crate::policy::Stage;
-use crate::{landlock, namespaces, users};
+use crate::{landlock, namespaces, scheduling, users};
 
 /// Descriptors of a worker: a thousand connections, an artifact for each function, and some.
 const WORKER_DESCRIPTORS: u64 = 4_096;
@@ -101,6 +101,7 @@ pub fn fence_zygote() -> Result<Standing, WallError> {
     // Its workers do not inherit this: a zygote that dies takes none of them with it.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(wall("ending with the primary"))?;
     Offer::Zygote.make();
+    scheduling::take_short_turns();
     private_files();
     Limit::CoreBytes(0).set()?;
     Limit::Descriptors(WORKER_DESCRIPTORS).set()?;
@@ -131,6 +132,7 @@ fn begin(stage: Stage) -> Result<(), FilterError> {
 /// ties to its primary: without namespaces, since its release is read by paths of the host.
 pub fn fence_lone_worker() -> Result<Standing, WallError> {
     Offer::Worker.make();
+    scheduling::take_short_turns();
     private_files();
     Limit::CoreBytes(0).set()?;
     Limit::Descriptors(WORKER_DESCRIPTORS).set()?;
@@ -187,10 +189,16 @@ impl Seal {
     }
 }
 
-/// Around the compiler, which may read and write what it was given open and nothing else. A
-/// forbidden call is told by `encode`.
-pub fn fence_compiler(user: Option<u32>, encode: Encode) -> Result<(), WallError> {
+/// Around the compiler, which may read and write what it was given open and nothing else. It joins
+/// these namespaces, where there are some, in place of making its own. A forbidden call is told by
+/// `encode`.
+pub fn fence_compiler(
+    user: Option<u32>,
+    namespaces: &[OwnedFd],
+    encode: Encode,
+) -> Result<(), WallError> {
     Offer::Compiler.make();
+    scheduling::yield_to_others();
     private_files();
     for limit in [
         Limit::CoreBytes(0),
@@ -201,7 +209,7 @@ pub fn fence_compiler(user: Option<u32>, encode: Encode) -> Result<(), WallError
     ] {
         limit.set()?;
     }
-    take_rights(user)?;
+    take_rights(user, namespaces)?;
     die_of_faults().map_err(wall("the end by a fault"))?;
     filters::report_with(encode)?;
     if landlock::version().is_some() {
@@ -239,7 +247,7 @@ pub fn fence_tree(user: Option<u32>, directory: BorrowedFd<'_>) -> Result<(), Wa
     ] {
         limit.set()?;
     }
-    take_rights(user)?;
+    take_rights(user, &[])?;
     no_more_threads()?;
     // Where it cannot be had, files of others are closed by users and the empty root alone.
     landlock::deny_all_but(directory).map_err(WallError::Landlock)?;
@@ -247,9 +255,9 @@ pub fn fence_tree(user: Option<u32>, directory: BorrowedFd<'_>) -> Result<(), Wa
 }
 
 /// What goes up around each one-shot once its limits stand.
-fn take_rights(user: Option<u32>) -> Result<(), WallError> {
+fn take_rights(user: Option<u32>, others: &[OwnedFd]) -> Result<(), WallError> {
     // Where there are none, the others stand: what the machine lacks is told of the zygote.
-    let _ = namespaces::enter();
+    let _ = namespaces::enter_beside(others);
     become_nobody_else(user)?;
     prctl::set_no_new_privs().map_err(wall("no new privileges"))?;
     prctl::set_dumpable(false).map_err(wall("being unreadable"))

@@ -7,7 +7,7 @@
 //! primary ── ToWorker ──► worker       Link and Door carry one end of a stream socket,
 //!         ◄─ FromWorker ──             Pass, either way, the connections that it names
 //! primary ── CompileRequest ──► compile    Compile carries [module, artifact, declared],
-//!                                          Check [options, artifact]
+//!                                          Check [options, artifact], both namespaces to join
 //!         ◄─ CompileReply ──
 //! ```
 //!
@@ -26,7 +26,7 @@ use crate::socket::{FDS_MAX, FRAME_MAX};
 use crate::token::TokenGrant;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 
 /// How a process ends that asked for more memory than it may have.
 pub const EXIT_STARVED: u8 = 32;
@@ -411,6 +411,16 @@ pub enum CompileJob {
     /// With a function's complete options as JSON, and its artifact: whether the schemas are
     /// schemas, and whether an instance can be reused if that is asked for.
     Check,
+}
+
+impl CompileJob {
+    /// How many come with it. What follows are the namespaces that it goes to, in that order.
+    pub fn files(self) -> usize {
+        match self {
+            Self::Compile => 3,
+            Self::Check => 2,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -462,6 +462,19 @@ fn row_16_a_compiler_has_bounds_and_what_reaches_them_is_refused() {
         assert_eq!(bound(compiler, "Max data size"), Some(2 << 30));
         assert_eq!(bound(compiler, "Max file size"), Some(1 << 30));
         assert_eq!(bound(compiler, "Max core file size"), Some(0));
+        let zygote = scene.host.zygote().unwrap();
+        let of =
+            |pid: i32, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+        for kind in ["net", "ipc", "uts"] {
+            assert_eq!(of(compiler, kind), of(zygote, kind), "an empty {kind}, made once");
+        }
+        for other in [zygote, scene.host.pid()] {
+            assert_ne!(of(compiler, "mnt"), of(other, "mnt"));
+        }
+        // Beside who is called it has less of the cores.
+        let groups = std::fs::read_to_string(format!("/proc/{compiler}/cgroup")).unwrap();
+        let group = groups.lines().find(|line| line.contains("cpu:") || line.starts_with("0::"));
+        assert!(group.is_some_and(|group| group.ends_with("-_compilers")), "{groups}");
         // What the kernel does where it reaches one.
         let denial = Denial {
             calls: &[libc::SYS_mmap, libc::SYS_mremap, libc::SYS_brk],
