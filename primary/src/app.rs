@@ -238,11 +238,7 @@ async fn host(
         warn!("the kernel has no PAGEMAP_SCAN (Linux 6.7): a call costs about 30 µs more");
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let cell = compile::Cell {
-        user: compilers,
-        namespaces,
-        group: cgroups.as_ref().ok().map(Cgroups::compilers).transpose()?,
-    };
+    let cell = compile::Cell { user: compilers, namespaces };
     let compiler = Compiler::new(programs.compile, greeting.engine, cell, cores);
     let trees = Trees::new(&programs.worker);
     let (data, has_users) = (&config.data, users.is_some());

@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_wire::limits::OPTIONS_MAX_BYTES;
@@ -24,7 +23,6 @@ use tokio::process::Command;
 use tracing::error;
 
 use crate::fair::{Fair, Turn};
-use crate::fleet::cgroups::Group;
 use crate::stderr::{self, Speaker};
 use crate::store::TenantId;
 use crate::telemetry;
@@ -77,8 +75,6 @@ pub struct Cell {
     pub user: Option<u32>,
     /// Which they join, in this order, in place of making some.
     pub namespaces: Vec<OwnedFd>,
-    /// What they have of the cores beside tenants.
-    pub group: Option<Arc<Group>>,
 }
 
 /// The right to have one compiler at a time.
@@ -144,11 +140,7 @@ impl Compiler {
             .kill_on_drop(true)
             .spawn()
             .map_err(CompileError::Spawn)?;
-        let Cell { user, namespaces, group } = &self.cell;
-        if let (Some(group), Some(pid)) = (group.clone(), child.id()) {
-            // Before it has anything to do. One that has ended already says so by itself.
-            let _ = tokio::task::spawn_blocking(move || group.take(pid)).await;
-        }
+        let Cell { user, namespaces } = &self.cell;
         let conversation = async {
             let channel = Channel::new(ours).map_err(SocketError::from)?;
             let (engine, user) = (self.engine.clone(), *user);

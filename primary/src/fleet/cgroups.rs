@@ -1,9 +1,8 @@
 //! The cgroups that bound each tenant from outside: memory, CPU and processes of all its workers
-//! together, whatever they do; and one of all compilers, which have less of the cores than who is
-//! called. Of version 2 where the host has a subtree of its own, else of version 1 where that is
-//! mounted and can be written.
+//! together, whatever they do. Of version 2 where the host has a subtree of its own, else of
+//! version 1 where that is mounted and can be written.
 //!
-//! A tenant's group is made when its first worker is started, since ten thousand tenants sleep, and
+//! A group is made when its tenant's first worker is started, since ten thousand tenants sleep, and
 //! is kept until the tenant or the host ends. A worker puts itself into it before anything else,
 //! by descriptors that come with its fork.
 
@@ -12,7 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -25,11 +24,6 @@ use crate::leftovers;
 const PREFIX: &str = "hearth-";
 /// In version 2 a group with groups below it has no processes: here the host itself goes.
 const HOST_GROUP: &str = "hearth-host";
-/// Of the group of all compilers; a tenant's name has no such mark.
-const COMPILERS: &str = "_compilers";
-/// Who is called comes first, and yet nobody keeps others from what they upload: a fifth of what a
-/// tenant has that is as busy, as a rule.
-const COMPILERS_WEIGHT: u64 = 20;
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 /// A worker has a few threads, and a tenant a few workers while one takes the other's place.
 const PROCESSES_MAX: u64 = 64;
@@ -82,7 +76,6 @@ pub struct Cgroups {
     /// Begins the names of this host's groups.
     prefix: String,
     groups: Mutex<HashMap<TenantName, Arc<Group>>>,
-    compilers: OnceLock<Arc<Group>>,
 }
 
 /// One tenant's.
@@ -113,23 +106,15 @@ impl Bounds {
         }
     }
 
-    fn weight(kind: Kind, weight: u64) -> (&'static str, String) {
-        match kind {
-            Kind::V2 => ("cpu.weight", weight.to_string()),
-            Kind::V1 => ("cpu.shares", (weight * USUAL_SHARES / USUAL_WEIGHT).to_string()),
-        }
-    }
-
     /// What is written where. Pure.
     fn settings(self, kind: Kind) -> Vec<(&'static str, &'static str, String)> {
         let Self { memory_bytes, cpu_percent, cpu_weight } = self;
         let quota = cpu_percent.saturating_mul(PERIOD_US) / 100;
-        let (share, parts) = Self::weight(kind, cpu_weight);
         match kind {
             Kind::V2 => vec![
                 ("memory", "memory.max", memory_bytes.to_string()),
                 ("memory", "memory.oom.group", "1".to_owned()),
-                ("cpu", share, parts),
+                ("cpu", "cpu.weight", cpu_weight.to_string()),
                 (
                     "cpu",
                     "cpu.max",
@@ -142,7 +127,7 @@ impl Bounds {
             ],
             Kind::V1 => vec![
                 ("memory", "memory.limit_in_bytes", memory_bytes.to_string()),
-                ("cpu", share, parts),
+                ("cpu", "cpu.shares", (cpu_weight * USUAL_SHARES / USUAL_WEIGHT).to_string()),
                 (
                     "cpu",
                     "cpu.cfs_quota_us",
@@ -180,22 +165,11 @@ impl Cgroups {
         if place.kind == Kind::V2 {
             delegate(&place.directories[0])?;
         }
-        let cgroups = Self { place, prefix, groups: Mutex::default(), compilers: OnceLock::new() };
+        let cgroups = Self { place, prefix, groups: Mutex::default() };
         // Whether groups can be made shows with the first.
         let trial = cgroups.make("trial").map_err(|error| error.to_string())?;
         trial.remove();
         Ok(cgroups)
-    }
-
-    /// What all compilers of the host are in together. Once what an earlier host left is gone.
-    pub fn compilers(&self) -> io::Result<Arc<Group>> {
-        if let Some(group) = self.compilers.get() {
-            return Ok(group.clone());
-        }
-        let group = Arc::new(self.make(COMPILERS)?);
-        let (share, parts) = Bounds::weight(self.place.kind, COMPILERS_WEIGHT);
-        fs::write(group.directory("cpu").join(share), parts)?;
-        Ok(self.compilers.get_or_init(|| group).clone())
     }
 
     pub fn kind(&self) -> Kind {
@@ -326,19 +300,10 @@ impl Drop for Cgroups {
         for group in self.lock().values() {
             group.remove();
         }
-        if let Some(group) = self.compilers.get() {
-            group.remove();
-        }
     }
 }
 
 impl Group {
-    /// Puts a process of one thread into it, as far as it has a share of the cores. Blocks while
-    /// the kernel waits for others to do the like.
-    pub fn take(&self, pid: u32) -> io::Result<()> {
-        fs::write(self.directory("cpu").join(self.kind.entry()), pid.to_string())
-    }
-
     fn bound(&self, bounds: Bounds) -> io::Result<()> {
         let mut written = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         if *written == Some(bounds) {

@@ -21,8 +21,6 @@ struct Attributes {
 const SIZE: u32 = size_of::<Attributes>() as u32;
 /// A call takes less, as a rule. The kernel's own is 0.7 ms and more, and takes 0.1 at the least.
 const SHORT_TURN_NS: u64 = 200_000;
-/// As far back as can be, but for those who are always last.
-const COMPILERS_NICE: i32 = 10;
 
 /// Of somebody who has much to do seldom and little often: who wants short turns has them early,
 /// and need not wait for the end of another's long one. Its children are born so. Where the kernel
@@ -36,9 +34,4 @@ pub fn take_short_turns() {
         // SAFETY: the kernel reads as many bytes of it as it says of itself.
         unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const own, 0) };
     }
-}
-
-/// Whoever somebody waits for now goes first.
-pub fn yield_to_others() {
-    let _ = rustix::process::nice(COMPILERS_NICE);
 }

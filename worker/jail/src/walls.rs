@@ -198,7 +198,6 @@ pub fn fence_compiler(
     encode: Encode,
 ) -> Result<(), WallError> {
     Offer::Compiler.make();
-    scheduling::yield_to_others();
     private_files();
     for limit in [
         Limit::CoreBytes(0),
