@@ -53,7 +53,9 @@ use crate::telemetry::{self, Telemetry};
 use crate::terminal;
 use crate::tree::Trees;
 use crate::upkeep;
+use crate::uplink::Services;
 use crate::upload::Uploads;
+use crate::upload::request::UploadRequests;
 
 /// The tenant that a first start makes, so that there is something to call.
 const FIRST_TENANT: &str = "home";
@@ -61,8 +63,8 @@ const FIRST_TENANT: &str = "home";
 const FIRST_FUNCTION: &str = "/hello";
 /// In the data directory.
 pub const LOCK: &str = "lock";
-/// Doors and turned-away connections that wait to be answered.
-const VISITS: usize = 1_024;
+/// Connections that the fleet opened or turned away and that wait to be answered, of either.
+const UNANSWERED: usize = 1_024;
 
 /// Runs the host until it is told to stop. To be called before there is a second thread.
 pub fn up(written: Written) -> anyhow::Result<()> {
@@ -254,14 +256,16 @@ async fn host(
 
     let logs = Logs::open(&config.data, shares.journals)?;
     let sockets = Arc::new(Sockets::new()?);
-    let (to_visit, visits) = mpsc::channel(VISITS);
+    let (to_turn, turned) = mpsc::channel(UNANSWERED);
+    let (to_open, opened) = mpsc::channel(UNANSWERED);
     let names = Arc::new(Names::new(config.domain.clone(), config.names.clone()));
     let fleet = Fleet::new(Shared {
         sockets: sockets.clone(),
         zygote,
         releases: releases.clone(),
         logs: logs.clone(),
-        visits: to_visit,
+        turned: to_turn,
+        uplinks: to_open,
         starts: Arc::new(Semaphore::new((2 * cores).max(4))),
         tenant_bind: config.tenant_bind,
         front: listen,
@@ -346,16 +350,14 @@ async fn host(
         backups: Backups::new(store.clone(), releases.clone(), trees, stop.clone()),
         stop: stop.clone(),
     });
-    let front = Front {
-        platform,
-        gateway,
-        uploads: uploads.clone(),
-        store: store.clone(),
-        stop: stop.clone(),
-    };
+    let requests = UploadRequests { store: store.clone(), uploads: uploads.clone() };
+    let services = Services { uploads: requests.clone() };
+    let front =
+        Front { platform, gateway, uploads: requests, store: store.clone(), stop: stop.clone() };
     let bounds = Bounds::new(&shares, config.connections_per_address);
-    let (close_front, close_doors) = (CancellationToken::new(), CancellationToken::new());
-    let doors = tokio::spawn(front.clone().receive(visits, bounds, close_doors.clone()));
+    let (close_front, close_rest) = (CancellationToken::new(), CancellationToken::new());
+    let turned = tokio::spawn(front.clone().receive(turned, bounds, close_rest.clone()));
+    let uplinks = tokio::spawn(services.run(opened, close_rest.clone()));
     let upkeep = tokio::spawn(upkeep::run(
         store.clone(),
         uploads,
@@ -374,7 +376,18 @@ async fn host(
     signals.stop().await;
     tell_systemd(&config, "STOPPING=1");
     drain::drain(
-        Running { stop, close_front, front, upkeep, close_doors, doors, fleet, logs, store },
+        Running {
+            stop,
+            close_front,
+            front,
+            upkeep,
+            close_rest,
+            turned,
+            uplinks,
+            fleet,
+            logs,
+            store,
+        },
         &mut signals,
     )
     .await;

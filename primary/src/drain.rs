@@ -5,7 +5,8 @@
 //! 2. upkeep stops;
 //! 3. workers accept no more either, and finish what runs, at their own ports and behind the
 //!    front door; who comes meanwhile is told that the host is stopping;
-//! 4. the front door and the doors close, log lines reach the disk, the store closes.
+//! 4. the front door closes, then uplinks and what is turned away; log lines reach the disk, the
+//!    store closes.
 //!
 //! Each step has the rest of one deadline; what is not done by then is ended with the process,
 //! and workers with it. A second signal has calls given up: they are told so, and it is over in a
@@ -38,9 +39,10 @@ pub struct Running {
     pub close_front: CancellationToken,
     pub front: JoinHandle<()>,
     pub upkeep: JoinHandle<()>,
-    /// Told to the doors, once no worker is left.
-    pub close_doors: CancellationToken,
-    pub doors: JoinHandle<()>,
+    /// Told to uplinks and to who answers what is turned away, when the front door has closed.
+    pub close_rest: CancellationToken,
+    pub turned: JoinHandle<()>,
+    pub uplinks: JoinHandle<()>,
     pub fleet: Fleet,
     pub logs: Logs,
     pub store: Store,
@@ -130,8 +132,18 @@ pub async fn drain(running: Running, signals: &mut Signals) {
 }
 
 async fn stop(running: Running) {
-    let Running { stop, close_front, front, upkeep, close_doors, doors, fleet, logs, store } =
-        running;
+    let Running {
+        stop,
+        close_front,
+        front,
+        upkeep,
+        close_rest,
+        turned,
+        uplinks,
+        fleet,
+        logs,
+        store,
+    } = running;
     info!("stopping: who comes from now on is told so");
     stop.cancel();
     logs.end_follows().await;
@@ -141,8 +153,9 @@ async fn stop(running: Running) {
     fleet.shutdown().await;
     close_front.cancel();
     let _ = front.await;
-    close_doors.cancel();
-    let _ = doors.await;
+    close_rest.cancel();
+    let _ = turned.await;
+    let _ = uplinks.await;
     logs.close().await;
     store.close().await;
 }

@@ -1,7 +1,8 @@
 //! All tenants' workers: one supervisor a tenant, and what they share.
 //!
 //! ```text
-//!  fleet ─┬─ supervisor (one a tenant) ── lifecycle, conversation (pure) · links · status
+//!  fleet ─┬─ supervisor (one a tenant) ── lifecycle, told (pure) · links · status
+//!         │    └─ talk (one a worker) ── conversation (pure) · uplinks
 //!         ├─ zygote      forks workers; vigil says when it counts as hung (pure)
 //!         ├─ sockets     watches the listeners of tenants without a worker
 //!         ├─ cgroups     what bounds each tenant from outside
@@ -13,12 +14,17 @@
 
 pub mod cgroups;
 pub mod conversation;
+mod inbox;
 mod lifecycle;
 mod links;
 mod parking;
 pub mod sockets;
+mod start;
 pub mod status;
 mod supervisor;
+mod talk;
+mod told;
+mod uplinks;
 mod vigil;
 pub mod zygote;
 
@@ -29,17 +35,18 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
-use hearth_wire::{Entry, Generation, TenantName, TokenGrant};
-use tokio::net::UnixStream;
+use hearth_wire::{Entry, Generation, TenantName, TokenGrant, What};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use cgroups::Cgroups;
+use inbox::Command;
+pub use inbox::Commit;
 pub use links::{LinkError, Links};
 use parking::Connection;
 pub use status::{WorkerState, WorkerStatus};
-pub use supervisor::Commit;
-use supervisor::{Command, Handle, Supervisor};
+use supervisor::{Handle, Supervisor};
+pub use uplinks::Uplink;
 
 use crate::isolation::Level;
 use crate::logs::Logs;
@@ -97,20 +104,16 @@ pub enum FleetError {
     Swap(#[from] SwapError),
 }
 
-/// A connection for the primary itself to answer.
-pub enum Visit {
-    /// A worker's door: HTTP/2, and whatever comes on it comes from that tenant's worker.
-    /// `place` is one of the few that a worker has.
-    Door { tenant: Tenant, stream: UnixStream, place: OwnedSemaphorePermit },
-    /// A connection to the port of a tenant whose worker is backing off or barred.
-    /// `unread` was read of it by a worker before, and `place` is one of the tenant's.
-    Turned {
-        tenant: Tenant,
-        stream: TcpStream,
-        unread: Vec<u8>,
-        retry_after: Duration,
-        place: OwnedSemaphorePermit,
-    },
+/// A connection to the port of a tenant whose worker is backing off or barred, for the primary
+/// itself to answer.
+pub struct Turned {
+    pub tenant: Tenant,
+    pub stream: TcpStream,
+    /// Was read of it by a worker before.
+    pub unread: Vec<u8>,
+    pub retry_after: Duration,
+    /// One of the tenant's.
+    pub place: OwnedSemaphorePermit,
 }
 
 /// What all supervisors use.
@@ -119,7 +122,8 @@ pub struct Shared {
     pub zygote: zygote::Zygote,
     pub releases: Releases,
     pub logs: Logs,
-    pub visits: mpsc::Sender<Visit>,
+    pub turned: mpsc::Sender<Turned>,
+    pub uplinks: mpsc::Sender<Uplink>,
     /// Starts that are under way at once; the queue behind it is fair.
     pub starts: Arc<Semaphore>,
     pub tenant_bind: IpAddr,
@@ -320,8 +324,8 @@ impl Fleet {
         name: &TenantName,
         grants: Vec<TokenGrant>,
     ) -> Result<(), FleetError> {
-        let tokens = |answer| Command::Tokens(grants, answer);
-        self.ask(name, tokens).await.ok_or(FleetError::NoTenant)
+        let tell = |answer| Command::Tell(What::Tokens(grants), answer);
+        self.ask(name, tell).await.ok_or(FleetError::NoTenant)
     }
 
     /// Returns when what calls wrote that are answered by now is in the hands of the logs, or where

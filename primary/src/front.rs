@@ -5,8 +5,8 @@
 //!             └─ gateway::route ─┬─ platform ─────────► api
 //!                                └─ tenant ─┬─ $upload ► upload
 //!                                           └─ call ───► gateway ──► worker
-//!  a worker's door (HTTP/2)          ─┬─ $upload ──────► upload
-//!  a port whose tenant is turned away ┴─ all else: 503, come back later
+//!  a port whose tenant is turned away ─┬─ $upload ─────► upload
+//!                                      └─ all else: 503, come back later
 //! ```
 //!
 //! Owns listening, how many connections there are and how much the kernel keeps for one. How one is
@@ -14,7 +14,6 @@
 
 mod crowd;
 
-use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -27,35 +26,28 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
-use hearth_connection::{Drain, Presence, Received, Side, Waiting, guard};
-use hearth_wire::limits::{HEAD_MAX_BYTES, PASSED_ON_BYTES};
-use hearth_wire::{Code, FunctionPath, NameError, Problem, Scope, TenantName};
+use hearth_connection::{Drain, Presence, Received, Side, Waiting};
+use hearth_wire::uplink::{UploadDir, upload_dir};
+use hearth_wire::{Code, Problem, TenantName};
+use http::Request;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Method, Request};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustix::net::sockopt;
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
-use crate::api::auth;
 use crate::descriptors::{Shares, is_shortage};
-use crate::fleet::{Cause, Visit, sockets};
+use crate::fleet::{Cause, Turned, sockets};
 use crate::gateway::route::Target;
 use crate::gateway::{Gateway, named, refuse, request_id, turned_away, unknown_name};
 use crate::store::{Store, Tenant};
-use crate::upload::{self, UploadError, Uploads};
+use crate::upload::request::UploadRequests;
 use crowd::{Crowd, Origin};
 
-/// Uploads that one worker passes on at once.
-const DOOR_STREAMS_MAX: u32 = 32;
 /// For a place, or a descriptor, that becomes free: trying at once changes nothing.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// That it happened is said once in this time, and not as often as somebody connects.
@@ -73,7 +65,7 @@ const STATE_OF_HOST: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 pub struct Front {
     pub platform: Router,
     pub gateway: Gateway,
-    pub uploads: Uploads,
+    pub uploads: UploadRequests,
     pub store: Store,
     /// Whether the host is stopping: whoever comes then is told so.
     pub stop: CancellationToken,
@@ -209,11 +201,11 @@ impl Front {
         self.platform.oneshot(request).await.unwrap_or_else(|never| match never {})
     }
 
-    /// Answers what the fleet cannot: doors, and connections to tenants without a worker. How
-    /// many there are is bounded by the places of each.
+    /// Answers connections to tenants without a worker. How many there are is bounded by the places
+    /// of each.
     pub async fn receive(
         self,
-        mut visits: mpsc::Receiver<Visit>,
+        mut turned: mpsc::Receiver<Turned>,
         bounds: Bounds,
         stop: CancellationToken,
     ) {
@@ -221,75 +213,33 @@ impl Front {
         let connections = TaskTracker::new();
         let drain = drained(&stop);
         loop {
-            let visit = tokio::select! {
-                visit = visits.recv() => visit,
+            let turned = tokio::select! {
+                turned = turned.recv() => turned,
                 () = stop.cancelled() => break,
             };
-            let Some(visit) = visit else { break };
-            let (front, stop, drain) = (self.clone(), stop.clone(), drain.clone());
-            let permits = permits.clone();
+            let Some(Turned { tenant, stream, unread, retry_after, place }) = turned else { break };
+            let Ok(permit) = permits.clone().try_acquire_owned() else {
+                metrics::counter!("hearth_connections_dropped_total").increment(1);
+                continue;
+            };
+            let (front, drain) = (self.clone(), drain.clone());
             connections.spawn(async move {
-                match visit {
-                    Visit::Door { tenant, stream, place: _place } => {
-                        front.door(tenant, stream, stop).await;
-                    }
-                    Visit::Turned { tenant, stream, unread, retry_after, place: _place } => {
-                        let Ok(_permit) = permits.try_acquire() else {
-                            metrics::counter!("hearth_connections_dropped_total").increment(1);
-                            return;
+                match TcpStream::from_std(stream) {
+                    Ok(stream) => {
+                        let unread = unread.into();
+                        let connection = Waiting { unread, ..Waiting::new(stream) };
+                        let answer = move |request| {
+                            front.clone().turn_away(tenant.clone(), retry_after, request)
                         };
-                        match TcpStream::from_std(stream) {
-                            Ok(stream) => {
-                                let unread = unread.into();
-                                let connection = Waiting { unread, ..Waiting::new(stream) };
-                                let answer = move |request| {
-                                    front.clone().turn_away(tenant.clone(), retry_after, request)
-                                };
-                                serve(connection, drain, |_| (), answer).await;
-                            }
-                            Err(error) => warn!(error = &error as &dyn std::error::Error, "visit"),
-                        }
+                        serve(connection, drain, |_| (), answer).await;
                     }
+                    Err(error) => warn!(error = &error as &dyn std::error::Error, "turned away"),
                 }
+                drop((place, permit));
             });
         }
         connections.close();
         connections.wait().await;
-    }
-
-    /// A worker's door. The peer may be hostile: it can ask for no more than its tenant could.
-    async fn door(self, tenant: Tenant, stream: UnixStream, stop: CancellationToken) {
-        let service = service_fn(move |request: Request<Incoming>| {
-            let (front, tenant) = (self.clone(), tenant.clone());
-            async move {
-                let request = request.map(Body::new);
-                let id = request_id(request.headers());
-                let response = match upload_dir(request.method(), request.uri().path()) {
-                    Some(dir) => front.upload(&tenant, dir, request).await,
-                    None => refuse(Problem::new(Code::NotFound, "no door leads there"), None, &id),
-                };
-                Ok::<_, Infallible>(response)
-            }
-        });
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(DOOR_STREAMS_MAX)
-            .max_pending_accept_reset_streams(Some(DOOR_STREAMS_MAX as usize))
-            .max_local_error_reset_streams(Some(DOOR_STREAMS_MAX as usize))
-            .max_header_list_size((HEAD_MAX_BYTES + PASSED_ON_BYTES) as u32);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let mut connection = pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = ended {
-            debug!(error = &error as &dyn std::error::Error, "door closed");
-        }
     }
 
     /// A connection to the port of a tenant that backs off or is barred: an upload is taken, so
@@ -303,7 +253,7 @@ impl Front {
         let id = request_id(request.headers());
         let mut response = match upload_dir(request.method(), request.uri().path()) {
             _ if self.stop.is_cancelled() => stopping(&request),
-            Some(dir) => self.upload(&tenant, dir, request).await,
+            Some(dir) => self.uploads.answer(&tenant, dir, request).await,
             None => turned_away(retry_after, Cause::Ended, &id),
         };
         // The next request belongs to a worker, and this connection does not lead to one.
@@ -319,7 +269,7 @@ impl Front {
         request: Request<Body>,
     ) -> Response {
         let problem = match self.store.tenant(name).await {
-            Ok(Some(tenant)) => return self.upload(&tenant, dir, request).await,
+            Ok(Some(tenant)) => return self.uploads.answer(&tenant, dir, request).await,
             Ok(None) => Problem::new(Code::NotFound, format!("there is no tenant {name}")),
             Err(error) => {
                 error!(error = &error as &dyn std::error::Error, "store");
@@ -327,45 +277,6 @@ impl Front {
             }
         };
         refuse(problem, None, &request_id(request.headers()))
-    }
-
-    async fn upload(&self, tenant: &Tenant, dir: UploadDir, request: Request<Body>) -> Response {
-        let id = request_id(request.headers());
-        let dir = match dir {
-            Ok(dir) => dir,
-            Err(problem) => return refuse(problem, None, &id),
-        };
-        let caller = match auth::authenticate(&self.store, request.headers(), id.clone()).await {
-            // An admin's token is never taken at a tenant's address.
-            Ok(caller)
-                if caller.tenant == Some(tenant.id) && caller.scope.covers(Scope::Deploy) =>
-            {
-                caller
-            }
-            Ok(_) => {
-                let detail = "this token may not deploy here; it takes one of this tenant with the scope deploy";
-                return refuse(Problem::new(Code::Forbidden, detail), None, &id);
-            }
-            Err(problem) => return refuse(problem, None, &id),
-        };
-        let (parts, body) = request.into_parts();
-        match self.uploads.receive(tenant, dir, &parts.headers, body, &caller.author).await {
-            Ok(uploaded) => {
-                let body = serde_json::to_vec(&uploaded).expect("it is plain data");
-                let mut response = Response::new(Body::from(body));
-                let headers = response.headers_mut();
-                let json = HeaderValue::from_static("application/json");
-                headers.insert(http::header::CONTENT_TYPE, json);
-                guard(headers);
-                let id = HeaderValue::from_str(id.as_str()).expect("it is visible ASCII");
-                headers.insert(hearth_wire::header::REQUEST_ID, id);
-                response
-            }
-            Err(error) => {
-                let crowded = matches!(error, UploadError::TooMany(_));
-                refuse(error.problem(), crowded.then_some(upload::COME_AGAIN), &id)
-            }
-        }
     }
 }
 
@@ -443,41 +354,4 @@ fn drained(stop: &CancellationToken) -> watch::Receiver<Drain> {
         }
     });
     drain
-}
-
-/// The directory that an upload's address names, if it may be one.
-type UploadDir = Result<Option<FunctionPath>, Problem>;
-
-/// `None` where it is no upload's address at all.
-fn upload_dir(method: &Method, path: &str) -> Option<UploadDir> {
-    let dir = path.strip_suffix("/$upload")?;
-    if method != Method::POST {
-        let detail = "an upload is a POST of multipart/form-data";
-        return Some(Err(Problem::new(Code::MethodNotAllowed, detail)));
-    }
-    if dir.is_empty() {
-        return Some(Ok(None));
-    }
-    let parsed = dir.parse().map(Some);
-    Some(parsed.map_err(|error: NameError| Problem::new(Code::InvalidPath, error.to_string())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn where_uploads_go() {
-        let dir = |path| upload_dir(&Method::POST, path);
-        assert_eq!(dir("/$upload"), Some(Ok(None)));
-        assert_eq!(dir("/jobs/nightly/$upload"), Some(Ok("/jobs/nightly".parse().ok())));
-        assert_eq!(dir("/hello"), None);
-        assert_eq!(dir("/$upload/x"), None);
-        for bad in ["/../$upload", "/%2e%2e/$upload", "/a//$upload", "/./$upload", "//$upload"] {
-            let problem = dir(bad).unwrap().unwrap_err();
-            assert_eq!(problem.code, Code::InvalidPath, "{bad}");
-        }
-        let problem = upload_dir(&Method::GET, "/$upload").unwrap().unwrap_err();
-        assert_eq!(problem.code, Code::MethodNotAllowed);
-    }
 }

@@ -11,7 +11,7 @@ use hearth_connection::forwarding::{Peer, is_forwarding};
 use hearth_connection::{Drain, Received, Side, Waiting, end_request_hop};
 use hearth_wire::{
     FromWorker, FromZygote, FunctionPath, Limits, PathMatch, Route, Routes, TenantName, ToWorker,
-    header, parse,
+    What, header, parse,
 };
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
@@ -98,7 +98,8 @@ pub fn upload(bytes: &[u8]) {
 /// descriptors came, two of the frame's length, and the frame.
 pub fn control(bytes: &[u8]) {
     let now = Instant::now();
-    let mut conversation = Conversation::new(1, now);
+    let mut conversation = Conversation::new(now);
+    conversation.told(&ToWorker::Told { serial: 1, what: What::Tokens(Vec::new()) });
     let mut rest = bytes;
     while let [kind, low, high, more @ ..] = rest {
         let length = usize::from(u16::from_le_bytes([*low, *high])).min(more.len());

@@ -34,6 +34,7 @@ mod telemetry;
 mod terminal;
 mod tree;
 mod upkeep;
+mod uplink;
 mod upload;
 
 pub use cli::run;

@@ -14,6 +14,7 @@
 
 pub mod parts;
 mod places;
+pub mod request;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

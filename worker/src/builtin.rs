@@ -13,13 +13,15 @@ use std::sync::atomic::Ordering;
 use hearth_wire::{Code, FunctionPath, Manifest, ManifestFunction, Problem, Usage, complain};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response};
+use http_body_util::BodyExt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::connection::Received;
-use crate::door::DoorError;
 use crate::serve::{Answer, Refusal, Tenant, full, method_refused};
+use crate::uplink::UplinkError;
 use hearth_wire::Builtin;
+use hearth_wire::uplink::Service;
 
 pub async fn answer(
     tenant: &Arc<Tenant>,
@@ -53,7 +55,7 @@ pub async fn answer(
             if request.method() != Method::POST {
                 return Err(method_refused("POST"));
             }
-            upload(tenant, dir.as_ref(), request).await
+            upload(tenant, dir, request).await
         }
     }
 }
@@ -67,21 +69,28 @@ fn reads(method: &Method) -> Result<(), Refusal> {
 
 async fn upload(
     tenant: &Arc<Tenant>,
-    dir: Option<&FunctionPath>,
+    dir: Option<FunctionPath>,
     request: Request<Received>,
 ) -> Result<Answer, Refusal> {
     // The swap that it causes drains this very worker, which waits for it.
     let counted = tenant.uploads.begin();
-    let path = format!("{}/$upload", dir.map_or("", FunctionPath::as_str));
-    let answered = tenant.door.request(&path, request, counted).await;
-    answered.map_err(|error| {
-        if let DoorError::BrokenBody = error {
+    let answered = tenant.uplinks.request(&Service::Upload { dir }, request).await;
+    let answer = answered.map_err(|error| {
+        if let UplinkError::BrokenBody = error {
             return Refusal::new(Code::BadRequest, Problem::BROKEN_BODY);
         }
         let detail = "the upload could not be handed to the host; try again";
-        complain(format_args!("hearth-worker: an upload did not go through the door: {error}"));
+        complain(format_args!("hearth-worker: an upload did not reach the host: {error}"));
         Refusal::new(Code::WorkerUnavailable, detail)
-    })
+    })?;
+    // Its last byte is the end of the upload.
+    Ok(answer.map(|body| {
+        let counted_until_then = move |error| {
+            let _ = &counted;
+            error
+        };
+        body.map_err(counted_until_then).boxed_unsync()
+    }))
 }
 
 fn json_answer(value: &impl Serialize) -> Answer {

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hearth_jail::WallError;
 use hearth_wire::{
-    Channel, Entry, FromWorker, Moment, Passing, SocketError, Start, ToWorker, TokenGrant, VERSION,
+    Channel, Entry, FromWorker, Moment, Passing, SocketError, Start, ToWorker, VERSION, What,
     complain,
 };
 use rustix::fs::OFlags;
@@ -42,7 +42,6 @@ use tokio::task::JoinSet;
 use crate::call::Calls;
 use crate::check;
 use crate::connection::{self, Arrival, Departure, Drain};
-use crate::door::Door;
 use crate::finish::{Finish, Time};
 use crate::generation::{self, Generation};
 use crate::instance::Instances;
@@ -50,6 +49,7 @@ use crate::limits::{Activity, ActivityCount, Newcomers, Permits, Ticker, connect
 use crate::report::Reporter;
 use crate::serve::{Grants, Peer, Tenant, Trusted};
 use crate::threads;
+use crate::uplink::Uplinks;
 use crate::zygote::{Base, Inherited, explain};
 
 /// After an accept failed for want of something, which time gives back.
@@ -160,7 +160,7 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
             calls: Calls::default(),
             instances: Instances::default(),
             reporter: Reporter::new(limits.log_bytes_per_second),
-            door: Door::new(),
+            uplinks: Uplinks::new(),
         }));
         // Never closed but by the process's end: the filter trusts its number.
         let channel = ManuallyDrop::new(Channel::new(control).map_err(SocketError::from)?);
@@ -185,7 +185,7 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
             drain: watch::Sender::new(Drain::No),
             connections: JoinSet::new(),
             links: JoinSet::new(),
-            doors: JoinSet::new(),
+            uplinks: JoinSet::new(),
             listening: Listening::NotYet(listener),
             arriving: VecDeque::new(),
             departing: VecDeque::new(),
@@ -402,7 +402,7 @@ struct Driver<'a> {
     drain: watch::Sender<Drain>,
     connections: JoinSet<Option<Departure<TcpStream>>>,
     links: JoinSet<()>,
-    doors: JoinSet<()>,
+    uplinks: JoinSet<()>,
     listening: Listening,
     /// Brought by the primary, which has not heard yet that they came.
     arriving: VecDeque<(OwnedFd, Passing)>,
@@ -465,14 +465,14 @@ impl Driver<'_> {
                 }
                 () = self.tenant.permits.thinned(), if !self.arriving.is_empty() => {}
                 Some(_) = self.links.join_next() => {}
-                Some(_) = self.doors.join_next() => {}
+                Some(_) = self.uplinks.join_next() => {}
                 () = self.tenant.room.stuck() => {
                     // Whoever waited for it is told first.
                     tokio::time::sleep(STUCK_GRACE).await;
                     return Err(WorkerError::Stuck);
                 }
-                () = self.tenant.door.wanted() => {
-                    self.channel.send(&FromWorker::WantDoor, &[]).await?;
+                kind = self.tenant.uplinks.wanted() => {
+                    self.channel.send(&FromWorker::WantUplink { kind }, &[]).await?;
                 }
                 () = self.tenant.activity.quiet(), if waits_for_calls => {}
                 () = self.tenant.uploads.quiet(), if waits_for_uploads => {}
@@ -490,10 +490,10 @@ impl Driver<'_> {
         let now = Instant::now();
         match message {
             ToWorker::Start(_) => Err(WorkerError::Unexpected("Start twice".to_owned())),
-            ToWorker::Tokens { serial, grants } => {
-                let grants = grants.into_iter().map(|grant: TokenGrant| (grant.digest, grant));
-                self.grants.send_replace(Arc::new(HashMap::from_iter(grants)));
-                self.channel.send(&FromWorker::TokensApplied { serial }, &[]).await?;
+            ToWorker::Told { serial, what } => {
+                let subject = what.subject();
+                self.apply(what);
+                self.channel.send(&FromWorker::Applied { serial, what: subject }, &[]).await?;
                 Ok(vec![])
             }
             ToWorker::Accept => Ok(life.step(Event::Accept, now)),
@@ -534,17 +534,28 @@ impl Driver<'_> {
                 self.channel.send(&FromWorker::Alive, &[]).await?;
                 Ok(vec![])
             }
-            ToWorker::Door => {
+            ToWorker::Uplink { kind } => {
                 let socket = unix_stream(fds)?;
-                match self.tenant.door.open(socket).await {
+                match self.tenant.uplinks.open(kind, socket).await {
                     Ok(connection) => {
-                        self.doors.spawn(connection);
+                        self.uplinks.spawn(connection);
                     }
                     Err(error) => {
-                        complain(format_args!("hearth-worker: the door does not open: {error}"));
+                        let kind = kind.as_str();
+                        complain(format_args!("hearth-worker: no {kind} uplink: {error}"));
                     }
                 }
                 Ok(vec![])
+            }
+        }
+    }
+
+    /// Goes by what it is told from now on.
+    fn apply(&mut self, what: What) {
+        match what {
+            What::Tokens(grants) => {
+                let grants = grants.into_iter().map(|grant| (grant.digest, grant));
+                self.grants.send_replace(Arc::new(HashMap::from_iter(grants)));
             }
         }
     }

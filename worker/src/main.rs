@@ -11,7 +11,6 @@ mod check;
 mod connection;
 mod control;
 mod cors;
-mod door;
 mod finish;
 mod generation;
 mod heap;
@@ -24,6 +23,7 @@ mod report;
 mod serve;
 mod threads;
 mod tree;
+mod uplink;
 mod zygote;
 
 use std::io::{self, Write};

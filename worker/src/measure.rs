@@ -44,13 +44,13 @@ use tokio::sync::watch;
 use crate::call::{self, Calls, Ledger};
 use crate::check;
 use crate::connection::{self, Arrival, Drain};
-use crate::door::Door;
 use crate::finish::Finish;
 use crate::generation;
 use crate::instance::{Instance, Instances};
 use crate::limits::{ActivityCount, Newcomers, Permits, Ticker};
 use crate::report::{CallLog, Reporter};
 use crate::serve::{Grants, Peer, Tenant, Trusted};
+use crate::uplink::Uplinks;
 use crate::zygote::Base;
 
 const CALLS: u32 = 50_000;
@@ -179,7 +179,7 @@ fn tenant(base: &Base, release: &OwnedFd, reuse: u32) -> anyhow::Result<Arc<Tena
         calls: Calls::default(),
         instances: Instances::default(),
         reporter: Reporter::new(limits.log_bytes_per_second),
-        door: Door::new(),
+        uplinks: Uplinks::new(),
     }))
 }
 

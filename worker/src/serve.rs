@@ -37,13 +37,13 @@ use crate::check::{self, HoldError};
 pub use crate::connection::{Answer, AnswerBody};
 use crate::connection::{BoxError, Received};
 use crate::cors::{self, Leave};
-use crate::door::Door;
 use crate::finish::{Finish, Time};
 use crate::generation::Generation;
 use crate::host::http::{RequestBody, ResponseBody};
 use crate::instance::Instances;
 use crate::limits::{ActivityCount, Newcomers, NoTurn, Permits, Ticker};
 use crate::report::{CallLog, Reporter};
+use crate::uplink::Uplinks;
 use hearth_wire::{Builtin, Route, complain};
 
 /// When to come again, where all turns are taken.
@@ -80,7 +80,7 @@ pub struct Tenant {
     pub calls: Calls,
     pub instances: Instances,
     pub reporter: Reporter,
-    pub door: Door,
+    pub uplinks: Uplinks,
 }
 
 /// The operator's own proxies, and the headers in which they are believed.

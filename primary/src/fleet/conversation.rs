@@ -10,7 +10,9 @@
 use std::time::{Duration, Instant};
 
 use hearth_wire::limits::LOG_LINE_MAX_BYTES;
-use hearth_wire::{CallRecord, FromWorker, Passing, Report, RequestId, SocketError, ToWorker};
+use hearth_wire::{
+    CallRecord, FromWorker, Passing, Report, RequestId, SocketError, Subject, ToWorker,
+};
 
 /// Messages of one worker a second, in the long run, and at once. One that logs and is called as
 /// much as a worker can be says about 600.
@@ -63,6 +65,13 @@ impl Once {
     }
 }
 
+/// The newest that it was told on a subject, and what of it it has confirmed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Serials {
+    told: u64,
+    applied: u64,
+}
+
 #[derive(Debug)]
 pub struct Conversation {
     /// `Ready` or `Refused`, before everything else.
@@ -73,9 +82,8 @@ pub struct Conversation {
     quiesced: Once,
     leaving: Once,
     calls_done: Once,
-    /// The newest tokens that it was told, and those that it has confirmed.
-    tokens_told: u64,
-    tokens_applied: u64,
+    /// Of each subject.
+    told: [Serials; Subject::ALL.len()],
     /// The newest report that it was asked for, and that it has made.
     report_asked: u64,
     report_made: u64,
@@ -92,8 +100,7 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// With a worker that was told these tokens before its birth.
-    pub fn new(tokens: u64, now: Instant) -> Self {
+    pub fn new(now: Instant) -> Self {
         Self {
             begun: Once::Due,
             over: false,
@@ -101,8 +108,7 @@ impl Conversation {
             quiesced: Once::NotYet,
             leaving: Once::NotYet,
             calls_done: Once::NotYet,
-            tokens_told: tokens,
-            tokens_applied: 0,
+            told: [Serials::default(); Subject::ALL.len()],
             report_asked: 0,
             report_made: 0,
             may_pass: false,
@@ -116,7 +122,7 @@ impl Conversation {
     /// It is about to be told this.
     pub fn told(&mut self, message: &ToWorker) {
         match message {
-            ToWorker::Tokens { serial, .. } => self.tokens_told = *serial,
+            ToWorker::Told { serial, what } => self.told[what.subject() as usize].told = *serial,
             ToWorker::Report { serial } => self.report_asked = *serial,
             ToWorker::Accept => self.accepting.becomes_due(),
             ToWorker::Quiesce => {
@@ -129,7 +135,7 @@ impl Conversation {
             ToWorker::Passed => self.passes = false,
             ToWorker::AreYouAlive => self.asked = true,
             ToWorker::Finish(_) => self.calls_done.becomes_due(),
-            ToWorker::Start(_) | ToWorker::Link(_) | ToWorker::Door => {}
+            ToWorker::Start(_) | ToWorker::Link(_) | ToWorker::Uplink { .. } => {}
         }
     }
 
@@ -169,11 +175,11 @@ impl Conversation {
             FromWorker::Quiesced => ("Quiesced", goes_on && self.quiesced.say()),
             FromWorker::Leaving => ("Leaving", goes_on && self.leaving.say()),
             FromWorker::CallsDone => ("CallsDone", goes_on && self.calls_done.say()),
-            FromWorker::TokensApplied { serial } => {
-                let unconfirmed = self.tokens_applied + 1..=self.tokens_told;
-                let is_its_turn = goes_on && unconfirmed.contains(serial);
-                self.tokens_applied = *serial;
-                ("TokensApplied", is_its_turn)
+            FromWorker::Applied { serial, what } => {
+                let Serials { told, applied } = &mut self.told[*what as usize];
+                let is_its_turn = goes_on && (*applied + 1..=*told).contains(serial);
+                *applied = *serial;
+                ("Applied", is_its_turn)
             }
             FromWorker::Reported { serial } => {
                 let due = self.report_made + 1..=self.report_asked;
@@ -181,7 +187,7 @@ impl Conversation {
                 self.report_made = *serial;
                 ("Reported", is_its_turn)
             }
-            FromWorker::WantDoor => ("WantDoor", goes_on),
+            FromWorker::WantUplink { .. } => ("WantUplink", goes_on),
             FromWorker::Pass(_) => {
                 let waits = std::mem::replace(&mut self.passes, true);
                 ("Pass", goes_on && self.may_pass && !waits)
@@ -224,7 +230,8 @@ fn is_within_bounds(report: &Report) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_wire::{Entry, LogLine, LogStream, Moment, Origin, Respite, VERSION};
+    use hearth_wire::uplink::Kind;
+    use hearth_wire::{Entry, LogLine, LogStream, Moment, Origin, Respite, VERSION, What};
 
     fn ready() -> FromWorker {
         FromWorker::Ready { version: VERSION, load_us: 1, walls_us: 1 }
@@ -240,7 +247,7 @@ mod tests {
     }
 
     fn applied(serial: u64) -> FromWorker {
-        FromWorker::TokensApplied { serial }
+        FromWorker::Applied { serial, what: Subject::Tokens }
     }
 
     fn reported(serial: u64) -> FromWorker {
@@ -252,7 +259,7 @@ mod tests {
     }
 
     fn tokens(serial: u64) -> ToWorker {
-        ToWorker::Tokens { serial, grants: Vec::new() }
+        ToWorker::Told { serial, what: What::Tokens(Vec::new()) }
     }
 
     fn report(lines: usize, bytes: usize) -> FromWorker {
@@ -277,7 +284,9 @@ mod tests {
 
     /// How far a conversation goes, and what ended it.
     fn held(steps: Vec<Step>) -> (usize, String) {
-        let mut conversation = Conversation::new(1, Instant::now());
+        let mut conversation = Conversation::new(Instant::now());
+        // Before its birth.
+        conversation.told(&tokens(1));
         for (at, step) in steps.into_iter().enumerate() {
             let judged = match step {
                 Told(message) => {
@@ -314,7 +323,7 @@ mod tests {
             Told(tokens(3)),
             Said(applied(2)),
             Said(applied(3)),
-            Said(FromWorker::WantDoor),
+            Said(FromWorker::WantUplink { kind: Kind::Upload }),
             Told(ToWorker::Pass(passing(1))),
             Said(FromWorker::Passed),
             // These two cross.
@@ -345,8 +354,8 @@ mod tests {
         };
         for (steps, said) in [
             (vec![Said(report(1, 1))], "`Report`"),
-            (vec![Said(FromWorker::WantDoor)], "`WantDoor`"),
-            (vec![Said(applied(1))], "`TokensApplied`"),
+            (vec![Said(FromWorker::WantUplink { kind: Kind::Upload })], "`WantUplink`"),
+            (vec![Said(applied(1))], "`Applied`"),
             (vec![Said(ready()), Said(ready())], "`Ready`"),
             (vec![Said(ready()), Said(refused())], "`Refused`"),
             (vec![Said(refused()), Said(report(1, 1))], "`Report`"),
@@ -359,15 +368,15 @@ mod tests {
                 after(accepting(), vec![Said(FromWorker::Leaving), Said(FromWorker::Leaving)]),
                 "`Leaving`",
             ),
-            (vec![Said(ready()), Said(applied(1)), Said(applied(1))], "`TokensApplied`"),
-            (vec![Said(ready()), Said(applied(2))], "`TokensApplied`"),
+            (vec![Said(ready()), Said(applied(1)), Said(applied(1))], "`Applied`"),
+            (vec![Said(ready()), Said(applied(2))], "`Applied`"),
             (vec![Said(ready()), Said(reported(1))], "`Reported`"),
             (
                 vec![Said(ready()), Told(asked(1)), Said(reported(1)), Said(reported(1))],
                 "`Reported`",
             ),
             (vec![Said(ready()), Told(asked(1)), Said(reported(u64::MAX))], "`Reported`"),
-            (vec![Said(ready()), Said(applied(u64::MAX))], "`TokensApplied`"),
+            (vec![Said(ready()), Said(applied(u64::MAX))], "`Applied`"),
             (after(accepting(), vec![Said(FromWorker::Passed)]), "`Passed`"),
             (after(accepting(), vec![Said(FromWorker::Pass(passing(1)))]), "`Pass`"),
             (
@@ -397,7 +406,7 @@ mod tests {
     #[test]
     fn a_flood_waits_and_a_crowd_does_not() {
         let began = Instant::now();
-        let mut conversation = Conversation::new(1, began);
+        let mut conversation = Conversation::new(began);
         for _ in 0..MESSAGES_AT_ONCE {
             assert_eq!(conversation.pause(began), None);
         }

@@ -71,8 +71,8 @@ fn retry(failures: u32) -> Duration {
 }
 
 /// Whether a pause is waited out.
-fn told(pause: Duration) -> Told {
-    if pause <= PATIENCE { Told::Wait } else { Told::Refused }
+fn callers(pause: Duration) -> Callers {
+    if pause <= PATIENCE { Callers::Wait } else { Callers::Refused }
 }
 
 /// Counts a tenant's workers; never reused.
@@ -92,7 +92,7 @@ pub enum Phase {
     },
     Backoff {
         until: Instant,
-        told: Told,
+        callers: Callers,
         reason: String,
     },
     Barred {
@@ -119,7 +119,7 @@ impl Stage {
 
 /// Whether callers wait a pause out or are told of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum Callers {
     Wait,
     Refused,
 }
@@ -242,7 +242,7 @@ pub enum Swapped {
 
 /// Who takes connections from the tenant's listener. Follows from the state alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum Reception {
     /// A worker accepts.
     Worker,
     /// Nobody yet; the primary watches, and a connection wakes the tenant.
@@ -266,14 +266,16 @@ impl Life {
         }
     }
 
-    pub fn door(&self) -> Door {
+    pub fn reception(&self) -> Reception {
         match &self.current {
-            Phase::Asleep => Door::Watched,
-            Phase::Starting { .. } => Door::Held,
-            Phase::Ready { .. } => Door::Worker,
-            Phase::Backoff { told: Told::Wait, .. } => Door::Held,
-            Phase::Backoff { told: Told::Refused, until, .. } => Door::Refused(Some(*until)),
-            Phase::Barred { .. } | Phase::Stopped => Door::Refused(None),
+            Phase::Asleep => Reception::Watched,
+            Phase::Starting { .. } => Reception::Held,
+            Phase::Ready { .. } => Reception::Worker,
+            Phase::Backoff { callers: Callers::Wait, .. } => Reception::Held,
+            Phase::Backoff { callers: Callers::Refused, until, .. } => {
+                Reception::Refused(Some(*until))
+            }
+            Phase::Barred { .. } | Phase::Stopped => Reception::Refused(None),
         }
     }
 
@@ -540,7 +542,8 @@ impl Life {
             (Phase::Starting { worker, .. }, _) if *worker == failed => {
                 self.unforked = self.unforked.saturating_add(1);
                 let pause = retry(self.unforked);
-                self.current = Phase::Backoff { until: now + pause, told: told(pause), reason };
+                self.current =
+                    Phase::Backoff { until: now + pause, callers: callers(pause), reason };
             }
             (_, Some(Swap::Loading { worker, .. })) if *worker == failed => {
                 self.swap = None;
@@ -589,7 +592,7 @@ impl Life {
             }
         } else {
             let pause = pause(self.deaths);
-            Phase::Backoff { until: now + pause, told: told(pause), reason }
+            Phase::Backoff { until: now + pause, callers: callers(pause), reason }
         };
     }
 
@@ -688,8 +691,8 @@ mod tests {
         let mut phases = vec![
             Phase::Asleep,
             Phase::Ready { worker: WorkerId(1), since: now },
-            Phase::Backoff { until: now + PATIENCE, told: Told::Wait, reason: reason() },
-            Phase::Backoff { until: now + PATIENCE, told: Told::Refused, reason: reason() },
+            Phase::Backoff { until: now + PATIENCE, callers: Callers::Wait, reason: reason() },
+            Phase::Backoff { until: now + PATIENCE, callers: Callers::Refused, reason: reason() },
             Phase::Barred { reason: reason() },
             Phase::Stopped,
         ];
@@ -802,26 +805,26 @@ mod tests {
     fn a_connection_wakes_exactly_one_worker() {
         let now = Instant::now();
         let mut life = Life::new(7);
-        assert_eq!(life.door(), Door::Watched);
+        assert_eq!(life.reception(), Reception::Watched);
         let fork = Action::Fork { worker: WorkerId(1), generation: 7 };
         assert_eq!(life.step(Event::Wanted, now), [fork]);
         for _ in 0..100 {
             assert_eq!(life.step(Event::Wanted, now), []);
         }
-        assert_eq!(life.door(), Door::Held);
+        assert_eq!(life.reception(), Reception::Held);
         assert_eq!(life.step(Event::Forked(WorkerId(1)), now), []);
         assert_eq!(life.step(Event::Ready(WorkerId(1)), now), [Action::Accept(WorkerId(1))]);
-        assert_eq!(life.door(), Door::Worker);
+        assert_eq!(life.reception(), Reception::Worker);
     }
 
     #[test]
-    fn sleeping_opens_the_door_before_the_worker_is_gone() {
+    fn sleeping_has_the_socket_watched_before_the_worker_is_gone() {
         let now = Instant::now();
         let mut life = ready(now);
         let finish = Action::Finish(WorkerId(1), DRAIN_DEADLINE);
         let leave = Action::Leave(WorkerId(1));
         assert_eq!(life.step(Event::Leaving(WorkerId(1)), now), [finish, leave]);
-        assert_eq!(life.door(), Door::Watched);
+        assert_eq!(life.reception(), Reception::Watched);
         let fork = Action::Fork { worker: WorkerId(2), generation: 7 };
         assert_eq!(life.step(Event::Wanted, now), [fork]);
         assert_eq!(life.step(Event::Died(WorkerId(1), reason()), now), []);
@@ -877,51 +880,59 @@ mod tests {
     fn quick_deaths_end_in_a_bar_and_a_fix_lifts_it() {
         let mut now = Instant::now();
         let mut life = Life::new(7);
-        let mut doors = Vec::new();
+        let mut receptions = Vec::new();
         loop {
             let started = life.step(Event::Wanted, now);
             let [Action::Fork { worker, .. }] = started[..] else { panic!("{started:?}") };
             assert_eq!(life.step(Event::Died(worker, reason()), now), []);
-            doors.push(life.door());
+            receptions.push(life.reception());
             let Some(resumes) = life.resumes() else { break };
             assert_eq!(life.step(Event::Wanted, now), []);
             now = resumes;
             assert_eq!(life.step(Event::Tick, now), []);
         }
-        assert_eq!(doors.len(), BARRED_AFTER as usize);
-        assert_eq!(doors[..3], [Door::Held; 3]);
-        assert!(doors[3..7].iter().all(|door| matches!(door, Door::Refused(Some(_)))));
-        assert_eq!(doors[7], Door::Refused(None));
+        assert_eq!(receptions.len(), BARRED_AFTER as usize);
+        assert_eq!(receptions[..3], [Reception::Held; 3]);
+        assert!(
+            receptions[3..7]
+                .iter()
+                .all(|reception| matches!(reception, Reception::Refused(Some(_))))
+        );
+        assert_eq!(receptions[7], Reception::Refused(None));
 
         let fork = life.step(Event::Swap(8), now);
         let [Action::Fork { worker, .. }] = fork[..] else { panic!("{fork:?}") };
-        assert_eq!(life.door(), Door::Refused(None));
+        assert_eq!(life.reception(), Reception::Refused(None));
         let _ = life.step(Event::Ready(worker), now);
         assert_eq!(
             life.step(Event::Committed, now),
             [Action::Accept(worker), Action::Answer(Swapped::Done)]
         );
-        assert_eq!((life.door(), life.deaths), (Door::Worker, 0));
+        assert_eq!((life.reception(), life.deaths), (Reception::Worker, 0));
     }
 
     #[test]
     fn starts_without_a_process_are_put_off_longer_each_time_and_bar_nobody() {
         let mut now = Instant::now();
         let mut life = Life::new(7);
-        let mut doors = Vec::new();
+        let mut receptions = Vec::new();
         for _ in 0..3 * BARRED_AFTER {
             let started = life.step(Event::Wanted, now);
             let [Action::Fork { worker, .. }] = started[..] else { panic!("{started:?}") };
             assert_eq!(life.step(Event::NotForked(worker, reason()), now), []);
             let next = life.resumes().unwrap();
             assert!(next > now && next <= now + RETRY.1);
-            doors.push(life.door());
+            receptions.push(life.reception());
             now = next;
             assert_eq!(life.step(Event::Tick, now), []);
         }
         // Waited out at first, told later.
-        assert_eq!(doors[..3], [Door::Held; 3]);
-        assert!(doors[3..].iter().all(|door| matches!(door, Door::Refused(Some(_)))));
+        assert_eq!(receptions[..3], [Reception::Held; 3]);
+        assert!(
+            receptions[3..]
+                .iter()
+                .all(|reception| matches!(reception, Reception::Refused(Some(_))))
+        );
         let started = life.step(Event::Wanted, now);
         let [Action::Fork { worker, .. }] = started[..] else { panic!("{started:?}") };
         assert_eq!(life.step(Event::Forked(worker), now), []);

@@ -6,38 +6,32 @@
 //! of its workers and the tasks that serve them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
 use hearth_wire::{
-    Cell, Channel, EXIT_STARVED, ExitStatus, FromWorker, Generation, Limits, Moment, Outcome,
-    Passing, Respite, Start, ToWorker, TokenGrant, VERSION, pair,
+    FromWorker, Generation, Moment, Passing, Respite, Start, ToWorker, TokenGrant, VERSION, What,
 };
 use jiff::Timestamp;
-use rustix::net::sockopt;
 use tokio::io::unix::AsyncFd;
-use tokio::net::UnixStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::cgroups::Group;
-use super::conversation::{Conversation, Nonsense};
-use super::lifecycle::{Action, Door, Event, Life, Phase, Swap, Swapped, WorkerId};
+use super::inbox::{Answer, Command, Commit, Newborn, StartError};
+use super::lifecycle::{Action, Event, Life, Phase, Reception, Swap, Swapped, WorkerId};
 use super::links::{Links, Outgoing};
 use super::parking::{Connection, Entries, Parking};
 use super::sockets::{Heard, Key, Watch};
+use super::start::fork;
 use super::status::{WorkerState, WorkerStatus};
-use super::zygote::{self, Fork, Forked, ZygoteError};
-use super::{Cause, FleetError, Shared, SwapError, Unavailable, Visit, sockets};
-use crate::descriptors::is_shortage;
+use super::talk::{Talk, accompany, count_nonsense};
+use super::told::AllTold;
+use super::{Cause, FleetError, Shared, SwapError, Turned, Unavailable, sockets, zygote};
 use crate::fail::{self, Point};
 use crate::isolation::Level;
 use crate::patience::LAST_LOOK;
-use crate::release::Prepared;
-use crate::stderr::{self, Speaker};
 use crate::store::Tenant;
 use crate::telemetry;
 
@@ -52,70 +46,8 @@ const WAITERS_MAX: usize = 1_024;
 const TURNED_MAX: usize = 64;
 /// After the kernel had no descriptor for a connection: they wait in its queue meanwhile.
 const SHORT_PAUSE: Duration = Duration::from_secs(1);
-/// Between two questions whether a worker lives, and how long it may take to answer. It has one
-/// thread, which nothing of ours keeps for more than some milliseconds, and a busy machine for
-/// seconds at most.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// How often one fork is asked for where zygotes die over it.
-const FORK_TRIES: u32 = 5;
-/// Doors of one worker. One is opened when the one before is broken, or its end still to come.
-const DOORS_MAX: usize = 4;
 /// Of what a worker gives as its reason.
 const REASON_MAX_BYTES: usize = 1 << 10;
-/// How long a worker may take to apply new tokens before it is ended.
-const TOKENS_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a dead worker's last words may take to read, and how long one may live on that does
-/// not speak to us any more.
-const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(2);
-
-pub type Commit = BoxFuture<'static, Result<(), String>>;
-pub type Answer<T> = oneshot::Sender<T>;
-
-/// Small: every tenant's inbox has room for some from the start, and most tenants sleep.
-pub enum Command {
-    /// Links into a worker that serves, starting one if need be.
-    Wake(Answer<Result<Arc<Links>, Unavailable>>),
-    /// Without a commit: the same generation again.
-    Swap(Generation, Option<Commit>, Answer<Result<Duration, SwapError>>),
-    /// The tenant's port first, where it is not had yet.
-    Listen(Answer<Result<(), FleetError>>),
-    Start(Answer<Result<(), FleetError>>),
-    Stop(Answer<Result<(), FleetError>>),
-    /// Answered when every live worker goes by these.
-    Tokens(Vec<TokenGrant>, Answer<()>),
-    /// Answered when what calls wrote that were answered before is in the hands of the logs.
-    Report(Answer<()>),
-    /// Finish what runs, then end.
-    Shutdown,
-    /// There is no more time for that.
-    Hurry,
-    /// End soon: the tenant is being removed.
-    Remove,
-    /// A connection from the front door that speaks. It comes back where no worker can have it.
-    Give(Box<Connection>, Answer<Result<(), Box<Connection>>>),
-    FromWorker(WorkerId, Box<FromWorker>),
-    /// Connections that a worker is done with.
-    PassedOn(WorkerId, Vec<(OwnedFd, Passing)>),
-    Forked(WorkerId, Box<Result<Newborn, StartError>>),
-    Exited(WorkerId, String),
-    Committed(Result<(), String>),
-}
-
-/// Why no process came of a start.
-pub enum StartError {
-    /// The release cannot be had: it counts like a death, since trying again changes nothing.
-    Release(String),
-    /// The zygote or the kernel, or what is missing of either; not the tenant's doing.
-    Host(String),
-}
-
-pub struct Newborn {
-    forked: Forked,
-    channel: Channel,
-    tokens: u64,
-    permit: OwnedSemaphorePermit,
-}
 
 /// What others may know without asking.
 #[derive(Clone)]
@@ -129,8 +61,6 @@ struct Live {
     pidfd: Arc<AsyncFd<OwnedFd>>,
     outgoing: mpsc::Sender<Outgoing>,
     links: Arc<Links>,
-    /// The newest tokens that it has confirmed.
-    tokens: u64,
     /// The newest report that it was asked for and has made.
     reported: u64,
     /// Held until it is ready, so that few workers start at once.
@@ -154,12 +84,6 @@ struct Reports {
     asked: Vec<Answer<()>>,
     /// Who came later, and waits for the next one.
     next: Vec<Answer<()>>,
-}
-
-struct TokensAsked {
-    serial: u64,
-    deadline: Instant,
-    answer: Answer<()>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -186,16 +110,13 @@ pub struct Supervisor {
     /// Places of those that are being told to come later.
     turned: Arc<Semaphore>,
     live: HashMap<WorkerId, Live>,
-    /// Being forked, with the tokens that they were given.
-    forking: HashMap<WorkerId, u64>,
+    forking: HashSet<WorkerId>,
     doomed: HashSet<WorkerId>,
     waiters: Vec<Answer<Result<Arc<Links>, Unavailable>>>,
     /// When the call that is being woken for was noticed.
     woken_at: Option<Instant>,
     swap: Option<SwapAsked>,
-    grants: Vec<TokenGrant>,
-    tokens: u64,
-    tokens_asked: Vec<TokensAsked>,
+    told: AllTold,
     reports: Reports,
     /// Answered once what follows from the stop can be seen.
     stop_asked: Vec<Answer<Result<(), FleetError>>>,
@@ -214,7 +135,7 @@ pub struct Handle {
 }
 
 impl Supervisor {
-    pub fn new(tenant: Tenant, grants: Vec<TokenGrant>, shared: Arc<Shared>) -> (Self, Handle) {
+    pub fn new(tenant: Tenant, tokens: Vec<TokenGrant>, shared: Arc<Shared>) -> (Self, Handle) {
         let (to_self, inbox) = mpsc::channel(INBOX);
         let life = Life::new(tenant.generation);
         let first = Snapshot { status: status_of(&life, shared.isolation), links: None };
@@ -236,14 +157,12 @@ impl Supervisor {
             parking,
             turned: Arc::new(Semaphore::new(TURNED_MAX)),
             live: HashMap::new(),
-            forking: HashMap::new(),
+            forking: HashSet::new(),
             doomed: HashSet::new(),
             waiters: Vec::new(),
             woken_at: None,
             swap: None,
-            grants,
-            tokens: 1,
-            tokens_asked: Vec::new(),
+            told: AllTold::new([What::Tokens(tokens)]),
             reports: Reports::default(),
             stop_asked: Vec::new(),
             last_end: None,
@@ -326,8 +245,7 @@ impl Supervisor {
 
     /// When a worker is late with something.
     fn deadline(&self) -> Option<Instant> {
-        let tokens = self.tokens_asked.iter().map(|asked| asked.deadline);
-        self.life.deadline().into_iter().chain(tokens).min()
+        self.life.deadline().into_iter().chain(self.told.deadline()).min()
     }
 
     /// When there is something to do, though nothing happens.
@@ -346,7 +264,7 @@ impl Supervisor {
             Some(noticed) if noticed + LAST_LOOK > now => Event::Tick,
             Some(_) if is_late => {
                 self.noticed_late = None;
-                self.end_who_lacks_tokens(now);
+                self.end_who_stays_behind(now);
                 Event::Overdue
             }
             Some(_) | None => {
@@ -396,14 +314,11 @@ impl Supervisor {
                 self.stop_asked.push(answer);
                 Some(Event::Stop)
             }
-            Command::Tokens(grants, answer) => {
-                self.grants = grants;
-                self.tokens += 1;
+            Command::Tell(what, answer) => {
+                let message = self.told.set(what, answer, Instant::now());
                 for worker in self.live.keys().copied().collect::<Vec<_>>() {
-                    self.tell_tokens(worker);
+                    self.tell(worker, message.clone(), vec![]);
                 }
-                let deadline = Instant::now() + TOKENS_DEADLINE;
-                self.tokens_asked.push(TokensAsked { serial: self.tokens, deadline, answer });
                 None
             }
             Command::Report(answer) => {
@@ -417,14 +332,14 @@ impl Supervisor {
             Command::Hurry => Some(Event::Hurry),
             Command::Remove => {
                 self.ending = Ending::Remove;
-                self.doomed.extend(self.forking.keys());
+                self.doomed.extend(&self.forking);
                 self.step(Event::Shutdown);
                 Some(Event::Hurry)
             }
             Command::Give(connection, answer) => {
-                let has_worker = match self.life.door() {
-                    Door::Worker | Door::Watched | Door::Held => true,
-                    Door::Refused(_) => false,
+                let has_worker = match self.life.reception() {
+                    Reception::Worker | Reception::Watched | Reception::Held => true,
+                    Reception::Refused(_) => false,
                 };
                 let given = if has_worker && !self.parking.is_full() {
                     self.parking.take(*connection, true);
@@ -443,6 +358,7 @@ impl Supervisor {
             Command::Exited(worker, reason) => {
                 self.parking.returned(worker);
                 let live = self.live.remove(&worker)?;
+                self.told.gone(worker);
                 live.links.close();
                 let reason = live.killed.unwrap_or(reason);
                 let tenant = &self.tenant.name;
@@ -489,9 +405,8 @@ impl Supervisor {
             FromWorker::Quiesced => Some(Event::Quiesced(worker)),
             FromWorker::Leaving => Some(Event::Leaving(worker)),
             FromWorker::CallsDone => Some(Event::CallsDone(worker)),
-            FromWorker::TokensApplied { serial } => {
-                let live = self.live.get_mut(&worker)?;
-                live.tokens = live.tokens.max(serial);
+            FromWorker::Applied { serial, what } => {
+                self.told.applied(worker, what, serial);
                 None
             }
             FromWorker::Reported { serial } => {
@@ -514,7 +429,7 @@ impl Supervisor {
             }
             // Taken where it is read.
             FromWorker::Alive
-            | FromWorker::WantDoor
+            | FromWorker::WantUplink { .. }
             | FromWorker::Report(_)
             | FromWorker::Pass(_) => None,
         }
@@ -528,7 +443,7 @@ impl Supervisor {
         }
         let port = (self.shared.tenant_bind, self.tenant.port).into();
         let entries = Entries { port, front: self.shared.front };
-        let goes_on = self.life.door() == Door::Worker;
+        let goes_on = self.life.reception() == Reception::Worker;
         for (socket, passing) in passed {
             match Connection::inspect(socket, passing, entries, &self.shared.parking_room) {
                 Ok(Some(connection)) => self.parking.take(connection, goes_on),
@@ -546,6 +461,9 @@ impl Supervisor {
     fn forked(&mut self, worker: WorkerId, newborn: Result<Newborn, StartError>) -> Option<Event> {
         self.forking.remove(&worker);
         let doomed = self.doomed.remove(&worker);
+        if newborn.is_err() {
+            self.told.gone(worker);
+        }
         let newborn = match newborn {
             Ok(newborn) => newborn,
             Err(_) if doomed => return None,
@@ -561,11 +479,14 @@ impl Supervisor {
         let pidfd = match zygote::watch_pidfd(newborn.forked.pidfd) {
             Ok(pidfd) => Arc::new(pidfd),
             // Without it nobody would hear of its end; it ends with its control socket.
-            Err(error) => return Some(Event::NotForked(worker, error.to_string())),
+            Err(error) => {
+                self.told.gone(worker);
+                return Some(Event::NotForked(worker, error.to_string()));
+            }
         };
         let (outgoing, to_send) = mpsc::channel(OUTGOING);
         self.tasks.spawn(accompany(
-            Talk::new(newborn.channel, newborn.tokens),
+            Talk::new(newborn.channel, newborn.conversation),
             to_send,
             worker,
             (pidfd.clone(), newborn.forked.status),
@@ -580,14 +501,13 @@ impl Supervisor {
             pidfd,
             outgoing,
             links,
-            tokens: 0,
             reported: 0,
             starting: Some(newborn.permit),
             killed: None,
         };
         self.live.insert(worker, live);
-        if newborn.tokens < self.tokens {
-            self.tell_tokens(worker);
+        for message in self.told.lives(worker) {
+            self.tell(worker, message, vec![]);
         }
         if doomed {
             self.kill(worker, "it is not wanted any more".to_owned());
@@ -609,17 +529,17 @@ impl Supervisor {
 
     fn connection_waits(&mut self) -> Option<Event> {
         self.armed = false;
-        match self.life.door() {
-            Door::Watched if self.queue_is_not_empty() => {
+        match self.life.reception() {
+            Reception::Watched if self.queue_is_not_empty() => {
                 self.notice();
                 Some(Event::Wanted)
             }
-            Door::Refused(_) => {
+            Reception::Refused(_) => {
                 self.turn_away();
                 None
             }
             // An old notice: somebody else has taken the connection.
-            Door::Watched | Door::Worker | Door::Held => None,
+            Reception::Watched | Reception::Worker | Reception::Held => None,
         }
     }
 
@@ -653,15 +573,17 @@ impl Supervisor {
     }
 
     fn visit(&self, stream: std::net::TcpStream, unread: Vec<u8>) {
-        let retry_after = match self.life.door() {
-            Door::Refused(Some(until)) => until.saturating_duration_since(Instant::now()),
-            Door::Refused(None) | Door::Held | Door::Watched | Door::Worker => Unavailable::BARRED,
+        let retry_after = match self.life.reception() {
+            Reception::Refused(Some(until)) => until.saturating_duration_since(Instant::now()),
+            Reception::Refused(None) | Reception::Held | Reception::Watched | Reception::Worker => {
+                Unavailable::BARRED
+            }
         };
         // Full: so many are being told already that this one is simply closed.
         let told = self.turned.clone().try_acquire_owned().is_ok_and(|place| {
             let tenant = self.tenant.clone();
-            let visit = Visit::Turned { tenant, stream, unread, retry_after, place };
-            self.shared.visits.try_send(visit).is_ok()
+            let turned = Turned { tenant, stream, unread, retry_after, place };
+            self.shared.turned.try_send(turned).is_ok()
         });
         if !told {
             metrics::counter!("hearth_connections_dropped_total").increment(1);
@@ -687,12 +609,12 @@ impl Supervisor {
             Action::Fork { worker, generation } => {
                 fail::moment(Point::WorkerFork);
                 self.swap_begins(worker);
-                self.forking.insert(worker, self.tokens);
+                self.forking.insert(worker);
                 let start = self.start_of(worker, generation);
                 self.tasks.spawn(fork(
                     start,
                     worker,
-                    (self.tokens, self.grants.clone()),
+                    self.told.forks(worker),
                     self.tenant.clone(),
                     self.listener.as_ref().map(|(_, listener)| listener.clone()),
                     self.to_self.clone(),
@@ -781,11 +703,6 @@ impl Supervisor {
         }
     }
 
-    fn tell_tokens(&mut self, worker: WorkerId) {
-        let tokens = ToWorker::Tokens { serial: self.tokens, grants: self.grants.clone() };
-        self.tell(worker, tokens, vec![]);
-    }
-
     fn close_links(&self, worker: WorkerId) {
         if let Some(live) = self.live.get(&worker) {
             live.links.close();
@@ -801,7 +718,7 @@ impl Supervisor {
                 zygote::kill(&live.pidfd);
             }
             None => {
-                if self.forking.contains_key(&worker) {
+                if self.forking.contains(&worker) {
                     self.doomed.insert(worker);
                 }
             }
@@ -810,26 +727,16 @@ impl Supervisor {
 
     /// Brings the listener, the waiting callers and the snapshot in line with the state.
     fn settle(&mut self) {
-        self.settle_tokens();
+        for answer in self.told.answered() {
+            let _ = answer.send(());
+        }
         self.settle_reports();
         self.settle_parking();
-        self.settle_door();
+        self.settle_reception();
         self.settle_waiters();
         self.publish();
         for asked in self.stop_asked.drain(..) {
             let _ = asked.send(Ok(()));
-        }
-    }
-
-    fn settle_tokens(&mut self) {
-        let oldest =
-            self.forking.values().copied().chain(self.live.values().map(|l| l.tokens)).min();
-        for asked in std::mem::take(&mut self.tokens_asked) {
-            if oldest.is_none_or(|oldest| oldest >= asked.serial) {
-                let _ = asked.answer.send(());
-            } else {
-                self.tokens_asked.push(asked);
-            }
         }
     }
 
@@ -859,24 +766,10 @@ impl Supervisor {
         }
     }
 
-    /// Ends the workers that did not take new tokens in time, and waits for that.
-    fn end_who_lacks_tokens(&mut self, now: Instant) {
-        let late = |asked: &&mut TokensAsked| asked.deadline <= now;
-        let Some(serial) = self
-            .tokens_asked
-            .iter_mut()
-            .filter(late)
-            .map(|asked| {
-                asked.deadline = now + TOKENS_DEADLINE;
-                asked.serial
-            })
-            .max()
-        else {
-            return;
-        };
-        let behind = self.live.iter().filter(|(_, live)| live.tokens < serial);
-        for worker in behind.map(|(worker, _)| *worker).collect::<Vec<_>>() {
-            self.kill(worker, "it did not take new tokens in time".to_owned());
+    /// Ends the workers that do not go in time by what they were told, and waits for that.
+    fn end_who_stays_behind(&mut self, now: Instant) {
+        for (worker, subject) in self.told.late(now) {
+            self.kill(worker, format!("it did not take new {} in time", subject.as_str()));
         }
     }
 
@@ -893,7 +786,7 @@ impl Supervisor {
             self.notice();
             self.step(Event::Wanted);
         }
-        match (&self.life.current, self.life.door()) {
+        match (&self.life.current, self.life.reception()) {
             (&Phase::Ready { worker, .. }, _) => {
                 let batch = self.parking.pass_to(worker).unwrap_or_default();
                 let passing = batch.iter().map(Connection::passing).collect::<Vec<_>>();
@@ -902,23 +795,23 @@ impl Supervisor {
                     self.tell(worker, ToWorker::Pass(passing), sockets);
                 }
             }
-            (_, Door::Refused(_)) => {
+            (_, Reception::Refused(_)) => {
                 for connection in self.parking.turn_away() {
                     if let Some((socket, unread)) = connection.into_socket() {
                         self.visit(socket.into(), unread);
                     }
                 }
             }
-            (_, Door::Worker | Door::Watched | Door::Held) => {}
+            (_, Reception::Worker | Reception::Watched | Reception::Held) => {}
         }
     }
 
-    fn settle_door(&mut self) {
+    fn settle_reception(&mut self) {
         let Some((key, listener)) = self.listener.clone() else { return };
         self.short_until.take_if(|until| *until <= Instant::now());
-        let wanted = match self.life.door() {
-            Door::Watched | Door::Refused(_) => self.short_until.is_none(),
-            Door::Worker | Door::Held => false,
+        let wanted = match self.life.reception() {
+            Reception::Watched | Reception::Refused(_) => self.short_until.is_none(),
+            Reception::Worker | Reception::Held => false,
         };
         let set = match (wanted, self.armed) {
             (true, false) => self.shared.sockets.arm(key, &listener, Watch::Readable),
@@ -948,13 +841,13 @@ impl Supervisor {
                 // It has died and its end is in the inbox.
                 None => return,
             },
-            Phase::Backoff { until, reason, .. } => match self.life.door() {
-                Door::Refused(_) => Err(Unavailable {
+            Phase::Backoff { until, reason, .. } => match self.life.reception() {
+                Reception::Refused(_) => Err(Unavailable {
                     retry_after: until.saturating_duration_since(Instant::now()),
                     cause: Cause::Ended,
                     reason: reason.clone(),
                 }),
-                Door::Held | Door::Watched | Door::Worker => return,
+                Reception::Held | Reception::Watched | Reception::Worker => return,
             },
             Phase::Barred { reason } => Err(Unavailable {
                 retry_after: Unavailable::BARRED,
@@ -1024,346 +917,5 @@ fn status_of(life: &Life, isolation: Level) -> WorkerStatus {
         cpu_ms: None,
         draining: life.draining.len() as u32,
         parked: 0,
-    }
-}
-
-/// Prepares a release and has a worker forked for it.
-async fn fork(
-    start: Start,
-    worker: WorkerId,
-    (serial, grants): (u64, Vec<TokenGrant>),
-    tenant: Tenant,
-    listener: Option<Arc<OwnedFd>>,
-    inbox: mpsc::Sender<Command>,
-    shared: Arc<Shared>,
-) {
-    let newborn = async {
-        let host = |error: &dyn std::error::Error| StartError::Host(error.to_string());
-        let Some(listener) = listener else {
-            return Err(StartError::Release(format!(
-                "port {} is used by another program",
-                tenant.port
-            )));
-        };
-        if shared.has_users && tenant.user.is_none() {
-            let reason = "no user id is free for its workers: the host's operator widens --users";
-            return Err(StartError::Release(reason.to_owned()));
-        }
-        let prepared =
-            shared.releases.prepare(&tenant, start.generation).await.map_err(|error| {
-                let told = error.for_owner();
-                error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "release");
-                if is_short(&error) { StartError::Host(told) } else { StartError::Release(told) }
-            })?;
-        let permit = shared.starts.clone().acquire_owned().await.map_err(|error| host(&error))?;
-        let noticed = start.woken_at.map(Moment::instant);
-        let (start, tokens) = (ToWorker::Start(start), ToWorker::Tokens { serial, grants });
-        let Prepared { release, limits } = prepared;
-        let release = Arc::new(release);
-        let cgroup = cgroup(&tenant, limits, &shared).await;
-        let cell = Cell {
-            user: tenant.user,
-            // A cgroup counts what is really taken, of all workers of the tenant together.
-            data_bytes: cgroup.is_none().then_some(limits.total_memory_mb << 20),
-        };
-        let mut tries = 1;
-        let (forked, channel) = loop {
-            let (ours, theirs) = pair().map_err(|error| host(&error))?;
-            let channel = Channel::new(ours).map_err(|error| host(&error))?;
-            // Both fit the socket's buffer, so the worker finds them when it is born.
-            channel.send(&start, &[]).await.map_err(|error| host(&error))?;
-            channel.send(&tokens, &[]).await.map_err(|error| host(&error))?;
-            let (listener, release, cgroup) = (listener.clone(), release.clone(), cgroup.clone());
-            let errors = stderr::listen(Speaker::worker(tenant.name.clone()));
-            let errors = errors.map_err(|error| host(&error))?;
-            let fork = Fork { control: theirs, listener, release, errors, cell, cgroup, noticed };
-            match shared.zygote.fork(fork).await {
-                Err(ZygoteError::Gone) if tries < FORK_TRIES => tries += 1,
-                forked => break (forked.map_err(|error| host(&error))?, channel),
-            }
-        };
-        Ok(Newborn { forked, channel, tokens: serial, permit })
-    };
-    let newborn = newborn.await;
-    let _ = inbox.send(Command::Forked(worker, Box::new(newborn))).await;
-}
-
-/// Whether it comes of a shortage of descriptors or memory, somewhere below.
-fn is_short(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(is_shortage)
-}
-
-/// The tenant's group, where this machine has any: made with its first worker, and from then on at
-/// hand. That one cannot be made is told, and is no reason for not serving.
-async fn cgroup(tenant: &Tenant, limits: Limits, shared: &Arc<Shared>) -> Option<Arc<Group>> {
-    // A thread more is for what blocks, which a tenant that was woken before has behind it.
-    if let Some(group) = shared.cgroups.as_ref()?.at_hand(&tenant.name, &limits) {
-        return Some(group);
-    }
-    let (shared, name) = (shared.clone(), tenant.name.clone());
-    let found = tokio::task::spawn_blocking(move || {
-        shared.cgroups.as_ref().map(|cgroups| cgroups.group(&name, &limits))
-    });
-    match found.await.ok()?? {
-        Ok(group) => Some(group),
-        Err(error) => {
-            warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "no cgroup");
-            None
-        }
-    }
-}
-
-/// What is said between the primary and one worker.
-struct Talk {
-    channel: Channel,
-    conversation: Mutex<Conversation>,
-    doors: Arc<Semaphore>,
-}
-
-impl Talk {
-    /// With a worker that was told these tokens before its birth.
-    fn new(channel: Channel, tokens: u64) -> Self {
-        let conversation = Mutex::new(Conversation::new(tokens, Instant::now()));
-        Self { channel, conversation, doors: Arc::new(Semaphore::new(DOORS_MAX)) }
-    }
-
-    fn conversation(&self) -> MutexGuard<'_, Conversation> {
-        self.conversation.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn tell(
-        &self,
-        message: &ToWorker,
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<(), hearth_wire::SocketError> {
-        // Before it can have heard it.
-        self.conversation().told(message);
-        self.channel.send(message, fds).await
-    }
-
-    /// The next thing that it says; `None` at the end of the conversation.
-    async fn hear(&self) -> Result<Option<(FromWorker, Vec<OwnedFd>)>, Nonsense> {
-        let Some((message, fds)) =
-            self.channel.recv::<FromWorker>().await.map_err(Nonsense::Garbage)?
-        else {
-            return Ok(None);
-        };
-        for fd in &fds {
-            // The last close of a socket can be made to wait. What is no socket has no such thing.
-            let _ = sockopt::set_socket_linger(fd, None);
-        }
-        let pause = {
-            let mut conversation = self.conversation();
-            conversation.said(&message, fds.len())?;
-            conversation.pause(Instant::now())
-        };
-        if let Some(pause) = pause {
-            tokio::time::sleep(pause).await;
-        }
-        Ok(Some((message, fds)))
-    }
-}
-
-/// Speaks with one worker until its end, and then tells of that: whatever it had to say is said
-/// by then.
-async fn accompany(
-    talk: Talk,
-    to_send: mpsc::Receiver<Outgoing>,
-    worker: WorkerId,
-    (pidfd, status): (Arc<AsyncFd<OwnedFd>>, zygote::Status),
-    tenant: Tenant,
-    inbox: mpsc::Sender<Command>,
-    shared: Arc<Shared>,
-) {
-    let mut ended = std::pin::pin!(zygote::exit_of(&pidfd, status));
-    let mut talking = std::pin::pin!(converse(&talk, to_send, worker, &tenant, &inbox, &shared));
-    let ends = |nonsense: Nonsense| {
-        if !matches!(nonsense, Nonsense::Silent(_)) {
-            count_nonsense(&tenant);
-        }
-        warn!(tenant = %tenant.name, worker = worker.0, error = &nonsense as &dyn std::error::Error, "ending a worker that talks nonsense");
-        zygote::kill(&pidfd);
-        nonsense.to_string()
-    };
-    let explain = |status| {
-        let killed = matches!(status, Some(ExitStatus::Signal(9)));
-        let cgroups = shared.cgroups.as_ref().filter(|_| killed);
-        let starved = cgroups.and_then(|cgroups| cgroups.starved(&tenant.name));
-        if starved.is_some() {
-            let labels = [("tenant", tenant.name.to_string())];
-            metrics::counter!("hearth_out_of_memory_total", &labels).increment(1);
-        }
-        explain(status, starved)
-    };
-    let reason = tokio::select! {
-        status = &mut ended => match tokio::time::timeout(LAST_WORDS_DEADLINE, talking).await {
-            Ok(Err(nonsense)) => ends(nonsense),
-            Ok(Ok(())) | Err(_) => explain(status),
-        },
-        talked = &mut talking => match talked {
-            Ok(()) => match tokio::time::timeout(LAST_WORDS_DEADLINE, &mut ended).await {
-                Ok(status) => explain(status),
-                Err(_) => {
-                    warn!(tenant = %tenant.name, worker = worker.0, "ending a worker that does not speak");
-                    zygote::kill(&pidfd);
-                    explain(ended.await)
-                }
-            },
-            Err(nonsense) => {
-                let reason = ends(nonsense);
-                ended.await;
-                reason
-            }
-        },
-    };
-    let _ = inbox.send(Command::Exited(worker, reason)).await;
-}
-
-/// How a worker ended, for its owner. `starved` is how many bytes its tenant's processes may have,
-/// where the kernel ended it for that.
-fn explain(status: Option<ExitStatus>, starved: Option<u64>) -> String {
-    match (status, starved) {
-        (Some(ExitStatus::Code(0)), _) => "ended".to_owned(),
-        (Some(ExitStatus::Signal(9)), Some(memory_bytes)) => format!(
-            "out of memory: its processes had all of the {} MiB that the tenant may have \
-             (total_memory_mb), and the kernel ended it",
-            memory_bytes >> 20
-        ),
-        (Some(ExitStatus::Signal(9)), None) => {
-            "killed by signal 9: by the kernel for want of memory, or by somebody".to_owned()
-        }
-        (Some(ExitStatus::Signal(31)), _) => {
-            "sandbox violation: a forbidden system call".to_owned()
-        }
-        (Some(ExitStatus::Signal(signal)), _) => format!("killed by signal {signal}"),
-        (Some(ExitStatus::Code(code)), _) if code == i32::from(EXIT_STARVED) => {
-            "out of memory: it had all that it may have of the tenant's total_memory_mb".to_owned()
-        }
-        (Some(ExitStatus::Code(code)), _) => format!("exited with code {code}"),
-        (None, _) => "ended, its status unknown".to_owned(),
-    }
-}
-
-/// Tells a worker what is to be told, and sorts what it says, until it says no more.
-async fn converse(
-    talk: &Talk,
-    mut to_send: mpsc::Receiver<Outgoing>,
-    worker: WorkerId,
-    tenant: &Tenant,
-    inbox: &mpsc::Sender<Command>,
-    shared: &Shared,
-) -> Result<(), Nonsense> {
-    let speaking = async {
-        while let Some((message, fds)) = to_send.recv().await {
-            let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
-            if talk.tell(&message, &fds).await.is_err() {
-                break;
-            }
-        }
-        // Its end shows where it is listened to.
-        std::future::pending().await
-    };
-    let listening = async {
-        while let Some((message, fds)) = talk.hear().await? {
-            let command = match message {
-                FromWorker::Report(report) => {
-                    count(tenant, &report);
-                    shared.logs.take(&tenant.name, report);
-                    continue;
-                }
-                FromWorker::WantDoor => {
-                    if let Err(error) = open_door(talk, tenant, shared).await {
-                        warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "door");
-                    }
-                    continue;
-                }
-                FromWorker::Pass(passing) => {
-                    Command::PassedOn(worker, fds.into_iter().zip(passing).collect())
-                }
-                message => Command::FromWorker(worker, Box::new(message)),
-            };
-            if inbox.send(command).await.is_err() {
-                break;
-            }
-        }
-        Ok(())
-    };
-    tokio::select! {
-        listened = listening => listened,
-        () = speaking => Ok(()),
-        silent = watch_over(talk) => Err(silent),
-    }
-}
-
-/// Asks for a sign of life every now and then, until none comes: a guest that is stuck in a call of
-/// the host holds up its worker's one thread, and no epoch ends that.
-async fn watch_over(talk: &Talk) -> Nonsense {
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        if talk.tell(&ToWorker::AreYouAlive, &[]).await.is_err() {
-            // Its end shows where it is listened to.
-            return std::future::pending().await;
-        }
-        for patience in [SILENCE_MAX, LAST_LOOK] {
-            tokio::time::sleep(patience).await;
-            if !talk.conversation().is_silent() {
-                break;
-            }
-        }
-        if talk.conversation().is_silent() {
-            return Nonsense::Silent(SILENCE_MAX);
-        }
-    }
-}
-
-async fn open_door(
-    talk: &Talk,
-    tenant: &Tenant,
-    shared: &Shared,
-) -> Result<(), hearth_wire::SocketError> {
-    // Whoever waits for one more door than there may be is told so by its worker, in time.
-    let Ok(place) = talk.doors.clone().try_acquire_owned() else { return Ok(()) };
-    let (near, far) = UnixStream::pair()?;
-    let far = OwnedFd::from(far.into_std()?);
-    talk.tell(&ToWorker::Door, &[far.as_fd()]).await?;
-    // Its owner is gone only when the host stops.
-    let _ = shared.visits.send(Visit::Door { tenant: tenant.clone(), stream: near, place }).await;
-    Ok(())
-}
-
-fn count_nonsense(tenant: &Tenant) {
-    let tenant = tenant.name.to_string();
-    metrics::counter!("hearth_workers_ended_for_nonsense_total", "tenant" => tenant).increment(1);
-}
-
-fn count(tenant: &Tenant, report: &hearth_wire::Report) {
-    if report.calls.is_empty() {
-        return;
-    }
-    let seconds = metrics::histogram!("hearth_call_seconds");
-    let mut outcomes = Outcome::ALL.map(|outcome| (outcome, 0));
-    for call in &report.calls {
-        seconds.record(Duration::from_micros(call.duration_us).as_secs_f64());
-        for (counted, number) in &mut outcomes {
-            *number += u64::from(*counted == call.outcome);
-        }
-    }
-    for (outcome, number) in outcomes.into_iter().filter(|(_, number)| *number > 0) {
-        let labels =
-            [("tenant", tenant.name.to_string()), ("outcome", outcome.as_str().to_owned())];
-        metrics::counter!("hearth_calls_total", &labels).increment(number);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A channel keeps room for 32 from its start, ten thousand times on a full host.
-    #[test]
-    fn a_command_is_small() {
-        assert!(size_of::<Command>() <= 40, "{}", size_of::<Command>());
     }
 }

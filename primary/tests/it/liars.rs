@@ -18,15 +18,20 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use hearth_wire::uplink::Kind;
 use hearth_wire::{
-    Entry, FRAME_MAX, FromWorker, FromZygote, LogLine, LogStream, Moment, Passing, Report,
+    Entry, FRAME_MAX, FromWorker, FromZygote, LogLine, LogStream, Moment, Passing, Report, Subject,
     ToWorker, ToZygote, VERSION, pair, recv, send,
 };
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::net::{SendFlags, Shutdown, shutdown};
 
 use crate::guests;
-use crate::host::{Host, Tenant};
-use crate::processes::{Beside, eventually};
+use crate::host::{Host, Tenant, upload};
+use crate::processes::{Beside, eventually, is_alive};
+
+const WANTED: FromWorker = FromWorker::WantUplink { kind: Kind::Upload };
 
 /// Where the relay finds its lie.
 const LIE: &str = "LIE";
@@ -107,7 +112,7 @@ fn row_26_a_worker_that_talks_nonsense_is_ended_and_its_tenant_backs_off() {
         ("garbage", "no message"),
         ("giant", "no message"),
         ("ready", "`Ready`"),
-        ("tokens", "`TokensApplied`"),
+        ("tokens", "`Applied`"),
         ("reported", "`Reported`"),
         ("passed", "`Passed`"),
         ("passes", "`Pass`"),
@@ -178,17 +183,80 @@ fn row_26_a_flood_of_reports_waits_in_the_kernel_and_holds_up_nobody() {
 }
 
 #[test]
-fn row_26_a_worker_has_a_few_doors_however_often_it_asks() {
+fn row_26_a_worker_has_a_few_uplinks_however_often_it_asks() {
     let liars = Liars::new();
-    liars.tell("doors");
+    liars.tell("uplinks");
     liars.tenant.post("/hello", "{}").expect(200);
-    eventually("doors", || (count(&liars.said)? == 4).then_some(()));
+    eventually("uplinks", || (count(&liars.said)? == 4).then_some(()));
     // What it says later was heard later.
     let call = liars.tenant.door().request("POST", "/hello").body("{}");
     liars.tenant.open().call(&call).expect(200);
     assert_eq!(count(&liars.said), Some(4));
-    // The neighbour's uploads have doors of their own.
+    // The neighbour's uploads have uplinks of their own.
     liars.neighbour.deploy("one", guests::version_one());
+    // Its own do not get through any more, and it is told so; elsewhere they do.
+    let files: [(&str, &[u8]); 1] = [("one.wasm", guests::version_one())];
+    liars.tenant.upload(&files, None).expect_problem(503, "worker_unavailable");
+    let [_, by_name, _] = liars.tenant.doors();
+    let request = upload(by_name.request("POST", "/$upload"), &files, None);
+    by_name.send(&request.bearer(&liars.tenant.token)).expect(200);
+}
+
+/// Whatever it asks for on an uplink, it is answered like a stranger at its tenant's address, or
+/// that nothing is there.
+#[test]
+fn row_26_a_worker_asks_for_no_more_than_its_tenant_could() {
+    let liars = Liars::new();
+    liars.tell(&format!("astray {}", liars.neighbour.token));
+    liars.tenant.post("/hello", "{}").expect(200);
+    let said = eventually("answers", || {
+        let said = fs::read_to_string(&liars.said).ok()?;
+        (said.lines().count() == ASTRAY.len()).then_some(said)
+    });
+    let expected: Vec<_> =
+        ASTRAY.map(|(method, path, status)| format!("{status} {method} {path}")).into();
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+    assert_eq!((liars.tenant.state().as_str(), liars.ended_for_nonsense()), ("ready", 0));
+}
+
+#[test]
+fn row_26_a_worker_that_floods_its_uplink_loses_that_alone() {
+    let liars = Liars::new();
+    let neighbour = call_on(&liars.neighbour);
+    liars.tell("floods without-end");
+    liars.tenant.post("/hello", "{}").expect(200);
+    eventually("its end", || (count(&liars.said)? == 1).then_some(()));
+    let said = fs::read_to_string(&liars.said).unwrap();
+    assert_eq!(said, "ended\n");
+    fs::remove_file(&liars.lie).unwrap();
+    for door in liars.tenant.doors() {
+        let files: [(&str, &[u8]); 1] = [("one.wasm", guests::version_one())];
+        let request = upload(door.request("POST", "/$upload"), &files, None);
+        door.send(&request.bearer(&liars.tenant.token)).expect(200);
+        door.post("/hello", "{}").expect(200);
+    }
+    assert_eq!((liars.tenant.state().as_str(), liars.ended_for_nonsense()), ("ready", 0));
+    assert_eq!(neighbour.stop(), BTreeSet::new());
+}
+
+/// A token is there, or gone, when the API says so: no worker goes by older ones then.
+#[test]
+fn row_26_a_worker_that_does_not_go_by_new_tokens_is_ended_before_anybody_is_answered() {
+    let liars = Liars::new();
+    let neighbour = call_on(&liars.neighbour);
+    liars.tenant.post("/hello", "{}").expect(200);
+    liars.tell("forgets");
+    let before = liars.tenant.ask("/worker")["pid"].as_i64().unwrap();
+    liars.tenant.token("invoke");
+    assert_eq!(count(&liars.said), Some(1));
+    assert!(!is_alive(before.try_into().unwrap()));
+    eventually("the reason", || {
+        let worker = liars.tenant.ask("/worker");
+        worker["reason"].as_str()?.contains("new tokens").then_some(())
+    });
+    fs::remove_file(&liars.lie).unwrap();
+    liars.tenant.post("/hello", "{}").expect(200);
+    assert_eq!(neighbour.stop(), BTreeSet::new());
 }
 
 #[test]
@@ -284,17 +352,31 @@ impl Relay {
         });
         let down = Arc::clone(&relay);
         std::thread::spawn(move || {
-            let mut doors = Vec::new();
+            let mut kept = Vec::new();
             while let Ok(Some((message, fds))) = recv::<ToWorker>(&down.primary) {
                 if let ToWorker::Start(start) = &message {
                     *down.tenant.lock().unwrap() = start.tenant.to_string();
                 }
-                if let ToWorker::Door = message
-                    && down.lie().is_some()
+                if let ToWorker::Uplink { .. } = message
+                    && let Some(lie) = down.lie()
                 {
-                    // Kept open: the worker, who did not ask, would make room for the next.
-                    doors.extend(fds);
-                    down.note("door\n");
+                    let [uplink] = <[OwnedFd; 1]>::try_from(fds).unwrap();
+                    match lie.split_once(' ') {
+                        Some(("astray", token)) => down.note(&astray(uplink, token)),
+                        Some(("floods", _)) => down.note(&flooded(uplink)),
+                        // Kept open: the worker, who did not ask, would make room for the next.
+                        _ => {
+                            kept.push(uplink);
+                            down.note("uplink\n");
+                        }
+                    }
+                    continue;
+                }
+                if let ToWorker::Told { serial: 2.., .. } = message
+                    && down.lie().as_deref() == Some("forgets")
+                    && count(&down.said()).is_none()
+                {
+                    down.note("forgot\n");
                     continue;
                 }
                 if let ToWorker::Quiesce = message {
@@ -326,10 +408,13 @@ impl Relay {
         fs::read_to_string(&self.lie).ok().filter(|_| is_a_liar)
     }
 
+    fn said(&self) -> PathBuf {
+        self.lie.with_extension("said")
+    }
+
     fn note(&self, text: &str) {
         if self.lie().is_some() {
-            let said = self.lie.with_extension("said");
-            let file = OpenOptions::new().create(true).append(true).open(said);
+            let file = OpenOptions::new().create(true).append(true).open(self.said());
             file.unwrap().write_all(text.as_bytes()).unwrap();
         }
     }
@@ -347,13 +432,15 @@ impl Relay {
     fn lies(&self) {
         let Some(lie) = self.lie() else { return };
         let passing = Passing { unread: Vec::new(), since: Moment::now(), entry: Entry::Port };
-        match lie.as_str() {
+        match lie.split(' ').next().unwrap() {
             "garbage" => self.says_bytes(&[250, 1]),
             "giant" => self.says_bytes(&vec![0; FRAME_MAX + 1]),
             "ready" => {
                 self.says(&FromWorker::Ready { version: VERSION, load_us: 0, walls_us: 0 }, &[])
             }
-            "tokens" => self.says(&FromWorker::TokensApplied { serial: u64::MAX }, &[]),
+            "tokens" => {
+                self.says(&FromWorker::Applied { serial: u64::MAX, what: Subject::Tokens }, &[]);
+            }
             "reported" => self.says(&FromWorker::Reported { serial: u64::MAX }, &[]),
             "passed" => self.says(&FromWorker::Passed, &[]),
             "passes" => self.says(&FromWorker::Pass(vec![passing]), &[connection()]),
@@ -368,7 +455,8 @@ impl Relay {
                 self.says_bytes(&[250, 1]);
             }
             "hangs-up" => drop(shutdown(&self.primary, Shutdown::Both)),
-            "doors" => (0..50).for_each(|_| self.says(&FromWorker::WantDoor, &[])),
+            "uplinks" => (0..50).for_each(|_| self.says(&WANTED, &[])),
+            "astray" | "floods" => self.says(&WANTED, &[]),
             "flood" => {
                 let (end, mut told) = (Instant::now() + FLOOD, 0);
                 while Instant::now() < end {
@@ -391,6 +479,65 @@ impl Relay {
         let passing = Passing { unread: Vec::new(), since: Moment::now(), entry: Entry::Port };
         self.says(&FromWorker::Pass(vec![passing]), &[socket]);
     }
+}
+
+/// What a worker asks for, with its neighbour's token, and how it is answered.
+const ASTRAY: [(&str, &str, u16); 9] = [
+    ("GET", "/", 404),
+    ("GET", "/api/v1/tenants", 404),
+    ("GET", "/metrics", 404),
+    ("POST", "/hello", 404),
+    ("POST", "/egress", 404),
+    ("POST", "/$uploads", 404),
+    ("GET", "/$upload", 405),
+    ("POST", "/%2e%2e/$upload", 400),
+    ("POST", "/$upload", 403),
+];
+
+fn astray(uplink: OwnedFd, token: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = std::os::unix::net::UnixStream::from(uplink);
+        stream.set_nonblocking(true).unwrap();
+        let stream = tokio::net::UnixStream::from_std(stream).unwrap();
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let mut said = String::new();
+        for (method, path, _) in ASTRAY {
+            let request = http::Request::builder()
+                .method(method)
+                .uri(format!("http://localhost{path}"))
+                .header("authorization", format!("Bearer {token}"))
+                .body(http_body_util::Empty::<bytes::Bytes>::new());
+            let answer = sender.send_request(request.unwrap()).await.unwrap();
+            said.push_str(&format!("{} {method} {path}\n", answer.status().as_u16()));
+        }
+        said
+    })
+}
+
+/// Begins uploads, takes each back at once, and goes on until it is stopped.
+fn flooded(uplink: OwnedFd) -> String {
+    let mut stream = std::os::unix::net::UnixStream::from(uplink);
+    stream.set_nonblocking(false).unwrap();
+    let mut reads = stream.try_clone().unwrap();
+    let reading = std::thread::spawn(move || io::copy(&mut reads, &mut io::sink()).is_ok());
+    let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    let head = b"\x83\x86\x04\x08/$upload\x01\x06hearth";
+    for stream_number in (1..u32::MAX >> 1).step_by(2) {
+        let mut frames = vec![0, 0, u8::try_from(head.len()).unwrap(), 1, 4];
+        frames.extend(stream_number.to_be_bytes());
+        frames.extend(head);
+        frames.extend([0, 0, 4, 3, 0]);
+        frames.extend(stream_number.to_be_bytes());
+        frames.extend(8_u32.to_be_bytes());
+        if stream.write_all(&frames).is_err() {
+            break;
+        }
+    }
+    let _ = reading.join();
+    "ended\n".to_owned()
 }
 
 /// One that came in nowhere at this host.

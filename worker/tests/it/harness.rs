@@ -12,10 +12,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use hearth_wire::uplink::Kind;
 use hearth_wire::{
     Cell, CompileJob, CompileReply, CompileRequest, ExitStatus, FromWorker, FromZygote, Limits,
     Manifest, ManifestFunction, ModuleDigest, OptionsPatch, Origin, Passing, Report, Start,
-    ToWorker, ToZygote, TokenGrant, VERSION,
+    Subject, ToWorker, ToZygote, TokenGrant, VERSION, What,
 };
 use sha2::{Digest, Sha256};
 
@@ -277,10 +278,14 @@ pub fn listener() -> TcpListener {
     listener
 }
 
+fn tokens(serial: u64, grants: Vec<TokenGrant>) -> ToWorker {
+    ToWorker::Told { serial, what: What::Tokens(grants) }
+}
+
 fn begin(start: Start) -> (OwnedFd, OwnedFd) {
     let (control, theirs) = hearth_wire::pair().unwrap();
     hearth_wire::send(&control, &ToWorker::Start(start), &[]).unwrap();
-    hearth_wire::send(&control, &ToWorker::Tokens { serial: 1, grants: vec![] }, &[]).unwrap();
+    hearth_wire::send(&control, &tokens(1, vec![]), &[]).unwrap();
     (control, theirs)
 }
 
@@ -323,7 +328,7 @@ impl Worker {
     /// Ready, accepting, and with its tokens.
     pub fn accept(mut self) -> Self {
         self.await_ready();
-        assert_eq!(self.hear(), FromWorker::TokensApplied { serial: 1 });
+        assert_eq!(self.hear(), FromWorker::Applied { serial: 1, what: Subject::Tokens });
         self.say(&ToWorker::Accept);
         assert_eq!(self.hear(), FromWorker::Accepting);
         self
@@ -341,8 +346,8 @@ impl Worker {
     }
 
     pub fn set_tokens(&mut self, grants: Vec<TokenGrant>) {
-        self.say(&ToWorker::Tokens { serial: 2, grants });
-        assert_eq!(self.hear(), FromWorker::TokensApplied { serial: 2 });
+        self.say(&tokens(2, grants));
+        assert_eq!(self.hear(), FromWorker::Applied { serial: 2, what: Subject::Tokens });
     }
 
     /// What it says next besides reports, which are gathered.
@@ -417,10 +422,10 @@ impl Worker {
         ours
     }
 
-    pub fn door(&self) -> UnixStream {
+    pub fn uplink(&self, kind: Kind) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
-        hearth_wire::send(&self.control, &ToWorker::Door, &[theirs.as_fd()]).unwrap();
+        hearth_wire::send(&self.control, &ToWorker::Uplink { kind }, &[theirs.as_fd()]).unwrap();
         ours
     }
 
@@ -458,6 +463,15 @@ fn readable(fd: impl AsFd, time: Duration) -> bool {
     use rustix::event::{PollFd, PollFlags, poll};
     let mut watched = [PollFd::new(&fd, PollFlags::IN)];
     poll(&mut watched, Some(&time.try_into().unwrap())).unwrap() > 0
+}
+
+/// The first of these on which something comes.
+#[track_caller]
+pub fn first_readable(all: &[TcpStream]) -> usize {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut watched: Vec<_> = all.iter().map(|one| PollFd::new(one, PollFlags::IN)).collect();
+    assert!(poll(&mut watched, Some(&PATIENCE.try_into().unwrap())).unwrap() > 0, "nothing came");
+    watched.iter().position(|one| !one.revents().is_empty()).unwrap()
 }
 
 #[track_caller]

@@ -3,12 +3,14 @@
 use std::io::{BufReader, Read, Write};
 use std::time::Duration;
 
+use hearth_wire::uplink::Kind;
 use hearth_wire::{
-    ExitStatus, FromWorker, Moment, Origin, Outcome, Respite, Start, ToWorker, VERSION,
+    ExitStatus, FromWorker, Moment, Origin, Outcome, Respite, Start, Subject, ToWorker, VERSION,
 };
 
 use crate::harness::{
-    Release, Zygote, ask, exec, get, is_closed, listener, post, read_answer, start,
+    Release, Worker, Zygote, ask, exec, first_readable, get, is_closed, listener, post,
+    read_answer, start,
 };
 
 fn hello() -> Release {
@@ -89,7 +91,7 @@ fn closing_waits_for_what_runs() {
     let mut zygote = Zygote::start();
     let mut next = zygote.fork_on(worker.listener(), &release, start(1));
     next.await_ready();
-    assert_eq!(next.hear(), FromWorker::TokensApplied { serial: 1 });
+    assert_eq!(next.hear(), FromWorker::Applied { serial: 1, what: Subject::Tokens });
     next.say(&ToWorker::Accept);
     assert_eq!(next.hear(), FromWorker::Accepting);
     let mut status = [0; 15];
@@ -121,7 +123,7 @@ fn calls_whose_time_is_up_are_answered_and_on_record() {
     let functions = [("/slow", "slow", "{}"), ("/big", "big_response", "{}")];
     let release = Release::new(1, &functions);
     let mut worker = exec(&release, start(1)).accept();
-    let begin = |worker: &crate::harness::Worker, request: &str| {
+    let begin = |worker: &Worker, request: &str| {
         let mut running = worker.connect();
         running.write_all(request.as_bytes()).unwrap();
         running
@@ -193,8 +195,8 @@ fn an_upload_on_its_way_is_no_call() {
     worker.await_report(|report| !report.lines.is_empty());
     let mut upload = worker.connect();
     upload.write_all(post("/$upload", "the form").as_bytes()).unwrap();
-    assert_eq!(worker.hear(), FromWorker::WantDoor);
-    let door = worker.door();
+    assert_eq!(worker.hear(), FromWorker::WantUplink { kind: Kind::Upload });
+    let uplink = worker.uplink(Kind::Upload);
     worker.say(&ToWorker::Finish(Respite::now(Duration::from_millis(200))));
     worker.say(&ToWorker::Quiesce);
     assert_eq!(worker.hear(), FromWorker::Quiesced);
@@ -208,7 +210,7 @@ fn an_upload_on_its_way_is_no_call() {
     }
     worker.say(&ToWorker::AreYouAlive);
     assert_eq!(worker.hear(), FromWorker::Alive);
-    drop(door);
+    drop(uplink);
     read_answer(&mut BufReader::new(&upload), false).is_problem(503, "worker_unavailable");
     drop(upload);
     while let Some(FromWorker::Pass(_)) = worker.hear_or_end() {
@@ -222,7 +224,7 @@ fn quiescing_before_accepting_finishes_the_links() {
     let release = hello();
     let mut worker = exec(&release, start(1));
     worker.await_ready();
-    assert_eq!(worker.hear(), FromWorker::TokensApplied { serial: 1 });
+    assert_eq!(worker.hear(), FromWorker::Applied { serial: 1, what: Subject::Tokens });
     let mut link = worker.link(Origin::Api);
     assert_eq!(ask(&mut link, &post("/one", "")).status, 200);
     worker.say(&ToWorker::Quiesce);
@@ -325,19 +327,50 @@ fn a_child_holds_nothing_of_its_zygotes() {
 }
 
 #[test]
-fn an_upload_goes_through_the_door_unread() {
+fn an_upload_goes_up_unread() {
     let release = hello();
     let mut worker = exec(&release, start(1)).accept();
     let mut stream = worker.connect();
     stream.write_all(post("/dir/$upload?x=1", "the form").as_bytes()).unwrap();
-    assert_eq!(worker.hear(), FromWorker::WantDoor);
+    assert_eq!(worker.hear(), FromWorker::WantUplink { kind: Kind::Upload });
     // The preface of HTTP/2 is the first thing that comes.
-    let mut door = worker.door();
+    let mut uplink = worker.uplink(Kind::Upload);
     let mut preface = [0; 24];
-    door.read_exact(&mut preface).unwrap();
+    uplink.read_exact(&mut preface).unwrap();
     assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    drop(door);
+    drop(uplink);
     read_answer(&mut BufReader::new(&stream), false).is_problem(503, "worker_unavailable");
+}
+
+/// More are asked for while those that are there are full, up to the bound, and what would wait
+/// beyond that is answered at once.
+#[test]
+fn a_full_uplink_is_joined_by_others_and_nobody_waits_without_end() {
+    let release = hello();
+    let mut worker = exec(&release, start(1)).accept();
+    let bounds = Kind::Upload.bounds();
+    let upload = |worker: &Worker| {
+        let mut stream = worker.connect();
+        stream.write_all(post("/$upload", "the form").as_bytes()).unwrap();
+        stream
+    };
+    let (mut uploads, mut uplinks) = (Vec::new(), Vec::new());
+    for _ in 0..bounds.connections {
+        uploads.extend((0..bounds.streams).map(|_| upload(&worker)));
+        assert_eq!(worker.hear(), FromWorker::WantUplink { kind: Kind::Upload });
+        // The host answers nothing of what comes on it.
+        uplinks.push(worker.uplink(Kind::Upload));
+    }
+    uploads.extend((0..=bounds.waiting).map(|_| upload(&worker)));
+    let refused = uploads.swap_remove(first_readable(&uploads));
+    read_answer(&mut BufReader::new(&refused), false).is_problem(503, "worker_unavailable");
+    worker.say(&ToWorker::AreYouAlive);
+    assert_eq!(worker.hear(), FromWorker::Alive);
+    // Whoever has room on one is waited for, however long that takes, until it breaks.
+    drop(uplinks);
+    for upload in uploads {
+        read_answer(&mut BufReader::new(&upload), false).is_problem(503, "worker_unavailable");
+    }
 }
 
 #[test]

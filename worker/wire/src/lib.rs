@@ -22,6 +22,7 @@ mod schema;
 mod socket;
 mod token;
 mod tree;
+pub mod uplink;
 
 pub use complaint::complain;
 pub use cors::Cors;
@@ -31,7 +32,7 @@ pub use manifest::{Generation, HandlerKind, Manifest, ManifestFunction, Version}
 pub use message::{
     CallRecord, Cell, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, Entry,
     ExitStatus, FromWorker, FromZygote, LogLine, LogStream, Origin, Outcome, Passing, Report,
-    Respite, Start, ToWorker, ToZygote, VERSION, Walls,
+    Respite, Start, Subject, ToWorker, ToZygote, VERSION, Walls, What,
 };
 pub use moment::Moment;
 pub use name::{FunctionPath, NameError, TenantName, host_name};

@@ -4,7 +4,7 @@
 //! primary ── ToZygote ──► zygote       Fork carries [control, listener, release,
 //!                                          errors, cgroups…]
 //!         ◄─ FromZygote ──             Forked carries [pidfd]
-//! primary ── ToWorker ──► worker       Link and Door carry one end of a stream socket,
+//! primary ── ToWorker ──► worker       Link and Uplink carry one end of a stream socket,
 //!         ◄─ FromWorker ──             Pass, either way, the connections that it names
 //! primary ── CompileRequest ──► compile    Compile carries [module, artifact, declared],
 //!                                          Check [options, artifact], both namespaces to join
@@ -24,6 +24,7 @@ use crate::moment::Moment;
 use crate::name::{FunctionPath, TenantName};
 use crate::socket::{FDS_MAX, FRAME_MAX};
 use crate::token::TokenGrant;
+use crate::uplink::Kind;
 
 /// Raised with every change of a message.
 pub const VERSION: u32 = 10;
@@ -121,10 +122,11 @@ pub enum ExitStatus {
 pub enum ToWorker {
     /// First of all.
     Start(Start),
-    /// All tokens of the tenant, in place of those before. Answered by `TokensApplied`.
-    Tokens {
+    /// What it is to go by, in place of what it was told before on the same subject. Answered by
+    /// `Applied`, with the serial number of this. What is there before it is ready is told first.
+    Told {
         serial: u64,
-        grants: Vec<TokenGrant>,
+        what: What,
     },
     Accept,
     /// Take no new connection and no further request, finish what runs, and pass on every
@@ -142,8 +144,10 @@ pub enum ToWorker {
     Passed,
     /// With a stream socket that speaks HTTP/1.1 like a connection from outside.
     Link(Origin),
-    /// With a stream socket that speaks HTTP/2 to the primary. The answer to `WantDoor`.
-    Door,
+    /// With a stream socket that speaks HTTP/2 to the primary. The answer to `WantUplink`.
+    Uplink {
+        kind: Kind,
+    },
     /// Answered by `Alive`: a worker that cannot answer is stuck.
     AreYouAlive,
     /// How long calls may still run, with each word that asks for an end, and before it; said
@@ -155,6 +159,38 @@ pub enum ToWorker {
     Report {
         serial: u64,
     },
+}
+
+/// What a worker is told of its tenant, the newest in place of what was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum What {
+    /// All tokens of the tenant.
+    Tokens(Vec<TokenGrant>),
+}
+
+/// What something that is told is about. Each has serial numbers of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Subject {
+    Tokens,
+}
+
+impl What {
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::Tokens(_) => Subject::Tokens,
+        }
+    }
+}
+
+impl Subject {
+    pub const ALL: [Self; 1] = [Self::Tokens];
+
+    /// As it is written in sentences.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tokens => "tokens",
+        }
+    }
 }
 
 /// A time to finish in. It begins at a moment that both know, so that a worker which hears of it
@@ -258,10 +294,15 @@ pub enum FromWorker {
     Quiesced,
     /// No call for the idle time, and nothing is accepted any more.
     Leaving,
-    TokensApplied {
+    Applied {
         serial: u64,
+        what: Subject,
     },
-    WantDoor,
+    /// Those that it has of this kind are full or broken, or there is none. Answered by `Uplink`
+    /// while it may have more of them.
+    WantUplink {
+        kind: Kind,
+    },
     /// Connections that are not this worker's any more. Answered by `Passed`.
     Pass(Vec<Passing>),
     /// The last `Pass` has arrived, and nothing of it has been read yet.

@@ -205,7 +205,8 @@ fn receive_into(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Cell, FromWorker, Origin, ToWorker, ToZygote, VERSION};
+    use crate::message::{Cell, FromWorker, Origin, Subject, ToWorker, ToZygote, VERSION, What};
+    use crate::uplink::Kind;
     use std::fs::File;
     use std::io::{Read, Seek, Write};
 
@@ -213,13 +214,20 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let cell = Cell { user: Some(7), data_bytes: None };
-        assert_eq!(encode(&ToZygote::Hello { version: VERSION }).unwrap(), [0, 9]);
+        assert_eq!(encode(&ToZygote::Hello { version: VERSION }).unwrap(), [0, 10]);
         assert_eq!(encode(&ToZygote::Fork { ticket: 300, cell }).unwrap(), [2, 0xac, 2, 1, 7, 0]);
         assert_eq!(encode(&ToWorker::Link(Origin::Api)).unwrap(), [8, 1]);
         let ready = FromWorker::Ready { version: VERSION, load_us: 300, walls_us: 7 };
-        assert_eq!(encode(&ready).unwrap(), [0, 9, 0xac, 2, 7]);
+        assert_eq!(encode(&ready).unwrap(), [0, 10, 0xac, 2, 7]);
         assert_eq!(encode(&FromWorker::Leaving).unwrap(), [4]);
         assert_eq!(encode(&FromWorker::Passed).unwrap(), [8]);
+        let told = ToWorker::Told { serial: 300, what: What::Tokens(Vec::new()) };
+        assert_eq!(encode(&told).unwrap(), [1, 0xac, 2, 0, 0]);
+        let applied = FromWorker::Applied { serial: 300, what: Subject::Tokens };
+        assert_eq!(encode(&applied).unwrap(), [5, 0xac, 2, 0]);
+        let kind = Kind::Upload;
+        assert_eq!(encode(&ToWorker::Uplink { kind }).unwrap(), [9, 0]);
+        assert_eq!(encode(&FromWorker::WantUplink { kind }).unwrap(), [6, 0]);
         assert_eq!(encode(&ToWorker::Report { serial: 2 }).unwrap(), [12, 2]);
         assert_eq!(encode(&FromWorker::Reported { serial: 2 }).unwrap(), [13, 2]);
     }

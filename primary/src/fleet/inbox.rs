@@ -1,0 +1,77 @@
+//! What one tenant's supervisor is asked for, and what happened to it: everything that it hears of.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use hearth_wire::{Channel, FromWorker, Generation, Passing, What};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::conversation::Conversation;
+use super::lifecycle::WorkerId;
+use super::links::Links;
+use super::parking::Connection;
+use super::zygote::Forked;
+use super::{FleetError, SwapError, Unavailable};
+
+pub type Commit = BoxFuture<'static, Result<(), String>>;
+pub type Answer<T> = oneshot::Sender<T>;
+
+/// Small: every tenant's inbox has room for some from the start, and most tenants sleep.
+pub enum Command {
+    /// Links into a worker that serves, starting one if need be.
+    Wake(Answer<Result<Arc<Links>, Unavailable>>),
+    /// Without a commit: the same generation again.
+    Swap(Generation, Option<Commit>, Answer<Result<Duration, SwapError>>),
+    /// The tenant's port first, where it is not had yet.
+    Listen(Answer<Result<(), FleetError>>),
+    Start(Answer<Result<(), FleetError>>),
+    Stop(Answer<Result<(), FleetError>>),
+    /// Answered when every live worker goes by this.
+    Tell(What, Answer<()>),
+    /// Answered when what calls wrote that were answered before is in the hands of the logs.
+    Report(Answer<()>),
+    /// Finish what runs, then end.
+    Shutdown,
+    /// There is no more time for that.
+    Hurry,
+    /// End soon: the tenant is being removed.
+    Remove,
+    /// A connection from the front door that speaks. It comes back where no worker can have it.
+    Give(Box<Connection>, Answer<Result<(), Box<Connection>>>),
+    FromWorker(WorkerId, Box<FromWorker>),
+    /// Connections that a worker is done with.
+    PassedOn(WorkerId, Vec<(OwnedFd, Passing)>),
+    Forked(WorkerId, Box<Result<Newborn, StartError>>),
+    Exited(WorkerId, String),
+    Committed(Result<(), String>),
+}
+
+/// Why no process came of a start.
+pub enum StartError {
+    /// The release cannot be had: it counts like a death, since trying again changes nothing.
+    Release(String),
+    /// The zygote or the kernel, or what is missing of either; not the tenant's doing.
+    Host(String),
+}
+
+/// A process that came of a start, and what it has been told.
+pub struct Newborn {
+    pub forked: Forked,
+    pub channel: Channel,
+    pub conversation: Conversation,
+    /// Held until it is ready, so that few workers start at once.
+    pub permit: OwnedSemaphorePermit,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A channel keeps room for 32 from its start, ten thousand times on a full host.
+    #[test]
+    fn a_command_is_small() {
+        assert!(size_of::<Command>() <= 40, "{}", size_of::<Command>());
+    }
+}

@@ -1,0 +1,115 @@
+//! How one worker is started: its release and its cgroup are made ready, what it is to know is laid
+//! into its control socket, and the zygote forks it. What comes of it is told the supervisor.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hearth_wire::{Cell, Channel, Limits, Moment, Start, ToWorker, pair};
+use tokio::sync::mpsc;
+use tracing::{error, warn};
+
+use super::Shared;
+use super::cgroups::Group;
+use super::conversation::Conversation;
+use super::inbox::{Command, Newborn, StartError};
+use super::lifecycle::WorkerId;
+use super::zygote::{Fork, ZygoteError};
+use crate::descriptors::is_shortage;
+use crate::release::Prepared;
+use crate::stderr::{self, Speaker};
+use crate::store::Tenant;
+
+/// How often one fork is asked for where zygotes die over it.
+const FORK_TRIES: u32 = 5;
+
+/// Prepares a release and has a worker forked for it.
+pub async fn fork(
+    start: Start,
+    worker: WorkerId,
+    told: Vec<ToWorker>,
+    tenant: Tenant,
+    listener: Option<Arc<OwnedFd>>,
+    inbox: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+) {
+    let newborn = async {
+        let host = |error: &dyn std::error::Error| StartError::Host(error.to_string());
+        let Some(listener) = listener else {
+            return Err(StartError::Release(format!(
+                "port {} is used by another program",
+                tenant.port
+            )));
+        };
+        if shared.has_users && tenant.user.is_none() {
+            let reason = "no user id is free for its workers: the host's operator widens --users";
+            return Err(StartError::Release(reason.to_owned()));
+        }
+        let prepared =
+            shared.releases.prepare(&tenant, start.generation).await.map_err(|error| {
+                let told = error.for_owner();
+                error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "release");
+                if is_short(&error) { StartError::Host(told) } else { StartError::Release(told) }
+            })?;
+        let permit = shared.starts.clone().acquire_owned().await.map_err(|error| host(&error))?;
+        let noticed = start.woken_at.map(Moment::instant);
+        let start = ToWorker::Start(start);
+        let Prepared { release, limits } = prepared;
+        let release = Arc::new(release);
+        let cgroup = cgroup(&tenant, limits, &shared).await;
+        let cell = Cell {
+            user: tenant.user,
+            // A cgroup counts what is really taken, of all workers of the tenant together.
+            data_bytes: cgroup.is_none().then_some(limits.total_memory_mb << 20),
+        };
+        let mut tries = 1;
+        let (forked, channel, conversation) = loop {
+            let (ours, theirs) = pair().map_err(|error| host(&error))?;
+            let channel = Channel::new(ours).map_err(|error| host(&error))?;
+            let mut conversation = Conversation::new(Instant::now());
+            // All of it fits the socket's buffer, so the worker finds it when it is born.
+            for message in std::iter::once(&start).chain(&told) {
+                conversation.told(message);
+                channel.send(message, &[]).await.map_err(|error| host(&error))?;
+            }
+            let (listener, release, cgroup) = (listener.clone(), release.clone(), cgroup.clone());
+            let errors = stderr::listen(Speaker::worker(tenant.name.clone()));
+            let errors = errors.map_err(|error| host(&error))?;
+            let fork = Fork { control: theirs, listener, release, errors, cell, cgroup, noticed };
+            match shared.zygote.fork(fork).await {
+                Err(ZygoteError::Gone) if tries < FORK_TRIES => tries += 1,
+                forked => break (forked.map_err(|error| host(&error))?, channel, conversation),
+            }
+        };
+        Ok(Newborn { forked, channel, conversation, permit })
+    };
+    let newborn = newborn.await;
+    let _ = inbox.send(Command::Forked(worker, Box::new(newborn))).await;
+}
+
+/// Whether it comes of a shortage of descriptors or memory, somewhere below.
+fn is_short(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(is_shortage)
+}
+
+/// The tenant's group, where this machine has any: made with its first worker, and from then on at
+/// hand. That one cannot be made is told, and is no reason for not serving.
+async fn cgroup(tenant: &Tenant, limits: Limits, shared: &Arc<Shared>) -> Option<Arc<Group>> {
+    // A thread more is for what blocks, which a tenant that was woken before has behind it.
+    if let Some(group) = shared.cgroups.as_ref()?.at_hand(&tenant.name, &limits) {
+        return Some(group);
+    }
+    let (shared, name) = (shared.clone(), tenant.name.clone());
+    let found = tokio::task::spawn_blocking(move || {
+        shared.cgroups.as_ref().map(|cgroups| cgroups.group(&name, &limits))
+    });
+    match found.await.ok()?? {
+        Ok(group) => Some(group),
+        Err(error) => {
+            warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "no cgroup");
+            None
+        }
+    }
+}
