@@ -112,10 +112,11 @@ async fn a_kind_that_is_full_delays_no_other() {
     assert!(!waits.is_finished() && held.iter().all(|held| !held.is_finished()));
     assert_eq!(*both.opened.lock().unwrap(), [Test::One, Test::One, Test::Other]);
     both.release.add_permits(4);
-    assert_eq!(text(waits.await.unwrap().unwrap()).await, "/waits?x=1 ");
+    // Each has its room until its answer is read.
     for held in held {
         assert_eq!(text(held.await.unwrap().unwrap()).await, "/holds?x=1 ");
     }
+    assert_eq!(text(waits.await.unwrap().unwrap()).await, "/waits?x=1 ");
 }
 
 /// Whoever leaves gives its room back, before its answer and in the middle of it.
