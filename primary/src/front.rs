@@ -4,7 +4,7 @@
 //!  front door ── gateway::keep ──── the tenant's own from then on ──► worker
 //!             └─ gateway::route ─┬─ platform ─────────► api
 //!                                └─ tenant ─┬─ $upload ► upload
-//!                                           └─ call ───► gateway ──► worker
+//!                                           └─ call ───► gateway ──► invoke ──► worker
 //!  a worker's door (HTTP/2)          ─┬─ $upload ──────► upload
 //!  a port whose tenant is turned away ┴─ all else: 503, come back later
 //! ```
@@ -49,7 +49,8 @@ use crate::api::auth;
 use crate::descriptors::{Shares, is_shortage};
 use crate::fleet::{Cause, Visit, sockets};
 use crate::gateway::route::Target;
-use crate::gateway::{Gateway, named, refuse, request_id, turned_away, unknown_name};
+use crate::gateway::{Gateway, named, unknown_name};
+use crate::refusal::{refuse, request_id, stopping, turned_away};
 use crate::store::{Store, Tenant};
 use crate::upload::{self, UploadError, Uploads};
 use crowd::{Crowd, Origin};
@@ -64,8 +65,6 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// it doubles this, and would go up to some megabytes by itself.
 const UNREAD_ANSWER_BYTES: usize = 64 << 10;
 
-/// When to come again: a host that is started anew is soon there.
-const RETRY_STOPPED: Duration = Duration::from_secs(5);
 /// What is told as long as there is a host.
 const STATE_OF_HOST: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
@@ -180,7 +179,7 @@ impl Front {
             Target::Platform if STATE_OF_HOST.contains(&request.uri().path()) => {
                 self.platform(request, peer).await
             }
-            _ if self.stop.is_cancelled() => stopping(&request),
+            _ if self.stop.is_cancelled() => stopping(&request_id(request.headers())),
             Target::Platform => self.platform(request, peer).await,
             Target::Host(tenant) => match upload_dir(request.method(), request.uri().path()) {
                 Some(dir) => self.take_upload(&tenant, dir, request).await,
@@ -302,7 +301,7 @@ impl Front {
     ) -> Response {
         let id = request_id(request.headers());
         let mut response = match upload_dir(request.method(), request.uri().path()) {
-            _ if self.stop.is_cancelled() => stopping(&request),
+            _ if self.stop.is_cancelled() => stopping(&id),
             Some(dir) => self.upload(&tenant, dir, request).await,
             None => turned_away(retry_after, Cause::Ended, &id),
         };
@@ -367,11 +366,6 @@ impl Front {
             }
         }
     }
-}
-
-/// What callers are told who come while the host stops.
-fn stopping(request: &Request<Body>) -> Response {
-    turned_away(RETRY_STOPPED, Cause::Stopping, &request_id(request.headers()))
 }
 
 /// Serves one connection from outside until its end.

@@ -22,6 +22,7 @@ use crate::digest::ModuleDigest;
 use crate::manifest::{Generation, HandlerKind, Version};
 use crate::moment::Moment;
 use crate::name::{FunctionPath, TenantName};
+use crate::origin::Origin;
 use crate::socket::{FDS_MAX, FRAME_MAX};
 use crate::token::TokenGrant;
 
@@ -140,7 +141,8 @@ pub enum ToWorker {
     Pass(Vec<Passing>),
     /// The last `Pass` has arrived; the next one may come.
     Passed,
-    /// With a stream socket that speaks HTTP/1.1 like a connection from outside.
+    /// With a stream socket that speaks HTTP/1.1 like a connection from outside, and on which each
+    /// call is of this origin.
     Link(Origin),
     /// With a stream socket that speaks HTTP/2 to the primary. The answer to `WantDoor`.
     Door,
@@ -231,16 +233,6 @@ pub enum Entry {
     Front,
 }
 
-/// Where a linked connection's calls come from; proved by the descriptor it came on. The sender
-/// has checked the caller, and its `x-hearth-*` and `x-forwarded-*` headers are believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Origin {
-    /// From outside, through the front door; tokens are checked as at the tenant's own port.
-    Gateway,
-    /// Through the management API, which has checked the caller's token.
-    Api,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromWorker {
     /// Everything is loaded; nothing is accepted yet.
@@ -325,6 +317,7 @@ pub struct CallRecord {
     pub time_ms: i64,
     pub function: FunctionPath,
     pub version: Version,
+    pub origin: Origin,
     pub request_id: String,
     /// At most [`CallRecord::METHOD_MAX_BYTES`] of it.
     pub method: String,
