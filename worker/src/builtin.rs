@@ -2,14 +2,16 @@
 //! `$openapi.json`, and `$upload`, which streams to the primary unread. To the management API
 //! alone it tells what is in use.
 //!
-//! None of them but `$upload` is a call. Functions that no outsider may call are not listed for one. Where they are found is [`crate::route`]'s; the OpenAPI
-//! document is made in [`openapi`].
+//! None of them but `$upload` is a call. Functions that no outsider may call are not listed for
+//! one. Where they are found is [`hearth_wire::Routes`]'s; the OpenAPI document is made in
+//! [`openapi`].
 
 mod openapi;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use hearth_connection::{Answer, Received};
 use hearth_wire::{
     Auth, Code, FunctionPath, Manifest, ManifestFunction, Origin, Problem, Usage, complain,
 };
@@ -18,8 +20,6 @@ use http::{Method, Request, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::connection::Answer;
-use crate::connection::Received;
 use crate::door::DoorError;
 use crate::refusal::{Refusal, full, method_refused};
 use crate::serve::Tenant;

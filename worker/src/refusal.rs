@@ -1,13 +1,11 @@
 //! The platform's no: a problem as an answer, with what goes beside it.
 
 use bytes::Bytes;
-use hearth_connection::guard;
+use hearth_connection::{Answer, AnswerBody, guard};
 use hearth_wire::{Code, PROBLEM_JSON, Problem, RequestId};
 use http::Response;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http_body_util::{BodyExt, Full};
-
-use crate::connection::{Answer, AnswerBody};
 
 #[derive(Debug)]
 pub struct Refusal {

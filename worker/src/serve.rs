@@ -10,7 +10,8 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hearth_connection::has_content;
+pub use hearth_connection::Answer;
+use hearth_connection::{BoxError, Received, has_content};
 use hearth_schema::Checks;
 use hearth_wire::limits::CHECKED_BODY_MAX_BYTES;
 use hearth_wire::{
@@ -29,8 +30,6 @@ use crate::admit::{Caller, Grants, admit};
 use crate::builtin;
 use crate::call::{self, Calls, Failure, Ledger};
 use crate::check::{self, HoldError};
-pub use crate::connection::Answer;
-use crate::connection::{BoxError, Received};
 use crate::cors::{self, Leave};
 use crate::door::Door;
 use crate::finish::{Finish, Time};
