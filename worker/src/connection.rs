@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-pub use hearth_connection::{Answer, AnswerBody, BoxError, Drain, Received};
+pub use hearth_connection::{Drain, Received};
 use hearth_connection::{Presence, Side, Socket, Waiting};
 use http::Request;
 use tokio::sync::watch;
