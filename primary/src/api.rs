@@ -2,7 +2,7 @@
 //! line and whatever comes later use nothing else.
 //!
 //! Says who may do what (`auth.rs`) and what things look like from outside; doing them is for the
-//! store, the fleet, uploads, the gateway and provisioning. The front door decides which requests
+//! store, the fleet, uploads, calls and provisioning. The front door decides which requests
 //! come here; tenants' own addresses are not served here.
 
 pub mod audit;
@@ -31,7 +31,7 @@ use utoipa_axum::routes;
 
 use crate::backup::Backups;
 use crate::fleet::Fleet;
-use crate::gateway::Gateway;
+use crate::invoke::Calls;
 use crate::logs::Logs;
 use crate::provision::Provision;
 use crate::release::Releases;
@@ -45,7 +45,7 @@ pub struct Api {
     pub store: Store,
     pub fleet: Fleet,
     pub uploads: Uploads,
-    pub gateway: Gateway,
+    pub calls: Calls,
     pub releases: Releases,
     pub provision: Provision,
     pub logs: Logs,
@@ -78,7 +78,7 @@ parts! {
     store: Store,
     fleet: Fleet,
     uploads: Uploads,
-    gateway: Gateway,
+    calls: Calls,
     releases: Releases,
     provision: Provision,
     logs: Logs,

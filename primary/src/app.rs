@@ -41,6 +41,7 @@ use crate::fleet::zygote::{self, Spawned, Zygote};
 use crate::fleet::{Fleet, Shared};
 use crate::front::{Bounds, Front};
 use crate::gateway::{Gateway, Trusted};
+use crate::invoke::Calls;
 use crate::isolation::{Isolation, State, Wall};
 use crate::leftovers::Notes;
 use crate::logs::Logs;
@@ -337,12 +338,14 @@ async fn host(
     let stop = CancellationToken::new();
     let (networks, headers) = (config.trusted_proxies.clone(), config.trusted_headers.clone());
     let trusted = Trusted { networks, headers };
-    let gateway = Gateway::new(fleet.clone(), store.clone(), names, trusted, config.handover);
+    let calls = Calls::new(fleet.clone(), stop.clone());
+    let gateway =
+        Gateway::new(fleet.clone(), calls.clone(), store.clone(), names, trusted, config.handover);
     let platform = api::router(Api {
         store: store.clone(),
         fleet: fleet.clone(),
         uploads: uploads.clone(),
-        gateway: gateway.clone(),
+        calls,
         releases: releases.clone(),
         provision: provision.clone(),
         logs: logs.clone(),

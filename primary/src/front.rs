@@ -4,7 +4,7 @@
 //!  front door ── gateway::keep ──── the tenant's own from then on ──► worker
 //!             └─ gateway::route ─┬─ platform ─────────► api
 //!                                └─ tenant ─┬─ $upload ► upload
-//!                                           └─ call ───► gateway ──► worker
+//!                                           └─ call ───► gateway ──► invoke ──► worker
 //!  a port whose tenant is turned away ─┬─ $upload ─────► upload
 //!                                      └─ all else: 503, come back later
 //! ```
@@ -43,7 +43,8 @@ use tracing::{error, warn};
 use crate::descriptors::{Shares, is_shortage};
 use crate::fleet::{Cause, Turned, sockets};
 use crate::gateway::route::Target;
-use crate::gateway::{Gateway, named, refuse, request_id, turned_away, unknown_name};
+use crate::gateway::{Gateway, named, unknown_name};
+use crate::refusal::{refuse, request_id, stopping, turned_away};
 use crate::store::{Store, Tenant};
 use crate::upload::request::UploadRequests;
 use crowd::{Crowd, Origin};
@@ -56,8 +57,6 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// it doubles this, and would go up to some megabytes by itself.
 const UNREAD_ANSWER_BYTES: usize = 64 << 10;
 
-/// When to come again: a host that is started anew is soon there.
-const RETRY_STOPPED: Duration = Duration::from_secs(5);
 /// What is told as long as there is a host.
 const STATE_OF_HOST: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
@@ -172,7 +171,7 @@ impl Front {
             Target::Platform if STATE_OF_HOST.contains(&request.uri().path()) => {
                 self.platform(request, peer).await
             }
-            _ if self.stop.is_cancelled() => stopping(&request),
+            _ if self.stop.is_cancelled() => stopping(&request_id(request.headers())),
             Target::Platform => self.platform(request, peer).await,
             Target::Host(tenant) => match upload_dir(request.method(), request.uri().path()) {
                 Some(dir) => self.take_upload(&tenant, dir, request).await,
@@ -252,7 +251,7 @@ impl Front {
     ) -> Response {
         let id = request_id(request.headers());
         let mut response = match upload_dir(request.method(), request.uri().path()) {
-            _ if self.stop.is_cancelled() => stopping(&request),
+            _ if self.stop.is_cancelled() => stopping(&id),
             Some(dir) => self.uploads.answer(&tenant, dir, request).await,
             None => turned_away(retry_after, Cause::Ended, &id),
         };
@@ -278,11 +277,6 @@ impl Front {
         };
         refuse(problem, None, &request_id(request.headers()))
     }
-}
-
-/// What callers are told who come while the host stops.
-fn stopping(request: &Request<Body>) -> Response {
-    turned_away(RETRY_STOPPED, Cause::Stopping, &request_id(request.headers()))
 }
 
 /// Serves one connection from outside until its end.

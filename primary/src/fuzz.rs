@@ -307,9 +307,7 @@ async fn note(mut request: Request<Received>, log: Log) -> Response {
     let host = host.map_or("tenant.localhost".to_owned(), |host| {
         String::from_utf8_lossy(host.as_bytes()).into_owned()
     });
-    let told = |name: &HeaderName| {
-        is_forwarding(name) || name.as_str().starts_with(header::RESERVED_PREFIX)
-    };
+    let told = |name: &HeaderName| is_forwarding(name) || header::is_reserved(name.as_str());
     let mut fields: Vec<(String, Vec<u8>)> = headers
         .iter()
         .filter(|(name, _)| {

@@ -20,6 +20,7 @@ mod front;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod gateway;
+mod invoke;
 mod isolation;
 mod leftovers;
 mod logs;
@@ -27,6 +28,7 @@ mod names;
 mod owner;
 mod patience;
 mod provision;
+mod refusal;
 mod release;
 mod stderr;
 mod store;

@@ -11,18 +11,21 @@
 //! counted. The thread alone writes; who may read is the API's to decide.
 
 mod journal;
+mod records;
 
 pub use journal::{Page, Query};
+pub use records::{Call, Line};
 
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use hearth_wire::{CallRecord, FunctionPath, LogLine, LogStream, Report, TenantName};
+use hearth_wire::{FunctionPath, LogStream, Report, TenantName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -46,6 +49,9 @@ const READERS_OF_ONE: usize = 2;
 /// whoever asked has them in memory until they are read.
 pub const PAGE_MAX: usize = 1_000;
 const PAGE_BYTES: usize = 256 << 10;
+
+/// That there is something that cannot be read is said once in this time, of all tenants.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogsError {
@@ -77,43 +83,12 @@ impl Filter {
 pub trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     /// Begins the names of its segments.
     const KIND: &str;
+    /// As figures name it.
+    const ONE: &str;
 
     fn matches(&self, filter: &Filter) -> bool;
     fn feed(feeds: &mut Feeds) -> &mut Feed<Self>;
     fn shelf(shelves: &mut Shelves) -> &mut Option<Journal>;
-}
-
-impl Record for LogLine {
-    const KIND: &str = "lines";
-
-    fn matches(&self, filter: &Filter) -> bool {
-        filter.takes(&self.function, &self.request_id)
-            && filter.stream.is_none_or(|stream| stream == self.stream)
-    }
-
-    fn feed(feeds: &mut Feeds) -> &mut Feed<Self> {
-        &mut feeds.lines
-    }
-
-    fn shelf(shelves: &mut Shelves) -> &mut Option<Journal> {
-        &mut shelves.lines
-    }
-}
-
-impl Record for CallRecord {
-    const KIND: &str = "calls";
-
-    fn matches(&self, filter: &Filter) -> bool {
-        filter.takes(&self.function, &self.request_id)
-    }
-
-    fn feed(feeds: &mut Feeds) -> &mut Feed<Self> {
-        &mut feeds.calls
-    }
-
-    fn shelf(shelves: &mut Shelves) -> &mut Option<Journal> {
-        &mut shelves.calls
-    }
 }
 
 /// A record and its id, which counts the tenant's records of one kind from 1 and outlives a
@@ -136,8 +111,8 @@ type Feed<T> = broadcast::Sender<News<T>>;
 
 /// One tenant's followers.
 pub struct Feeds {
-    lines: Feed<LogLine>,
-    calls: Feed<CallRecord>,
+    lines: Feed<Line>,
+    calls: Feed<Call>,
 }
 
 impl Feeds {
@@ -204,6 +179,8 @@ pub struct Logs {
     waiting: Arc<DashMap<TenantName, usize>>,
     readers: Fair<TenantName>,
     tenants: Arc<Path>,
+    /// When it was said last that something cannot be read.
+    said: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Logs {
@@ -223,7 +200,7 @@ impl Logs {
         };
         thread::Builder::new().name("logs".to_owned()).spawn(move || owner.run(queue))?;
         let readers = Fair::new(READERS, READERS_OF_ONE);
-        Ok(Logs { requests, waiting, readers, tenants })
+        Ok(Logs { requests, waiting, readers, tenants, said: Arc::default() })
     }
 
     /// Keeps what a worker reported. Never waits: what does not fit is dropped and counted.
@@ -237,12 +214,12 @@ impl Logs {
             room
         };
         if !room {
-            return count_dropped(tenant, lines, calls);
+            return count_both_dropped(tenant, lines, calls);
         }
         let request = Request::Take { tenant: tenant.clone(), report };
         if self.requests.try_send(request).is_err() {
             taken(&self.waiting, tenant);
-            count_dropped(tenant, lines, calls);
+            count_both_dropped(tenant, lines, calls);
         }
     }
 
@@ -276,10 +253,9 @@ impl Logs {
             drop(reading);
             page
         });
-        match read.await {
-            Ok(page) => page.map_err(LogsError::Read),
-            Err(_) => Err(LogsError::Closed),
-        }
+        let page = read.await.map_err(|_| LogsError::Closed)?.map_err(LogsError::Read)?;
+        tell_unreadable::<T>(tenant, page.unreadable, &self.said);
+        Ok(page)
     }
 
     /// What comes from now on, after what `since` asks for, with nothing between them lost.
@@ -347,13 +323,29 @@ fn taken(waiting: &DashMap<TenantName, usize>, tenant: &TenantName) {
     }
 }
 
-fn count_dropped(tenant: &TenantName, lines: u64, calls: u64) {
-    for (kind, dropped) in [("line", lines), ("call", calls)] {
-        if dropped > 0 {
-            let tenant = tenant.to_string();
-            metrics::counter!("hearth_log_records_dropped_total", "tenant" => tenant, "kind" => kind)
-                .increment(dropped);
-        }
+fn count_both_dropped(tenant: &TenantName, lines: u64, calls: u64) {
+    count_dropped::<Line>(tenant, lines);
+    count_dropped::<Call>(tenant, calls);
+}
+
+fn count_dropped<T: Record>(tenant: &TenantName, dropped: u64) {
+    if dropped > 0 {
+        let labels = [("tenant", tenant.to_string()), ("kind", T::ONE.to_owned())];
+        metrics::counter!("hearth_log_records_dropped_total", &labels).increment(dropped);
+    }
+}
+
+/// Counts what a reader met, and says it now and then: somebody may read the same again and again.
+fn tell_unreadable<T: Record>(tenant: &TenantName, unreadable: u64, said: &Mutex<Option<Instant>>) {
+    if unreadable == 0 {
+        return;
+    }
+    let labels = [("tenant", tenant.to_string()), ("kind", T::ONE.to_owned())];
+    metrics::counter!("hearth_log_records_unreadable_total", &labels).increment(unreadable);
+    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.is_none_or(|said| said.elapsed() > SAY_AGAIN) {
+        *said = Some(Instant::now());
+        warn!(%tenant, kind = T::ONE, unreadable, "a journal has records that cannot be read");
     }
 }
 
@@ -422,9 +414,9 @@ impl Owner {
 
     fn take(&mut self, tenant: &TenantName, report: Report) {
         let Report { lines, calls, lines_dropped, calls_dropped } = report;
-        count_dropped(tenant, lines_dropped, calls_dropped);
-        self.write(tenant, lines, lines_dropped);
-        self.write(tenant, calls, calls_dropped);
+        count_both_dropped(tenant, lines_dropped, calls_dropped);
+        self.write(tenant, lines.into_iter().map(Line::from).collect(), lines_dropped);
+        self.write(tenant, calls.into_iter().map(Call::from).collect(), calls_dropped);
         if let Some(feeds) = self.followers.feeds()
             && feeds.get(tenant).is_some_and(Feeds::deserted)
         {
@@ -442,11 +434,7 @@ impl Owner {
                 if error.kind() != io::ErrorKind::NotFound {
                     warn!(%tenant, error = &error as &dyn std::error::Error, "journal not written");
                 }
-                count_dropped(
-                    tenant,
-                    if T::KIND == LogLine::KIND { count } else { 0 },
-                    if T::KIND == CallRecord::KIND { count } else { 0 },
-                );
+                count_dropped::<T>(tenant, count);
                 dropped = dropped.saturating_add(count);
                 None
             }
@@ -522,7 +510,7 @@ impl Owner {
 
 #[cfg(test)]
 mod tests {
-    use hearth_wire::Outcome;
+    use hearth_wire::{CallRecord, LogLine, Origin, Outcome};
     use tokio::sync::broadcast::error::RecvError;
 
     use super::*;
@@ -556,6 +544,7 @@ mod tests {
             time_ms: 1,
             function: "/a".parse().unwrap(),
             version: 1,
+            origin: Origin::Api,
             request_id: "r".into(),
             method: "POST".into(),
             status: 200,
@@ -571,11 +560,11 @@ mod tests {
         Report { lines: texts.iter().map(|text| line(text)).collect(), ..Report::default() }
     }
 
-    fn texts(page: &Page<LogLine>) -> Vec<&str> {
+    fn texts(page: &Page<Line>) -> Vec<&str> {
         page.entries.iter().map(|entry| &*entry.record.text).collect()
     }
 
-    async fn all(logs: &Logs) -> Page<LogLine> {
+    async fn all(logs: &Logs) -> Page<Line> {
         logs.page(&tenant(), Query { limit: PAGE_MAX, ..Query::default() }).await.unwrap()
     }
 
@@ -593,13 +582,13 @@ mod tests {
         let page = all(&logs).await;
         assert_eq!(texts(&page), ["one", "two"]);
         assert_eq!(page.entries[1].id, 2);
-        let calls: Page<CallRecord> =
+        let calls: Page<Call> =
             logs.page(&tenant(), Query { limit: 10, ..Query::default() }).await.unwrap();
         assert_eq!(calls.entries.iter().map(|e| e.id).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(calls.entries[0].record, call());
+        assert_eq!(calls.entries[0].record, call().into());
     }
 
-    async fn next(followed: &mut Followed<LogLine>) -> Option<String> {
+    async fn next(followed: &mut Followed<Line>) -> Option<String> {
         match followed.news.recv().await {
             Ok(News::Entry(entry)) => Some(format!("{} {}", entry.id, entry.record.text)),
             Ok(News::Dropped(count)) => Some(format!("dropped {count}")),
@@ -613,7 +602,7 @@ mod tests {
         let (_directory, logs) = scratch();
         logs.take(&tenant(), lines(&["one", "two", "three"]));
         let acme = tenant();
-        let follow = |since| logs.follow::<LogLine>(&acme, since, Filter::default());
+        let follow = |since| logs.follow::<Line>(&acme, since, Filter::default());
         for (since, past) in [
             (Since::Last(0), &[][..]),
             (Since::Last(2), &["two", "three"]),
@@ -641,11 +630,11 @@ mod tests {
     async fn a_slow_follower_is_told_what_it_missed() {
         let (_directory, logs) = scratch();
         let mut followed =
-            logs.follow::<LogLine>(&tenant(), Since::Last(0), Filter::default()).await.unwrap();
+            logs.follow::<Line>(&tenant(), Since::Last(0), Filter::default()).await.unwrap();
         let texts: Vec<String> = (1..=BEHIND_MAX + 5).map(|n| n.to_string()).collect();
         logs.take(&tenant(), lines(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
         // Answered after the report was taken.
-        let _ = logs.follow::<CallRecord>(&tenant(), Since::Last(0), Filter::default()).await;
+        let _ = logs.follow::<Call>(&tenant(), Since::Last(0), Filter::default()).await;
         assert_eq!(next(&mut followed).await.as_deref(), Some("missed 5"));
         assert_eq!(next(&mut followed).await.as_deref(), Some("6 6"));
     }
@@ -655,7 +644,7 @@ mod tests {
         let (_directory, logs) = scratch();
         let mut followers = Vec::new();
         let acme = tenant();
-        let follow = || logs.follow::<LogLine>(&acme, Since::Last(0), Filter::default());
+        let follow = || logs.follow::<Line>(&acme, Since::Last(0), Filter::default());
         for _ in 0..FOLLOWERS_MAX {
             followers.push(follow().await.unwrap());
         }
@@ -669,7 +658,7 @@ mod tests {
         let (directory, logs) = scratch();
         logs.take(&tenant(), lines(&["one"]));
         let mut followed =
-            logs.follow::<LogLine>(&tenant(), Since::Last(0), Filter::default()).await.unwrap();
+            logs.follow::<Line>(&tenant(), Since::Last(0), Filter::default()).await.unwrap();
         logs.remove(&tenant()).await;
         assert_eq!(next(&mut followed).await, None);
         let of_acme = directory.path().join("tenants/acme");
@@ -698,7 +687,7 @@ mod tests {
         drop(release);
         logs.close().await;
         assert_eq!(all(&logs).await.entries.len(), QUEUE_OF_ONE);
-        let page: Page<LogLine> =
+        let page: Page<Line> =
             logs.page(&beta, Query { limit: 10, ..Query::default() }).await.unwrap();
         assert_eq!(texts(&page), ["beta"]);
         assert!(logs.waiting.is_empty());
@@ -714,7 +703,7 @@ mod tests {
                 let _ = std::fs::create_dir(directory.path().join("tenants").join(name.as_str()));
                 logs.take(name, lines(&[round]));
                 // Answered after the report was taken.
-                let _ = logs.follow::<CallRecord>(name, Since::Last(0), Filter::default()).await;
+                let _ = logs.follow::<Call>(name, Since::Last(0), Filter::default()).await;
             }
         }
         logs.close().await;

@@ -170,6 +170,10 @@ fn describe() {
         "Requests at the front door that were for a tenant."
     );
     describe_counter!(
+        "hearth_log_records_unreadable_total",
+        "Lines and calls in journals that a reader met and could not read."
+    );
+    describe_counter!(
         "hearth_connections_dropped_total",
         "Connections that the host could not take care of."
     );

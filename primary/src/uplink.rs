@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use crate::fleet::Uplink;
-use crate::gateway::{refuse, request_id};
+use crate::refusal::{refuse, request_id};
 use crate::store::Tenant;
 use crate::upload::request::UploadRequests;
 

@@ -64,7 +64,7 @@
 //! | `path = "prefix"` | everything below the function's path is its own, too; else `"exact"` |
 //! | `path = "root"` | that, and whatever no other function of the tenant takes, `/` included |
 //! | `strip_prefix = true` | what follows the function's own path is the path that it sees; that path is in `x-forwarded-prefix` |
-//! | `auth = "invoke"` | the scope that a caller's token needs: `"invoke"`, `"report"`, `"deploy"`, `"owner"`; else `"public"` |
+//! | `auth = "invoke"` | the scope that a caller's token needs: `"invoke"`, `"report"`, `"deploy"`, `"owner"`; or `"internal"`: triggers, functions of the same tenant and its owner's `hearth invoke` alone; else `"public"` |
 //! | `timeout_ms = 500` | milliseconds a call may take, 1 to 300000 |
 //! | `memory_mb = 16` | MiB that an instance may have, 1 to 256 |
 //! | `max_body = 65536` | bytes that a body may have, 1 to 104857600; with a schema at most 16777216 |

@@ -2,29 +2,34 @@
 //! `$openapi.json`, and `$upload`, which streams to the primary unread. To the management API
 //! alone it tells what is in use.
 //!
-//! None of them but `$upload` is a call. Where they are found is [`crate::route`]'s; the OpenAPI
-//! document is made in [`openapi`].
+//! None of them but `$upload` is a call. Functions that no outsider may call are not listed for
+//! one. Where they are found is [`hearth_wire::Routes`]'s; the OpenAPI document is made in
+//! [`openapi`].
 
 mod openapi;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hearth_wire::{Code, FunctionPath, Manifest, ManifestFunction, Problem, Usage, complain};
+use hearth_connection::{Answer, Received};
+use hearth_wire::{
+    Auth, Code, FunctionPath, Manifest, ManifestFunction, Origin, Problem, Usage, complain,
+};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::connection::Received;
-use crate::serve::{Answer, Refusal, Tenant, full, method_refused};
+use crate::refusal::{Refusal, full, method_refused};
+use crate::serve::Tenant;
 use crate::uplink::UplinkError;
 use hearth_wire::Builtin;
 use hearth_wire::uplink::Service;
 
 pub async fn answer(
     tenant: &Arc<Tenant>,
+    origin: Origin,
     builtin: Builtin,
     request: Request<Received>,
 ) -> Result<Answer, Refusal> {
@@ -36,11 +41,11 @@ pub async fn answer(
         }
         Builtin::Functions => {
             reads(request.method())?;
-            Ok(json_answer(&functions(manifest)))
+            Ok(json_answer(&functions(manifest, origin)))
         }
         Builtin::OpenApi => {
             reads(request.method())?;
-            Ok(json_answer(&openapi::document(manifest)))
+            Ok(json_answer(&openapi::document(manifest, seen(manifest, origin))))
         }
         Builtin::Usage => {
             reads(request.method())?;
@@ -100,10 +105,16 @@ fn json_answer(value: &impl Serialize) -> Answer {
     answer
 }
 
-fn functions(manifest: &Manifest) -> Value {
-    let functions: Vec<_> = manifest
-        .functions
-        .iter()
+/// Those that are listed for whoever asks: an internal one is nothing that an outsider could call.
+fn seen(manifest: &Manifest, origin: Origin) -> impl Iterator<Item = &ManifestFunction> {
+    let is_seen = move |function: &&ManifestFunction| {
+        function.options.auth != Auth::Internal || origin.sees_internal()
+    };
+    manifest.functions.iter().filter(is_seen)
+}
+
+fn functions(manifest: &Manifest, origin: Origin) -> Value {
+    let functions: Vec<_> = seen(manifest, origin)
         .map(|function| {
             let ManifestFunction { path, version, sha256, kind: _, options, damaged } = function;
             json!({
@@ -149,7 +160,7 @@ mod tests {
 
     #[test]
     fn functions_are_listed_with_their_options() {
-        let listed = functions(&manifest());
+        let listed = functions(&manifest(), Origin::Outside);
         let function = &listed["functions"][0];
         assert_eq!(listed["generation"], 3);
         assert_eq!(function["path"], "/jobs/nightly");
@@ -157,5 +168,22 @@ mod tests {
         assert_eq!(function["sha256"], "0".repeat(64));
         assert_eq!(function["methods"], json!(["GET", "POST"]));
         assert_eq!(function["options"]["auth"], "invoke");
+    }
+
+    #[test]
+    fn an_internal_function_is_no_outsiders_to_know() {
+        let mut manifest = manifest();
+        let mut hidden = manifest.functions[0].clone();
+        hidden.path = "/jobs/hidden".parse().unwrap();
+        hidden.options.auth = Auth::Internal;
+        manifest.functions.push(hidden);
+        for origin in Origin::ALL {
+            let number = if origin.sees_internal() { 2 } else { 1 };
+            let listed = functions(&manifest, origin);
+            assert_eq!(listed["functions"].as_array().unwrap().len(), number, "{origin:?}");
+            let document = openapi::document(&manifest, seen(&manifest, origin)).to_string();
+            assert_eq!(document.contains("/jobs/hidden"), origin.sees_internal(), "{origin:?}");
+            assert!(document.contains("/jobs/nightly"), "{origin:?}");
+        }
     }
 }

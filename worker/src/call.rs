@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use hearth_connection::{end_hop, has_content};
 use hearth_engine::reason;
 use hearth_host::Guest;
-use hearth_wire::{CallRecord, LogStream, Outcome};
+use hearth_wire::{CallRecord, LogStream, Origin, Outcome};
 use http::header::HOST;
 use http::uri::{self, Authority};
 use http::{Method, Request, Response, StatusCode};
@@ -88,6 +88,7 @@ impl Calls {
 /// here, the caller that it went. The call's record is told when the last holder lets go of it.
 pub struct Ledger {
     pub log: Arc<CallLog>,
+    origin: Origin,
     method: Method,
     time_ms: i64,
     read_at: Instant,
@@ -117,9 +118,16 @@ struct Progress {
 }
 
 impl Ledger {
-    pub fn new(log: CallLog, method: &Method, read_at: Instant, cold: Option<Duration>) -> Self {
+    pub fn new(
+        log: CallLog,
+        origin: Origin,
+        method: &Method,
+        read_at: Instant,
+        cold: Option<Duration>,
+    ) -> Self {
         Self {
             log: Arc::new(log),
+            origin,
             method: method.clone(),
             time_ms: crate::report::now_ms(),
             read_at,
@@ -358,6 +366,7 @@ impl Drop for Ledger {
             time_ms: self.time_ms,
             function: self.log.function.clone(),
             version: self.log.version,
+            origin: self.origin,
             request_id: self.log.request_id.to_string(),
             method: named(&self.method),
             status: progress.status.as_u16(),

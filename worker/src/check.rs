@@ -17,7 +17,7 @@ use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::serve::Refusal;
+use crate::refusal::Refusal;
 
 /// Held for nothing: 64 calls at once can hold no more than 4 MiB so.
 const SMALL_BYTES: u64 = 64 << 10;

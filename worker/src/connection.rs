@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-pub use hearth_connection::{Answer, AnswerBody, BoxError, Drain, Received};
+pub use hearth_connection::{Drain, Received};
 use hearth_connection::{Presence, Side, Socket, Waiting};
 use http::Request;
 use tokio::sync::watch;
 
 use crate::finish::Time;
-use crate::serve::{self, Peer, Tenant};
+use crate::peer::Peer;
+use crate::serve::{self, Tenant};
 
 /// How the paths of uploads end, and no function's.
 const UPLOAD: &str = "/$upload";
@@ -58,10 +59,7 @@ where
     S: Socket,
 {
     let Arrival { stream, peer, unread, since, woken_at, is_newcomer } = arrival;
-    let side = match peer {
-        Peer::Tcp(..) => Side::Outside,
-        Peer::Link(_) => Side::Primary,
-    };
+    let side = peer.side();
     let uploads = AtomicBool::new(false);
     // Of the first request alone.
     let first = Mutex::new((woken_at, is_newcomer));

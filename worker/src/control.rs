@@ -39,6 +39,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::admit::Grants;
 use crate::call::Calls;
 use crate::check;
 use crate::connection::{self, Arrival, Departure, Drain};
@@ -46,8 +47,9 @@ use crate::finish::{Finish, Time};
 use crate::generation::{self, Generation};
 use crate::instance::Instances;
 use crate::limits::{Activity, ActivityCount, Newcomers, Permits, Ticker, connections};
+use crate::peer::{Peer, Trusted};
 use crate::report::Reporter;
-use crate::serve::{Grants, Peer, Tenant, Trusted};
+use crate::serve::Tenant;
 use crate::threads;
 use crate::uplink::Uplinks;
 use crate::zygote::{Base, Inherited, explain};

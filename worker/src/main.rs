@@ -5,6 +5,7 @@
 //! in one tenant's directory. Whichever it is, the control socket is the standard input and
 //! everything else comes with messages. Opens no socket and reads no environment.
 
+mod admit;
 mod builtin;
 mod call;
 mod check;
@@ -19,6 +20,8 @@ mod instance;
 mod limits;
 #[cfg(feature = "bench")]
 mod measure;
+mod peer;
+mod refusal;
 mod report;
 mod serve;
 mod threads;

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
-use hearth_wire::{Entry, Manifest, RequestId, Start, VERSION};
+use hearth_wire::{Entry, Manifest, Origin, RequestId, Start, VERSION};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use rustix::fs::{Mode, OFlags};
@@ -41,6 +41,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 
+use crate::admit::Grants;
 use crate::call::{self, Calls, Ledger};
 use crate::check;
 use crate::connection::{self, Arrival, Drain};
@@ -48,8 +49,9 @@ use crate::finish::Finish;
 use crate::generation;
 use crate::instance::{Instance, Instances};
 use crate::limits::{ActivityCount, Newcomers, Permits, Ticker};
+use crate::peer::{Peer, Trusted};
 use crate::report::{CallLog, Reporter};
-use crate::serve::{Grants, Peer, Tenant, Trusted};
+use crate::serve::Tenant;
 use crate::uplink::Uplinks;
 use crate::zygote::Base;
 
@@ -195,7 +197,8 @@ fn log(tenant: &Tenant, number: usize) -> CallLog {
 
 async fn whole(tenant: &Arc<Tenant>, number: usize, body: &str) -> anyhow::Result<()> {
     let path = tenant.generation.manifest.functions[number].path.as_str();
-    let ledger = Ledger::new(log(tenant, number), &Method::POST, Instant::now(), None);
+    let ledger =
+        Ledger::new(log(tenant, number), Origin::Outside, &Method::POST, Instant::now(), None);
     let ledger = Arc::new(ledger);
     ledger.count(tenant.activity.begin());
     let Ok(permit) = tenant.permits.turn(Instant::now()).await else { bail!("there is no turn") };

@@ -209,7 +209,7 @@ fn call_bytes(call: &CallRecord) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_wire::{FRAME_MAX, Outcome};
+    use hearth_wire::{FRAME_MAX, Origin, Outcome};
 
     const RATE: u64 = 1 << 20;
 
@@ -229,6 +229,7 @@ mod tests {
             time_ms: i64::MAX,
             function: "/f".parse().unwrap(),
             version: u32::MAX,
+            origin: Origin::Internal,
             request_id: "r".repeat(RequestId::BYTES_MAX),
             method: "M".repeat(CallRecord::METHOD_MAX_BYTES),
             status: 200,

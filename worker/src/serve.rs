@@ -1,47 +1,43 @@
-//! A request from its head to its answer, in order: request id, what the peer may say, route,
-//! origin, method, token, size, what the guest sees of its path, schema of the head, a turn,
-//! schema of the body, the call, schema of the answer. Every refusal is a problem and is made here.
+//! A request from its head to its answer, in order: what the peer may say, request id, route, who
+//! calls and what that reaches, what the guest sees of its path, schema of the head, a turn,
+//! schema of the body, the call, schema of the answer.
 //!
-//! Bytes and connections are [`crate::connection`]'s, the guest is [`crate::call`]'s.
+//! Bytes and connections are [`crate::connection`]'s, the guest is [`crate::call`]'s; what a peer
+//! may say is for [`crate::peer`], whom a function is for for [`crate::admit`].
 
-use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hearth_connection::{credentials, end_request_hop, forwarding, guard, has_content};
+pub use hearth_connection::Answer;
+use hearth_connection::{BoxError, Received, has_content};
 use hearth_schema::Checks;
 use hearth_wire::limits::CHECKED_BODY_MAX_BYTES;
 use hearth_wire::{
-    Answers, Auth, Code, Entry, FunctionPath, LogStream, ManifestFunction, Origin, Outcome,
-    PROBLEM_JSON, Problem, RequestId, Scope, TenantName, TokenDigest, TokenGrant, below,
-    header as hearth,
+    Answers, Code, FunctionPath, LogStream, NotAllowed, Origin, Outcome, Problem, RequestId,
+    TenantName, below, header as hearth,
 };
-use http::header::{
-    self, ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName,
-    HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
-use http_body_util::{BodyExt, Full};
-use ipnet::IpNet;
+use http_body_util::BodyExt;
 use tokio::sync::watch;
 use wasmtime::Engine;
 use wasmtime_wasi_http::Error as BodyError;
 
+use crate::admit::{Caller, Grants, admit};
 use crate::builtin;
 use crate::call::{self, Calls, Failure, Ledger};
 use crate::check::{self, HoldError};
-pub use crate::connection::{Answer, AnswerBody};
-use crate::connection::{BoxError, Received};
 use crate::cors::{self, Leave};
 use crate::finish::{Finish, Time};
 use crate::generation::Generation;
 use crate::host::http::{RequestBody, ResponseBody};
 use crate::instance::Instances;
 use crate::limits::{ActivityCount, Newcomers, NoTurn, Permits, Ticker};
+use crate::peer::{self, Peer, Trusted, X_FORWARDED_PREFIX};
+use crate::refusal::{Refusal, full, header_value, too_large};
 use crate::report::{CallLog, Reporter};
 use crate::uplink::Uplinks;
 use hearth_wire::{Builtin, Route, complain};
@@ -49,14 +45,8 @@ use hearth_wire::{Builtin, Route, complain};
 /// When to come again, where all turns are taken.
 const RETRY_AFTER_BUSY: HeaderValue = HeaderValue::from_static("1");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static(hearth::FORWARDED_PREFIX);
 const REQUEST_ID: HeaderName = HeaderName::from_static(hearth::REQUEST_ID);
 const VERSION: HeaderName = HeaderName::from_static(hearth::VERSION);
-const CALLER: HeaderName = HeaderName::from_static(hearth::CALLER);
-
-pub type Grants = HashMap<TokenDigest, TokenGrant>;
 
 /// All that answering needs, the same for every connection.
 pub struct Tenant {
@@ -83,30 +73,6 @@ pub struct Tenant {
     pub uplinks: Uplinks,
 }
 
-/// The operator's own proxies, and the headers in which they are believed.
-#[derive(Debug, Clone, Default)]
-pub struct Trusted {
-    pub networks: Vec<IpNet>,
-    pub headers: Vec<HeaderName>,
-}
-
-impl Trusted {
-    fn peer(&self, ip: IpAddr) -> forwarding::Peer<'_> {
-        let ip = ip.to_canonical();
-        match self.networks.iter().any(|network| network.contains(&ip)) {
-            true => forwarding::Peer::Trusted(ip, &self.headers),
-            false => forwarding::Peer::Stranger(ip),
-        }
-    }
-}
-
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Peer {
-    Tcp(IpAddr, Entry),
-    Link(Origin),
-}
-
 /// Answers one request. `cold` is how long its worker took to be there for it, where it waited
 /// for that.
 pub async fn answer(
@@ -116,15 +82,12 @@ pub async fn answer(
     mut request: Request<Received>,
 ) -> Answer {
     let read_at = Instant::now();
-    if let Peer::Tcp(..) = peer {
-        end_request_hop(request.headers_mut());
-    }
+    peer.believe(request.headers_mut(), &tenant.trusted);
     let id = request_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, header_value(id.as_str()));
-    believe(request.headers_mut(), peer, &tenant.trusted);
-    complete(request.headers_mut(), &tenant.name);
-    let mut answer = match is_for(&request, peer, &tenant.name, tenant.domain.as_deref()) {
-        Ok(()) => dispatch(tenant, peer, read_at, cold, &id, request).await,
+    peer::complete(request.headers_mut(), &tenant.name);
+    let mut answer = match peer.leads_to(&request, &tenant.name, tenant.domain.as_deref()) {
+        Ok(()) => dispatch(tenant, peer.origin(), read_at, cold, &id, request).await,
         Err(refusal) => refusal.into_answer(&id),
     };
     answer.headers_mut().insert(REQUEST_ID, header_value(id.as_str()));
@@ -140,57 +103,9 @@ fn request_id(headers: &HeaderMap) -> RequestId {
     })
 }
 
-/// Takes off what this peer may not say.
-fn believe(headers: &mut HeaderMap, peer: Peer, trusted: &Trusted) {
-    let keeps_caller = peer == Peer::Link(Origin::Api);
-    let unwelcome = |name: &HeaderName| {
-        let name = name.as_str();
-        name.starts_with(hearth::RESERVED_PREFIX) && !(keeps_caller && name == hearth::CALLER)
-    };
-    let dropped: Vec<_> = headers.keys().filter(|name| unwelcome(name)).cloned().collect();
-    for name in dropped {
-        headers.remove(name);
-    }
-    // Of what came by a link, the front door has said whom it believes.
-    let Peer::Tcp(ip, entry) = peer else { return };
-    forwarding::believe(headers, trusted.peer(ip));
-    // As the front door says it of what it passes on itself.
-    if entry == Entry::Front {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-        if let Some(host) = headers.get(HOST).cloned() {
-            headers.insert(X_FORWARDED_HOST, host);
-        }
-    }
-}
-
-/// A request without its host, as HTTP/1.0 has them, gets the tenant's name.
-fn complete(headers: &mut HeaderMap, tenant: &TenantName) {
-    headers.entry(HOST).or_insert_with(|| header_value(&format!("{tenant}.localhost")));
-}
-
-/// A connection that came in at the front door is here because its first request named this
-/// tenant. One that names another is not for us to answer, nor to pass on.
-fn is_for(
-    request: &Request<Received>,
-    peer: Peer,
-    tenant: &TenantName,
-    domain: Option<&str>,
-) -> Result<(), Refusal> {
-    let Peer::Tcp(_, Entry::Front) = peer else { return Ok(()) };
-    let named = request.uri().authority().map(|authority| authority.as_str());
-    let named = named.or_else(|| request.headers().get(HOST)?.to_str().ok());
-    if named.and_then(|host| TenantName::of_host(host, domain)) == Some(Ok(tenant.clone())) {
-        return Ok(());
-    }
-    let detail = format!("this connection leads to {tenant} alone; open another one");
-    let mut refusal = Refusal::new(Code::Misdirected, detail);
-    refusal.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    Err(refusal)
-}
-
 async fn dispatch(
     tenant: &Arc<Tenant>,
-    peer: Peer,
+    origin: Origin,
     read_at: Instant,
     cold: Option<Duration>,
     id: &RequestId,
@@ -198,12 +113,10 @@ async fn dispatch(
 ) -> Answer {
     match tenant.generation.routes.find(request.uri().path()) {
         Route::Function(function) => {
-            function_answer(tenant, peer, read_at, cold, id, function, request).await
+            function_answer(tenant, origin, read_at, cold, id, function, request).await
         }
-        Route::Builtin(Builtin::Usage) if peer != Peer::Link(Origin::Api) => {
-            no_function(&request, id)
-        }
-        Route::Builtin(builtin) => builtin::answer(tenant, builtin, request)
+        Route::Builtin(Builtin::Usage) if !origin.may_ask_usage() => no_function(&request, id),
+        Route::Builtin(builtin) => builtin::answer(tenant, origin, builtin, request)
             .await
             .unwrap_or_else(|refusal| refusal.into_answer(id)),
         Route::NotFound => no_function(&request, id),
@@ -222,7 +135,7 @@ fn no_function(request: &Request<Received>, id: &RequestId) -> Answer {
 
 async fn function_answer(
     tenant: &Arc<Tenant>,
-    peer: Peer,
+    origin: Origin,
     read_at: Instant,
     cold: Option<Duration>,
     id: &RequestId,
@@ -236,8 +149,17 @@ async fn function_answer(
         version: function.version,
         request_id: id.clone(),
     };
-    let ledger = Arc::new(Ledger::new(log, request.method(), read_at, cold));
-    let leave = Leave::of(&function.options, request.headers());
+    let ledger = Arc::new(Ledger::new(log, origin, request.method(), read_at, cold));
+    let now_seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let caller = {
+        let grants = tenant.grants.borrow();
+        Caller::identify(request.headers_mut(), origin, &grants, now_seconds.cast_signed())
+    };
+    // Of one that no page can call, no page is told anything.
+    let leave = match caller.may_call(function) {
+        Err(NotAllowed::Internal) => None,
+        _ => Leave::of(&function.options, request.headers()),
+    };
     if let Some(leave) = &leave
         && cors::is_preflight(request.method(), request.headers())
     {
@@ -249,12 +171,7 @@ async fn function_answer(
         *answer.headers_mut() = headers;
         return answer;
     }
-    let now_seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let allowed = {
-        let grants = tenant.grants.borrow();
-        admit(&mut request, peer, function, &grants, now_seconds.cast_signed())
-    };
-    let answered = match allowed {
+    let answered = match admit(&request, caller, function) {
         Ok(()) => {
             if function.options.strip_prefix {
                 strip_prefix(&mut request, &function.path);
@@ -278,36 +195,6 @@ async fn function_answer(
     answer
 }
 
-/// Method, token, whether there is something to call, and announced size, in this order; what was
-/// verified is taken off.
-fn admit(
-    request: &mut Request<Received>,
-    peer: Peer,
-    function: &ManifestFunction,
-    grants: &Grants,
-    now_seconds: i64,
-) -> Result<(), Refusal> {
-    let options = &function.options;
-    if !options.methods.iter().any(|method| method == request.method().as_str()) {
-        return Err(method_refused(&options.methods.join(", ")));
-    }
-    if peer != Peer::Link(Origin::Api) {
-        authorize(request.headers_mut(), options.auth, grants, now_seconds)?;
-    }
-    // Another tenant's or the host's own is none of this function's business either.
-    credentials::withhold_tokens(request.headers_mut());
-    if function.damaged {
-        let ManifestFunction { path, version, .. } = function;
-        return Err(Refusal::new(Code::ModuleDamaged, Problem::damaged(path, *version)));
-    }
-    let announced = request.headers().get(CONTENT_LENGTH);
-    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > options.max_body) {
-        return Err(too_large(options.max_body));
-    }
-    Ok(())
-}
-
 /// Gives the guest a root of its own: what follows its function's path is the path, and that path
 /// stands behind what was taken off before. What a root is called by elsewhere is not below its
 /// path, and stays as it is.
@@ -328,47 +215,6 @@ fn strip_prefix<B>(request: &mut Request<B>, function: &FunctionPath) {
     prefix.extend_from_slice(function.as_str().as_bytes());
     let prefix = HeaderValue::from_bytes(&prefix).expect("two valid values make one");
     request.headers_mut().insert(X_FORWARDED_PREFIX, prefix);
-}
-
-fn authorize(
-    headers: &mut HeaderMap,
-    needed: Auth,
-    grants: &Grants,
-    now_seconds: i64,
-) -> Result<(), Refusal> {
-    let token = credentials::token(headers);
-    let grant = token.as_deref().and_then(|token| grants.get(&TokenDigest::of(token)));
-    let grant = grant.filter(|grant| grant.is_live(now_seconds));
-    match (needed, grant) {
-        (Auth::Public, None) => return Ok(()),
-        (Auth::Scope(_), None) => {
-            let detail = match token {
-                None => {
-                    "this function needs a token of its tenant: send it as `Authorization: Bearer …`"
-                }
-                Some(_) => "the token is unknown or has expired",
-            };
-            let mut refusal = Refusal::new(Code::Unauthenticated, detail);
-            let challenge = HeaderValue::from_static("Bearer realm=\"hearth\"");
-            refusal.headers.insert(WWW_AUTHENTICATE, challenge);
-            return Err(refusal);
-        }
-        (Auth::Scope(scope), Some(grant)) if !may(grant.scope, scope) => {
-            let detail = format!("this function needs a token with the scope `{scope}`");
-            return Err(Refusal::new(Code::Forbidden, detail));
-        }
-        (Auth::Public | Auth::Scope(_), Some(grant)) => {
-            let name = HeaderValue::from_bytes(grant.name.as_bytes());
-            headers.insert(CALLER, name.unwrap_or(HeaderValue::from_static("token")));
-        }
-    }
-    headers.remove(AUTHORIZATION);
-    Ok(())
-}
-
-/// An admin's token is no tenant's, and is not accepted at a tenant's addresses.
-fn may(scope: Scope, needed: Scope) -> bool {
-    scope != Scope::Admin && scope.covers(needed)
 }
 
 /// What the schemas say, a turn, and then the guest.
@@ -495,9 +341,7 @@ fn failed(failure: Failure, options: &hearth_wire::Options) -> Refusal {
             let detail = "the call was ended before it had answered: its worker was replaced or is \
                           stopping, and had no more time for it; whether it had an effect is not \
                           known";
-            let mut refusal = Refusal::new(Code::WorkerUnavailable, detail);
-            refusal.headers.insert(RETRY_AFTER, RETRY_AFTER_BUSY);
-            refusal
+            Refusal::new(Code::WorkerUnavailable, detail).with(RETRY_AFTER, RETRY_AFTER_BUSY)
         }
         Failure::RequestTooLarge => too_large(options.max_body),
         Failure::RequestBroken => Refusal::new(Code::BadRequest, Problem::BROKEN_BODY),
@@ -505,10 +349,6 @@ fn failed(failure: Failure, options: &hearth_wire::Options) -> Refusal {
             Refusal::new(Code::Internal, "the call could not be made; the host's log says why")
         }
     }
-}
-
-fn too_large(most: u64) -> Refusal {
-    Refusal::new(Code::TooLarge, format!("this function takes a body of at most {most} bytes"))
 }
 
 fn no_turn(no: NoTurn) -> Refusal {
@@ -521,180 +361,12 @@ fn no_turn(no: NoTurn) -> Refusal {
             ("this tenant is called more often than its limit allows", seconds.max(1).into())
         }
     };
-    let mut refusal = Refusal::new(Code::TooManyRequests, detail);
-    refusal.headers.insert(RETRY_AFTER, retry_after);
-    refusal
-}
-
-pub fn method_refused(allowed: &str) -> Refusal {
-    let detail = format!("this address takes {allowed}");
-    let mut refusal = Refusal::new(Code::MethodNotAllowed, detail);
-    refusal.headers.insert(ALLOW, header_value(allowed));
-    refusal
-}
-
-/// The platform's no.
-#[derive(Debug)]
-pub struct Refusal {
-    problem: Box<Problem>,
-    headers: HeaderMap,
-}
-
-impl Refusal {
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { problem: Box::new(Problem::new(code, detail)), headers: HeaderMap::new() }
-    }
-
-    #[cfg(test)]
-    pub fn code(&self) -> Code {
-        self.problem.code
-    }
-
-    pub fn into_answer(self, id: &RequestId) -> Answer {
-        let Self { problem, headers } = self;
-        let status = problem.code.status();
-        let mut answer = Response::new(full(problem.of_request(id.clone()).to_json()));
-        *answer.status_mut() = status;
-        *answer.headers_mut() = headers;
-        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-        guard(answer.headers_mut());
-        answer
-    }
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
-        Self { problem: Box::new(problem), headers: HeaderMap::new() }
-    }
-}
-
-pub fn full(bytes: impl Into<Bytes>) -> AnswerBody {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
-}
-
-fn header_value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("parsed names and numbers are valid in a header")
+    Refusal::new(Code::TooManyRequests, detail).with(RETRY_AFTER, retry_after)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-
-    fn grants() -> Grants {
-        let grant = |token: &str, scope, expires_at| TokenGrant {
-            digest: TokenDigest::of(token),
-            scope,
-            name: format!("{scope}'s"),
-            expires_at,
-        };
-        [
-            grant("own", Scope::Owner, None),
-            grant("dep", Scope::Deploy, None),
-            grant("inv", Scope::Invoke, Some(100)),
-            grant("adm", Scope::Admin, None),
-        ]
-        .into_iter()
-        .map(|grant| (grant.digest, grant))
-        .collect()
-    }
-
-    fn basic(password: &str) -> String {
-        format!("Basic {}", STANDARD.encode(format!("anybody:{password}")))
-    }
-
-    /// What becomes of a request with this header: its problem, or its caller and what is left.
-    fn judged(sent: Option<&str>, needed: Auth, now: i64) -> Result<(String, bool), Code> {
-        let mut headers = HeaderMap::new();
-        if let Some(sent) = sent {
-            headers.insert(AUTHORIZATION, sent.parse().unwrap());
-        }
-        authorize(&mut headers, needed, &grants(), now).map_err(|refusal| refusal.code())?;
-        let caller = headers.get(CALLER).map_or("", |name| name.to_str().unwrap());
-        Ok((caller.to_owned(), headers.contains_key(AUTHORIZATION)))
-    }
-
-    #[test]
-    fn who_may_call() {
-        use Code::{Forbidden, Unauthenticated};
-        let invoke = Auth::Scope(Scope::Invoke);
-        let is = |name: &str, kept| Ok((name.to_owned(), kept));
-        for (sent, needed, now, result) in [
-            (None, Auth::Public, 0, is("", false)),
-            (Some("Bearer foreign"), Auth::Public, 0, is("", true)),
-            (Some("Bearer inv"), Auth::Public, 0, is("invoke's", false)),
-            (Some("Bearer inv"), Auth::Public, 100, is("", true)),
-            (None, invoke, 0, Err(Unauthenticated)),
-            (Some("Bearer foreign"), invoke, 0, Err(Unauthenticated)),
-            (Some("Bearer inv"), invoke, 99, is("invoke's", false)),
-            (Some("bearer  inv "), invoke, 99, is("invoke's", false)),
-            (Some("Token inv"), invoke, 99, is("invoke's", false)),
-            (Some(basic("inv").as_str()), invoke, 99, is("invoke's", false)),
-            (Some("Bearer inv"), invoke, 100, Err(Unauthenticated)),
-            (Some("Bearer dep"), invoke, 0, Err(Forbidden)),
-            (Some("Bearer own"), invoke, 0, is("owner's", false)),
-            (Some("Bearer adm"), invoke, 0, Err(Forbidden)),
-            (Some("Basic !"), invoke, 0, Err(Unauthenticated)),
-            (Some("Digest inv"), invoke, 0, Err(Unauthenticated)),
-            (Some("inv"), invoke, 0, Err(Unauthenticated)),
-        ] {
-            assert_eq!(judged(sent, needed, now), result, "{sent:?} {needed:?} {now}");
-        }
-    }
-
-    #[test]
-    fn what_each_peer_may_say() {
-        let sent = [
-            ("forwarded", "for=1.2.3.4"),
-            ("x-forwarded-for", "1.2.3.4"),
-            ("x-forwarded-proto", "https"),
-            ("x-hearth-caller", "me"),
-            ("x-hearth-other", "x"),
-            ("x-other", "kept"),
-        ];
-        let trusted = Trusted {
-            networks: vec!["10.0.0.0/8".parse().unwrap()],
-            headers: vec![forwarding::FORWARDED_FOR, X_FORWARDED_PROTO],
-        };
-        let tcp = |ip: &str| Peer::Tcp(ip.parse().unwrap(), Entry::Port);
-        let front = Peer::Tcp("192.0.2.7".parse().unwrap(), Entry::Front);
-        let kept = |headers: &[(&str, &str)]| -> Vec<(String, String)> {
-            headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
-        };
-        for (peer, left) in [
-            (tcp("192.0.2.7"), kept(&[("x-forwarded-for", "192.0.2.7"), ("x-other", "kept")])),
-            (
-                tcp("::ffff:192.0.2.7"),
-                kept(&[("x-forwarded-for", "192.0.2.7"), ("x-other", "kept")]),
-            ),
-            (tcp("::ffff:10.1.1.1"), kept(&[sent[1], sent[2], sent[5]])),
-            (
-                front,
-                kept(&[
-                    ("x-forwarded-for", "192.0.2.7"),
-                    ("x-forwarded-proto", "http"),
-                    ("x-other", "kept"),
-                ]),
-            ),
-            (tcp("10.1.1.1"), kept(&[sent[1], sent[2], sent[5]])),
-            (Peer::Link(Origin::Gateway), kept(&[sent[0], sent[1], sent[2], sent[5]])),
-            (Peer::Link(Origin::Api), kept(&[sent[0], sent[1], sent[2], sent[3], sent[5]])),
-        ] {
-            let mut headers = HeaderMap::new();
-            for (name, value) in sent {
-                headers.append(name, value.parse().unwrap());
-            }
-            believe(&mut headers, peer, &trusted);
-            let mut found: Vec<_> = headers
-                .iter()
-                .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-                .collect();
-            found.sort();
-            assert_eq!(found, left, "{peer:?}");
-        }
-    }
-
     #[test]
     fn what_a_guest_with_a_root_of_its_own_sees() {
         let seen = |target: &str, before: Option<&'static str>| {

@@ -17,7 +17,7 @@ use super::error::Refusal;
 use super::openapi::{ScopeSchema, tenant_name_or_null};
 use super::request::segments;
 use crate::actor::{Actor, Author};
-use crate::gateway::request_id;
+use crate::refusal::request_id;
 use crate::store::{Store, StoreError, Tenant, TenantId, TokenRow};
 
 /// Whose token came with a request.

@@ -18,9 +18,9 @@ use crate::backup::BackupError;
 use crate::backup::archive::ArchiveError;
 use crate::backup::restore::RestoreError;
 use crate::fleet::{FleetError, SwapError};
-use crate::gateway;
 use crate::logs::LogsError;
 use crate::provision::ProvisionError;
+use crate::refusal::{refuse, request_id};
 use crate::release::ReleaseError;
 use crate::store::StoreError;
 use crate::upload::UploadError;
@@ -216,7 +216,7 @@ fn retry_after(code: Code) -> Option<Duration> {
 /// Gives every request its id, kept from the caller or made, and every answer the same one; and has
 /// every answer kept by nobody and taken for what it says it is.
 pub async fn identify(mut request: Request, next: Next) -> Response {
-    let id = gateway::request_id(request.headers());
+    let id = request_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, header_value(&id));
     let span = info_span!(
         "request", request_id = %id, method = %request.method(), path = request.uri().path()
@@ -226,7 +226,7 @@ pub async fn identify(mut request: Request, next: Next) -> Response {
         // That of a 405 comes from the router.
         let allow = response.headers_mut().remove(ALLOW);
         let after = retry_after(problem.code);
-        response = gateway::refuse(problem, after, &id);
+        response = refuse(problem, after, &id);
         response.headers_mut().extend(allow.map(|methods| (ALLOW, methods)));
     }
     guard(response.headers_mut());

@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use hearth_wire::{
     Code, FunctionPath, Generation, HandlerKind, Limits, ModuleDigest, Options, OptionsPatch,
-    Scope, Version,
+    Origin, Scope, Version,
 };
 use http::HeaderMap;
 use jiff::Timestamp;
@@ -20,7 +20,8 @@ use super::openapi::{
     FunctionParams, HandlerKindSchema, OptionsSchema, TenantParam, function_path, sha256,
 };
 use super::request::{Named, OptionalBody, OptionsBody, Params};
-use crate::gateway::Gateway;
+use crate::gateway::proxy;
+use crate::invoke::{Call, Calls};
 use crate::release::Releases;
 use crate::store::{GenerationRow, Store, Tenant, VersionRow};
 use crate::upload::{Switched, Uploaded, Uploads};
@@ -378,7 +379,10 @@ pub async fn rollback(
 
 /// Call a function
 ///
-/// Its status, headers and body come back as they are.
+/// With all headers of the request that are not the API's own, such as `authorization` and
+/// `cookie`; the function is told the token's name and scope. A function whose option `auth` asks
+/// for a scope needs a token that covers it here as well, and one with `internal` the owner's.
+/// What it answers comes back as it is, but for headers that speak for this origin.
 #[utoipa::path(
     post, path = "/api/v1/tenants/{tenant}/functions/{path}/invoke", operation_id = "invoke",
     tag = "functions", params(FunctionParams),
@@ -388,11 +392,20 @@ pub async fn rollback(
 pub async fn invoke(
     at: AtTenant,
     Named(path): Named,
-    State(gateway): State<Gateway>,
-    request: Request,
+    State(calls): State<Calls>,
+    mut request: Request,
 ) -> Result<Response, Refusal> {
     let (tenant, caller) = at.permit(Scope::Invoke)?;
-    Ok(gateway.invoke(&tenant.name, &path, caller.name(), request).await)
+    *request.uri_mut() = path.as_str().parse().expect("a function's path is a path");
+    let call = Call {
+        tenant: &tenant.name,
+        origin: Origin::Api,
+        by: caller.name(),
+        scope: Some(caller.scope),
+        request,
+    };
+    // It answers on the platform's own origin, like an answer by path.
+    Ok(proxy::foreign(calls.invoke(call).await))
 }
 
 /// The generations that the tenant has had

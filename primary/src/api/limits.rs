@@ -12,7 +12,7 @@ use super::auth::{Admin, AtTenant};
 use super::error::Refusal;
 use super::openapi::TenantParam;
 use super::request::JsonBody;
-use crate::gateway::Gateway;
+use crate::invoke::Calls;
 use crate::release::Releases;
 use crate::store::{Store, Tenant};
 use crate::upload::Uploads;
@@ -53,10 +53,10 @@ async fn list(
     set: &LimitsPatch,
     store: &Store,
     releases: &Releases,
-    gateway: &Gateway,
+    calls: &Calls,
 ) -> Result<LimitList, Refusal> {
     let limits = set.resolve();
-    let usage = gateway.usage(&tenant.name).await;
+    let usage = calls.usage(&tenant.name).await;
     let functions = store.live_functions(tenant.id).await?.len() as u64;
     let disk = releases.disk_use(tenant).await?;
     let used = |name: &str| match name {
@@ -94,10 +94,10 @@ pub async fn list_limits(
     at: AtTenant,
     State(store): State<Store>,
     State(releases): State<Releases>,
-    State(gateway): State<Gateway>,
+    State(calls): State<Calls>,
 ) -> Result<Json<LimitList>, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
-    Ok(Json(list(&tenant, &tenant.limits, &store, &releases, &gateway).await?))
+    Ok(Json(list(&tenant, &tenant.limits, &store, &releases, &calls).await?))
 }
 
 /// Set limits of a tenant
@@ -113,11 +113,11 @@ pub async fn set_limits(
     at: AtTenant,
     State(store): State<Store>,
     State(releases): State<Releases>,
-    State(gateway): State<Gateway>,
+    State(calls): State<Calls>,
     State(uploads): State<Uploads>,
     JsonBody(LimitChanges { limits }): JsonBody<LimitChanges>,
 ) -> Result<Json<LimitList>, Refusal> {
     let (tenant, _) = at.permit(Scope::Admin)?;
     let set = uploads.set_limits(&tenant, limits, &caller.author).await?;
-    Ok(Json(list(&tenant, &set, &store, &releases, &gateway).await?))
+    Ok(Json(list(&tenant, &set, &store, &releases, &calls).await?))
 }

@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use hearth_wire::{CallRecord, Code, FunctionPath, LogLine, LogStream, Outcome, Scope, Version};
+use hearth_wire::{Code, FunctionPath, LogStream, Origin, Outcome, Scope, Version};
 use http::HeaderMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -23,10 +23,10 @@ use utoipa::ToSchema;
 
 use super::auth::AtTenant;
 use super::error::Refusal;
-use super::openapi::{LogStreamSchema, OutcomeSchema, TenantParam, function_path};
+use super::openapi::{LogStreamSchema, OriginSchema, OutcomeSchema, TenantParam, function_path};
 use super::request::{Params, limit};
 use crate::fleet::Fleet;
-use crate::logs::{Entry, Filter, Followed, Logs, News, Page, Query, Record, Since};
+use crate::logs::{Call, Entry, Filter, Followed, Line, Logs, News, Page, Query, Record, Since};
 use crate::store::Tenant;
 
 const LIMIT_DEFAULT: usize = 100;
@@ -68,6 +68,10 @@ pub struct CallInfo {
     pub function: FunctionPath,
     #[schema(value_type = u32)]
     pub version: Version,
+    /// Where it came from: `outside` (at any of the tenant's addresses), `api`, `trigger`, or
+    /// `internal` (another function of the tenant). Null for calls from before this was kept.
+    #[schema(value_type = Option<OriginSchema>)]
+    pub origin: Option<Origin>,
     pub request_id: String,
     pub method: String,
     pub status: u16,
@@ -158,27 +162,28 @@ trait Told: Record {
     fn body(entry: Entry<Self>) -> Self::Body;
 }
 
-impl Told for LogLine {
+impl Told for Line {
     const EVENT: &str = "line";
 
     type Body = LineInfo;
 
     fn body(Entry { id, record }: Entry<Self>) -> LineInfo {
-        let LogLine { time_ms, function, version, request_id, stream, text } = record;
+        let Line { time_ms, function, version, request_id, stream, text } = record;
         LineInfo { id, time: time(time_ms), function, version, request_id, stream, text }
     }
 }
 
-impl Told for CallRecord {
+impl Told for Call {
     const EVENT: &str = "call";
 
     type Body = CallInfo;
 
     fn body(Entry { id, record }: Entry<Self>) -> CallInfo {
-        let CallRecord {
+        let Call {
             time_ms,
             function,
             version,
+            origin,
             request_id,
             method,
             status,
@@ -193,6 +198,7 @@ impl Told for CallRecord {
             time: time(time_ms),
             function,
             version,
+            origin,
             request_id,
             method,
             status,
@@ -225,7 +231,8 @@ async fn page<T: Told>(
     tenant: &Tenant,
     query: Query,
 ) -> Result<(Vec<T::Body>, Option<u64>), Refusal> {
-    let Page { entries, more, missed: _ } = logs.page::<T>(&tenant.name, query).await?;
+    let Page { entries, more, missed: _, unreadable: _ } =
+        logs.page::<T>(&tenant.name, query).await?;
     let next = entries.first().filter(|_| more).map(|oldest| oldest.id);
     Ok((entries.into_iter().map(T::body).collect(), next))
 }
@@ -253,11 +260,11 @@ pub async fn list_lines(
     let filter = Filter { path, request_id, stream };
     if following {
         let since = since(&headers, given)?;
-        return follow::<LogLine>(&logs, &tenant, since, filter).await;
+        return follow::<Line>(&logs, &tenant, since, filter).await;
     }
     let query = Query { filter, before, limit: limit(given, LIMIT_DEFAULT)?, ..Query::default() };
     settle(&fleet, &logs, &tenant, &query).await;
-    let (lines, next) = page::<LogLine>(&logs, &tenant, query).await?;
+    let (lines, next) = page::<Line>(&logs, &tenant, query).await?;
     Ok(Json(LinePage { lines, next }).into_response())
 }
 
@@ -284,11 +291,11 @@ pub async fn list_calls(
     let filter = Filter { path, request_id, stream: None };
     if following {
         let since = since(&headers, given)?;
-        return follow::<CallRecord>(&logs, &tenant, since, filter).await;
+        return follow::<Call>(&logs, &tenant, since, filter).await;
     }
     let query = Query { filter, before, limit: limit(given, LIMIT_DEFAULT)?, ..Query::default() };
     settle(&fleet, &logs, &tenant, &query).await;
-    let (calls, next) = page::<CallRecord>(&logs, &tenant, query).await?;
+    let (calls, next) = page::<Call>(&logs, &tenant, query).await?;
     Ok(Json(CallPage { calls, next }).into_response())
 }
 
@@ -370,7 +377,7 @@ fn missed(missed: u64) -> Event {
 #[cfg(test)]
 mod tests {
     use axum::body;
-    use hearth_wire::Report;
+    use hearth_wire::{LogLine, Report};
     use jiff::Timestamp;
 
     use super::*;
@@ -415,7 +422,7 @@ mod tests {
         logs.close().await;
         let page = async |before, limit| {
             let query = Query { before, limit, ..Query::default() };
-            let (lines, next) = page::<LogLine>(&logs, &tenant, query).await.unwrap();
+            let (lines, next) = page::<Line>(&logs, &tenant, query).await.unwrap();
             let texts: Vec<String> = lines.into_iter().map(|line| line.text).collect();
             (texts.join(" "), next)
         };
@@ -430,7 +437,7 @@ mod tests {
         let (_directory, logs, tenant) = scratch();
         logs.take(&tenant.name, report(&["one", "two\nlines"]));
         let response =
-            follow::<LogLine>(&logs, &tenant, Since::Last(1), Filter::default()).await.unwrap();
+            follow::<Line>(&logs, &tenant, Since::Last(1), Filter::default()).await.unwrap();
         logs.take(&tenant.name, Report { lines_dropped: 7, ..report(&["three"]) });
         logs.end_follows().await;
         let body = body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
@@ -452,7 +459,7 @@ mod tests {
         let texts: Vec<String> = (0..PAGE_MAX + 5).map(|n| n.to_string()).collect();
         logs.take(&tenant.name, report(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
         let response =
-            follow::<LogLine>(&logs, &tenant, Since::After(2), Filter::default()).await.unwrap();
+            follow::<Line>(&logs, &tenant, Since::After(2), Filter::default()).await.unwrap();
         logs.end_follows().await;
         let body = body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
         let body = String::from_utf8(body.into()).unwrap();

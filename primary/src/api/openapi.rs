@@ -11,7 +11,7 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::response::IntoResponse;
 use hearth_wire::{
-    Auth, Code, HandlerKind, LogStream, Outcome, PROBLEM_JSON, PathMatch, Place, Scope,
+    Auth, Code, HandlerKind, LogStream, Origin, Outcome, PROBLEM_JSON, PathMatch, Place, Scope,
 };
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
@@ -101,10 +101,11 @@ words!(
     Outcome::NoResponse, Outcome::ResponseInvalid, Outcome::Refused, Outcome::Abandoned,
     Outcome::Stopped,
 );
+words!(OriginSchema as "Origin": Origin::Outside, Origin::Api, Origin::Trigger, Origin::Internal);
 words!(
     AuthSchema as "Auth":
     Auth::Public, Auth::Scope(Scope::Owner), Auth::Scope(Scope::Deploy),
-    Auth::Scope(Scope::Invoke), Auth::Scope(Scope::Report),
+    Auth::Scope(Scope::Invoke), Auth::Scope(Scope::Report), Auth::Internal,
 );
 words!(
     CodeSchema as "Code":

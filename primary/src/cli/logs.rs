@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use hearth_wire::{FunctionPath, LogStream};
+use hearth_wire::{FunctionPath, LogStream, Origin};
 use serde::de::DeserializeOwned;
 
 use super::CliError;
@@ -160,12 +160,14 @@ fn write_line(line: &LineInfo, out: &mut dyn Write) -> io::Result<()> {
 
 fn write_calls(calls: &[CallInfo], empty: &str, out: &mut dyn Write) -> io::Result<()> {
     let mut table = Table::new([
-        "time", "function", "method", "status", "outcome", "took", "in", "out", "woke", "request",
+        "time", "function", "origin", "method", "status", "outcome", "took", "in", "out", "woke",
+        "request",
     ]);
     for call in calls {
         table.row([
             &milliseconds(call.time),
             &format_args!("{}@{}", call.function, call.version),
+            &OrDash(call.origin.map(Origin::as_str)),
             &call.method,
             &call.status,
             &call.outcome.as_str(),
@@ -183,10 +185,11 @@ fn write_call(call: &CallInfo, out: &mut dyn Write) -> io::Result<()> {
     let CallInfo { function, version, method, status, request_id, .. } = call;
     let (time, took) = (milliseconds(call.time), micros(call.duration_us));
     let outcome = call.outcome.as_str();
+    let origin = OrDash(call.origin.map(Origin::as_str));
     let (method, request_id) = (escape(method), escape(request_id));
     let woke = call.cold_us.map(|woke| format!(", woke in {}", micros(woke))).unwrap_or_default();
     let line = format!(
-        "{time} {function}@{version} {request_id} {method} {status} {outcome} {took}{woke}"
+        "{time} {function}@{version} {request_id} {origin} {method} {status} {outcome} {took}{woke}"
     );
     writeln!(out, "{}", terminal::record(&line, terminal::output_width()))
 }
@@ -229,6 +232,7 @@ mod tests {
             time: "2026-01-02T03:04:05.678Z".parse().unwrap(),
             function: "/hello".parse().unwrap(),
             version: 3,
+            origin: Some(Origin::Api),
             request_id: "r-1".to_owned(),
             method: "POST".to_owned(),
             status: 200,
@@ -242,7 +246,7 @@ mod tests {
         write_call(&call, &mut out).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "2026-01-02 03:04:05.678Z /hello@3 r-1 POST 200 answered 1.5 ms, woke in 2.3 ms\n"
+            "2026-01-02 03:04:05.678Z /hello@3 r-1 api POST 200 answered 1.5 ms, woke in 2.3 ms\n"
         );
     }
 }

@@ -59,6 +59,9 @@ pub fn call(base: &str, path: &str, options: &Options) -> String {
             shell_word(&data)
         );
     }
+    if options.auth == Auth::Internal {
+        return "  # nobody can call it so: triggers do, and functions of its tenant".to_owned();
+    }
     let mut words = vec!["curl".to_owned()];
     match (method, &body) {
         ("POST", Some(_)) | ("GET", None) => {}
@@ -321,6 +324,11 @@ mod tests {
             (
                 json!({"auth": "invoke", "schema": {"body": named}}),
                 r#"  hearth invoke f -d '{"name":"text"}'"#,
+            ),
+            (json!({"auth": "internal"}), "  hearth invoke f -d '{}'"),
+            (
+                json!({"auth": "internal", "methods": ["GET"]}),
+                "  # nobody can call it so: triggers do, and functions of its tenant",
             ),
             (
                 json!({"auth": "invoke", "methods": ["GET"]}),

@@ -318,7 +318,7 @@ mod tests {
             Told(asked(1)),
             Said(report(1, 10)),
             Said(reported(1)),
-            Told(ToWorker::Link(Origin::Gateway)),
+            Told(ToWorker::Link(Origin::Outside)),
             Told(tokens(2)),
             Told(tokens(3)),
             Said(applied(2)),

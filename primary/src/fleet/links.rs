@@ -1,5 +1,6 @@
 //! Connections from the primary into one worker: stream sockets whose other end went down its
-//! control socket, speaking HTTP/1.1. What comes on them is proved to come from here.
+//! control socket, speaking HTTP/1.1. What comes on them is proved to come from here, and of which
+//! origin it is: a link carries calls of one origin, from its first to its last.
 //!
 //! Belongs to one worker and closes with it: once closed no new link is made, idle ones end and
 //! busy ones end with their answer. The worker sees the end of all of them before it leaves.
@@ -54,14 +55,20 @@ pub enum LinkError {
 pub struct Links {
     outgoing: mpsc::Sender<Outgoing>,
     permits: Arc<Semaphore>,
-    /// Idle links of the gateway, each with its place among those of all tenants. `None` once
-    /// closed.
-    idle: Mutex<Option<Vec<(Link, OwnedSemaphorePermit)>>>,
+    /// `None` once closed.
+    idle: Mutex<Option<Vec<Idle>>>,
     idle_places: Arc<Semaphore>,
     tasks: TaskTracker,
 }
 
+/// A link that waits for a request, with its place among those of all tenants.
+struct Idle {
+    link: Link,
+    _place: OwnedSemaphorePermit,
+}
+
 struct Link {
+    origin: Origin,
     sender: http1::SendRequest<Upload>,
     request: Arc<RequestEnd>,
     /// Ends with the link, at once: hyper would first have all written that it has, and nobody may
@@ -107,14 +114,9 @@ impl Links {
     ) -> Result<Response<Body>, LinkError> {
         let mut request = request;
         loop {
-            let pooled = match origin {
-                Origin::Gateway => {
-                    match self.idle.lock().expect("no one panics with it").as_mut() {
-                        Some(idle) => take_ready(idle),
-                        None => return Err(LinkError::Closed(Box::new(request))),
-                    }
-                }
-                Origin::Api => None,
+            let pooled = match self.idle.lock().expect("no one panics with it").as_mut() {
+                Some(idle) => take_ready(idle, origin),
+                None => return Err(LinkError::Closed(Box::new(request))),
             };
             let reused = pooled.is_some();
             let mut link = match pooled {
@@ -131,8 +133,8 @@ impl Links {
             match link.sender.try_send_request(continued(sent)).await {
                 Ok(response) => {
                     return Ok(response.map(|body| {
-                        let links = matches!(origin, Origin::Gateway).then(|| self.clone());
-                        Body::new(LinkBody { body, ended: false, lease: Some((link, links)) })
+                        let lease = Some((link, self.clone()));
+                        Body::new(LinkBody { body, ended: false, lease })
                     }));
                 }
                 Err(mut error) => match error.take_message() {
@@ -169,7 +171,7 @@ impl Links {
             http1::handshake(TokioIo::new(near)).await.map_err(LinkError::Lost)?;
         // What went wrong is told to whoever waits for the answer.
         let connection = AbortOnDropHandle::new(self.tasks.spawn(connection));
-        Ok(Some(Link { sender, request, _connection: connection, _permit: permit }))
+        Ok(Some(Link { origin, sender, request, _connection: connection, _permit: permit }))
     }
 
     fn give_back(&self, link: Link) {
@@ -179,18 +181,18 @@ impl Links {
             && link.request.is_whole.load(Ordering::Acquire)
             && let Ok(place) = self.idle_places.clone().try_acquire_owned()
         {
-            idle.push((link, place));
+            idle.push(Idle { link, _place: place });
         }
     }
 }
 
-/// One that can be sent on now. A worker may have answered before it had all of a request, the
-/// rest of which is still on its way, and nobody waits for another's client.
-fn take_ready(idle: &mut Vec<(Link, OwnedSemaphorePermit)>) -> Option<Link> {
-    idle.retain(|(link, _)| !link.sender.is_closed());
-    let ready = idle.iter().rposition(|(link, _)| link.sender.is_ready())?;
-    let (link, _place) = idle.swap_remove(ready);
-    Some(link)
+/// One of this origin that can be sent on now. A worker may have answered before it had all of a
+/// request, the rest of which is still on its way, and nobody waits for another's client.
+fn take_ready(idle: &mut Vec<Idle>, origin: Origin) -> Option<Link> {
+    idle.retain(|Idle { link, .. }| !link.sender.is_closed());
+    let is_ready = |Idle { link, .. }: &Idle| link.origin == origin && link.sender.is_ready();
+    let ready = idle.iter().rposition(is_ready)?;
+    Some(idle.swap_remove(ready).link)
 }
 
 /// Has the body of a request whose sender waits to be told wait for the worker's word, so that one
@@ -320,7 +322,7 @@ impl AsyncWrite for Near {
 struct LinkBody {
     body: Incoming,
     ended: bool,
-    lease: Option<(Link, Option<Arc<Links>>)>,
+    lease: Option<(Link, Arc<Links>)>,
 }
 
 impl Drop for LinkBody {
@@ -328,7 +330,7 @@ impl Drop for LinkBody {
     /// length to its end: it is dropped with its last byte.
     fn drop(&mut self) {
         let whole = self.ended || http_body::Body::is_end_stream(&self.body);
-        if let Some((link, Some(links))) = self.lease.take().filter(|_| whole) {
+        if let Some((link, links)) = self.lease.take().filter(|_| whole) {
             links.give_back(link);
         }
     }
@@ -355,5 +357,96 @@ impl http_body::Body for LinkBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net;
+
+    use http_body_util::{BodyExt, Full};
+    use hyper::server;
+    use hyper::service::service_fn;
+    use tokio_util::task::AbortOnDropHandle;
+
+    use super::*;
+
+    /// What a worker makes of links: it answers with the origin of the one that a call came on.
+    struct Worker {
+        links: Arc<Links>,
+        opened: Arc<Mutex<Vec<Origin>>>,
+        _serving: AbortOnDropHandle<()>,
+    }
+
+    impl Worker {
+        fn new(idle_places: usize) -> Self {
+            let (outgoing, mut told) = mpsc::channel::<Outgoing>(16);
+            let opened = Arc::<Mutex<Vec<Origin>>>::default();
+            let seen = opened.clone();
+            let serving = tokio::spawn(async move {
+                while let Some((message, fds)) = told.recv().await {
+                    let ToWorker::Link(origin) = message else { panic!("{message:?}") };
+                    seen.lock().unwrap().push(origin);
+                    let [fd] = <[Arc<OwnedFd>; 1]>::try_from(fds).unwrap();
+                    let stream = net::UnixStream::from(Arc::into_inner(fd).unwrap());
+                    let stream = TokioIo::new(UnixStream::from_std(stream).unwrap());
+                    let answer = move |_| async move {
+                        let body = Full::new(Bytes::from(origin.as_str()));
+                        Ok::<_, hyper::Error>(Response::new(body))
+                    };
+                    let service = service_fn(answer);
+                    tokio::spawn(
+                        server::conn::http1::Builder::new().serve_connection(stream, service),
+                    );
+                }
+            });
+            let links = Links::new(outgoing, 8, Arc::new(Semaphore::new(idle_places)));
+            Self { links, opened, _serving: AbortOnDropHandle::new(serving) }
+        }
+
+        async fn call(&self, origin: Origin) -> String {
+            let request = Request::post("/").header("host", "demo").body(Body::empty()).unwrap();
+            let answer = self.links.call(origin, request).await.unwrap();
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            // What drives a link sees its end after we do.
+            let is_settled = || {
+                let idle = self.links.idle.lock().unwrap();
+                idle.iter().flatten().all(|Idle { link, .. }| link.sender.is_ready())
+            };
+            while !is_settled() {
+                tokio::task::yield_now().await;
+            }
+            String::from_utf8(body.to_vec()).unwrap()
+        }
+
+        fn opened(&self) -> Vec<Origin> {
+            self.opened.lock().unwrap().clone()
+        }
+    }
+
+    /// Whatever waits idle, a call never travels on a link of another origin than its own.
+    #[tokio::test]
+    async fn a_link_carries_calls_of_one_origin() {
+        let worker = Worker::new(8);
+        for round in 0..3 {
+            for origin in Origin::ALL {
+                assert_eq!(worker.call(origin).await, origin.as_str(), "{round}");
+            }
+        }
+        assert_eq!(worker.opened(), Origin::ALL, "each was used again");
+        worker.links.close();
+        let request = Request::post("/").body(Body::empty()).unwrap();
+        let closed = worker.links.call(Origin::Trigger, request).await;
+        assert!(matches!(closed, Err(LinkError::Closed(_))));
+    }
+
+    #[tokio::test]
+    async fn one_without_a_place_to_wait_in_is_closed() {
+        let worker = Worker::new(1);
+        use Origin::{Outside, Trigger};
+        for origin in [Outside, Trigger, Outside, Trigger] {
+            assert_eq!(worker.call(origin).await, origin.as_str());
+        }
+        assert_eq!(worker.opened(), [Outside, Trigger, Trigger]);
     }
 }

@@ -5,13 +5,15 @@
 use std::net::IpAddr;
 
 use hearth_connection::forwarding::{self, FORWARDED_FOR, Peer};
-use hearth_connection::{asks_to_close, end_hop, end_request_hop};
-use hearth_wire::header::{FORWARDED_PREFIX, RESERVED_PREFIX};
+use hearth_connection::{asks_to_close, caller, end_hop, end_request_hop};
+use hearth_wire::Origin;
+use hearth_wire::header::FORWARDED_PREFIX;
 use http::header::{
-    CONNECTION, CONTENT_SECURITY_POLICY, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONNECTION,
+    CONTENT_SECURITY_POLICY, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, TE,
     WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use http::{Request, StatusCode, Version};
+use http::{Request, Response, StatusCode, Version};
 
 use super::origin;
 
@@ -28,11 +30,7 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"hearth\"
 /// Prepares a request's headers for a worker. `prefix` is what was taken off the path.
 pub fn request_headers(headers: &mut HeaderMap, peer: Peer<'_>, prefix: Option<&str>) {
     end_request_hop(headers);
-    let reserved: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(RESERVED_PREFIX)).cloned().collect();
-    for name in reserved {
-        headers.remove(name);
-    }
+    caller::withhold(headers, Origin::Outside);
     headers.remove(FORWARDED_PREFIX);
     let told = headers.contains_key(FORWARDED_FOR);
     forwarding::believe(headers, peer);
@@ -53,6 +51,27 @@ pub fn request_headers(headers: &mut HeaderMap, peer: Peer<'_>, prefix: Option<&
     if let Some(prefix) = prefix {
         headers.remove(COOKIE);
         headers.insert(FORWARDED_PREFIX, value(prefix));
+    }
+}
+
+/// Prepares the headers of a request that somebody made of the platform, and that now becomes a
+/// call. What concerns that request alone stays here: whose token and cookies it came with, from
+/// where, and which page asked, which is this origin's to judge and not the function's.
+pub fn call_headers(headers: &mut HeaderMap) {
+    end_request_hop(headers);
+    caller::withhold(headers, Origin::Outside);
+    let own = [
+        AUTHORIZATION,
+        COOKIE,
+        HOST,
+        ORIGIN,
+        ACCESS_CONTROL_REQUEST_METHOD,
+        ACCESS_CONTROL_REQUEST_HEADERS,
+    ];
+    let is_own = |name: &HeaderName| own.contains(name) || forwarding::is_forwarding(name);
+    let taken: Vec<HeaderName> = headers.keys().filter(|name| is_own(name)).cloned().collect();
+    for name in taken {
+        headers.remove(name);
     }
 }
 
@@ -86,7 +105,13 @@ pub fn response_headers(headers: &mut HeaderMap) {
 
 /// Prepares one that goes out on the platform's own origin: nothing in it is for that origin, and
 /// a browser takes its page for a stranger's, and for nothing but what it says it is.
-pub fn foreign_headers(headers: &mut HeaderMap, status: StatusCode) {
+pub fn foreign<B>(mut response: Response<B>) -> Response<B> {
+    let status = response.status();
+    foreign_headers(response.headers_mut(), status);
+    response
+}
+
+fn foreign_headers(headers: &mut HeaderMap, status: StatusCode) {
     origin::keep_own(headers);
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, CHALLENGE);

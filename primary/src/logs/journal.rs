@@ -164,13 +164,16 @@ pub struct Page<T> {
     pub entries: Vec<Entry<T>>,
     /// Whether there may be older ones that match.
     pub more: bool,
-    /// With `after`: how many above it are not in the page, since there were too many or since
-    /// they are no longer kept.
+    /// With `after`: how many above it are not in the page, since there were too many, or since
+    /// they are no longer kept or cannot be read.
     pub missed: u64,
+    /// How many were met that cannot be read: what is on disk was changed from outside, or by a
+    /// host that keeps what this one does not know.
+    pub unreadable: u64,
 }
 
 pub(super) fn page<T: Record>(directory: &Path, query: &Query) -> io::Result<Page<T>> {
-    let mut page = Page { entries: Vec::new(), more: false, missed: 0 };
+    let mut page = Page { entries: Vec::new(), more: false, missed: 0, unreadable: 0 };
     let segments = segments(directory, T::KIND)?;
     let after = query.after.unwrap_or(0);
     let mut taken = 0;
@@ -191,7 +194,8 @@ pub(super) fn page<T: Record>(directory: &Path, query: &Query) -> io::Result<Pag
             Err(error) if files::is_something_else(&error) => continue,
             Err(error) => return Err(error),
         };
-        let whole = bytes.iter().rposition(|&b| b == b'\n').unwrap_or(0);
+        // Of one that was just begun there is nothing.
+        let Some(whole) = bytes.iter().rposition(|&b| b == b'\n') else { continue };
         let lines: Vec<&[u8]> = bytes[..whole].split(|&b| b == b'\n').collect();
         for (id, line) in (first..).zip(lines).collect::<Vec<_>>().into_iter().rev() {
             if id <= after {
@@ -200,8 +204,12 @@ pub(super) fn page<T: Record>(directory: &Path, query: &Query) -> io::Result<Pag
             if query.before.is_some_and(|before| before <= id) {
                 continue;
             }
-            // A line that is no record was damaged from outside; its id stays its own.
-            let Ok(record) = serde_json::from_slice::<T>(line) else { continue };
+            // Its id stays its own.
+            let Ok(record) = serde_json::from_slice::<T>(line) else {
+                page.unreadable += 1;
+                page.missed += u64::from(query.after.is_some());
+                continue;
+            };
             if !record.matches(&query.filter) {
                 continue;
             }
@@ -251,12 +259,13 @@ fn segment(kind: &str, first: u64) -> String {
 mod tests {
     use std::fs::{self, OpenOptions};
 
-    use hearth_wire::{LogLine, LogStream};
+    use hearth_wire::LogStream;
 
     use super::*;
+    use crate::logs::Line;
 
-    fn line(text: String) -> LogLine {
-        LogLine {
+    fn line(text: String) -> Line {
+        Line {
             time_ms: 1,
             function: "/a".parse().unwrap(),
             version: 1,
@@ -267,15 +276,15 @@ mod tests {
     }
 
     /// Lines of about a KiB, numbered from `first`.
-    fn lines(first: u64, count: u64) -> Vec<LogLine> {
+    fn lines(first: u64, count: u64) -> Vec<Line> {
         (first..first + count).map(|n| line(format!("{n} {}", "x".repeat(1_000)))).collect()
     }
 
     fn journal(directory: &Path) -> Journal {
-        Journal::open(directory.join("logs"), LogLine::KIND).unwrap()
+        Journal::open(directory.join("logs"), Line::KIND).unwrap()
     }
 
-    fn read(directory: &Path, query: Query) -> Page<LogLine> {
+    fn read(directory: &Path, query: Query) -> Page<Line> {
         page(&directory.join("logs"), &query).unwrap()
     }
 
@@ -283,7 +292,7 @@ mod tests {
         Query { limit: usize::MAX, bytes: usize::MAX, ..Query::default() }
     }
 
-    fn ids(page: &Page<LogLine>) -> Vec<u64> {
+    fn ids(page: &Page<Line>) -> Vec<u64> {
         page.entries.iter().map(|entry| entry.id).collect()
     }
 
@@ -323,7 +332,7 @@ mod tests {
     fn it_goes_on_after_a_restart_and_a_torn_line_is_taken_away() {
         let directory = tempfile::tempdir().unwrap();
         journal(directory.path()).append(&lines(1, 3)).unwrap();
-        let file = directory.path().join("logs").join(segment(LogLine::KIND, 1));
+        let file = directory.path().join("logs").join(segment(Line::KIND, 1));
         OpenOptions::new().append(true).open(file).unwrap().write_all(b"{\"time_ms\":1,").unwrap();
         assert_eq!(ids(&read(directory.path(), all())), [1, 2, 3], "a reader passes it over");
 
@@ -417,6 +426,26 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_read_is_counted_and_its_neighbours_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        journal(directory.path()).append(&lines(1, 2)).unwrap();
+        let path = directory.path().join("logs").join(segment(Line::KIND, 1));
+        let mut file = OpenOptions::new().append(true).open(path).unwrap();
+        file.write_all(b"{}\n\n{\"time_ms\":\"late\"}\n\xff\n").unwrap();
+        journal(directory.path()).append(&lines(7, 1)).unwrap();
+        let page = read(directory.path(), all());
+        assert_eq!((ids(&page), page.unreadable, page.missed), (vec![1, 2, 7], 4, 0));
+        // Whoever comes back is told of them as of others that are not to be had.
+        let page = read(directory.path(), Query { after: Some(2), ..all() });
+        assert_eq!((ids(&page), page.unreadable, page.missed), (vec![7], 4, 4));
+        let page = read(directory.path(), Query { before: Some(3), ..all() });
+        assert_eq!((ids(&page), page.unreadable), (vec![1, 2], 0));
+        // One that has just begun has nothing to be read.
+        fs::write(directory.path().join("logs").join(segment(Line::KIND, 8)), "").unwrap();
+        assert_eq!(read(directory.path(), all()).unreadable, 4);
+    }
+
+    #[test]
     fn nobody_else_reads_it_and_no_directory_is_made_above_it() {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
@@ -424,10 +453,10 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let logs = directory.path().join("logs");
         assert_eq!(mode(&logs), 0o700);
-        assert_eq!(mode(&logs.join(segment(LogLine::KIND, 1))), 0o600);
+        assert_eq!(mode(&logs.join(segment(Line::KIND, 1))), 0o600);
 
         let gone = directory.path().join("gone").join("logs");
-        let mut late = Journal::open(gone, LogLine::KIND).unwrap();
+        let mut late = Journal::open(gone, Line::KIND).unwrap();
         assert_eq!(late.append(&lines(1, 1)).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
@@ -456,7 +485,7 @@ mod tests {
             let (logs, elsewhere) = (directory.path().join("logs"), directory.path().join("else"));
             fs::write(&elsewhere, "precious\n").unwrap();
             journal(directory.path()).append(&lines(1, 3)).unwrap();
-            plant(&logs.join(segment(LogLine::KIND, 4)), &elsewhere);
+            plant(&logs.join(segment(Line::KIND, 4)), &elsewhere);
 
             let mut again = journal(directory.path());
             let next = again.next();
@@ -484,8 +513,8 @@ mod tests {
         fs::create_dir(&other).unwrap();
         std::os::unix::fs::symlink(&other, directory.path().join("logs")).unwrap();
         let logs = directory.path().join("logs");
-        assert!(Journal::open(logs.clone(), LogLine::KIND).is_err());
-        assert!(page::<LogLine>(&logs, &all()).is_err());
+        assert!(Journal::open(logs.clone(), Line::KIND).is_err());
+        assert!(page::<Line>(&logs, &all()).is_err());
         assert_eq!(fs::read_dir(other).unwrap().count(), 0);
     }
 

@@ -12,7 +12,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 
 use super::{COME_AGAIN, UploadError, Uploads};
 use crate::api::auth;
-use crate::gateway::{refuse, request_id};
+use crate::refusal::{refuse, request_id};
 use crate::store::{Store, Tenant};
 
 #[derive(Clone)]

@@ -45,6 +45,7 @@ mod manners;
 mod mix;
 mod names;
 mod options;
+mod origins;
 mod planted;
 mod processes;
 mod protocol;

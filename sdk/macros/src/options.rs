@@ -25,7 +25,7 @@ const KEYS: [&str; 11] = [
 ];
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 const PATHS: [&str; 3] = ["exact", "prefix", "root"];
-const AUTHS: [&str; 5] = ["public", "owner", "deploy", "invoke", "report"];
+const AUTHS: [&str; 6] = ["public", "owner", "deploy", "invoke", "report", "internal"];
 const TIMEOUT_MS_MAX: u64 = 300_000;
 const MEMORY_MB_MAX: u64 = 256;
 const BODY_MAX_BYTES: u64 = 100 << 20;

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use crate::Shared;
 use crate::gate::{Drain, Exchange};
+use crate::trailers::end_trailers;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -44,9 +45,15 @@ impl Body for Received {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = &mut *self;
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
-        let polled = poll(incoming, this.exchange, &this.shared, cx);
-        if let Poll::Ready(Some(Err(_))) = polled {
-            this.incoming = None;
+        let mut polled = poll(incoming, this.exchange, &this.shared, cx);
+        match &mut polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    end_trailers(trailers);
+                }
+            }
+            Poll::Ready(Some(Err(_))) => this.incoming = None,
+            Poll::Ready(None) | Poll::Pending => {}
         }
         polled
     }

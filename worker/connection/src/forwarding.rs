@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use hearth_wire::header;
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
 pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -12,7 +13,9 @@ const X_REAL_IP: &str = "x-real-ip";
 
 /// Whether a header says where a request comes from, or which address it was sent to.
 pub fn is_forwarding(name: &HeaderName) -> bool {
-    *name == FORWARDED || name.as_str().starts_with(X_FORWARDED) || name.as_str() == X_REAL_IP
+    let name = name.as_str();
+    let is_real_ip = name.len() == X_REAL_IP.len() && header::begins(name, X_REAL_IP);
+    name == FORWARDED.as_str() || header::begins(name, X_FORWARDED) || is_real_ip
 }
 
 /// Who is at the other end of a connection.
@@ -71,6 +74,9 @@ mod tests {
             ("x-forwarded-whatever-comes", "x"),
             ("x-other", "kept"),
             ("x-real-ip", "1.2.3.4"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("x-forwarded_proto", "https"),
+            ("x_real_ip", "1.2.3.4"),
         ];
         for (peer, left) in [
             (Peer::Stranger(ip), vec![("x-forwarded-for", "192.0.2.7"), sent[7]]),

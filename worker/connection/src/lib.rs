@@ -18,6 +18,7 @@
 
 mod body;
 mod calendar;
+pub mod caller;
 mod cookies;
 pub mod credentials;
 pub mod forwarding;
@@ -29,6 +30,7 @@ mod hop;
 mod plain;
 mod refusal;
 mod stream;
+mod trailers;
 
 use std::convert::Infallible;
 use std::future::poll_fn;

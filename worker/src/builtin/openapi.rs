@@ -14,10 +14,14 @@ const LITERAL: [&str; 4] = ["const", "enum", "default", "examples"];
 const NAMED: [&str; 5] =
     ["$defs", "definitions", "properties", "patternProperties", "dependentSchemas"];
 
-pub fn document(manifest: &Manifest) -> Value {
+/// Of these functions of the manifest.
+pub fn document<'a>(
+    manifest: &Manifest,
+    functions: impl Iterator<Item = &'a ManifestFunction>,
+) -> Value {
     let mut document = Document { paths: Map::new(), schemas: Map::new() };
     document.schemas.insert("problem".to_owned(), problem());
-    for function in &manifest.functions {
+    for function in functions {
         document.add(function);
     }
     let Document { paths, schemas } = document;
@@ -276,9 +280,13 @@ mod tests {
         }
     }
 
+    fn listed(manifest: &Manifest) -> Value {
+        document(manifest, manifest.functions.iter())
+    }
+
     #[test]
     fn the_document_has_each_method_of_each_path() {
-        let document = document(&manifest(
+        let document = listed(&manifest(
             r#"{"methods":["GET","POST"],"path":"prefix","auth":"invoke","description":"d"}"#,
         ));
         assert_eq!(document["openapi"], "3.1.0");
@@ -294,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_root_is_found_at_its_own_path_and_at_all_that_is_left() {
-        let document = document(&manifest(r#"{"path":"root"}"#));
+        let document = listed(&manifest(r#"{"path":"root"}"#));
         let paths = document["paths"].as_object().unwrap();
         assert_eq!(
             paths.keys().collect::<Vec<_>>(),
@@ -309,7 +317,7 @@ mod tests {
 
     #[test]
     fn schemas_are_where_their_references_lead() {
-        let document = document(&manifest(
+        let document = listed(&manifest(
             r##"{"schema":{
                 "body":{"$ref":"#/$defs/in","$defs":{"in":{"const":{"$ref":"#/kept"}}}},
                 "querystring":{"properties":{"a/b":{"type":"integer","description":"n"}},"required":["a/b"]},

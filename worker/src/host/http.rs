@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use hearth_connection::Received;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use crate::call::{Abandon, Failure, Ledger};
-use crate::connection::Received;
 
 /// A request's body, as the guest reads it.
 pub struct RequestBody {

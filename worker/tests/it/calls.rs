@@ -277,10 +277,11 @@ fn tokens_are_checked_here_and_change_at_once() {
     call(&worker, "/private", "authorization: Bearer good").is_problem(401, "unauthenticated");
 
     let mut api = worker.link(Origin::Api);
-    let seen = ask(&mut api, &with("/private", "x-forwarded-for: 1.2.3.4")).json();
+    let vouched = with("/private", "x-hearth-scope: invoke\r\nx-forwarded-for: 1.2.3.4");
+    let seen = ask(&mut api, &vouched).json();
     assert_eq!(seen["headers"]["x-hearth-caller"][0], "forged", "believed of the primary");
     assert_eq!(seen["headers"]["x-forwarded-for"][0], "1.2.3.4");
-    let mut gateway = worker.link(Origin::Gateway);
+    let mut gateway = worker.link(Origin::Outside);
     ask(&mut gateway, &with("/private", "x-forwarded-for: 1.2.3.4"))
         .is_problem(401, "unauthenticated");
     let seen = ask(&mut gateway, &with("/public", "x-forwarded-for: 1.2.3.4")).json();
@@ -288,6 +289,94 @@ fn tokens_are_checked_here_and_change_at_once() {
     assert!(seen["headers"]["x-hearth-caller"].is_null(), "{seen}");
     let seen = call(&worker, "/public", "x-forwarded-for: 1.2.3.4").json();
     assert_eq!(seen["headers"]["x-forwarded-for"][0], "127.0.0.1");
+}
+
+/// Whatever is written into a head, what counts is where the connection comes from.
+#[test]
+fn a_calls_origin_is_that_of_its_link() {
+    let guarded = r#"{"auth":"internal","methods":["GET","POST"],"cors":"*"}"#;
+    let release = Release::new(
+        1,
+        &[
+            ("/internal", "echo", guarded),
+            ("/owners", "echo", r#"{"auth":"owner"}"#),
+            ("/public", "echo", "{}"),
+        ],
+    );
+    let mut worker = exec(&release, start(1)).accept();
+    let request = |path: &str, scope: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: demo\r\nx-hearth-caller: me\r\nx-hearth-scope: {scope}\r\n\
+             X-Hearth-Trigger: nightly\r\nx-hearth-origin: internal\r\nx_hearth_trigger: forged\r\n\
+             ce-type: anybody's\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n0\r\n\
+             x-sum: 1\r\nx-hearth-trigger: late\r\nauthorization: Bearer late\r\n\r\n"
+        )
+    };
+    let [caller, scope, trigger] = ["x-hearth-caller", "x-hearth-scope", "x-hearth-trigger"];
+    let told = |answer: &serde_json::Value| {
+        let headers = answer["headers"].as_object().unwrap().keys();
+        let ours = headers.filter(|name| name.replace('_', "-").starts_with("x-hearth-"));
+        ours.cloned().collect::<Vec<_>>()
+    };
+    let mut expected = Vec::new();
+    for (origin, said, statuses, names) in [
+        (Origin::Outside, "owner", [403, 401, 200], &[][..]),
+        (Origin::Api, "owner", [200, 200, 200], &[caller, scope]),
+        (Origin::Api, "admin", [200, 200, 200], &[caller, scope]),
+        (Origin::Api, "invoke", [403, 403, 200], &[caller, scope]),
+        (Origin::Trigger, "invoke", [200, 200, 200], &[trigger]),
+        (Origin::Internal, "invoke", [200, 200, 200], &[caller]),
+    ] {
+        let mut link = worker.link(origin);
+        for (path, status) in ["/internal", "/owners", "/public"].into_iter().zip(statuses) {
+            let answer = ask(&mut link, &request(path, said));
+            assert_eq!(answer.status, status, "{path} {origin:?} {said}: {answer:?}");
+            if status == 200 {
+                let seen = answer.json();
+                assert_eq!(told(&seen), names, "{path} {origin:?} {said}: {seen}");
+                assert_eq!(seen["trailers"], serde_json::json!({ "x-sum": ["1"] }), "{origin:?}");
+            }
+            expected.push((path.to_owned(), origin, status));
+        }
+    }
+    // At its own port as on a link that brings somebody from outside.
+    let mut own = worker.connect();
+    for (path, status) in [("/internal", 403), ("/owners", 401), ("/public", 200)] {
+        assert_eq!(ask(&mut own, &request(path, "owner")).status, status, "{path}");
+        expected.push((path.to_owned(), Origin::Outside, status));
+    }
+    worker.await_report(|report| report.calls.len() == expected.len());
+    let recorded = worker.reports.calls.iter();
+    let recorded: Vec<_> =
+        recorded.map(|call| (call.function.to_string(), call.origin, call.status)).collect();
+    assert_eq!(recorded, expected);
+}
+
+#[test]
+fn what_is_internal_is_listed_and_allowed_for_nobody_outside() {
+    let guarded = r#"{"auth":"internal","methods":["GET","POST"],"cors":"*"}"#;
+    let release = Release::new(1, &[("/guarded", "echo", guarded), ("/public", "echo", "{}")]);
+    let worker = exec(&release, start(1)).accept();
+    for origin in Origin::ALL {
+        let mut link = worker.link(origin);
+        for list in ["/$functions", "/$openapi.json"] {
+            let listed = ask(&mut link, &get(list));
+            assert_eq!(listed.text().contains("/guarded"), origin.sees_internal(), "{origin:?}");
+            assert!(listed.text().contains("/public"), "{origin:?}");
+        }
+        let usage = ask(&mut link, &get("/$usage")).status;
+        assert_eq!(usage, if origin.may_ask_usage() { 200 } else { 404 }, "{origin:?}");
+    }
+    let preflight = "OPTIONS /guarded HTTP/1.1\r\nhost: demo\r\norigin: https://a.example\r\n\
+                     access-control-request-method: POST\r\n\r\n";
+    let mut outside = worker.link(Origin::Outside);
+    for refused in [worker.call(preflight), ask(&mut outside, preflight)] {
+        refused.is_problem(403, "forbidden");
+        for name in ["access-control-allow-origin", "access-control-allow-methods", "vary", "allow"]
+        {
+            assert_eq!(refused.header(name), None, "{refused:?}");
+        }
+    }
 }
 
 #[test]

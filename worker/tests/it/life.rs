@@ -57,7 +57,7 @@ fn an_idle_worker_leaves_and_answers_whoever_is_there() {
     assert_eq!(worker.hear(), FromWorker::Leaving);
     // Until it is told to, it serves what it has and takes links.
     assert_eq!(ask(&mut kept, &post("/one", "")).status, 200);
-    let mut link = worker.link(Origin::Gateway);
+    let mut link = worker.link(Origin::Outside);
     assert_eq!(ask(&mut link, &post("/one", "")).status, 200);
     worker.say(&ToWorker::Leave);
     let _idle = worker.passed(2);
@@ -137,7 +137,7 @@ fn calls_whose_time_is_up_are_answered_and_on_record() {
     worker.await_report(|report| report.lines.len() == TURNS - 1);
     // Neither these nor a body that has not come have begun.
     calls.extend((0..4).map(|_| begin(&worker, &post("/slow?ms=60000", ""))));
-    let mut link = worker.link(Origin::Gateway);
+    let mut link = worker.link(Origin::Outside);
     link.write_all(post("/slow?ms=60000", "").as_bytes()).unwrap();
     assert_eq!(worker.call(&get("/$health")).status, 200);
     worker.say(&ToWorker::Finish(Respite::now(Duration::from_millis(200))));

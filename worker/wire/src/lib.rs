@@ -15,6 +15,7 @@ mod message;
 mod moment;
 mod name;
 mod options;
+mod origin;
 mod problem;
 mod request_id;
 mod route;
@@ -31,12 +32,13 @@ pub use limits::{Limit, LimitError, Limits, LimitsPatch, Usage};
 pub use manifest::{Generation, HandlerKind, Manifest, ManifestFunction, Version};
 pub use message::{
     CallRecord, Cell, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, Entry,
-    ExitStatus, FromWorker, FromZygote, LogLine, LogStream, Origin, Outcome, Passing, Report,
-    Respite, Start, Subject, ToWorker, ToZygote, VERSION, Walls, What,
+    ExitStatus, FromWorker, FromZygote, LogLine, LogStream, Outcome, Passing, Report, Respite,
+    Start, Subject, ToWorker, ToZygote, VERSION, Walls, What,
 };
 pub use moment::Moment;
 pub use name::{FunctionPath, NameError, TenantName, host_name};
 pub use options::{Auth, Options, OptionsError, OptionsPatch, PathMatch};
+pub use origin::{NotAllowed, Origin};
 pub use problem::{Code, PROBLEM_JSON, Place, Problem, Violation};
 pub use request_id::RequestId;
 pub use route::{Builtin, Route, Routes, below};
@@ -55,8 +57,25 @@ pub mod header {
     pub const VERSION: &str = "x-hearth-version";
     /// Who called, for the function: the name of the token that was verified.
     pub const CALLER: &str = "x-hearth-caller";
-    /// Requests from outside lose every header that begins so.
-    pub const RESERVED_PREFIX: &str = "x-hearth-";
+    /// The scope of that token.
+    pub const SCOPE: &str = "x-hearth-scope";
+    /// Which trigger called, where one did.
+    pub const TRIGGER: &str = "x-hearth-trigger";
     /// What the gateway by path took off.
     pub const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
+
+    /// Whether a header, by its name in lower case, speaks for the platform.
+    pub fn is_reserved(name: &str) -> bool {
+        begins(name, "x-hearth-")
+    }
+
+    /// Whether a name begins so, as applications may read it: much of what serves them takes `_`
+    /// for `-`, so that what is taken off in one spelling must be in the other.
+    pub fn begins(name: &str, start: &str) -> bool {
+        let found = name.as_bytes().get(..start.len());
+        found.is_some_and(|found| {
+            let mut pairs = found.iter().zip(start.bytes());
+            pairs.all(|(&found, byte)| found == byte || (found == b'_' && byte == b'-'))
+        })
+    }
 }

@@ -22,12 +22,13 @@ use crate::digest::ModuleDigest;
 use crate::manifest::{Generation, HandlerKind, Version};
 use crate::moment::Moment;
 use crate::name::{FunctionPath, TenantName};
+use crate::origin::Origin;
 use crate::socket::{FDS_MAX, FRAME_MAX};
 use crate::token::TokenGrant;
 use crate::uplink::Kind;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 11;
+pub const VERSION: u32 = 12;
 
 /// How a process ends that asked for more memory than it may have.
 pub const EXIT_STARVED: u8 = 32;
@@ -142,7 +143,8 @@ pub enum ToWorker {
     Pass(Vec<Passing>),
     /// The last `Pass` has arrived; the next one may come.
     Passed,
-    /// With a stream socket that speaks HTTP/1.1 like a connection from outside.
+    /// With a stream socket that speaks HTTP/1.1 like a connection from outside, and on which each
+    /// call is of this origin.
     Link(Origin),
     /// With a stream socket that speaks HTTP/2 to the primary. The answer to `WantUplink`.
     Uplink {
@@ -267,16 +269,6 @@ pub enum Entry {
     Front,
 }
 
-/// Where a linked connection's calls come from; proved by the descriptor it came on. The sender
-/// has checked the caller, and its `x-hearth-*` and `x-forwarded-*` headers are believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Origin {
-    /// From outside, through the front door; tokens are checked as at the tenant's own port.
-    Gateway,
-    /// Through the management API, which has checked the caller's token.
-    Api,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromWorker {
     /// Everything is loaded; nothing is accepted yet.
@@ -366,6 +358,7 @@ pub struct CallRecord {
     pub time_ms: i64,
     pub function: FunctionPath,
     pub version: Version,
+    pub origin: Origin,
     pub request_id: String,
     /// At most [`CallRecord::METHOD_MAX_BYTES`] of it.
     pub method: String,

@@ -75,6 +75,8 @@ impl PathMatch {
     }
 }
 
+const AUTHS: &str = "one of public, owner, deploy, invoke, report, internal";
+
 /// Who may call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -83,6 +85,8 @@ pub enum Auth {
     Public,
     /// A token of the tenant that covers this scope.
     Scope(Scope),
+    /// The platform alone: triggers, the tenant's own functions, and its owner through the API.
+    Internal,
 }
 
 impl fmt::Display for Auth {
@@ -90,6 +94,7 @@ impl fmt::Display for Auth {
         match self {
             Self::Public => f.write_str("public"),
             Self::Scope(scope) => scope.fmt(f),
+            Self::Internal => f.write_str("internal"),
         }
     }
 }
@@ -101,8 +106,9 @@ impl TryFrom<String> for Auth {
     fn try_from(text: String) -> Result<Self, &'static str> {
         match text.as_str() {
             "public" => Ok(Self::Public),
+            "internal" => Ok(Self::Internal),
             scope => match scope.parse() {
-                Ok(Scope::Admin) | Err(_) => Err("one of public, owner, deploy, invoke, report"),
+                Ok(Scope::Admin) | Err(_) => Err(AUTHS),
                 Ok(scope) => Ok(Self::Scope(scope)),
             },
         }
@@ -164,8 +170,7 @@ impl OptionsPatch {
                     patch.strip_prefix = Some(parsed("strip_prefix", "true or false", value)?);
                 }
                 "auth" => {
-                    let expected = "one of public, owner, deploy, invoke, report";
-                    patch.auth = Some(parsed("auth", expected, value)?);
+                    patch.auth = Some(parsed("auth", AUTHS, value)?);
                 }
                 "cors" => {
                     let expected =
