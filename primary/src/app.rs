@@ -100,7 +100,7 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     let zygote = zygote::spawn(&programs.worker).context("hearth-worker cannot be started")?;
 
     let secrets = config.read_secrets()?;
-    let telemetry = telemetry::init(config.log.format, &config.log.filter)?;
+    let telemetry = telemetry::init(&config.log)?;
     info!(%config, "starting");
     if shares.are_few() {
         let Shares { front, tenants, .. } = shares;

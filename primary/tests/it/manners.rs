@@ -162,7 +162,7 @@ fn a_file_of_settings_may_have_sections_and_its_mistakes_are_named() {
     let place = tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap();
     let file = place.path().join("hearth.toml");
     let run = |command: &str, text: &str, more: &[&str]| {
-        std::fs::write(&file, text).unwrap();
+        fs::write(&file, text).unwrap();
         let mut host = hearth(place.path());
         host.args([command, "--json", "--data"]).arg(place.path().join("data"));
         let output = host.arg("--config").arg(&file).args(more).output().unwrap();
