@@ -33,21 +33,18 @@ mod uploads;
 
 pub use client::{Client, ClientArgs, Login, LoginError, ProxyWritten, UserDirectories};
 use environment::{environment, variable};
-pub use front::{Front, Handover};
-pub use host::Host;
+pub use front::Handover;
 pub use log::{Log, LogFormat};
 use read::{environment_layer, file_layer, read_guarded};
 pub use settings::UpArgs;
 use settings::{Layer, Layers, Row, Section};
-pub use tenants::Tenants;
-pub use uploads::Uploads;
 
 macro_rules! sections {
     ($($name:ident: $section:ident)+) => {
         /// Everything that `hearth up` was told, complete and valid. Prints itself without secrets.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct Config {
-            $(pub $name: $section,)+
+            $(pub $name: $name::$section,)+
             /// Rather than in a file, which nothing is said of then.
             pub admin_token_in_environment: bool,
             /// Where systemd wants to be told that Hearth serves.
@@ -59,7 +56,7 @@ macro_rules! sections {
 
         /// Each with its name in the file, what it is about, and its settings.
         const SECTIONS: &[(&str, &str, &[Row])] =
-            &[$((<$section>::NAME, <$section>::ABOUT, <$section>::ROWS)),+];
+            &[$(($name::$section::NAME, $name::$section::ABOUT, $name::$section::ROWS)),+];
 
         impl Written {
             fn resolve_all(self) -> Result<Config, ConfigError> {
