@@ -70,18 +70,19 @@ const UNANSWERED: usize = 1_024;
 /// Runs the host until it is told to stop. To be called before there is a second thread.
 pub fn up(written: Written) -> anyhow::Result<()> {
     let config = written.resolve()?;
-    let ready = config.ready_fd.map(take_ready_fd).transpose()?;
+    let ready = config.host.ready_fd.map(take_ready_fd).transpose()?;
     clock::check(Timestamp::now())?;
     umask(Mode::RWXG | Mode::RWXO);
     #[cfg(debug_assertions)]
     config.fail_points.as_deref().map(fail::arm).transpose()?;
-    durable::create_dir(&config.data, Point::DataSync)
-        .with_context(|| format!("the data directory {} cannot be made", config.data.display()))?;
-    owner::check(&config.data)?;
-    let Lock { notes, directory: _held } = lock(&config.data)?;
+    durable::create_dir(&config.host.data, Point::DataSync).with_context(|| {
+        format!("the data directory {} cannot be made", config.host.data.display())
+    })?;
+    owner::check(&config.host.data)?;
+    let Lock { notes, directory: _held } = lock(&config.host.data)?;
     let notes = Arc::new(Notes::new(notes));
-    if restore::is_unfinished(&config.data) {
-        let data = config.data.display();
+    if restore::is_unfinished(&config.host.data) {
+        let data = config.host.data.display();
         bail!(
             "a restore into {data} did not end; do it again (hearth restore FILE --data {data}), or give --data another directory"
         );
@@ -95,12 +96,12 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     zygote::adopt_orphans()?;
     let programs = Programs::beside_this()?;
     // Before the zygote, so that it is born where this process goes.
-    let cgroups = Cgroups::open(&config.data);
+    let cgroups = Cgroups::open(&config.host.data);
     last_to_go();
     let zygote = zygote::spawn(&programs.worker).context("hearth-worker cannot be started")?;
 
     let secrets = config.read_secrets()?;
-    let telemetry = telemetry::init(config.log_format, &config.log_filter)?;
+    let telemetry = telemetry::init(&config.log)?;
     info!(%config, "starting");
     if shares.are_few() {
         let Shares { front, tenants, .. } = shares;
@@ -125,12 +126,12 @@ pub fn up(written: Written) -> anyhow::Result<()> {
 
 /// What kept a port, memory or a name is gone before anything is bound or made.
 fn end_leftovers(config: &Config, notes: &Notes) {
-    match notes.end_leftovers(&config.users) {
+    match notes.end_leftovers(&config.tenants.users) {
         Ok(0) => {}
         Ok(processes) => warn!(processes, "an earlier host left processes, which were ended"),
         Err(error) => error!(error = &error as &dyn std::error::Error, "leftovers"),
     }
-    match cgroups::end_leftovers(&config.data) {
+    match cgroups::end_leftovers(&config.host.data) {
         Ok(0) => {}
         Ok(groups) => info!(groups, "an earlier host left cgroups, which were removed"),
         Err(reason) => error!(reason, "leftovers"),
@@ -216,18 +217,18 @@ async fn host(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen(config.notify_socket.is_none())?;
     // Before anything is made.
-    let listener = TcpListener::bind(config.listen)
+    let listener = TcpListener::bind(config.front.listen)
         .await
-        .with_context(|| format!("--listen {} cannot be had", config.listen))?;
+        .with_context(|| format!("--listen {} cannot be had", config.front.listen))?;
     sockets::bound_unread(&listener)?;
     let listen = listener.local_addr()?;
-    let store = Store::open(&config.data)?;
+    let store = Store::open(&config.host.data)?;
     let (zygote, keeper, greeting) = Zygote::greet(&programs.worker, zygote, notes).await?;
     let found = cgroups.as_ref().map(|cgroups| cgroups.kind().as_str()).map_err(Clone::clone);
-    let isolation = Isolation::new(greeting.walls, found, &config.users);
-    let users = isolation.users.is_ok().then(|| config.users.clone());
+    let isolation = Isolation::new(greeting.walls, found, &config.tenants.users);
+    let users = isolation.users.is_ok().then(|| config.tenants.users.clone());
     let compilers = users.as_ref().map(|users| *users.start());
-    isolation.refuse_below(config.isolation)?;
+    isolation.refuse_below(config.host.isolation)?;
     let (attempts, escapes) = keeper.try_walls(compilers).await?;
     if !escapes.is_empty() {
         bail!("the walls around workers do not hold: {}", escapes.join(", "));
@@ -244,8 +245,8 @@ async fn host(
     let cell = compile::Cell { user: compilers, namespaces };
     let compiler = Compiler::new(programs.compile, greeting.engine, cell, cores);
     let trees = Trees::new(&programs.worker);
-    let (data, has_users) = (&config.data, users.is_some());
-    let reserve = config.disk_reserve_mb << 20;
+    let (data, has_users) = (&config.host.data, users.is_some());
+    let reserve = config.uploads.disk_reserve_mb << 20;
     let releases =
         Releases::open(data, store.clone(), compiler, trees.clone(), has_users, reserve).await?;
     fail::moment(Point::StartBundle);
@@ -255,11 +256,11 @@ async fn host(
         bundled.push(function);
     }
 
-    let logs = Logs::open(&config.data, shares.journals)?;
+    let logs = Logs::open(&config.host.data, shares.journals)?;
     let sockets = Arc::new(Sockets::new()?);
     let (to_turn, turned) = mpsc::channel(UNANSWERED);
     let (to_open, opened) = mpsc::channel(UNANSWERED);
-    let names = Arc::new(Names::new(config.domain.clone(), config.names.clone()));
+    let names = Arc::new(Names::new(config.front.domain.clone(), config.front.names.clone()));
     let fleet = Fleet::new(Shared {
         sockets: sockets.clone(),
         zygote,
@@ -268,26 +269,26 @@ async fn host(
         turned: to_turn,
         uplinks: to_open,
         starts: Arc::new(Semaphore::new((2 * cores).max(4))),
-        tenant_bind: config.tenant_bind,
+        tenant_bind: config.tenants.bind,
         front: listen,
         names: names.clone(),
         parking_room: Arc::new(Semaphore::new(shares.parked)),
         links: shares.links,
         idle_links: Arc::new(Semaphore::new(shares.idle_links)),
-        idle: config.idle,
-        trusted_proxies: config.trusted_proxies.iter().map(ToString::to_string).collect(),
-        trusted_headers: config.trusted_headers.iter().map(ToString::to_string).collect(),
+        idle: config.tenants.idle,
+        trusted_proxies: config.front.trusted_proxies.iter().map(ToString::to_string).collect(),
+        trusted_headers: config.front.trusted_headers.iter().map(ToString::to_string).collect(),
         isolation: isolation.level(),
         has_users,
         cgroups: cgroups.ok(),
     });
     let watching = tokio::spawn(async move { sockets.run().await });
-    let intake = config.intake.clone();
+    let intake = config.uploads.intake();
     let uploads = Uploads::new(store.clone(), fleet.clone(), releases.clone(), intake);
     let tenants_at = Addresses {
-        bind: config.tenant_bind,
-        ports: config.tenant_ports.clone(),
-        rest: config.rest,
+        bind: config.tenants.bind,
+        ports: config.tenants.ports.clone(),
+        rest: config.tenants.rest,
     };
     let provision = Provision::new(
         store.clone(),
@@ -336,11 +337,18 @@ async fn host(
     }
 
     let stop = CancellationToken::new();
-    let (networks, headers) = (config.trusted_proxies.clone(), config.trusted_headers.clone());
+    let (networks, headers) =
+        (config.front.trusted_proxies.clone(), config.front.trusted_headers.clone());
     let trusted = Trusted { networks, headers };
     let calls = Calls::new(fleet.clone(), stop.clone());
-    let gateway =
-        Gateway::new(fleet.clone(), calls.clone(), store.clone(), names, trusted, config.handover);
+    let gateway = Gateway::new(
+        fleet.clone(),
+        calls.clone(),
+        store.clone(),
+        names,
+        trusted,
+        config.front.handover,
+    );
     let platform = api::router(Api {
         store: store.clone(),
         fleet: fleet.clone(),
@@ -357,7 +365,7 @@ async fn host(
     let services = Services { uploads: requests.clone() };
     let front =
         Front { platform, gateway, uploads: requests, store: store.clone(), stop: stop.clone() };
-    let bounds = Bounds::new(&shares, config.connections_per_address);
+    let bounds = Bounds::new(&shares, config.front.connections_per_address);
     let (close_front, close_rest) = (CancellationToken::new(), CancellationToken::new());
     let turned = tokio::spawn(front.clone().receive(turned, bounds, close_rest.clone()));
     let uplinks = tokio::spawn(services.run(opened, close_rest.clone()));

@@ -39,16 +39,6 @@ pub enum Level {
 }
 
 impl Level {
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "A" => Some(Self::A),
-            "B" => Some(Self::B),
-            "C" => Some(Self::C),
-            "D" => Some(Self::D),
-            _ => None,
-        }
-    }
-
     pub fn as_str(self) -> &'static str {
         match self {
             Self::A => "A",
@@ -328,14 +318,5 @@ mod tests {
             assert!(refused.contains(part), "{refused}");
         }
         assert!(!refused.contains("landlock"), "{refused}");
-    }
-
-    #[test]
-    fn levels_are_letters() {
-        for level in [Level::A, Level::B, Level::C, Level::D] {
-            assert_eq!(Level::parse(level.as_str()), Some(level));
-        }
-        assert_eq!(Level::parse("a"), None);
-        assert_eq!(Level::parse("E"), None);
     }
 }

@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use crate::config::LogFormat;
+use crate::config::{Log, LogFormat};
 use crate::terminal::{error_width, escape_coloured, escape_json, record};
 
 /// Seconds. From a warm call of 0.1 ms to the longest that a function may have.
@@ -40,14 +40,14 @@ pub struct Telemetry {
 }
 
 /// Sets up both, once for the whole process. The filter was checked when the configuration was.
-pub fn init(format: LogFormat, filter: &str) -> Result<Telemetry, TelemetryError> {
-    let json = match format {
+pub fn init(settings: &Log) -> Result<Telemetry, TelemetryError> {
+    let json = match settings.format {
         LogFormat::Text => false,
         LogFormat::Json => true,
         LogFormat::Auto => !io::stderr().is_terminal(),
     };
     let log = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
+        .with_env_filter(EnvFilter::new(&settings.filter))
         .with_writer(move || StandardError { json })
         // It would be said on standard error, by what panics where that cannot be written.
         .log_internal_errors(false)

@@ -125,7 +125,7 @@ pub mod __private {
 
     pub use crate::bindings::export_options;
     pub use crate::bindings::exports::hearth::function::options::Guest as Options;
-    pub use crate::options::{Declared, Schemas};
+    pub use crate::options::{Declared, Schemas, Value};
     pub use crate::response::Tried;
     pub use crate::serve::serve;
 

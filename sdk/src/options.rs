@@ -4,39 +4,43 @@
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
 use crate::kind::{Json, Raw};
 use crate::request::Argument;
 use crate::response::{Returned, is_nothing};
 use crate::{Headers, Query, Request, Response};
 
-/// What the attribute says; a key that it does not name is not declared.
-#[derive(Serialize)]
+/// What the attribute says; an option that it does not name is not declared.
 pub struct Declared {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub methods: Option<&'static [&'static str]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub strip_prefix: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub auth: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout_ms: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_mb: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_body: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reuse: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cors: Option<&'static [&'static str]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<&'static str>,
-    #[serde(skip_serializing_if = "Schemas::is_empty")]
+    pub options: &'static [(&'static str, Value)],
     pub schema: Schemas,
+}
+
+/// What an option is declared to be.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    Text(&'static str),
+    Texts(&'static [&'static str]),
+    Whole(u64),
+    Truth(bool),
+}
+
+impl Serialize for Declared {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { options, schema } = self;
+        let mut declared = serializer.serialize_map(None)?;
+        for (name, value) in *options {
+            declared.serialize_entry(name, value)?;
+        }
+        if !schema.is_empty() {
+            declared.serialize_entry("schema", schema)?;
+        }
+        declared.end()
+    }
 }
 
 impl Declared {
@@ -146,23 +150,11 @@ mod tests {
     use serde::Deserialize;
     use serde_json::{Value, json};
 
-    use super::*;
+    use super::{Value as Declaration, *};
     use crate::__private::{describe_argument, describe_returned};
 
     fn nothing() -> Declared {
-        Declared {
-            methods: None,
-            path: None,
-            strip_prefix: None,
-            auth: None,
-            timeout_ms: None,
-            memory_mb: None,
-            max_body: None,
-            reuse: None,
-            cors: None,
-            description: None,
-            schema: Schemas::default(),
-        }
+        Declared { options: &[], schema: Schemas::default() }
     }
 
     #[derive(Deserialize, JsonSchema)]
@@ -192,16 +184,15 @@ mod tests {
     #[test]
     fn what_is_not_written_is_not_declared() {
         assert_eq!(json(nothing(), |_| {}), json!({}));
-        let some = Declared {
-            methods: Some(&["GET", "PUT"]),
-            path: Some("root"),
-            strip_prefix: Some(true),
-            timeout_ms: Some(500),
-            max_body: Some(1 << 20),
-            cors: Some(&["https://app.example"]),
-            description: Some("says \"it\""),
-            ..nothing()
-        };
+        let options = &[
+            ("methods", Declaration::Texts(&["GET", "PUT"])),
+            ("path", Declaration::Text("root")),
+            ("strip_prefix", Declaration::Truth(true)),
+            ("timeout_ms", Declaration::Whole(500)),
+            ("cors", Declaration::Texts(&["https://app.example"])),
+            ("description", Declaration::Text("says \"it\"")),
+        ];
+        let some = Declared { options, ..nothing() };
         assert_eq!(
             json(some, |_| {}),
             json!({
@@ -209,7 +200,6 @@ mod tests {
                 "path": "root",
                 "strip_prefix": true,
                 "timeout_ms": 500,
-                "max_body": 1 << 20,
                 "cors": ["https://app.example"],
                 "description": "says \"it\"",
             })

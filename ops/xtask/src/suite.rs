@@ -8,7 +8,7 @@ use std::num::NonZero;
 use crate::build::{self, HOST, With, cargo, packages};
 use crate::chores::Chores;
 
-const SDK: &[&str] = &["hearth-sdk", "hearth-sdk-macros"];
+const SDK: &[&str] = &["hearth-sdk", "hearth-sdk-macros", "hearth-options"];
 
 pub(crate) fn run(chores: &mut Chores, arguments: &[OsString]) -> anyhow::Result<()> {
     chores.command("checking the form", &mut cargo(["fmt", "--all", "--check"]))?;

@@ -17,7 +17,8 @@ use utoipa::ToSchema;
 use super::auth::AtTenant;
 use super::error::Refusal;
 use super::openapi::{
-    FunctionParams, HandlerKindSchema, OptionsSchema, TenantParam, function_path, sha256,
+    FunctionParams, HandlerKindSchema, OptionsPatchSchema, OptionsSchema, TenantParam,
+    function_path, sha256,
 };
 use super::request::{Named, OptionalBody, OptionsBody, Params};
 use crate::gateway::proxy;
@@ -57,13 +58,13 @@ pub struct FunctionInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OptionLayers {
     /// By the module.
-    #[schema(value_type = Object)]
+    #[schema(value_type = OptionsPatchSchema)]
     pub declared: OptionsPatch,
     /// With the upload of the active version.
-    #[schema(value_type = Object)]
+    #[schema(value_type = OptionsPatchSchema)]
     pub uploaded: OptionsPatch,
     /// Since then, whichever version is active.
-    #[schema(value_type = Object)]
+    #[schema(value_type = OptionsPatchSchema)]
     pub set: OptionsPatch,
 }
 

@@ -11,13 +11,15 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::response::IntoResponse;
 use hearth_wire::{
-    Auth, Code, HandlerKind, LogStream, Origin, Outcome, PROBLEM_JSON, PathMatch, Place, Scope,
+    Code, HandlerKind, LogStream, OPTIONS, OptionKind, OptionsPatch, Origin, Outcome, PROBLEM_JSON,
+    Place, Scope,
 };
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
+use utoipa::Number;
 use utoipa::OpenApi as _;
 use utoipa::openapi::path::ParameterIn;
-use utoipa::openapi::schema::{Object, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{ArrayBuilder, Object, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 
@@ -94,7 +96,6 @@ words!(ScopeSchema as "Scope": Scope::Admin, Scope::Owner, Scope::Deploy, Scope:
 words!(HandlerKindSchema as "HandlerKind": HandlerKind::IncomingHandler, HandlerKind::Handler);
 words!(LogStreamSchema as "LogStream": LogStream::Stdout, LogStream::Stderr, LogStream::Host);
 words!(PlaceSchema as "Place": Place::Body, Place::Querystring, Place::Headers);
-words!(PathMatchSchema as "PathMatch": PathMatch::Exact, PathMatch::Prefix, PathMatch::Root);
 words!(
     OutcomeSchema as "Outcome":
     Outcome::Answered, Outcome::Trapped, Outcome::MemoryLimit, Outcome::Timeout,
@@ -102,11 +103,6 @@ words!(
     Outcome::Stopped,
 );
 words!(OriginSchema as "Origin": Origin::Outside, Origin::Api, Origin::Trigger, Origin::Internal);
-words!(
-    AuthSchema as "Auth":
-    Auth::Public, Auth::Scope(Scope::Owner), Auth::Scope(Scope::Deploy),
-    Auth::Scope(Scope::Invoke), Auth::Scope(Scope::Report), Auth::Internal,
-);
 words!(
     CodeSchema as "Code":
     Code::BadRequest, Code::InvalidPath, Code::InvalidModule, Code::SchemaViolation, Code::Unauthenticated,
@@ -136,39 +132,71 @@ impl utoipa::ToSchema for ActionSchema {
     }
 }
 
-// Never made: how `hearth_wire::Options` look.
-/// A function's options, complete.
-#[derive(utoipa::ToSchema)]
-#[schema(as = Options)]
-#[expect(dead_code, reason = "read by the derive only")]
-pub struct OptionsSchema {
-    /// The methods that reach the function.
-    methods: Vec<String>,
-    #[schema(value_type = PathMatchSchema)]
-    path: (),
-    /// Whether the function sees what follows its own path, with that path in `x-forwarded-prefix`.
-    strip_prefix: bool,
-    /// Who may call.
-    #[schema(value_type = AuthSchema)]
-    auth: (),
-    /// Origins whose pages may call from a browser; `*` for any.
-    #[schema(example = json!(["https://app.example"]))]
-    cors: Vec<String>,
-    /// JSON Schemas (draft 2020-12) at `body`, `querystring`, `headers` and `response`, the last
-    /// by status.
-    #[schema(value_type = Object, example = json!({"body": {"type": "object"}}))]
-    schema: (),
-    #[schema(minimum = 1, maximum = 300_000)]
-    timeout_ms: u32,
-    #[schema(minimum = 1, maximum = 256)]
-    memory_mb: u32,
-    /// Bytes of a request's body.
-    #[schema(minimum = 1, maximum = 104_857_600)]
-    max_body: u64,
-    /// Calls that one instance may serve, one after the other.
-    #[schema(minimum = 1, maximum = 10_000)]
-    reuse: u32,
-    description: String,
+/// A function's options, complete: as their table has them.
+pub struct OptionsSchema;
+
+/// Those that one layer says.
+pub struct OptionsPatchSchema;
+
+impl utoipa::PartialSchema for OptionsSchema {
+    fn schema() -> RefOr<Schema> {
+        let mut options = options("A function's options, complete.");
+        for row in OPTIONS {
+            options = options.required(row.name);
+        }
+        options.into()
+    }
+}
+
+impl utoipa::ToSchema for OptionsSchema {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("Options")
+    }
+}
+
+impl utoipa::PartialSchema for OptionsPatchSchema {
+    fn schema() -> RefOr<Schema> {
+        options("What one place says of a function's options.").into()
+    }
+}
+
+impl utoipa::ToSchema for OptionsPatchSchema {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("OptionsPatch")
+    }
+}
+
+fn options(about: &str) -> ObjectBuilder {
+    let defaults = serde_json::to_value(OptionsPatch::default().resolve());
+    let defaults = defaults.expect("options are plain data");
+    let object = ObjectBuilder::new().schema_type(Type::Object).description(Some(about));
+    OPTIONS.iter().fold(object, |object, row| {
+        let of = |kind| ObjectBuilder::new().schema_type(kind);
+        let among = |words: &[&'static str]| of(Type::String).enum_values(Some(words.to_vec()));
+        let (about, default) = (Some(row.about), Some(defaults[row.name].clone()));
+        let one = |value: ObjectBuilder| -> Schema {
+            value.description(about).default(default.clone()).into()
+        };
+        let list = |items: ObjectBuilder| -> Schema {
+            let list = ArrayBuilder::new().items(items);
+            list.description(about).default(default.clone()).into()
+        };
+        let value = match row.kind {
+            OptionKind::Word(words) => one(among(words)),
+            OptionKind::Words(words) => list(among(words)),
+            OptionKind::Whole { min, max } => {
+                let [min, max] = [min, max].map(|bound| Some(Number::UInt(bound as usize)));
+                one(of(Type::Integer).minimum(min).maximum(max))
+            }
+            OptionKind::Truth => one(of(Type::Boolean)),
+            OptionKind::Text => one(of(Type::String)),
+            OptionKind::Origins => list(of(Type::String).examples(["https://app.example"])),
+            OptionKind::Schemas => {
+                one(of(Type::Object).examples([serde_json::json!({"body": {"type": "object"}})]))
+            }
+        };
+        object.property(row.name, value)
+    })
 }
 
 // Never made: how `hearth_wire::Violation` looks.
@@ -325,7 +353,7 @@ pub async fn openapi(Extension(document): Extension<Rendered>) -> impl IntoRespo
 
 #[cfg(test)]
 mod tests {
-    use hearth_wire::{OptionsPatch, Problem, RequestId, Violation};
+    use hearth_wire::{Problem, RequestId, Violation};
     use serde_json::Value;
     use utoipa::PartialSchema;
 
@@ -344,7 +372,42 @@ mod tests {
 
     #[test]
     fn options_are_described_as_they_are_sent() {
-        assert_eq!(properties(OptionsSchema::schema()), keys(OptionsPatch::default().resolve()));
+        let sent = keys(OptionsPatch::default().resolve());
+        assert_eq!(properties(OptionsSchema::schema()), sent);
+        assert_eq!(properties(OptionsPatchSchema::schema()), sent);
+        let schema = serde_json::to_value(OptionsSchema::schema()).unwrap();
+        let required = schema["required"].as_array().unwrap();
+        assert_eq!(required.len(), sent.len());
+        assert!(sent.iter().all(|name| required.contains(&name.as_str().into())), "{schema}");
+        let timeout = &schema["properties"]["timeout_ms"];
+        assert_eq!((&timeout["minimum"], &timeout["maximum"]), (&1.into(), &300_000.into()));
+        assert_eq!(timeout["default"], 30_000);
+        let of_auth: Vec<_> = schema["properties"]["auth"]["enum"].as_array().unwrap().clone();
+        assert!(of_auth.contains(&"invoke".into()) && !of_auth.contains(&"admin".into()));
+    }
+
+    /// What is described is what is taken, tried by a validator that is not ours.
+    #[test]
+    fn options_are_taken_as_they_are_described() {
+        let mut schemas = boon::Schemas::new();
+        let mut compiler = boon::Compiler::new();
+        let schema = serde_json::to_value(OptionsPatchSchema::schema()).unwrap();
+        compiler.add_resource("options.json", schema).unwrap();
+        let index = compiler.compile("options.json", &mut schemas).unwrap();
+        for (option, taken) in [
+            (r#"{}"#, true),
+            (r#"{"methods":["GET"],"reuse":10000,"auth":"owner","cors":["*"]}"#, true),
+            (r#"{"reuse":10001}"#, false),
+            (r#"{"timeout_ms":0}"#, false),
+            (r#"{"methods":["TRACE"]}"#, false),
+            (r#"{"path":"below"}"#, false),
+            (r#"{"strip_prefix":1}"#, false),
+            (r#"{"description":1}"#, false),
+        ] {
+            let value = serde_json::from_str(option).unwrap();
+            assert_eq!(schemas.validate(&value, index).is_ok(), taken, "{option}");
+            assert_eq!(OptionsPatch::parse(option).is_ok(), taken, "{option}");
+        }
     }
 
     #[test]

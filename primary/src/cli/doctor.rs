@@ -79,7 +79,7 @@ pub fn run(args: DoctorArgs, client: &ClientArgs, print: Print) -> Result<(), Cl
     let said = written.as_ref().is_ok_and(Written::says_listen);
     let config = written.and_then(Written::resolve);
     // Whoever asks about settings means the host that has them.
-    let listen = config.as_ref().ok().map(|config| config.listen).filter(|_| said);
+    let listen = config.as_ref().ok().map(|config| config.front.listen).filter(|_| said);
     let tenants = host(client, listen, &mut checks);
     programs(&mut checks);
     checks.push(wasm_target(&target()));
@@ -267,10 +267,10 @@ fn descriptors(limit: u64, tenants: u64) -> Check {
 }
 
 fn of_settings(config: &Config, checks: &mut Vec<Check>) {
-    checks.push(address("listen", config.listen, || is_hearth(config.listen)));
-    let tenants = SocketAddr::new(config.tenant_bind, 0);
+    checks.push(address("listen", config.front.listen, || is_hearth(config.front.listen)));
+    let tenants = SocketAddr::new(config.tenants.bind, 0);
     checks.push(address("tenant-bind", tenants, || false));
-    if let Some(from) = &config.admin_token {
+    if let Some(from) = config.admin_token() {
         checks.push(match config.read_secrets() {
             Ok(_) => ok("admin token", format!("from {from}")),
             Err(error) => fail("admin token", chain(&error), "correct what is named there"),
@@ -282,9 +282,9 @@ fn of_settings(config: &Config, checks: &mut Vec<Check>) {
         let mut numbers = text.split_whitespace().map(str::parse);
         Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
     });
-    checks.push(ports((*config.tenant_ports.start(), *config.tenant_ports.end()), range));
-    checks.push(disk(&config.data, config.disk_reserve_mb << 20));
-    if let Err(error) = owner::check(&config.data) {
+    checks.push(ports((*config.tenants.ports.start(), *config.tenants.ports.end()), range));
+    checks.push(disk(&config.host.data, config.uploads.disk_reserve_mb << 20));
+    if let Err(error) = owner::check(&config.host.data) {
         checks.push(fail("data", error.to_string(), "run Hearth as whom its data belongs to"));
     }
 }
@@ -377,8 +377,9 @@ fn space(data: &str, free: u64, reserve: u64) -> Check {
 fn walls(config: &Config, checks: &mut Vec<Check>) {
     const CHECK: &str = "isolation";
     let worker = std::env::current_exe().map(|path| path.with_file_name("hearth-worker"));
-    let surveyed =
-        worker.map_err(anyhow::Error::from).and_then(|worker| survey(&worker, &config.users));
+    let surveyed = worker
+        .map_err(anyhow::Error::from)
+        .and_then(|worker| survey(&worker, &config.tenants.users));
     let (isolation, escapes) = match surveyed {
         Ok(surveyed) => surveyed,
         Err(error) => {
@@ -389,8 +390,9 @@ fn walls(config: &Config, checks: &mut Vec<Check>) {
     };
     checks.extend(isolation.table().into_iter().map(of_wall));
     let level = isolation.level();
-    if level < config.isolation {
-        let found = format!("level {level} is reached here, and {} is asked for", config.isolation);
+    if level < config.host.isolation {
+        let found =
+            format!("level {level} is reached here, and {} is asked for", config.host.isolation);
         checks.push(fail(CHECK, found, "mend what is missing above, or ask for less: --isolation"));
     }
     checks.push(match escapes.as_slice() {

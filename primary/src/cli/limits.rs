@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hearth_wire::Limits;
+use hearth_wire::Limit;
 
 use super::client::Host;
 use super::print::{OrDash, Print, Table};
@@ -60,12 +60,9 @@ fn parse_all(changes: &[String]) -> Result<BTreeMap<String, Option<u64>>, CliErr
 }
 
 fn parse(change: &str) -> Result<(String, Option<u64>), CliError> {
-    let wrong = || usage(format!("{change:?} is no NAME=NUMBER, like functions=20"));
+    let wrong = || usage(format!("{change:?} is not a valid NAME=NUMBER, like functions=20"));
     let (name, value) = change.split_once('=').ok_or_else(wrong)?;
-    if Limits::default().get(name).is_none() {
-        let known: Vec<_> = Limits::TABLE.iter().map(|limit| limit.name).collect();
-        return Err(usage(format!("{name:?} is no limit; there are {}", known.join(", "))));
-    }
+    Limit::find(name).map_err(|error| usage(error.to_string()))?;
     match value {
         DEFAULT => Ok((name.to_owned(), None)),
         number => Ok((name.to_owned(), Some(number.parse().map_err(|_| wrong())?))),
@@ -88,5 +85,7 @@ mod tests {
         for wrong in ["functions", "functions=", "functions=many", "functions=-1", "nix=1"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+        let unknown = parse("function=1").unwrap_err().to_string();
+        assert_eq!(unknown, "unknown limit `function`; did you mean `functions`?");
     }
 }

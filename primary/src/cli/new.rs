@@ -32,6 +32,9 @@ const SDK: &[(&str, &str)] = sdk! {
     "macros/src/expand.rs"
     "macros/src/lib.rs"
     "macros/src/options.rs"
+    "options/Cargo.toml"
+    "options/src/lib.rs"
+    "options/src/near.rs"
     "src/bindings.rs"
     "src/error.rs"
     "src/kind.rs"
@@ -105,7 +108,7 @@ fn create(directory: &Path, name: &str) -> io::Result<()> {
     for (file, text) in SDK {
         let path = Path::new(SDK_DIRECTORY).join(file);
         if file.ends_with("Cargo.toml") {
-            write(&path, &standing_alone(text))?;
+            write(&path, &standing_alone(file, text))?;
         } else {
             write(&path, text)?;
         }
@@ -115,7 +118,7 @@ fn create(directory: &Path, name: &str) -> io::Result<()> {
 
 /// A manifest of the SDK with everything written out that it inherits from the workspace, and
 /// without what only the SDK's own tests need.
-fn standing_alone(manifest: &str) -> String {
+fn standing_alone(file: &str, manifest: &str) -> String {
     let table = |text| toml::from_str::<Table>(text).expect("the manifests of this build");
     let workspace = table(WORKSPACE_MANIFEST);
     let workspace = workspace["workspace"].as_table().expect("the root manifest's workspace");
@@ -132,7 +135,7 @@ fn standing_alone(manifest: &str) -> String {
             // A path is from the workspace's root, of which the SDK is all that comes along.
             if let Some(Value::String(path)) = value.get_mut("path") {
                 let within = path.strip_prefix("sdk/").expect("a part of the SDK");
-                *path = within.to_owned();
+                *path = "../".repeat(file.matches('/').count()) + within;
             }
         }
     }
@@ -156,8 +159,9 @@ mod tests {
     #[test]
     fn the_vendored_sdk_is_whole() {
         let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk");
-        let mut there = vec!["Cargo.toml".to_owned(), "macros/Cargo.toml".to_owned()];
-        for directory in ["macros/src", "src", "wit"] {
+        let there = ["Cargo.toml", "macros/Cargo.toml", "options/Cargo.toml"].map(str::to_owned);
+        let mut there = there.to_vec();
+        for directory in ["macros/src", "options/src", "src", "wit"] {
             for entry in std::fs::read_dir(sdk.join(directory)).unwrap() {
                 let name = entry.unwrap().file_name().into_string().unwrap();
                 there.push(format!("{directory}/{name}"));
@@ -171,16 +175,22 @@ mod tests {
     #[test]
     fn the_vendored_sdk_inherits_nothing() {
         for (file, text) in SDK.iter().filter(|(file, _)| file.ends_with("Cargo.toml")) {
-            let text = standing_alone(text);
+            let text = standing_alone(file, text);
             let manifest: Table = toml::from_str(&text).unwrap();
             assert!(manifest["package"]["edition"].is_str(), "{file}: {text}");
             assert!(!text.contains("workspace"), "{file}: {text}");
             assert!(manifest.get("example").is_none(), "{file}: {text}");
         }
-        let manifest: Table = toml::from_str(&standing_alone(SDK[0].1)).unwrap();
-        let dependencies = &manifest["dependencies"];
-        assert!(dependencies["serde"]["features"].is_array());
-        assert_eq!(dependencies["hearth-sdk-macros"]["path"].as_str(), Some("macros"));
+        let dependencies = |of: &str| {
+            let (file, text) = SDK.iter().find(|(file, _)| *file == of).unwrap();
+            let manifest: Table = toml::from_str(&standing_alone(file, text)).unwrap();
+            manifest["dependencies"].clone()
+        };
+        let of_sdk = dependencies("Cargo.toml");
+        assert!(of_sdk["serde"]["features"].is_array());
+        assert_eq!(of_sdk["hearth-sdk-macros"]["path"].as_str(), Some("macros"));
+        let of_macros = dependencies("macros/Cargo.toml");
+        assert_eq!(of_macros["hearth-options"]["path"].as_str(), Some("../options"));
     }
 
     #[test]

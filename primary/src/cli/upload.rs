@@ -202,7 +202,10 @@ mod tests {
     fn options_of_one_file_are_checked_here() {
         assert_eq!(options_text("{\"auth\":\"invoke\"}", 1).unwrap(), "{\"auth\":\"invoke\"}");
         let error = options_text("{\"metods\":[]}", 1).unwrap_err().to_string();
-        assert!(error.starts_with("--options: `metods` is no option"), "{error}");
+        assert!(
+            error.starts_with("--options: unknown option `metods`; did you mean `methods`?"),
+            "{error}"
+        );
         assert!(options_text("{\"a.wasm\":{}}", 2).is_ok());
     }
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use hearth_wire::TenantName;
 use serde::{Deserialize, Serialize};
 
-use super::layers::read;
+use super::read::read;
 use super::{ConfigError, Source, variable};
 
 const URL_DEFAULT: &str = "http://127.0.0.1:3400";
@@ -100,10 +100,10 @@ impl Client {
         let stored = if written.is_some() && has_token { None } else { stored()? };
         let url = match written {
             Some((text, from)) => url(&text).ok_or(ConfigError::Value {
-                key: "url",
+                key: "url".to_owned(),
                 from,
                 value: text,
-                expected: "an address, like http://127.0.0.1:3400",
+                expected: "an address, like http://127.0.0.1:3400".to_owned(),
             })?,
             None => stored.as_ref().map_or_else(|| URL_DEFAULT.to_owned(), |it| it.url.clone()),
         };
@@ -113,10 +113,10 @@ impl Client {
         let proxy = proxy(&url, variable);
         let tenant = match either(&args.tenant, "tenant", "HEARTH_TENANT") {
             Some((text, from)) => Some(text.parse().map_err(|_| ConfigError::Value {
-                key: "tenant",
+                key: "tenant".to_owned(),
                 from,
                 value: text,
-                expected: "a tenant's name, like demo",
+                expected: "a tenant's name, like demo".to_owned(),
             })?),
             None => None,
         };
@@ -158,7 +158,8 @@ fn token(text: &str, from: Source) -> Result<String, ConfigError> {
     if !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(token.to_owned());
     }
-    Err(ConfigError::Value { key: "token", from, value: "…".to_owned(), expected: "one token" })
+    let [key, value, expected] = ["token", "…", "one token"].map(str::to_owned);
+    Err(ConfigError::Value { key, from, value, expected })
 }
 
 #[derive(Debug, thiserror::Error)]

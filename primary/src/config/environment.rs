@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use super::PREFIX;
 
-/// Names below HEARTH_ that are no settings of the host.
-const OTHERS: [&str; 6] = [
+/// Names below HEARTH_ that are not settings of the host.
+pub const OTHERS: [&str; 6] = [
     "HEARTH_CONFIG",
     "HEARTH_ADMIN_TOKEN",
     "HEARTH_URL",

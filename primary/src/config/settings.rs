@@ -1,270 +1,333 @@
-//! The settings that there are: how each is written as an option, in the environment and in the
-//! file. What a text means is for whoever resolves it.
+//! Settings as a table: how each is written as an option, in the environment and in the file, what
+//! it is where nothing is written, and what its value may be.
+//!
+//! ```text
+//! config/NOUN.rs: settings! { … }   one row a setting ──► its field, option, variable, key of the file,
+//!                                                         help, line of docs/settings.md, listing
+//! config.rs:      sections! { … }   one line a noun   ──► the sub-struct of Config, its section
+//! ```
+//!
+//! A value is a text until its noun resolves it, whichever layer it is from. What kinds of values
+//! there are is in `kinds.rs`.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::path::PathBuf;
 
-use super::{PREFIX, Source};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use hearth_wire::{Unknown, nearest};
 
-/// The options of `hearth up`. Texts all of them: they are parsed where those of the environment
-/// and of the file are.
-#[derive(Debug, Clone, Default, clap::Args)]
-pub struct UpArgs {
-    /// A file of settings, in TOML: the options' names are its keys
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Where everything is kept that Hearth keeps [default: ./hearth-data]
-    #[arg(long, value_name = "DIR")]
-    data: Option<String>,
-    /// The front door: API and gateway [default: 127.0.0.1:3400]
-    #[arg(long, value_name = "ADDR")]
-    listen: Option<String>,
-    /// The address of the tenants' own ports [default: 127.0.0.1]
-    #[arg(long, value_name = "IP")]
-    tenant_bind: Option<String>,
-    /// Which ports tenants get [default: 3411-13410]
-    #[arg(long, value_name = "A-B")]
-    tenant_ports: Option<String>,
-    /// How long a removed tenant's port and name are nobody's [default: 7d]
-    #[arg(long, value_name = "DURATION")]
-    rest: Option<String>,
-    /// Tenants are found at TENANT.DOMAIN too, besides TENANT.localhost
-    #[arg(long)]
-    domain: Option<String>,
-    /// A file with the admin token, in place of one made at the first start
-    #[arg(long, value_name = "FILE")]
-    admin_token_file: Option<String>,
-    /// A name by which clients reach the API, besides `localhost`, the domain and addresses; may be
-    /// given again
-    #[arg(long, value_name = "HOST")]
-    name: Vec<String>,
-    /// Proxies of your own: they are believed on who their callers are; may be given again
-    #[arg(long, value_name = "CIDR")]
-    trusted_proxy: Vec<String>,
-    /// The headers in which they are, each of which the proxy must set itself; may be given again
-    /// [default: x-forwarded-for, x-forwarded-proto]
-    #[arg(long, value_name = "HEADER")]
-    trusted_header: Vec<String>,
-    /// How many connections at the front door one client address may have (of IPv6, a network of 64
-    /// bits); trusted proxies may have any number [default: 256]
-    #[arg(long, value_name = "N")]
-    connections_per_address: Option<String>,
-    /// A worker without a call for this long ends [default: 60s]
-    #[arg(long, value_name = "DURATION")]
-    idle: Option<String>,
-    /// Refuse to start below this level of isolation: A, B or C; `auto` takes what the machine
-    /// offers and says what that is [default: auto]
-    #[arg(long, value_name = "LEVEL")]
-    isolation: Option<String>,
-    /// The user ids that tenants are given, where the host runs as root
-    /// [default: 1900000000-1900065535]
-    #[arg(long, value_name = "FIRST-LAST")]
-    users: Option<String>,
-    /// `never`: the front door proxies every request, and gives no connection to a worker
-    /// [default: auto]
-    #[arg(long, value_name = "WHEN")]
-    handover: Option<String>,
-    /// Uploads at once, of all tenants [default: 32]
-    #[arg(long, value_name = "N")]
-    uploads: Option<String>,
-    /// Uploads at once of one tenant [default: 8]
-    #[arg(long, value_name = "N")]
-    uploads_per_tenant: Option<String>,
-    /// An upload that has not come and been compiled within this time is refused [default: 10m]
-    #[arg(long, value_name = "DURATION")]
-    upload_time: Option<String>,
-    /// MiB of the disk that uploads leave free, so that other changes can be kept [default: 64]
-    #[arg(long, value_name = "MB")]
-    disk_reserve: Option<String>,
-    /// Write one line of JSON to this descriptor once it serves
-    #[arg(long, value_name = "N")]
-    ready_fd: Option<String>,
-    /// How to write its own log: text, json, or auto [default: auto]
-    #[arg(long, value_name = "FORMAT")]
-    log: Option<String>,
-    /// What to write to its own log, as in `info,hearth=debug` [default: info]
-    #[arg(long, value_name = "FILTER")]
-    log_filter: Option<String>,
-    /// Where the tests of crashes say what is to fail
-    #[cfg(debug_assertions)]
-    #[arg(long, value_name = "DIR", hide = true)]
-    pub fail_points: Option<PathBuf>,
+use super::environment::OTHERS;
+use super::kinds::Kind;
+use super::{ConfigError, PREFIX, SECTIONS, Source};
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// As an option, at the top of the file and, in capitals, in the environment.
+    pub name: &'static str,
+    /// Where it stands in the file if it does not stand at its top; empty where it always does.
+    pub section: &'static str,
+    /// Its name there.
+    pub key: &'static str,
+    pub value_name: &'static str,
+    /// For people: one sentence without its full stop.
+    pub about: &'static str,
+    pub default: Option<&'static str>,
+    /// Whether it may be given again, or as one text with commas.
+    pub many: bool,
+    /// What a value must be.
+    pub expected: fn() -> String,
 }
 
-impl UpArgs {
-    pub fn into_layer(self) -> Layer {
-        let Self {
-            config: _,
-            data,
-            listen,
-            tenant_bind,
-            tenant_ports,
-            rest,
-            domain,
-            admin_token_file,
-            name,
-            trusted_proxy,
-            trusted_header,
-            connections_per_address,
-            idle,
-            isolation,
-            users,
-            handover,
-            uploads,
-            uploads_per_tenant,
-            upload_time,
-            disk_reserve,
-            ready_fd,
-            log,
-            log_filter,
-            #[cfg(debug_assertions)]
-                fail_points: _,
-        } = self;
-        let mut layer = Layer::new();
-        for (key, text) in [
-            (Key::Data, data),
-            (Key::Listen, listen),
-            (Key::TenantBind, tenant_bind),
-            (Key::TenantPorts, tenant_ports),
-            (Key::Rest, rest),
-            (Key::Domain, domain),
-            (Key::AdminTokenFile, admin_token_file),
-            (Key::ConnectionsPerAddress, connections_per_address),
-            (Key::Idle, idle),
-            (Key::Isolation, isolation),
-            (Key::Users, users),
-            (Key::Handover, handover),
-            (Key::Uploads, uploads),
-            (Key::UploadsPerTenant, uploads_per_tenant),
-            (Key::UploadTime, upload_time),
-            (Key::DiskReserve, disk_reserve),
-            (Key::ReadyFd, ready_fd),
-            (Key::Log, log),
-            (Key::LogFilter, log_filter),
-        ] {
-            if let Some(text) = text {
-                layer.insert(key, Given { texts: vec![text], from: Source::Option(key.name()) });
-            }
-        }
-        for (key, texts) in [
-            (Key::Name, name),
-            (Key::TrustedProxy, trusted_proxy),
-            (Key::TrustedHeader, trusted_header),
-        ] {
-            if !texts.is_empty() {
-                layer.insert(key, Given { texts, from: Source::Option(key.name()) });
-            }
-        }
-        layer
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Key {
-    Data,
-    Listen,
-    TenantBind,
-    TenantPorts,
-    Rest,
-    Domain,
-    AdminTokenFile,
-    Name,
-    TrustedProxy,
-    TrustedHeader,
-    ConnectionsPerAddress,
-    Idle,
-    Isolation,
-    Users,
-    Handover,
-    Uploads,
-    UploadsPerTenant,
-    UploadTime,
-    DiskReserve,
-    ReadyFd,
-    Log,
-    LogFilter,
-}
-
-impl Key {
-    pub const ALL: [Self; 22] = [
-        Self::Data,
-        Self::Listen,
-        Self::TenantBind,
-        Self::TenantPorts,
-        Self::Rest,
-        Self::Domain,
-        Self::AdminTokenFile,
-        Self::Name,
-        Self::TrustedProxy,
-        Self::TrustedHeader,
-        Self::ConnectionsPerAddress,
-        Self::Idle,
-        Self::Isolation,
-        Self::Users,
-        Self::Handover,
-        Self::Uploads,
-        Self::UploadsPerTenant,
-        Self::UploadTime,
-        Self::DiskReserve,
-        Self::ReadyFd,
-        Self::Log,
-        Self::LogFilter,
-    ];
-
-    /// As an option and in the file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Data => "data",
-            Self::Listen => "listen",
-            Self::TenantBind => "tenant-bind",
-            Self::TenantPorts => "tenant-ports",
-            Self::Rest => "rest",
-            Self::Domain => "domain",
-            Self::AdminTokenFile => "admin-token-file",
-            Self::Name => "name",
-            Self::TrustedProxy => "trusted-proxy",
-            Self::TrustedHeader => "trusted-header",
-            Self::ConnectionsPerAddress => "connections-per-address",
-            Self::Idle => "idle",
-            Self::Isolation => "isolation",
-            Self::Users => "users",
-            Self::Handover => "handover",
-            Self::Uploads => "uploads",
-            Self::UploadsPerTenant => "uploads-per-tenant",
-            Self::UploadTime => "upload-time",
-            Self::DiskReserve => "disk-reserve",
-            Self::ReadyFd => "ready-fd",
-            Self::Log => "log",
-            Self::LogFilter => "log-filter",
-        }
-    }
-
-    pub fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|key| key.name() == name)
-    }
-
+impl Row {
     /// In the environment: `HEARTH_TENANT_BIND`.
-    pub fn variable(self) -> String {
-        format!("{PREFIX}{}", self.name().to_ascii_uppercase().replace('-', "_"))
+    pub fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.name.to_ascii_uppercase().replace('-', "_"))
     }
 
-    pub fn of_variable(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|key| key.variable() == name)
+    /// In its section: `tenants.bind`.
+    pub fn in_section(&self) -> String {
+        match self.section {
+            "" => self.name.to_owned(),
+            section => format!("{section}.{}", self.key),
+        }
+    }
+
+    fn argument(&self) -> Arg {
+        let help = match self.default {
+            Some(default) => format!("{} [default: {default}]", self.about),
+            None => self.about.to_owned(),
+        };
+        let action = if self.many { ArgAction::Append } else { ArgAction::Set };
+        Arg::new(self.name).long(self.name).value_name(self.value_name).help(help).action(action)
     }
 }
 
-/// As they are written there.
-pub fn known_keys(from: &Source) -> String {
-    match from {
-        Source::Environment(_) => Key::ALL.map(Key::variable).join(", "),
-        Source::Option(_) | Source::File(_) => Key::ALL.map(Key::name).join(", "),
-    }
+/// A noun that has settings.
+pub trait Section: Sized {
+    /// As it is written in the file, in brackets; empty for what stands at its top.
+    const NAME: &'static str;
+    const ABOUT: &'static str;
+    const ROWS: &'static [Row];
+
+    fn resolve(layers: &Layers) -> Result<Self, ConfigError>;
+
+    /// What is in force, as it would be written.
+    fn list(&self) -> Vec<(&'static str, String)>;
 }
 
+/// A noun's settings. A row is
+///
+/// ```text
+/// /// What it says, without a full stop
+/// one field: Type, "name" "key in its section" "VALUE" = "default", kind of its values;
+/// ```
+///
+/// `one` has a default, `maybe` none and is an option then, `many` is a list.
+macro_rules! settings {
+    (
+        $(#[doc = $doc:literal])+
+        $name:ident in $section:literal:
+        $(
+            $(#[doc = $about:literal])+
+            $shape:ident $field:ident: $type:ty, $long:literal $key:literal $value:literal
+            $(= $default:literal)?, $kind:expr;
+        )+
+    ) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[doc = $about])+ pub $field: $crate::config::settings::settings!(@type $shape $type),)+
+        }
+
+        impl $crate::config::settings::Section for $name {
+            const NAME: &'static str = $section;
+            const ABOUT: &'static str = concat!($($doc),+).trim_ascii_start();
+            const ROWS: &'static [$crate::config::settings::Row] = &[
+                $($crate::config::settings::Row {
+                    name: $long,
+                    section: $section,
+                    key: $key,
+                    value_name: $value,
+                    about: concat!($($about),+).trim_ascii_start(),
+                    default: $crate::config::settings::settings!(@default $($default)?),
+                    many: $crate::config::settings::settings!(@many $shape),
+                    expected: || {
+                        let kind: $crate::config::kinds::Kind<$type> = $kind;
+                        kind.expected
+                    },
+                },)+
+            ];
+
+            fn resolve(
+                layers: &$crate::config::settings::Layers,
+            ) -> Result<Self, $crate::config::ConfigError> {
+                Ok(Self { $($field: layers.$shape($long, $kind)?,)+ })
+            }
+
+            fn list(&self) -> Vec<(&'static str, String)> {
+                let mut list = Vec::new();
+                $(
+                    let kind: $crate::config::kinds::Kind<$type> = $kind;
+                    let values = $crate::config::settings::settings!(@values $shape self.$field);
+                    list.extend(values.map(|value| ($long, (kind.show)(value))));
+                )+
+                list
+            }
+        }
+    };
+    (@type one $type:ty) => { $type };
+    (@type maybe $type:ty) => { Option<$type> };
+    (@type many $type:ty) => { Vec<$type> };
+    (@default) => { None };
+    (@default $default:literal) => { Some($default) };
+    (@many many) => { true };
+    (@many $other:ident) => { false };
+    (@values one $field:expr) => { std::iter::once(&$field) };
+    (@values $other:ident $field:expr) => { $field.iter() };
+}
+
+pub(crate) use settings;
+
+pub fn rows() -> impl Iterator<Item = &'static Row> + Clone {
+    SECTIONS.iter().flat_map(|(_, _, rows)| rows.iter())
+}
+
+pub fn of_name(name: &str) -> Option<&'static Row> {
+    rows().find(|row| row.name == name)
+}
+
+pub fn of_variable(name: &str) -> Option<&'static Row> {
+    rows().find(|row| row.variable() == name)
+}
+
+/// The settings of the section of this name.
+pub fn section(name: &str) -> Option<&'static [Row]> {
+    let mut sections = SECTIONS.iter().filter(|(section, ..)| !section.is_empty());
+    sections.find(|(section, ..)| *section == name).map(|(_, _, rows)| *rows)
+}
+
+pub fn unknown_variable(name: &str) -> Unknown {
+    let bare = |name: &'static str| name.strip_prefix(PREFIX).unwrap_or(name);
+    let others = OTHERS.iter().map(|name| (bare(name), (*name).to_owned()));
+    let known = rows().map(|row| (row.name, row.variable())).chain(others);
+    let near = nearest(name.strip_prefix(PREFIX).unwrap_or(name), known);
+    let known = || rows().map(Row::variable).collect::<Vec<_>>().join(", ");
+    Unknown::placed("setting", name, "", near.as_deref(), known)
+}
+
+/// At the top of the file.
+pub fn unknown_name(name: &str, place: &str) -> Unknown {
+    let names = rows().map(|row| (row.name, row.name.to_owned()));
+    let known = names.chain(rows().map(|row| (row.key, row.in_section())));
+    let near = nearest(name, known);
+    let known = || rows().map(|row| row.name).collect::<Vec<_>>().join(", ");
+    Unknown::placed("setting", name, place, near.as_deref(), known)
+}
+
+pub fn unknown_key(section: &str, key: &str, rows_of_it: &'static [Row], place: &str) -> Unknown {
+    let all = || rows_of_it.iter().chain(rows());
+    let keys = all().map(|row| (row.key, row.in_section()));
+    let known = keys.chain(all().map(|row| (row.name, row.in_section())));
+    let near = nearest(key, known);
+    let known = || rows_of_it.iter().map(|row| row.key).collect::<Vec<_>>().join(", ");
+    Unknown::placed("setting", &format!("{section}.{key}"), place, near.as_deref(), known)
+}
+
+pub fn unknown_section(name: &str, place: &str) -> Unknown {
+    let known = SECTIONS.iter().map(|(section, ..)| *section).filter(|section| !section.is_empty());
+    let near = nearest(name, known.clone().map(|section| (section, section)));
+    Unknown::placed("section", name, place, near, || known.collect::<Vec<_>>().join(", "))
+}
+
+/// What was written of one setting in one place.
 #[derive(Debug, Clone)]
 pub struct Given {
     pub texts: Vec<String>,
+    /// As it was written there.
+    pub key: String,
     pub from: Source,
 }
 
-pub type Layer = BTreeMap<Key, Given>;
+impl Given {
+    pub fn refused(&self, expected: String, value: &str) -> ConfigError {
+        let (key, from) = (self.key.clone(), self.from.clone());
+        ConfigError::Value { key, from, value: value.to_owned(), expected }
+    }
+
+    fn read<T>(&self, kind: Kind<T>) -> Result<T, ConfigError> {
+        let value = match self.texts.as_slice() {
+            [text] => (kind.read)(text),
+            _ => None,
+        };
+        value.ok_or_else(|| self.refused(kind.expected, &self.texts.join(", ")))
+    }
+
+    fn read_all<T>(&self, kind: Kind<T>) -> Result<Vec<T>, ConfigError> {
+        let texts = self.texts.iter().flat_map(|text| items(text));
+        texts
+            .map(|text| (kind.read)(text).ok_or_else(|| self.refused(kind.expected.clone(), text)))
+            .collect()
+    }
+}
+
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim)
+}
+
+/// By the settings' names.
+pub type Layer = BTreeMap<&'static str, Given>;
+
+/// The strongest first: options, environment, file.
+#[derive(Debug)]
+pub struct Layers(pub [Layer; 3]);
+
+impl Layers {
+    pub fn given(&self, name: &str) -> Option<&Given> {
+        self.0.iter().find_map(|layer| layer.get(name))
+    }
+
+    pub fn is_by_option(&self, name: &str) -> bool {
+        self.0[0].contains_key(name)
+    }
+
+    pub fn one<T>(&self, name: &str, kind: Kind<T>) -> Result<T, ConfigError> {
+        match self.given(name) {
+            Some(given) => given.read(kind),
+            None => {
+                let value = default(name).and_then(|text| (kind.read)(text));
+                Ok(value.expect("a setting without a default is declared as `maybe`"))
+            }
+        }
+    }
+
+    pub fn maybe<T>(&self, name: &str, kind: Kind<T>) -> Result<Option<T>, ConfigError> {
+        self.given(name).map(|given| given.read(kind)).transpose()
+    }
+
+    pub fn many<T>(&self, name: &str, kind: Kind<T>) -> Result<Vec<T>, ConfigError> {
+        match self.given(name) {
+            Some(given) => given.read_all(kind),
+            None => Ok(default(name).into_iter().flat_map(items).filter_map(kind.read).collect()),
+        }
+    }
+}
+
+fn default(name: &str) -> Option<&'static str> {
+    of_name(name)?.default
+}
+
+/// The options of `hearth up`. Texts all of them: they are parsed where those of the environment
+/// and of the file are.
+#[derive(Debug, Clone, Default)]
+pub struct UpArgs {
+    pub config: Option<PathBuf>,
+    pub layer: Layer,
+    /// Where the tests of crashes say what is to fail.
+    #[cfg(debug_assertions)]
+    pub fail_points: Option<PathBuf>,
+}
+
+const CONFIG: &str = "config";
+#[cfg(debug_assertions)]
+const FAIL_POINTS: &str = "fail-points";
+
+impl clap::Args for UpArgs {
+    fn augment_args(command: Command) -> Command {
+        let path = |name| Arg::new(name).long(name).value_parser(value_parser!(PathBuf));
+        let config = path(CONFIG).value_name("FILE").help(
+            "A file of settings, in TOML: the options' names are its keys, and it may have sections",
+        );
+        #[cfg(debug_assertions)]
+        let command = command.arg(path(FAIL_POINTS).value_name("DIR").hide(true));
+        command.args(iter::once(config).chain(rows().map(Row::argument)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for UpArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut layer = Layer::new();
+        for row in rows() {
+            if let Some(texts) = matches.get_many::<String>(row.name) {
+                let (texts, key) = (texts.cloned().collect(), row.name.to_owned());
+                layer.insert(row.name, Given { texts, key, from: Source::Option(row.name) });
+            }
+        }
+        Ok(Self {
+            config: matches.get_one(CONFIG).cloned(),
+            layer,
+            #[cfg(debug_assertions)]
+            fail_points: matches.get_one(FAIL_POINTS).cloned(),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

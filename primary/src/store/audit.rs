@@ -9,7 +9,7 @@ mod difference;
 
 use std::str::FromStr;
 
-use hearth_wire::{RequestId, TenantName};
+use hearth_wire::{RequestId, TenantName, Unknown};
 use jiff::Timestamp;
 use rusqlite::types::{FromSqlError, FromSqlResult, ToSql, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params_from_iter};
@@ -71,15 +71,16 @@ actions! {
     HostRestore "host.restore"
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("unknown action; there are {}", Action::ALL.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(", "))]
-pub struct UnknownAction;
-
 impl FromStr for Action {
-    type Err = UnknownAction;
+    type Err = Unknown;
 
-    fn from_str(text: &str) -> Result<Self, UnknownAction> {
-        Self::ALL.iter().copied().find(|action| action.as_str() == text).ok_or(UnknownAction)
+    fn from_str(text: &str) -> Result<Self, Unknown> {
+        let known = Self::ALL.iter();
+        known
+            .clone()
+            .copied()
+            .find(|action| action.as_str() == text)
+            .ok_or_else(|| Unknown::new("action", text, known.map(|action| action.as_str())))
     }
 }
 

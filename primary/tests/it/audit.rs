@@ -492,7 +492,7 @@ fn the_command_line_shows_it() {
     let json = host.command(ADMIN_TOKEN, &["audit", "--json", "--tenant", "demo"]).json();
     assert_eq!(json["entries"][1]["object"], "/one", "{json}");
     let refused = host.command(ADMIN_TOKEN, &["audit", "--action", "sing"]).failed(1);
-    assert!(refused.contains("unknown action"), "{refused}");
+    assert!(refused.contains("unknown action `sing`; known actions: "), "{refused}");
     let none = host.command(&demo.token, &["audit", "--action", "tenant.port"]).done();
     assert!(none.contains("no change"), "{none}");
 }

@@ -137,7 +137,11 @@ fn the_environment_of_another_service_is_none_of_the_hosts() {
     ];
     let host = Host::wrapped(&[&["env"][..], &service].concat(), &[]);
     host.tenant("demo");
-    for wrong in ["HEARTH_IDEL=60s", "HEARTH_PORT=3400", "HEARTH_TENANT_PORT=3411-3420"] {
+    for (wrong, meant) in [
+        ("HEARTH_IDEL=60s", "did you mean `HEARTH_IDLE`?"),
+        ("HEARTH_PORT=3400", "known settings: HEARTH_DATA, "),
+        ("HEARTH_TENANT_PORT=3411-3420", "did you mean `HEARTH_TENANT_PORTS`?"),
+    ] {
         let (name, value) = wrong.split_once('=').unwrap();
         let data = host.scratch().join("other");
         let output = hearth(host.scratch())
@@ -148,8 +152,45 @@ fn the_environment_of_another_service_is_none_of_the_hosts() {
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(name) && !data.exists(), "{said}");
+        assert!(said.contains(&format!("unknown setting `{name}`; {meant}")), "{said}");
+        assert!(!data.exists(), "{said}");
     }
+}
+
+#[test]
+fn a_file_of_settings_may_have_sections_and_its_mistakes_are_named() {
+    let place = tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap();
+    let file = place.path().join("hearth.toml");
+    let run = |command: &str, text: &str, more: &[&str]| {
+        fs::write(&file, text).unwrap();
+        let mut host = hearth(place.path());
+        host.args([command, "--json", "--data"]).arg(place.path().join("data"));
+        let output = host.arg("--config").arg(&file).args(more).output().unwrap();
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        (output.status.code(), said)
+    };
+    let text = "idle = \"3m\"\n[tenants]\nrest = \"2days\"\n[log]\nformat = \"json\"\n";
+    let (_, said) = run("doctor", text, &[]);
+    for part in ["idle=3m", "rest=2days", "log=json"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    for (text, more, wrong) in [
+        ("[tenant]\n", &[][..], "unknown section `tenant` in "),
+        ("[tenants]\nbnid = \"::1\"\n", &[], "did you mean `tenants.bind`?"),
+        ("idle = \"3m\"\n[tenants]\nidle = \"3m\"\n", &[], "are two names of one setting"),
+        ("[tenants]\nidle = 3\n", &[], "`tenants.idle` (in "),
+        ("", &["--idel", "3m"], "--idle"),
+    ] {
+        let (status, said) = run("up", text, more);
+        let joined = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(status, Some(2), "{text}: {said}");
+        assert!(joined.contains(wrong), "{text}: {said}");
+    }
+    assert!(!place.path().join("data").exists());
 }
 
 /// A proxy as most are: it reads requests, and gives connections to the ports of encrypted services

@@ -275,11 +275,11 @@ fn options_that_are_none_are_refused_by_name_and_nothing_changes() {
     tenant.deploy_with("one", guests::version_one(), &schema);
     let before = (tenant.ask("/functions/one"), generations(&tenant));
     for (wrong, said) in [
-        (json!({"metods": ["GET"]}), "`metods` is no option; there are methods, path"),
+        (json!({"metods": ["GET"]}), "unknown option `metods`; did you mean `methods`?"),
         (json!({"schedule": "* * * * *"}), "`schedule` is not supported"),
         (json!({"methods": []}), "`methods` must be a list of at least one of GET"),
         (json!({"methods": ["TRACE"]}), "`methods` must be"),
-        (json!({"path": "below"}), "`path` must be \"exact\", \"prefix\" or \"root\""),
+        (json!({"path": "below"}), "`path` must be one of exact, prefix, root"),
         (json!({"auth": "admin"}), "`auth` must be one of public"),
         (json!({"cors": ["app.example"]}), "`cors` must be a list of origins"),
         (json!({"timeout_ms": 0}), "`timeout_ms` must be a whole number from 1 to 300000"),
@@ -291,8 +291,8 @@ fn options_that_are_none_are_refused_by_name_and_nothing_changes() {
         (json!({"schema": {"boddy": {}}}), "`schema` must be an object"),
         (json!({"schema": {"body": {"type": "strng"}}}), "`schema.body` cannot be used: at /type"),
         // Even if there is something right beside it.
-        (json!({"auth": "owner", "nix": 1}), "`nix` is no option"),
-        (json!({"auth": "owner", "nix": null}), "`nix` is no option"),
+        (json!({"auth": "owner", "nix": 1}), "unknown option `nix`; known options: methods"),
+        (json!({"auth": "owner", "nix": null}), "unknown option `nix`"),
         (json!({"schema": {"boddy": null}}), "`schema` must be an object"),
     ] {
         let refused = set_as(&host, &tenant.token, "/one", &wrong);
@@ -308,7 +308,9 @@ fn options_that_are_none_are_refused_by_name_and_nothing_changes() {
     // An upload names it as well.
     let files = [("one.wasm", guests::version_two())];
     let refused = tenant.upload(&files, Some(r#"{"metods":["GET"]}"#));
-    refused.expect_problem(400, "bad_request").expect_detail("`metods` is no option");
+    refused
+        .expect_problem(400, "bad_request")
+        .expect_detail("unknown option `metods`; did you mean `methods`?");
 }
 
 #[test]
@@ -421,7 +423,7 @@ fn by_command_line() {
     hearth(&["options", "one", "--set", r#"{"auth":null}"#]).done();
     tenant.post("/one", "{}").expect(200);
     let refused = hearth(&["options", "one", "--set", r#"{"metods":[]}"#]).failed(1);
-    assert!(refused.contains("`metods` is no option"), "{refused}");
+    assert!(refused.contains("unknown option `metods`; did you mean `methods`?"), "{refused}");
     let missing = hearth(&["options", "nix"]).failed(1);
     assert!(missing.contains("/nix"), "{missing}");
     for wrong in ["auth=invoke", "[]", ""] {

@@ -243,10 +243,10 @@ mod tests {
     fn the_documentation_is_the_description_where_there_is_no_other() {
         let item = "/// Greets.\n///\n///  By name.\nfn f() {}";
         let own = expanded("", item).unwrap();
-        assert!(own.contains(r#"Some ("Greets.\n\n By name.")"#), "{own}");
+        assert!(own.contains(r#"Text ("Greets.\n\n By name.")"#), "{own}");
         let given = expanded("description = \"Given.\"", item).unwrap();
-        assert!(given.contains(r#"Some ("Given.")"#), "{given}");
-        assert!(!expanded("", "///\nfn f() {}").unwrap().contains("Option :: Some"));
+        assert!(given.contains(r#"Text ("Given.")"#), "{given}");
+        assert!(!expanded("", "///\nfn f() {}").unwrap().contains("Value :: Text"));
     }
 
     #[test]

@@ -1,50 +1,31 @@
 //! The arguments of `#[function(…)]`: a function's options as its author writes them.
 //!
-//! Keys and bounds are the host's (`worker/wire/src/options.rs`), which would refuse at upload
-//! what is refused here already, where the author wrote it.
+//! Which there are and what each may be is in the table of `hearth-options`, which is the host's,
+//! too: what it would refuse at upload is refused here already, where the author wrote it. Only
+//! `schema` says something of its own: how much of the schemas is derived.
 
+use std::ops::RangeInclusive;
+
+use hearth_options::{Kind, Row};
 use proc_macro2::TokenStream;
-use quote::{ToTokens, quote};
+use quote::quote;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::{Error, Expr, ExprArray, ExprLit, Ident, Lit, LitBool, LitInt, LitStr, Result, Token};
 
-const KEYS: [&str; 11] = [
-    "methods",
-    "path",
-    "strip_prefix",
-    "auth",
-    "timeout_ms",
-    "memory_mb",
-    "max_body",
-    "reuse",
-    "cors",
-    "description",
-    "schema",
-];
-const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-const PATHS: [&str; 3] = ["exact", "prefix", "root"];
-const AUTHS: [&str; 6] = ["public", "owner", "deploy", "invoke", "report", "internal"];
-const TIMEOUT_MS_MAX: u64 = 300_000;
-const MEMORY_MB_MAX: u64 = 256;
-const BODY_MAX_BYTES: u64 = 100 << 20;
-const REUSE_MAX: u64 = 10_000;
-
-/// What was written; a key that was not is left to the host's default.
+/// What was written; an option that was not is left to the host's default.
 #[derive(Default)]
 pub struct Options {
-    methods: Option<Vec<LitStr>>,
-    path: Option<LitStr>,
-    strip_prefix: Option<LitBool>,
-    auth: Option<LitStr>,
-    timeout_ms: Option<LitInt>,
-    memory_mb: Option<LitInt>,
-    max_body: Option<LitInt>,
-    reuse: Option<LitInt>,
-    cors: Option<Vec<LitStr>>,
-    description: Option<LitStr>,
-    schema: Option<Schema>,
+    given: Vec<(&'static str, Given)>,
+    schema: Schema,
+}
+
+enum Given {
+    Text(LitStr),
+    Texts(Vec<LitStr>),
+    Whole(LitInt),
+    Truth(LitBool),
 }
 
 /// Which schemas are derived from the function's types.
@@ -58,59 +39,33 @@ pub enum Schema {
 
 impl Options {
     pub fn schema(&self) -> Schema {
-        self.schema.unwrap_or_default()
+        self.schema
     }
 
     /// Takes the function's own documentation where the attribute describes nothing.
     pub fn describe(&mut self, documentation: Option<LitStr>) {
-        self.description = self.description.take().or(documentation);
-    }
-
-    /// The value of `hearth_sdk::__private::Declared`, whose fields are the keys; the schemas are
-    /// in a variable of that name.
-    pub fn declared(&self) -> TokenStream {
-        let Self {
-            methods,
-            path,
-            strip_prefix,
-            auth,
-            timeout_ms,
-            memory_mb,
-            max_body,
-            reuse,
-            cors,
-            description,
-            schema: _,
-        } = self;
-        let list =
-            |list: &Option<Vec<LitStr>>| option(&list.as_ref().map(|list| quote!(&[#(#list),*])));
-        let (methods, cors) = (list(methods), list(cors));
-        let (path, auth, description) = (option(path), option(auth), option(description));
-        let (timeout_ms, memory_mb) = (option(timeout_ms), option(memory_mb));
-        let (max_body, reuse) = (option(max_body), option(reuse));
-        let strip_prefix = option(strip_prefix);
-        quote! {
-            ::hearth_sdk::__private::Declared {
-                methods: #methods,
-                path: #path,
-                strip_prefix: #strip_prefix,
-                auth: #auth,
-                timeout_ms: #timeout_ms,
-                memory_mb: #memory_mb,
-                max_body: #max_body,
-                reuse: #reuse,
-                cors: #cors,
-                description: #description,
-                schema: schemas,
-            }
+        const DESCRIPTION: &str = "description";
+        if let Some(text) = documentation
+            && self.given.iter().all(|(name, _)| *name != DESCRIPTION)
+        {
+            self.given.push((DESCRIPTION, Given::Text(text)));
         }
     }
-}
 
-fn option(value: &Option<impl ToTokens>) -> TokenStream {
-    match value {
-        Some(value) => quote!(::core::option::Option::Some(#value)),
-        None => quote!(::core::option::Option::None),
+    /// The value of `hearth_sdk::__private::Declared`; the schemas are in a variable of that name.
+    pub fn declared(&self) -> TokenStream {
+        let options = self.given.iter().map(|(name, given)| {
+            let value = match given {
+                Given::Text(text) => quote!(Text(#text)),
+                Given::Texts(list) => quote!(Texts(&[#(#list),*])),
+                Given::Whole(number) => quote!(Whole(#number)),
+                Given::Truth(truth) => quote!(Truth(#truth)),
+            };
+            quote!((#name, ::hearth_sdk::__private::Value::#value))
+        });
+        quote! {
+            ::hearth_sdk::__private::Declared { options: &[#(#options),*], schema: schemas }
+        }
     }
 }
 
@@ -148,24 +103,23 @@ impl Parse for Options {
 
 impl Options {
     fn set(&mut self, key: &Ident, value: Expr) -> Result<()> {
-        match key.to_string().as_str() {
-            "methods" => self.methods = Some(methods(value)?),
-            "path" => self.path = Some(one_of("path", &PATHS, value)?),
-            "strip_prefix" => self.strip_prefix = Some(truth("strip_prefix", value)?),
-            "auth" => self.auth = Some(one_of("auth", &AUTHS, value)?),
-            "timeout_ms" => self.timeout_ms = Some(whole("timeout_ms", TIMEOUT_MS_MAX, value)?),
-            "memory_mb" => self.memory_mb = Some(whole("memory_mb", MEMORY_MB_MAX, value)?),
-            "max_body" => self.max_body = Some(whole("max_body", BODY_MAX_BYTES, value)?),
-            "reuse" => self.reuse = Some(whole("reuse", REUSE_MAX, value)?),
-            "cors" => self.cors = Some(cors(value)?),
-            "description" => self.description = Some(text("description", "a text", value)?),
-            "schema" => self.schema = Some(schema(value)?),
-            unknown => {
-                let known = KEYS.join(", ");
-                let message = format!("`{unknown}` is no option; there are {known}");
-                return Err(Error::new(key.span(), message));
+        let name = key.to_string();
+        let Some(Row { name, kind, .. }) = hearth_options::find(&name) else {
+            return Err(Error::new(key.span(), hearth_options::unknown(&name)));
+        };
+        let given = match *kind {
+            Kind::Word(words) => Given::Text(word(name, *kind, words, value)?),
+            Kind::Words(words) => Given::Texts(list_of(name, *kind, words, value)?),
+            Kind::Whole { min, max } => Given::Whole(whole(name, *kind, min..=max, value)?),
+            Kind::Truth => Given::Truth(truth(name, *kind, value)?),
+            Kind::Text => Given::Text(text(name, &kind.expected(), value)?),
+            Kind::Origins => Given::Texts(origins(name, *kind, value)?),
+            Kind::Schemas => {
+                self.schema = schema(name, value)?;
+                return Ok(());
             }
-        }
+        };
+        self.given.push((name, given));
         Ok(())
     }
 }
@@ -181,29 +135,31 @@ fn text(key: &str, expected: &str, value: Expr) -> Result<LitStr> {
     }
 }
 
-fn one_of(key: &str, known: &[&str], value: Expr) -> Result<LitStr> {
-    let expected = format!("one of {}", known.join(", "));
-    let text = text(key, &expected, value)?;
-    if known.contains(&text.value().as_str()) { Ok(text) } else { refused(key, &expected, &text) }
-}
-
-fn whole(key: &str, max: u64, value: Expr) -> Result<LitInt> {
-    let expected = format!("a whole number from 1 to {max}");
-    match value {
-        Expr::Lit(ExprLit { lit: Lit::Int(number), .. })
-            if number.suffix().is_empty()
-                && number.base10_parse().is_ok_and(|number| (1..=max).contains(&number)) =>
-        {
-            Ok(number)
-        }
-        other => refused(key, &expected, &other),
+fn word(key: &str, kind: Kind, words: &[&str], value: Expr) -> Result<LitStr> {
+    let text = text(key, &kind.expected(), value)?;
+    if words.contains(&text.value().as_str()) {
+        Ok(text)
+    } else {
+        refused(key, &kind.expected(), &text)
     }
 }
 
-fn truth(key: &str, value: Expr) -> Result<LitBool> {
+fn whole(key: &str, kind: Kind, bounds: RangeInclusive<u64>, value: Expr) -> Result<LitInt> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Int(number), .. })
+            if number.suffix().is_empty()
+                && number.base10_parse().is_ok_and(|number| bounds.contains(&number)) =>
+        {
+            Ok(number)
+        }
+        other => refused(key, &kind.expected(), &other),
+    }
+}
+
+fn truth(key: &str, kind: Kind, value: Expr) -> Result<LitBool> {
     match value {
         Expr::Lit(ExprLit { lit: Lit::Bool(truth), .. }) => Ok(truth),
-        other => refused(key, "true or false", &other),
+        other => refused(key, &kind.expected(), &other),
     }
 }
 
@@ -226,25 +182,23 @@ fn texts(key: &str, expected: &str, value: Expr) -> Result<Vec<LitStr>> {
     Ok(list)
 }
 
-fn methods(value: Expr) -> Result<Vec<LitStr>> {
-    let expected = format!("a list of at least one of {}", METHODS.join(", "));
-    let list = texts("methods", &expected, value)?;
-    match list.iter().find(|method| !METHODS.contains(&method.value().as_str())) {
-        Some(unknown) => refused("methods", &expected, unknown),
+fn list_of(key: &str, kind: Kind, words: &[&str], value: Expr) -> Result<Vec<LitStr>> {
+    let list = texts(key, &kind.expected(), value)?;
+    match list.iter().find(|text| !words.contains(&text.value().as_str())) {
+        Some(unknown) => refused(key, &kind.expected(), unknown),
         None => Ok(list),
     }
 }
 
-fn cors(value: Expr) -> Result<Vec<LitStr>> {
-    let expected = "a list of origins such as [\"https://app.example\"], or \"*\" for any";
+fn origins(key: &str, kind: Kind, value: Expr) -> Result<Vec<LitStr>> {
     let list = match value {
         Expr::Lit(ExprLit { lit: Lit::Str(one), .. }) => vec![one],
-        list => texts("cors", expected, list)?,
+        list => texts(key, &kind.expected(), list)?,
     };
     match &list[..] {
         [any] if any.value() == "*" => Ok(list),
         _ => match list.iter().find(|origin| !is_origin(&origin.value())) {
-            Some(wrong) => refused("cors", expected, wrong),
+            Some(wrong) => refused(key, &kind.expected(), wrong),
             None => Ok(list),
         },
     }
@@ -265,15 +219,13 @@ fn is_origin(text: &str) -> bool {
         && !authority.contains(['/', '?', '#', '@', ',', '*'])
 }
 
-fn schema(value: Expr) -> Result<Schema> {
+fn schema(key: &str, value: Expr) -> Result<Schema> {
     match &value {
         Expr::Lit(ExprLit { lit: Lit::Bool(wanted), .. }) if !wanted.value => Ok(Schema::None),
         Expr::Lit(ExprLit { lit: Lit::Str(part), .. }) if part.value() == "request" => {
             Ok(Schema::Request)
         }
-        other => {
-            refused("schema", "false or \"request\"; both parts are derived without it", other)
-        }
+        other => refused(key, "false or \"request\"; both parts are derived without it", other),
     }
 }
 
@@ -289,20 +241,43 @@ mod tests {
     fn only_what_is_written_is_declared() {
         let declared = |arguments| parse(arguments).unwrap().declared().to_string();
         let none = declared("");
-        assert_eq!(none.matches("Option :: None").count(), 10, "{none}");
+        assert!(none.contains("options : & [] , schema : schemas"), "{none}");
         let some = declared(
             r#"methods = ["GET", "PUT"], timeout_ms = 5_00, cors = "*", strip_prefix = true, description = "it \"says\"","#,
         );
         for part in [
-            r#"methods : :: core :: option :: Option :: Some (& ["GET" , "PUT"])"#,
-            "timeout_ms : :: core :: option :: Option :: Some (5_00)",
-            r#"cors : :: core :: option :: Option :: Some (& ["*"])"#,
-            "strip_prefix : :: core :: option :: Option :: Some (true)",
-            r#"description : :: core :: option :: Option :: Some ("it \"says\"")"#,
+            r#"("methods" , :: hearth_sdk :: __private :: Value :: Texts (& ["GET" , "PUT"]))"#,
+            r#"("timeout_ms" , :: hearth_sdk :: __private :: Value :: Whole (5_00))"#,
+            r#"("cors" , :: hearth_sdk :: __private :: Value :: Texts (& ["*"]))"#,
+            r#"("strip_prefix" , :: hearth_sdk :: __private :: Value :: Truth (true))"#,
+            r#"("description" , :: hearth_sdk :: __private :: Value :: Text ("it \"says\""))"#,
         ] {
             assert!(some.contains(part), "{part} is not in {some}");
         }
-        assert_eq!(some.matches("Option :: None").count(), 5, "{some}");
+        assert_eq!(some.matches("Value ::").count(), 5, "{some}");
+    }
+
+    #[test]
+    fn every_option_of_the_table_can_be_written_and_is_documented() {
+        let documented = include_str!("../../src/lib.rs");
+        for Row { name, kind, .. } in hearth_options::OPTIONS {
+            let value = match *kind {
+                Kind::Word(words) => format!("{:?}", words[0]),
+                Kind::Words(words) => format!("[{:?}]", words[0]),
+                Kind::Whole { max, .. } => max.to_string(),
+                Kind::Truth => "true".to_owned(),
+                Kind::Text => "\"…\"".to_owned(),
+                Kind::Origins => "\"*\"".to_owned(),
+                Kind::Schemas => "false".to_owned(),
+            };
+            assert!(parse(&format!("{name} = {value}")).is_ok(), "{name} = {value}");
+            let mut lines = documented.lines();
+            let line = lines.find(|line| line.starts_with(&format!("//! | `{name} = ")));
+            let line = line.unwrap_or_else(|| panic!("the crate's head has no `{name} = …`"));
+            if let Kind::Whole { min, max } = kind {
+                assert!(line.contains(&format!("{min} to {max}")), "{line}");
+            }
+        }
     }
 
     #[test]
@@ -317,19 +292,15 @@ mod tests {
     }
 
     #[test]
-    fn bounds_are_the_hosts() {
-        for (key, max) in [
-            ("timeout_ms", 300_000),
-            ("memory_mb", 256),
-            ("max_body", 104_857_600_u64),
-            ("reuse", 10_000),
-        ] {
-            assert!(parse(&format!("{key} = 1")).is_ok());
-            assert!(parse(&format!("{key} = {max}")).is_ok());
+    fn numbers_have_bounds() {
+        for Row { name, kind, .. } in hearth_options::OPTIONS {
+            let Kind::Whole { min, max } = *kind else { continue };
+            assert!(parse(&format!("{name} = {min}")).is_ok());
+            assert!(parse(&format!("{name} = {max}")).is_ok());
             for wrong in ["0", "-1", "1.5", "\"1\"", "1u8", &(max + 1).to_string()] {
                 assert_eq!(
-                    parse(&format!("{key} = {wrong}")).err(),
-                    Some(format!("the option `{key}` must be a whole number from 1 to {max}"))
+                    parse(&format!("{name} = {wrong}")).err(),
+                    Some(format!("the option `{name}` must be a whole number from {min} to {max}"))
                 );
             }
         }
@@ -338,7 +309,8 @@ mod tests {
     #[test]
     fn refusals_name_the_key_and_what_it_takes() {
         for (arguments, said) in [
-            ("metods = [\"GET\"]", "`metods` is no option; there are methods, path"),
+            ("metods = [\"GET\"]", "unknown option `metods`; did you mean `methods`?"),
+            ("nix = 1", "unknown option `nix`; known options: methods, path"),
             ("timeout_ms", "an option is written `timeout_ms = …`"),
             ("timeout_ms(5)", "an option is written `timeout_ms = …`"),
             ("reuse = 2, reuse = 3", "`reuse` is given twice"),

@@ -3,7 +3,8 @@
 //! valid from then on.
 //!
 //! Owns no process, no file and no policy: who may deploy is the primary's to decide, how a
-//! call is answered is the worker's. Depends on nothing of ours.
+//! call is answered is the worker's. Depends on nothing of ours but the table of options, which the
+//! SDK has as well.
 
 mod complaint;
 mod cors;
@@ -28,6 +29,7 @@ pub mod uplink;
 pub use complaint::complain;
 pub use cors::Cors;
 pub use digest::{DigestError, ModuleDigest};
+pub use hearth_options::{Kind as OptionKind, OPTIONS, Unknown, nearest};
 pub use limits::{Limit, LimitError, Limits, LimitsPatch, Usage};
 pub use manifest::{Generation, HandlerKind, Manifest, ManifestFunction, Version};
 pub use message::{

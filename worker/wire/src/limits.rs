@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hearth_options::Unknown;
+pub use hearth_options::{BODY_MAX_BYTES, MEMORY_MB_MAX, TIMEOUT_MS_MAX};
 use serde::{Deserialize, Serialize};
 
 /// A tenant's functions in one generation.
 pub const FUNCTIONS_MAX: usize = 100;
-/// Calls that one instance may serve.
-pub const REUSE_MAX: u32 = 10_000;
 /// A body that is checked against a schema, either way, and all that one worker checks at once:
 /// parsed, JSON takes many times its length.
 pub const CHECKED_BODY_MAX_BYTES: u64 = 16 << 20;
@@ -23,16 +23,6 @@ pub const MODULE_MAX_BYTES: u64 = 128 << 20;
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// An `options` part, or what a module declares.
 pub const OPTIONS_MAX_BYTES: usize = 256 << 10;
-
-/// A call's wall time, milliseconds.
-pub const TIMEOUT_MS_DEFAULT: u32 = 30_000;
-pub const TIMEOUT_MS_MAX: u32 = 300_000;
-/// An instance's linear memory, MiB.
-pub const MEMORY_MB_DEFAULT: u32 = 64;
-pub const MEMORY_MB_MAX: u32 = 256;
-/// A request's body, bytes.
-pub const BODY_DEFAULT_BYTES: u64 = 10 << 20;
-pub const BODY_MAX_BYTES: u64 = 100 << 20;
 
 /// Calls of one tenant that run at once, and that wait for their turn.
 pub const CALLS_RUNNING_MAX: usize = 64;
@@ -175,15 +165,19 @@ impl Usage {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
-    #[error("`{name}` is no limit; there are {known}", known = known())]
-    Unknown { name: String },
+    #[error("{0}")]
+    Unknown(Unknown),
     #[error("the limit `{name}` must be a whole number of {unit} from {min} to {max}, or null")]
     Value { name: &'static str, unit: &'static str, min: u64, max: u64 },
 }
 
-fn known() -> String {
-    let names: Vec<_> = Limits::TABLE.iter().map(|limit| limit.name).collect();
-    names.join(", ")
+impl Limit {
+    pub fn find(name: &str) -> Result<&'static Self, LimitError> {
+        let known = Limits::TABLE.iter();
+        known.clone().find(|limit| limit.name == name).ok_or_else(|| {
+            LimitError::Unknown(Unknown::new("limit", name, known.map(|limit| limit.name)))
+        })
+    }
 }
 
 /// What of a tenant's limits was set; the rest is as by default.
@@ -199,9 +193,7 @@ impl LimitsPatch {
     ) -> Result<(), LimitError> {
         let mut changed = self.0.clone();
         for (name, value) in changes {
-            let Some(limit) = Limits::TABLE.iter().find(|limit| limit.name == name) else {
-                return Err(LimitError::Unknown { name });
-            };
+            let limit = Limit::find(&name)?;
             match value {
                 None => drop(changed.remove(&name)),
                 Some(value) if (limit.min..=limit.max).contains(&value) => {
@@ -260,8 +252,9 @@ mod tests {
             "the limit `memory_mb` must be a whole number of MiB from 1 to 256, or null"
         );
         assert!(patch.is_set("functions"));
-        let unknown = patch.change([change("memory", Some(1))]).unwrap_err().to_string();
-        assert!(unknown.starts_with("`memory` is no limit; there are timeout_ms, "), "{unknown}");
+        let unknown = |name| patch.clone().change([change(name, Some(1))]).unwrap_err().to_string();
+        assert_eq!(unknown("memory-mb"), "unknown limit `memory-mb`; did you mean `memory_mb`?");
+        assert!(unknown("nix").starts_with("unknown limit `nix`; known limits: timeout_ms, "));
         patch.change([change("functions", None), change("memory_mb", None)]).unwrap();
         assert_eq!(patch, LimitsPatch::default());
     }

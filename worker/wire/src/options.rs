@@ -1,10 +1,13 @@
 //! A function's options: what its module declares, and over that what was said at upload.
 //!
 //! [`OptionsPatch`] is what somebody wrote (each key may be missing); [`Options`] is what it
-//! comes to. Only this file knows the keys.
+//! comes to. Both are made from the table in `hearth-options`; this file knows what a value of
+//! each kind is, and what a layer does to the one below it, but no option by name.
 
 use std::fmt;
 
+use hearth_options::{Kind, Row, TO_COME, Unknown};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -21,8 +24,8 @@ pub enum OptionsError {
     Json(String),
     #[error("options must be a JSON object, like {{\"methods\":[\"GET\",\"POST\"]}}")]
     NoObject,
-    #[error("`{0}` is no option; there are {known}", known = KEYS.join(", "))]
-    UnknownKey(String),
+    #[error("{0}")]
+    Unknown(Unknown),
     #[error("the option `{0}` is not supported by this version of Hearth")]
     NotSupported(&'static str),
     #[error("the option `{key}` must be {expected}")]
@@ -35,23 +38,6 @@ pub enum OptionsError {
     )]
     CheckedBody(u64),
 }
-
-const KEYS: [&str; 11] = [
-    "methods",
-    "path",
-    "strip_prefix",
-    "auth",
-    "cors",
-    "schema",
-    "timeout_ms",
-    "memory_mb",
-    "max_body",
-    "reuse",
-    "description",
-];
-/// Keys of the contract that this version does not serve yet: refused by name, so that nobody
-/// believes that a schedule is kept or a socket opened.
-const KEYS_TO_COME: [&str; 3] = ["schedule", "websocket", "batch"];
 
 /// Which requests beside those at a function's path are its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -74,8 +60,6 @@ impl PathMatch {
         }
     }
 }
-
-const AUTHS: &str = "one of public, owner, deploy, invoke, report, internal";
 
 /// Who may call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -108,7 +92,7 @@ impl TryFrom<String> for Auth {
             "public" => Ok(Self::Public),
             "internal" => Ok(Self::Internal),
             scope => match scope.parse() {
-                Ok(Scope::Admin) | Err(_) => Err(AUTHS),
+                Ok(Scope::Admin) | Err(_) => Err("not a word for who may call"),
                 Ok(scope) => Ok(Self::Scope(scope)),
             },
         }
@@ -121,33 +105,131 @@ impl From<Auth> for String {
     }
 }
 
-/// Options as written, by a module or at an upload.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OptionsPatch {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub methods: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathMatch>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub strip_prefix: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub auth: Option<Auth>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cors: Option<Cors>,
-    #[serde(default, skip_serializing_if = "Schemas::is_empty")]
-    pub schema: Schemas,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout_ms: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_mb: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_body: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reuse: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
+/// What one layer says of an option.
+trait Layer {
+    fn is_silent(&self) -> bool;
+    fn over(self, base: Self) -> Self;
 }
+
+impl<T> Layer for Option<T> {
+    fn is_silent(&self) -> bool {
+        self.is_none()
+    }
+
+    fn over(self, base: Self) -> Self {
+        self.or(base)
+    }
+}
+
+impl Layer for Schemas {
+    fn is_silent(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn over(self, base: Self) -> Self {
+        self.over(base)
+    }
+}
+
+/// How an option is held by a layer, and what is done with it there: by the last column of its row.
+#[rustfmt::skip]
+macro_rules! layer {
+    (parts type $type:ty) => { $type };
+    ($whole:ident type $type:ty) => { Option<$type> };
+    (parts read $type:ty, $row:expr, $value:expr) => { <$type>::from_value($value)? };
+    ($whole:ident read $type:ty, $row:expr, $value:expr) => { Some(read::<$type>($row, $value)?) };
+    (parts check $type:ty, $value:expr) => { <$type>::check_places($value) };
+    ($whole:ident check $type:ty, $value:expr) => { Ok(()) };
+    (parts open $type:ty, $place:expr) => { <$type>::is_open($place) };
+    ($whole:ident open $type:ty, $place:expr) => { false };
+    (parts resolve $value:expr, $default:expr) => { $value.over($default) };
+    ($whole:ident resolve $value:expr, $default:expr) => { $value.unwrap_or_else(|| $default) };
+    (limited asked $value:expr, $limits:ident.$name:ident) => {
+        $value.map(|asked| (u64::from(asked), $limits.$name))
+    };
+    ($free:ident asked $value:expr, $limits:ident.$name:ident) => { None };
+    (limited bound $value:expr, $limits:ident.$name:ident) => { at_most($value, $limits.$name) };
+    ($free:ident bound $value:expr, $limits:ident.$name:ident) => { $value };
+}
+
+macro_rules! define {
+    ($(
+        $(#[doc = $about:literal])+
+        $name:ident: $type:ty = $default:expr, $kind:expr, $layer:ident;
+    )+) => {
+        /// Options as written, by a module or at an upload.
+        #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct OptionsPatch {
+            $(
+                $(#[doc = $about])+
+                #[serde(default, skip_serializing_if = "Layer::is_silent")]
+                pub $name: layer!($layer type $type),
+            )+
+        }
+
+        /// A function's options, complete.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Options {
+            $($(#[doc = $about])+ pub $name: $type,)+
+        }
+
+        impl OptionsPatch {
+            fn set(&mut self, row: &'static Row, value: Value) -> Result<(), OptionsError> {
+                match row.name {
+                    $(stringify!($name) => self.$name = layer!($layer read $type, row, value),)+
+                    name => unreachable!("`{name}` is of the table"),
+                }
+                Ok(())
+            }
+
+            /// These options, and those of `base` where these say nothing.
+            pub fn over(self, base: Self) -> Self {
+                Self { $($name: self.$name.over(base.$name)),+ }
+            }
+
+            pub fn resolve(self) -> Options {
+                Options { $($name: layer!($layer resolve self.$name, $default)),+ }
+            }
+
+            /// What goes beyond the tenant's limit of its name: what is asked for, and the limit.
+            fn beyond(&self, limits: &Limits) -> Option<(&'static str, u64, u64)> {
+                let asked: [(&str, Option<(u64, u64)>); _] = [
+                    $((stringify!($name), layer!($layer asked self.$name, limits.$name))),+
+                ];
+                asked.into_iter().find_map(|(key, asked)| {
+                    asked.filter(|(asked, limit)| asked > limit).map(|(asked, limit)| (key, asked, limit))
+                })
+            }
+        }
+
+        impl Options {
+            /// No more than the tenant's limits, which may have been lowered since these were written.
+            pub fn within(self, limits: &Limits) -> Self {
+                Self { $($name: layer!($layer bound self.$name, limits.$name)),+ }
+            }
+        }
+
+        /// Whether this can be of the option of that name, as far as it is told by its parts alone.
+        fn check_parts(name: &str, value: &Value) -> Result<(), OptionsError> {
+            match name {
+                $(stringify!($name) => layer!($layer check $type, value),)+
+                _ => Ok(()),
+            }
+        }
+
+        /// Whether what is at this place in the option is laid over by its parts.
+        fn is_open(name: &str, place: &[&str]) -> bool {
+            match name {
+                $(stringify!($name) => layer!($layer open $type, place),)+
+                _ => false,
+            }
+        }
+    };
+}
+
+hearth_options::options!(define);
 
 impl OptionsPatch {
     pub fn parse(text: &str) -> Result<Self, OptionsError> {
@@ -160,92 +242,29 @@ impl OptionsPatch {
     pub fn from_object(object: Map<String, Value>) -> Result<Self, OptionsError> {
         let mut patch = Self::default();
         for (key, value) in object {
-            match key.as_str() {
-                "methods" => patch.methods = Some(methods(value)?),
-                "path" => {
-                    let expected = "\"exact\", \"prefix\" or \"root\"";
-                    patch.path = Some(parsed("path", expected, value)?);
-                }
-                "strip_prefix" => {
-                    patch.strip_prefix = Some(parsed("strip_prefix", "true or false", value)?);
-                }
-                "auth" => {
-                    patch.auth = Some(parsed("auth", AUTHS, value)?);
-                }
-                "cors" => {
-                    let expected =
-                        "a list of origins, such as [\"https://app.example\"], or \"*\" for any";
-                    patch.cors = Some(parsed("cors", expected, value)?);
-                }
-                "schema" => patch.schema = Schemas::from_value(value)?,
-                "reuse" => {
-                    let max = limits::REUSE_MAX.into();
-                    patch.reuse = Some(whole("reuse", max, &value)? as u32);
-                }
-                "timeout_ms" => {
-                    let max = limits::TIMEOUT_MS_MAX.into();
-                    patch.timeout_ms = Some(whole("timeout_ms", max, &value)? as u32);
-                }
-                "memory_mb" => {
-                    let max = limits::MEMORY_MB_MAX.into();
-                    patch.memory_mb = Some(whole("memory_mb", max, &value)? as u32);
-                }
-                "max_body" => {
-                    patch.max_body = Some(whole("max_body", limits::BODY_MAX_BYTES, &value)?)
-                }
-                "description" => {
-                    patch.description = Some(parsed("description", "a text", value)?);
-                }
-                other => return Err(unknown(other)),
-            }
+            patch.set(row(&key)?, value)?;
         }
         Ok(patch)
     }
 
-    /// These options, and those of `base` where these say nothing. Each schema is an option.
-    pub fn over(self, base: Self) -> Self {
-        Self {
-            methods: self.methods.or(base.methods),
-            path: self.path.or(base.path),
-            strip_prefix: self.strip_prefix.or(base.strip_prefix),
-            auth: self.auth.or(base.auth),
-            cors: self.cors.or(base.cors),
-            schema: self.schema.over(base.schema),
-            timeout_ms: self.timeout_ms.or(base.timeout_ms),
-            memory_mb: self.memory_mb.or(base.memory_mb),
-            max_body: self.max_body.or(base.max_body),
-            reuse: self.reuse.or(base.reuse),
-            description: self.description.or(base.description),
-        }
-    }
-
-    /// With these set as well, or taken away where they are null. Each schema is an option.
+    /// With these set as well, or taken away where they are null. What is laid over by its parts is
+    /// changed by its parts.
     pub fn changed(self, changes: Map<String, Value>) -> Result<Self, OptionsError> {
         for (key, value) in &changes {
-            match (key.as_str(), value) {
-                ("schema", Value::Object(schemas)) => Schemas::check_places(schemas)?,
-                (key, _) if KEYS.contains(&key) => {}
-                (key, _) => return Err(unknown(key)),
-            }
+            check_parts(row(key)?.name, value)?;
         }
         let Value::Object(mut options) = serde_json::to_value(self).expect("it is plain data")
         else {
             return Err(OptionsError::NoObject);
         };
-        merge(&mut options, changes, &[&["schema"], &["schema", "response"]], &[]);
+        merge(&mut options, changes, &[]);
         Self::from_object(options)
     }
 
     /// Refuses what goes beyond the tenant's limits, or does not go together.
     pub fn check(&self, limits: &Limits) -> Result<(), OptionsError> {
-        for (key, asked, limit) in [
-            ("timeout_ms", self.timeout_ms.map(u64::from), limits.timeout_ms),
-            ("memory_mb", self.memory_mb.map(u64::from), limits.memory_mb),
-            ("max_body", self.max_body, limits.max_body),
-        ] {
-            if let Some(asked) = asked.filter(|&asked| asked > limit) {
-                return Err(OptionsError::AboveLimit { key, asked, limit });
-            }
+        if let Some((key, asked, limit)) = self.beyond(limits) {
+            return Err(OptionsError::AboveLimit { key, asked, limit });
         }
         match self.max_body {
             Some(most) if self.schema.body.is_some() && most > limits::CHECKED_BODY_MAX_BYTES => {
@@ -254,79 +273,37 @@ impl OptionsPatch {
             _ => Ok(()),
         }
     }
+}
 
-    pub fn resolve(self) -> Options {
-        Options {
-            methods: self.methods.unwrap_or_else(|| vec!["POST".to_owned()]),
-            path: self.path.unwrap_or_default(),
-            strip_prefix: self.strip_prefix.unwrap_or_default(),
-            auth: self.auth.unwrap_or_default(),
-            cors: self.cors.unwrap_or_default(),
-            schema: self.schema,
-            timeout_ms: self.timeout_ms.unwrap_or(limits::TIMEOUT_MS_DEFAULT),
-            memory_mb: self.memory_mb.unwrap_or(limits::MEMORY_MB_DEFAULT),
-            max_body: self.max_body.unwrap_or(limits::BODY_DEFAULT_BYTES),
-            reuse: self.reuse.unwrap_or(1),
-            description: self.description.unwrap_or_default(),
-        }
+fn at_most<N: Ord + TryFrom<u64>>(asked: N, limit: u64) -> N {
+    match N::try_from(limit) {
+        Ok(limit) => asked.min(limit),
+        // It is more than such a number can be.
+        Err(_) => asked,
     }
 }
 
-/// A function's options, complete. `timeout_ms` in milliseconds, `memory_mb` in MiB, `max_body`
-/// in bytes, each between 1 and its bound in [`limits`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Options {
-    /// Upper-case method names, at least one.
-    pub methods: Vec<String>,
-    pub path: PathMatch,
-    /// Whether the guest sees what follows the function's own path in the place of all of it.
-    pub strip_prefix: bool,
-    pub auth: Auth,
-    pub cors: Cors,
-    pub schema: Schemas,
-    pub timeout_ms: u32,
-    pub memory_mb: u32,
-    pub max_body: u64,
-    /// Calls that one instance may serve, one after the other.
-    pub reuse: u32,
-    pub description: String,
-}
-
-impl Options {
-    /// No more than the tenant's limits, which may have been lowered since these were written.
-    pub fn within(mut self, limits: &Limits) -> Self {
-        let at_most = |asked: u32, limit: u64| u32::try_from(limit).map_or(asked, |l| asked.min(l));
-        self.timeout_ms = at_most(self.timeout_ms, limits.timeout_ms);
-        self.memory_mb = at_most(self.memory_mb, limits.memory_mb);
-        self.max_body = self.max_body.min(limits.max_body);
-        self
+fn row(key: &str) -> Result<&'static Row, OptionsError> {
+    match hearth_options::find(key) {
+        Some(row) => Ok(row),
+        None => Err(match TO_COME.iter().find(|known| **known == key) {
+            Some(known) => OptionsError::NotSupported(known),
+            None => OptionsError::Unknown(hearth_options::unknown(key)),
+        }),
     }
 }
 
-fn unknown(key: &str) -> OptionsError {
-    match KEYS_TO_COME.into_iter().find(|known| *known == key) {
-        Some(known) => OptionsError::NotSupported(known),
-        None => OptionsError::UnknownKey(key.to_owned()),
-    }
-}
-
-/// Lays one object over another (RFC 7396), but only these objects in it are gone into: all
-/// other values are whole.
-fn merge(
-    base: &mut Map<String, Value>,
-    changes: Map<String, Value>,
-    open: &[&[&str]],
-    at: &[&str],
-) {
+/// Lays one object over another (RFC 7396), but only what is open in it is gone into: all other
+/// values are whole.
+fn merge(base: &mut Map<String, Value>, changes: Map<String, Value>, at: &[&str]) {
     for (key, value) in changes {
         let place = [at, &[key.as_str()]].concat();
         match value {
             Value::Null => drop(base.remove(&key)),
-            Value::Object(changes) if open.contains(&place.as_slice()) => {
+            Value::Object(changes) if is_open(place[0], &place[1..]) => {
                 let below = base.entry(&key).or_insert_with(|| Value::Object(Map::new()));
                 if let Value::Object(below) = below {
-                    merge(below, changes, open, &place);
+                    merge(below, changes, &place);
                 }
             }
             value => drop(base.insert(key.clone(), value)),
@@ -334,183 +311,35 @@ fn merge(
     }
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(
-    key: &'static str,
-    expected: &str,
-    value: Value,
-) -> Result<T, OptionsError> {
-    serde_json::from_value(value)
-        .map_err(|_| OptionsError::Value { key, expected: expected.to_owned() })
+/// A value of the row's kind, as the type that holds it.
+fn read<T: DeserializeOwned>(row: &'static Row, mut value: Value) -> Result<T, OptionsError> {
+    let refused = || OptionsError::Value { key: row.name, expected: row.kind.expected() };
+    if !is_of(row.kind, &mut value) {
+        return Err(refused());
+    }
+    serde_json::from_value(value).map_err(|_| refused())
 }
 
-fn whole(key: &'static str, max: u64, value: &Value) -> Result<u64, OptionsError> {
-    value.as_u64().filter(|number| (1..=max).contains(number)).ok_or_else(|| OptionsError::Value {
-        key,
-        expected: format!("a whole number from 1 to {max}"),
-    })
-}
-
-/// The methods that reach a guest. CONNECT and TRACE are the platform's to refuse.
-const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-
-fn methods(value: Value) -> Result<Vec<String>, OptionsError> {
-    let refused = || OptionsError::Value {
-        key: "methods",
-        expected: format!("a list of at least one of {}", METHODS.join(", ")),
-    };
-    let mut methods: Vec<String> = serde_json::from_value(value).map_err(|_| refused())?;
-    methods.sort();
-    methods.dedup();
-    let valid = !methods.is_empty() && methods.iter().all(|m| METHODS.contains(&m.as_str()));
-    if valid { Ok(methods) } else { Err(refused()) }
+/// As far as the table says. What has an order that says nothing is put in order.
+fn is_of(kind: Kind, value: &mut Value) -> bool {
+    let is_word =
+        |value: &Value, words: &[&str]| value.as_str().is_some_and(|w| words.contains(&w));
+    match (kind, value) {
+        (Kind::Word(words), value) => is_word(value, words),
+        (Kind::Words(words), Value::Array(given)) => {
+            given.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+            given.dedup();
+            !given.is_empty() && given.iter().all(|word| is_word(word, words))
+        }
+        (Kind::Words(_), _) => false,
+        (Kind::Whole { min, max }, value) => {
+            value.as_u64().is_some_and(|number| (min..=max).contains(&number))
+        }
+        (Kind::Truth, value) => value.is_boolean(),
+        (Kind::Text, value) => value.is_string(),
+        (Kind::Origins | Kind::Schemas, _) => true,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn defaults_are_those_of_the_contract() {
-        assert_eq!(
-            OptionsPatch::default().resolve(),
-            Options {
-                methods: vec!["POST".into()],
-                path: PathMatch::Exact,
-                strip_prefix: false,
-                auth: Auth::Public,
-                cors: Cors::default(),
-                schema: Schemas::default(),
-                timeout_ms: 30_000,
-                memory_mb: 64,
-                max_body: 10 << 20,
-                reuse: 1,
-                description: String::new(),
-            }
-        );
-    }
-
-    #[test]
-    fn an_upload_speaks_over_the_module() {
-        let module = OptionsPatch::parse(r#"{"methods":["GET"],"auth":"invoke"}"#).unwrap();
-        let upload = OptionsPatch::parse(r#"{"auth":"public","timeout_ms":5}"#).unwrap();
-        let both = upload.over(module).resolve();
-        assert_eq!(
-            (both.methods, both.auth, both.timeout_ms),
-            (vec!["GET".into()], Auth::Public, 5)
-        );
-    }
-
-    #[test]
-    fn refusals_name_the_key() {
-        for (json, said) in [
-            ("{", "the options cannot be read: "),
-            (
-                r#"{"auth":"owner","auth":"public"}"#,
-                "the options cannot be read: the key \"auth\" stands twice in one object",
-            ),
-            (
-                r#"{"schema":{"body":{"properties":{"a":{},"a":true}}}}"#,
-                "the options cannot be read: the key \"a\" stands twice in one object",
-            ),
-            ("[]", "options must be a JSON object"),
-            (r#"{"metods":[]}"#, "`metods` is no option; there are methods, path"),
-            (r#"{"schema":[]}"#, "the option `schema` must be an object"),
-            (r#"{"schema":{"boddy":{}}}"#, "the option `schema` must be an object"),
-            (r#"{"schema":{"body":1}}"#, "the option `schema` must be an object"),
-            (r#"{"schema":{"response":{"20":{}}}}"#, "the option `schema` must be an object"),
-            (r#"{"schedule":"* * * * *"}"#, "the option `schedule` is not supported"),
-            (r#"{"cors":"app.example"}"#, "the option `cors` must be a list of origins"),
-            (r#"{"cors":["https://app.example/"]}"#, "the option `cors` must be a list"),
-            (r#"{"reuse":10001}"#, "the option `reuse` must be a whole number from 1 to 10000"),
-            (r#"{"websocket":true}"#, "the option `websocket` is not supported"),
-            (r#"{"methods":[]}"#, "the option `methods` must be a list"),
-            (r#"{"methods":["TRACE"]}"#, "the option `methods` must be a list"),
-            (r#"{"methods":"GET"}"#, "the option `methods` must be a list"),
-            (r#"{"path":"regex"}"#, "the option `path` must be \"exact\", \"prefix\" or \"root\""),
-            (r#"{"path":"Root"}"#, "the option `path` must be \"exact\""),
-            (r#"{"strip_prefix":"yes"}"#, "the option `strip_prefix` must be true or false"),
-            (r#"{"auth":"admin"}"#, "the option `auth` must be one of"),
-            (
-                r#"{"timeout_ms":0}"#,
-                "the option `timeout_ms` must be a whole number from 1 to 300000",
-            ),
-            (r#"{"timeout_ms":1.5}"#, "the option `timeout_ms` must be a whole number"),
-            (r#"{"memory_mb":257}"#, "the option `memory_mb` must be a whole number from 1 to 256"),
-            (r#"{"description":1}"#, "the option `description` must be a text"),
-        ] {
-            let error = OptionsPatch::parse(json).unwrap_err().to_string();
-            assert!(error.starts_with(said), "{json}: {error}");
-        }
-    }
-
-    #[test]
-    fn what_is_written_is_read_back() {
-        let patch = OptionsPatch::parse(
-            r#"{"path":"root","strip_prefix":true,"auth":"owner","max_body":1,"cors":["https://a.example"],"reuse":7,
-                "schema":{"body":{"type":"object"},"response":{"200":true,"4xx":{"type":"null"}}}}"#,
-        )
-        .unwrap();
-        let json = serde_json::to_string(&patch).unwrap();
-        assert_eq!(OptionsPatch::parse(&json), Ok(patch));
-    }
-
-    #[test]
-    fn each_schema_is_laid_over_by_itself() {
-        let module = r#"{"schema":{"body":{"a":1},"response":{"200":true,"500":true}}}"#;
-        let upload = r#"{"schema":{"querystring":true,"response":{"200":false}}}"#;
-        let both = OptionsPatch::parse(upload).unwrap().over(OptionsPatch::parse(module).unwrap());
-        assert_eq!(
-            serde_json::to_string(&both).unwrap(),
-            r#"{"schema":{"body":{"a":1},"querystring":true,"response":{"200":false,"500":true}}}"#
-        );
-    }
-
-    #[test]
-    fn a_change_takes_away_what_is_null() {
-        let change = |options: &str, changes: &str| {
-            let changes = serde_json::from_str(changes).unwrap();
-            let changed = OptionsPatch::parse(options).unwrap().changed(changes);
-            changed.map(|options| serde_json::to_string(&options).unwrap())
-        };
-        for (options, changes, result) in [
-            (r#"{"auth":"owner"}"#, r#"{"reuse":2}"#, r#"{"auth":"owner","reuse":2}"#),
-            (r#"{"auth":"owner","reuse":2}"#, r#"{"auth":null}"#, r#"{"reuse":2}"#),
-            (
-                r#"{"schema":{"body":{"a":1},"response":{"200":true,"500":true}}}"#,
-                r#"{"schema":{"body":{"b":null},"response":{"200":null}}}"#,
-                r#"{"schema":{"body":{"b":null},"response":{"500":true}}}"#,
-            ),
-            (r#"{"schema":{"body":{"a":1}}}"#, r#"{"schema":{"body":null}}"#, "{}"),
-            (r#"{"schema":{"body":{"a":1}}}"#, r#"{"schema":null}"#, "{}"),
-        ] {
-            assert_eq!(change(options, changes).as_deref(), Ok(result), "{options} {changes}");
-        }
-        for wrong in [
-            r#"{"nix":1}"#,
-            r#"{"nix":null}"#,
-            r#"{"batch":null}"#,
-            r#"{"schema":{"boddy":null}}"#,
-            r#"{"schema":{"response":{"20":null}}}"#,
-        ] {
-            assert!(change("{}", wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_tenants_limits_bound_what_is_asked_for_and_what_was() {
-        let limits = Limits { memory_mb: 32, ..Limits::default() };
-        let asks = |json: &str| OptionsPatch::parse(json).unwrap().check(&limits);
-        assert_eq!(asks(r#"{"memory_mb":32}"#), Ok(()));
-        assert_eq!(
-            asks(r#"{"memory_mb":33}"#).unwrap_err().to_string(),
-            "the option `memory_mb` asks for 33, and this tenant's limit is 32"
-        );
-        let checked = |bytes: u64| {
-            asks(&format!(r#"{{"max_body":{bytes},"schema":{{"body":true}}}}"#)).is_ok()
-        };
-        assert!(checked(limits::CHECKED_BODY_MAX_BYTES));
-        assert!(!checked(limits::CHECKED_BODY_MAX_BYTES + 1));
-        let options = OptionsPatch::default().resolve().within(&limits);
-        assert_eq!((options.memory_mb, options.timeout_ms), (32, 30_000));
-    }
-}
+mod tests;

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use hearth_options::Kind;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use crate::options::OptionsError;
 
@@ -92,13 +93,19 @@ impl Schemas {
     }
 
     /// Whether schemas, or nulls in the place of some, are where schemas can be.
-    pub(crate) fn check_places(places: &Map<String, Value>) -> Result<(), OptionsError> {
+    pub(crate) fn check_places(value: &Value) -> Result<(), OptionsError> {
+        let Value::Object(places) = value else { return Ok(()) };
         let is_answers = |status: &String| Answers::try_from(status.clone()).is_ok();
         let known = places.iter().all(|(place, value)| match (place.as_str(), value) {
             ("response", Value::Object(response)) => response.keys().all(is_answers),
             (place, _) => ["body", "querystring", "headers", "response"].contains(&place),
         });
         if known { Ok(()) } else { Err(refused()) }
+    }
+
+    /// Whether schemas are told apart there, each by its key.
+    pub(crate) fn is_open(place: &[&str]) -> bool {
+        matches!(place, [] | ["response"])
     }
 
     pub fn from_value(value: Value) -> Result<Self, OptionsError> {
@@ -130,12 +137,7 @@ impl Schemas {
 }
 
 fn refused() -> OptionsError {
-    OptionsError::Value {
-        key: "schema",
-        expected: "an object of JSON Schemas at `body`, `querystring`, `headers` and `response`, \
-                   the last by status (\"200\", \"4xx\", \"default\")"
-            .to_owned(),
-    }
+    OptionsError::Value { key: "schema", expected: Kind::Schemas.expected() }
 }
 
 #[cfg(test)]
