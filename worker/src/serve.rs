@@ -49,8 +49,6 @@ use hearth_wire::{Builtin, Route, complain};
 /// When to come again, where all turns are taken.
 const RETRY_AFTER_BUSY: HeaderValue = HeaderValue::from_static("1");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static(hearth::FORWARDED_PREFIX);
 const REQUEST_ID: HeaderName = HeaderName::from_static(hearth::REQUEST_ID);
 const VERSION: HeaderName = HeaderName::from_static(hearth::VERSION);
@@ -152,14 +150,8 @@ fn believe(headers: &mut HeaderMap, peer: Peer, trusted: &Trusted) {
         headers.remove(name);
     }
     // Of what came by a link, the front door has said whom it believes.
-    let Peer::Tcp(ip, entry) = peer else { return };
-    forwarding::believe(headers, trusted.peer(ip));
-    // As the front door says it of what it passes on itself.
-    if entry == Entry::Front {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-        if let Some(host) = headers.get(HOST).cloned() {
-            headers.insert(X_FORWARDED_HOST, host);
-        }
+    if let Peer::Tcp(ip, _) = peer {
+        forwarding::tell(headers, trusted.peer(ip));
     }
 }
 
@@ -655,29 +647,25 @@ mod tests {
         ];
         let trusted = Trusted {
             networks: vec!["10.0.0.0/8".parse().unwrap()],
-            headers: vec![forwarding::FORWARDED_FOR, X_FORWARDED_PROTO],
+            headers: vec![forwarding::FORWARDED_FOR, forwarding::FORWARDED_PROTO],
         };
         let tcp = |ip: &str| Peer::Tcp(ip.parse().unwrap(), Entry::Port);
         let front = Peer::Tcp("192.0.2.7".parse().unwrap(), Entry::Front);
         let kept = |headers: &[(&str, &str)]| -> Vec<(String, String)> {
             headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
         };
+        let stranger = kept(&[
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-proto", "http"),
+            ("x-other", "kept"),
+        ]);
+        let proxied = kept(&[("x-forwarded-for", "1.2.3.4, 10.1.1.1"), sent[2], sent[5]]);
         for (peer, left) in [
-            (tcp("192.0.2.7"), kept(&[("x-forwarded-for", "192.0.2.7"), ("x-other", "kept")])),
-            (
-                tcp("::ffff:192.0.2.7"),
-                kept(&[("x-forwarded-for", "192.0.2.7"), ("x-other", "kept")]),
-            ),
-            (tcp("::ffff:10.1.1.1"), kept(&[sent[1], sent[2], sent[5]])),
-            (
-                front,
-                kept(&[
-                    ("x-forwarded-for", "192.0.2.7"),
-                    ("x-forwarded-proto", "http"),
-                    ("x-other", "kept"),
-                ]),
-            ),
-            (tcp("10.1.1.1"), kept(&[sent[1], sent[2], sent[5]])),
+            (tcp("192.0.2.7"), stranger.clone()),
+            (tcp("::ffff:192.0.2.7"), stranger.clone()),
+            (tcp("::ffff:10.1.1.1"), proxied.clone()),
+            (front, stranger),
+            (tcp("10.1.1.1"), proxied),
             (Peer::Link(Origin::Gateway), kept(&[sent[0], sent[1], sent[2], sent[5]])),
             (Peer::Link(Origin::Api), kept(&[sent[0], sent[1], sent[2], sent[3], sent[5]])),
         ] {
