@@ -478,6 +478,13 @@ fn admin_token(text: &str) -> Option<String> {
     valid.then(|| token.to_owned())
 }
 
+impl Config {
+    /// Headers were chosen, and there is no proxy to be believed in them.
+    pub fn names_headers_of_nobody(&self) -> bool {
+        self.trusted_proxies.is_empty() && self.trusted_headers != TRUSTED_HEADERS_DEFAULT
+    }
+}
+
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

@@ -167,7 +167,7 @@ impl Gateway {
                 proxy::response_headers(response.headers_mut());
                 response
             }
-            Err(error) => refusal(tenant, error, &id),
+            Err(error) => refusal(tenant, error, Asked::ByCaller, &id),
         }
     }
 
@@ -201,7 +201,7 @@ impl Gateway {
                 // It answers on the platform's own origin, like an answer by path.
                 foreign(response)
             }
-            Err(error) => refusal(tenant, error, &id),
+            Err(error) => refusal(tenant, error, Asked::ByApi, &id),
         }
     }
 
@@ -291,10 +291,28 @@ pub fn origin_form(uri: &Uri, path: &str) -> Uri {
     Uri::from(target)
 }
 
-fn refusal(tenant: &TenantName, error: ForwardError, id: &RequestId) -> Response {
+/// Whom a refusal is for: of the host a caller hears what concerns a caller.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    ByCaller,
+    ByApi,
+}
+
+fn refusal(tenant: &TenantName, error: ForwardError, asked: Asked, id: &RequestId) -> Response {
     let (problem, retry_after) = match &error {
         ForwardError::NoTenant => {
             (Problem::new(Code::NotFound, format!("there is no tenant {tenant}")), None)
+        }
+        ForwardError::Unavailable(Unavailable {
+            retry_after,
+            cause: Cause::PortTaken(port),
+            ..
+        }) if asked == Asked::ByApi => {
+            let detail = format!(
+                "port {port} of this tenant is used by another program: free it, then `hearth \
+                 worker start --tenant {tenant}`"
+            );
+            (Problem::new(Code::WorkerUnavailable, detail), Some(*retry_after))
         }
         ForwardError::Unavailable(Unavailable { retry_after, cause, .. }) => {
             return turned_away(*retry_after, *cause, id);
@@ -319,6 +337,10 @@ pub fn turned_away(retry_after: Duration, cause: Cause, id: &RequestId) -> Respo
         Cause::Ended => {
             "this tenant's worker ended unexpectedly and is not started again for now; its owner \
              finds the reason with `hearth worker list`, and can upload a fix meanwhile"
+        }
+        Cause::PortTaken(_) => {
+            "this tenant is not served for now: its own port is used by another program on the host; \
+             the host's operator can free it"
         }
         Cause::Crowded => "too many callers wait for this tenant's worker",
         Cause::Stopping => "the host is stopping",

@@ -41,7 +41,8 @@ pub struct UpArgs {
     /// Proxies of your own: they are believed on who their callers are; may be given again
     #[arg(long, value_name = "CIDR")]
     trusted_proxy: Vec<String>,
-    /// The headers in which they are, each of which the proxy must set itself; may be given again
+    /// The headers in which they are, each of which the proxy must set itself, in place of the
+    /// default ones; does nothing without a trusted proxy; may be given again
     /// [default: x-forwarded-for, x-forwarded-proto]
     #[arg(long, value_name = "HEADER")]
     trusted_header: Vec<String>,

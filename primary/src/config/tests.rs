@@ -48,6 +48,17 @@ fn defaults() -> Config {
     }
 }
 
+#[test]
+fn headers_without_a_proxy_are_nobodys() {
+    let names_nobodys = |environment: &[(&str, &str)]| {
+        resolve(UpArgs::default(), environment, None).unwrap().names_headers_of_nobody()
+    };
+    let header = ("HEARTH_TRUSTED_HEADER", "forwarded");
+    assert!(names_nobodys(&[header]));
+    assert!(!names_nobodys(&[]));
+    assert!(!names_nobodys(&[header, ("HEARTH_TRUSTED_PROXY", "127.0.0.1")]));
+}
+
 /// Each key with three values that are good, and what the configuration says of each.
 const KEYS: [(&str, [&str; 3], [&str; 3]); 22] = [
     ("data", ["/a", "/b", "c"], ["data=/a ", "data=/b ", "data=c "]),
