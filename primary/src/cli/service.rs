@@ -158,6 +158,9 @@ fn indented(text: &str) -> String {
 }
 
 pub fn install(args: &InstallArgs, print: Print) -> Result<(), CliError> {
+    if args.place.acts_on_this_system() {
+        must_be_root(args.place.user, "install")?;
+    }
     let program = std::env::current_exe().map_err(CliError::Output)?;
     Programs::beside_this().map_err(|error| CliError::Up(error.into()))?;
     let layout = Layout::of(&args.place)?;
@@ -176,7 +179,6 @@ pub fn install(args: &InstallArgs, print: Print) -> Result<(), CliError> {
         }
     }
     if args.place.acts_on_this_system() {
-        must_be_root(layout.user, "install")?;
         systemd(layout.user).map_err(|why| {
             CliError::Refused(format!(
                 "nothing was written, since {why}. Without it: hearth up --data DIR, in any supervisor; or install --root DIR, which writes the files alone"
@@ -202,7 +204,11 @@ pub fn install(args: &InstallArgs, print: Print) -> Result<(), CliError> {
 pub fn uninstall(args: &UninstallArgs, print: Print) -> Result<(), CliError> {
     let mut layout = Layout::of(&args.place)?;
     let made = layout.data.clone();
-    layout.data = args.place.data_of(&layout)?;
+    match args.place.data_of(&layout) {
+        Ok(data) => layout.data = data,
+        Err(error) if args.purge => return Err(error),
+        Err(_) => {}
+    }
     if args.place.acts_on_this_system() {
         must_be_root(layout.user, "uninstall")?;
     }

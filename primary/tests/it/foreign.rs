@@ -125,8 +125,9 @@ fn uid(host: &Host, tenant: &Tenant) -> u32 {
 }
 
 fn give_all(host: &Host, to: u32) {
-    let given = Command::new("chown").arg("-R").arg(to.to_string()).arg(host.scratch()).status();
+    let given = Command::new("chown").arg("-R").arg(to.to_string()).arg(host.data()).status();
     assert!(given.unwrap().success());
+    chown(host.scratch(), Some(to), None).unwrap();
 }
 
 fn user_of(path: &Path) -> u32 {
@@ -151,7 +152,7 @@ fn tenants_with_users_are_served_by_a_host_that_can_give_none_and_have_theirs_ba
     let state = host.data().join("tenants/demo/state");
     assert_eq!(user_of(&state), given);
 
-    for (wrapper, own) in [(&somebody[..], USER), (&without_id, 0), (&without_any, 0)] {
+    for (wrapper, own) in [(&somebody[..], USER), (&without_id[..], 0), (&without_any[..], 0)] {
         host.kill_and_wait();
         // As root has it, and as who follows the advice.
         if own != 0 {

@@ -134,7 +134,8 @@ fn each_service_has_its_own_commands() {
         let user = if user { &["--user"][..] } else { &[] };
         for command in ["install", "uninstall"] {
             let said = run(place.path(), &[&[command, "--dry-run"], user].concat());
-            if !said.error().is_empty() && said.error().contains("cannot run what is below") {
+            // A system's service cannot run what is built below somebody's home.
+            if said.error().contains("cannot run what is below") {
                 continue;
             }
             let said = said.done();
@@ -197,10 +198,6 @@ fn who_is_not_root_is_told_how_to_be_or_how_not_to_need_to() {
         asked.args([&user, "--clear-groups"]).arg(&program).arg(command).env_clear();
         let said = asked.env("HOME", "/nowhere").output().unwrap();
         let error = String::from_utf8_lossy(&said.stderr).into_owned();
-        // A program that is below one of these is told first.
-        if error.contains("cannot run what is below") {
-            continue;
-        }
         assert_eq!(said.status.code(), Some(1), "{error}");
         let (sudo, own) = ("sudo \"$(command -v hearth)\"", format!("hearth {command} --user"));
         assert!(error.contains(sudo) && error.contains(&own), "{error}");

@@ -142,14 +142,14 @@ mod tests {
         };
         for (sent, protocols) in [
             (&[][..], "http"),
-            (&["https"], "https"),
-            (&["HTTPS"], "HTTPS"),
-            (&["https, http"], "https, http"),
-            (&["https", "http"], "https; http"),
-            (&["banana"], "http"),
-            (&[""], "http"),
-            (&["https,"], "http"),
-            (&["https", "banana"], "http"),
+            (&["https"][..], "https"),
+            (&["HTTPS"][..], "HTTPS"),
+            (&["https, http"][..], "https, http"),
+            (&["https", "http"][..], "https; http"),
+            (&["banana"][..], "http"),
+            (&[""][..], "http"),
+            (&["https,"][..], "http"),
+            (&["https", "banana"][..], "http"),
         ] {
             assert_eq!(told(sent, "a.example"), (protocols.to_owned(), Some(9)), "{sent:?}");
         }
