@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
 use crate::guests;
-use crate::host::{Host, Tenant, hearth};
+use crate::host::{self, Host, Tenant};
 use crate::http::{Connection, Request};
 use crate::processes::{
     command_line, descendants, eventually, is_alive, is_listening, pause, signal, stop_thread,
@@ -18,7 +18,7 @@ use crate::terminal::Terminal;
 #[test]
 fn a_stop_in_the_midst_of_the_first_start_is_a_stop() {
     let place = tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap();
-    let mut command = hearth(place.path());
+    let mut command = host::hearth(place.path());
     command.args(["up", "--data", "data", "--listen", "127.0.0.1:0"]);
     command.args(["--tenant-ports", "29000-29010"]).current_dir(place.path());
     let mut terminal = Terminal::run(&command);
