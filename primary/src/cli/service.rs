@@ -202,15 +202,15 @@ pub fn install(args: &InstallArgs, print: Print) -> Result<(), CliError> {
 }
 
 pub fn uninstall(args: &UninstallArgs, print: Print) -> Result<(), CliError> {
+    if args.place.acts_on_this_system() {
+        must_be_root(args.place.user, "uninstall")?;
+    }
     let mut layout = Layout::of(&args.place)?;
     let made = layout.data.clone();
     match args.place.data_of(&layout) {
         Ok(data) => layout.data = data,
         Err(error) if args.purge => return Err(error),
         Err(_) => {}
-    }
-    if args.place.acts_on_this_system() {
-        must_be_root(layout.user, "uninstall")?;
     }
     let data = layout.data.display();
     if args.purge {
