@@ -588,5 +588,5 @@ fn greet(
         env!("CARGO_PKG_VERSION"),
     );
     // Nobody may be reading, and the host serves all the same.
-    let _ = std::io::stdout().write_all(told.as_bytes());
+    let _ = io::stdout().write_all(told.as_bytes());
 }
