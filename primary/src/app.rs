@@ -3,13 +3,16 @@
 //! The zygote comes first: before there is a second thread, and before a secret is read. Each
 //! part gets the one or two handles that it needs; there is no state that everybody shares.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use futures_util::future::join_all;
@@ -21,6 +24,7 @@ use rustix::io::Errno;
 use rustix::process::umask;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -46,10 +50,10 @@ use crate::isolation::{Isolation, State, Wall};
 use crate::leftovers::Notes;
 use crate::logs::Logs;
 use crate::names::Names;
-use crate::owner;
+use crate::owner::{self, LOCK};
 use crate::provision::{Addresses, Provision, ProvisionError};
 use crate::release::Releases;
-use crate::store::{Store, Tenant};
+use crate::store::{Store, Tenant, TenantId};
 use crate::telemetry::{self, Telemetry};
 use crate::terminal;
 use crate::tree::Trees;
@@ -62,8 +66,6 @@ use crate::upload::request::UploadRequests;
 const FIRST_TENANT: &str = "home";
 /// Of those that every tenant has.
 const FIRST_FUNCTION: &str = "/hello";
-/// In the data directory.
-pub const LOCK: &str = "lock";
 /// Connections that the fleet opened or turned away and that wait to be answered, of either.
 const UNANSWERED: usize = 1_024;
 
@@ -112,13 +114,18 @@ pub fn up(written: Written) -> anyhow::Result<()> {
             "few open files are allowed: there are as many places at the front door, and room for as many tenants"
         );
     }
+    if config.front.names_headers_of_nobody() {
+        warn!(
+            "--trusted-header does nothing without --trusted-proxy: nobody is believed in any header"
+        );
+    }
     end_leftovers(&config, &notes);
     begin_calendar();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().on_thread_start(begin_calendar).build()?;
     let spawned = (zygote, cgroups, notes.clone());
     let outcome =
-        runtime.block_on(host(config, secrets, programs, shares, spawned, telemetry, ready));
+        runtime.block_on(run(config, secrets, programs, shares, spawned, telemetry, ready));
     // Threads that wait for a slow disk do not keep the process.
     runtime.shutdown_background();
     outcome
@@ -206,16 +213,64 @@ fn take_ready_fd(fd: i32) -> anyhow::Result<File> {
     Ok(file)
 }
 
-async fn host(
+/// From the first signal that is heard to the last. A stop that comes while the host starts ends it
+/// there: what a start has made by then, the next one takes up.
+async fn run(
     config: Config,
     secrets: Secrets,
     programs: Programs,
     shares: Shares,
-    (zygote, cgroups, notes): (Spawned, Result<Cgroups, String>, Arc<Notes>),
+    spawned: Born,
     telemetry: Telemetry,
     ready: Option<File>,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen(config.notify_socket.is_none())?;
+    let (shows, mut is_asked) = (AtomicBool::new(false), false);
+    let parts = (programs, shares, spawned, telemetry);
+    let mut starting = pin!(start(&config, secrets, parts, ready, &shows));
+    let started = loop {
+        tokio::select! {
+            biased;
+            started = &mut starting => break started?,
+            () = signals.stop(), if !is_asked => is_asked = true,
+        }
+        if !shows.load(Ordering::Relaxed) {
+            info!("stopped before it served");
+            tell_systemd(&config, "STOPPING=1");
+            return Ok(());
+        }
+    };
+    let Started { running, watching, keeper } = started;
+    if !is_asked {
+        signals.stop().await;
+    }
+    tell_systemd(&config, "STOPPING=1");
+    drain::drain(running, &mut signals).await;
+    watching.abort();
+    keeper.abort();
+    Ok(())
+}
+
+type Parts = (Programs, Shares, Born, Telemetry);
+/// What was started before there was a second thread.
+type Born = (Spawned, Result<Cgroups, String>, Arc<Notes>);
+
+/// A host that serves.
+struct Started {
+    running: Running,
+    watching: JoinHandle<io::Result<()>>,
+    keeper: JoinHandle<()>,
+}
+
+/// From when on it `shows` what is shown once, it comes to its end.
+async fn start(
+    config: &Config,
+    secrets: Secrets,
+    (programs, shares, spawned, telemetry): Parts,
+    ready: Option<File>,
+    shows: &AtomicBool,
+) -> anyhow::Result<Started> {
+    let (zygote, cgroups, notes) = spawned;
     // Before anything is made.
     let listener = TcpListener::bind(config.front.listen)
         .await
@@ -312,12 +367,16 @@ async fn host(
     }
     let mut tenants = provision.tenants().await?;
     fail::moment(Point::StartAdopt);
+    for (tenant, error) in releases.settle_all(&tenants).await {
+        error!(%tenant, error = &error as &dyn std::error::Error, "this tenant is not served");
+    }
     let mut adopted = Vec::new();
     for tenant in &tenants {
         let grants = store.grants(tenant.id).await?;
-        adopted.push(fleet.adopt(tenant.clone(), grants));
+        let had = fleet.adopt(tenant.clone(), grants);
+        adopted.push(async move { (tenant.id, had.await) });
     }
-    join_all(adopted).await;
+    let had: HashMap<TenantId, bool> = join_all(adopted).await.into_iter().collect();
     fail::moment(Point::StartFirst);
     if tenants.is_empty() && !store.has_admin_token().await? {
         let name = FIRST_TENANT.parse().expect("it is a tenant's name");
@@ -326,6 +385,7 @@ async fn host(
     }
     fail::moment(Point::StartAdmin);
     // Last, since one that is made is shown once: a start that ends before that makes none.
+    shows.store(true, Ordering::Relaxed);
     let admin_token = admin_token(&store, secrets).await?;
     if store.has_unmarked_admin_token() {
         warn!(
@@ -381,30 +441,58 @@ async fn host(
     let front = tokio::spawn(front.run(listener, bounds, close_front.clone()));
 
     fail::moment(Point::StartReady);
-    let trial = trial(&store, &provision, tenants.first()).await;
-    tell_ready(ready, &config, listen)?;
-    greet(&provision, &tenants, &trial, listen, &admin_token, &isolation);
-    signals.stop().await;
-    tell_systemd(&config, "STOPPING=1");
-    drain::drain(
-        Running {
-            stop,
-            close_front,
-            front,
-            upkeep,
-            close_rest,
-            turned,
-            uplinks,
-            fleet,
-            logs,
-            store,
-        },
-        &mut signals,
-    )
-    .await;
-    watching.abort();
-    keeper.abort();
-    Ok(())
+    // Those whose ports are their own first: what is at another's is somebody else's to answer.
+    tenants.sort_by_key(|tenant| had.get(&tenant.id) == Some(&false));
+    let without_port = had.values().filter(|had| !**had).count();
+    let first = tenants.first().filter(|_| tenants.len() > without_port);
+    let trial = trial(&store, &provision, first).await;
+    tell_ready(ready, config, listen)?;
+    let here = Here { count: tenants.len(), without_port, first, trial };
+    greet(&provision, &here, listen, &admin_token, &isolation);
+    let running = Running {
+        stop,
+        close_front,
+        front,
+        upkeep,
+        close_rest,
+        turned,
+        uplinks,
+        fleet,
+        logs,
+        store,
+    };
+    Ok(Started { running, watching, keeper })
+}
+
+/// The tenants that a start found or made.
+struct Here<'a> {
+    count: usize,
+    /// Whose ports other programs have.
+    without_port: usize,
+    /// Of those that have theirs.
+    first: Option<&'a Tenant>,
+    trial: String,
+}
+
+impl Here<'_> {
+    fn told(&self, provision: &Provision) -> String {
+        let Self { count, without_port, first, trial } = self;
+        let mut told = match (count, first) {
+            (0, _) => return "  next       hearth tenant add NAME".to_owned(),
+            (count, None) => format!("  tenants    {count}"),
+            (count, Some(first)) => {
+                let (name, at) = (&first.name, provision.url(first));
+                format!("  tenants    {count}; the first is {name}, at {at}{trial}")
+            }
+        };
+        if *without_port > 0 {
+            told += &format!(
+                "\n  no port    {without_port} of them, which are not served: other programs have \
+                 their ports, which hearth worker list shows"
+            );
+        }
+        told
+    }
 }
 
 /// How the operator signs in.
@@ -476,8 +564,7 @@ async fn trial(store: &Store, provision: &Provision, first: Option<&Tenant>) -> 
 /// What a person sees on standard output once the host serves.
 fn greet(
     provision: &Provision,
-    tenants: &[Tenant],
-    trial: &str,
+    here: &Here<'_>,
     listen: SocketAddr,
     token: &AdminToken,
     isolation: &Isolation,
@@ -493,13 +580,7 @@ fn greet(
             format!("hearth login --url {url}   (with the admin's token)")
         }
     };
-    let next = match tenants {
-        [] => "  next       hearth tenant add NAME".to_owned(),
-        [first, ..] => {
-            let (count, at) = (tenants.len(), provision.url(first));
-            format!("  tenants    {count}; the first is {}, at {at}{trial}", first.name)
-        }
-    };
+    let next = here.told(provision);
     let level = isolation.level();
     let mut walls = format!("  isolation  {level}: {}", level.meaning());
     for Wall { name, state } in isolation.table() {
@@ -518,5 +599,5 @@ fn greet(
         env!("CARGO_PKG_VERSION"),
     );
     // Nobody may be reading, and the host serves all the same.
-    let _ = std::io::stdout().write_all(told.as_bytes());
+    let _ = io::stdout().write_all(told.as_bytes());
 }

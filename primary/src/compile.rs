@@ -137,6 +137,8 @@ impl Compiler {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::from(errors))
+            // A key pressed at the host's terminal is the host's alone.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(CompileError::Spawn)?;

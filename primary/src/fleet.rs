@@ -74,6 +74,8 @@ pub struct Unavailable {
 pub enum Cause {
     /// Its worker ended, and none is started for now.
     Ended,
+    /// Its own port is another program's.
+    PortTaken(u16),
     Crowded,
     Stopping,
 }
@@ -160,10 +162,12 @@ impl Fleet {
     }
 
     /// Binds the tenant's port and supervises it from now on. Where another process has the
-    /// port, the tenant says so and the host starts all the same.
-    pub async fn adopt(&self, tenant: Tenant, grants: Vec<TokenGrant>) {
+    /// port, the tenant says so and the host starts all the same. Tells whether it was had.
+    pub async fn adopt(&self, tenant: Tenant, grants: Vec<TokenGrant>) -> bool {
         let listener = bind_patiently(self.shared.tenant_bind, tenant.port).await;
+        let had = listener.is_ok();
         self.supervise(tenant, grants, listener);
+        had
     }
 
     /// The same with a listener that is bound already.

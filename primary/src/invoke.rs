@@ -22,7 +22,7 @@ use http::{HeaderMap, Request, Uri, Version};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::fleet::{CallError, Fleet, LinkError, Unavailable};
+use crate::fleet::{CallError, Cause, Fleet, LinkError, Unavailable};
 use crate::gateway::proxy;
 use crate::patience::within;
 use crate::refusal::{refuse, request_id, stopping, turned_away};
@@ -111,7 +111,7 @@ impl Calls {
                 proxy::response_headers(response.headers_mut());
                 response
             }
-            Err(error) => refusal(tenant, error, &id),
+            Err(error) => refusal(tenant, origin, error, &id),
         }
     }
 
@@ -166,10 +166,22 @@ fn name_request(headers: &mut HeaderMap) -> RequestId {
     id
 }
 
-fn refusal(tenant: &TenantName, error: SendError, id: &RequestId) -> Response {
+/// Of the host a caller hears what concerns a caller.
+fn refusal(tenant: &TenantName, origin: Origin, error: SendError, id: &RequestId) -> Response {
     let (problem, retry_after) = match &error {
         SendError::NoTenant => {
             (Problem::new(Code::NotFound, format!("there is no tenant {tenant}")), None)
+        }
+        SendError::Unavailable(Unavailable {
+            retry_after,
+            cause: Cause::PortTaken(port),
+            ..
+        }) if origin.may_know_why() => {
+            let detail = format!(
+                "port {port} of this tenant is used by another program: free it, then `hearth \
+                 worker start --tenant {tenant}`"
+            );
+            (Problem::new(Code::WorkerUnavailable, detail), Some(*retry_after))
         }
         SendError::Unavailable(Unavailable { retry_after, cause, .. }) => {
             return turned_away(*retry_after, *cause, id);
@@ -288,7 +300,7 @@ mod tests {
             (SendError::Link(LinkError::Busy), 429, Some("1")),
             (SendError::Late, 503, Some("1")),
         ] {
-            let response = refusal(&acme, error, &id);
+            let response = refusal(&acme, Origin::Outside, error, &id);
             assert_eq!(response.status(), status);
             let told = response.headers().get("retry-after");
             assert_eq!(told.map(|told| told.to_str().unwrap()), after, "{status}");

@@ -61,6 +61,13 @@ impl FromStr for Session {
     }
 }
 
+/// Whether this is what a host writes into its lock. Where the power failed, some of it may be
+/// nothing.
+pub fn are_notes(lock: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(lock) else { return false };
+    text.trim_matches('\0').lines().all(|line| line.parse::<Session>().is_ok())
+}
+
 /// What the kernel says of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Process {

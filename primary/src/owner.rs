@@ -1,5 +1,8 @@
 //! Whose a data directory is, and whom this host may run tenants as.
 //!
+//! A host sweeps its directory, so it takes none that it did not begin: one that is empty, that has
+//! a store, or what a first start leaves that ended before it had one.
+//!
 //! What a host makes is closed to everybody but whom it ran as: root, who is kept from nothing,
 //! would shut a user out of that user's own directory by starting on it once.
 
@@ -14,10 +17,29 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::files;
+use crate::leftovers;
+use crate::store::FILE as STORE;
 use crate::terminal::shell_word;
+
+/// In the data directory.
+pub const LOCK: &str = "lock";
+/// Half of what a restore makes.
+pub const RESTORING: &str = "restoring";
+/// What a fresh file system has by itself.
+pub const LOST_AND_FOUND: &str = "lost+found";
+/// More than a host writes into its lock while it has no store.
+const NOTES_BYTES_MAX: u64 = 64 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OwnerError {
+    #[error("{} is not a directory; give --data one that is empty, or that is not there yet", .0.display())]
+    NotADirectory(PathBuf),
+    #[error(
+        "{} is not empty (it has {found:?}) and has no hearth.db, so that it is not a data directory of Hearth; nothing in it was changed. Give --data an empty directory, or one that is not there yet; where Hearth's data was here, put its hearth.db back",
+        data.display()
+    )]
+    NotEmpty { data: PathBuf, found: String },
     #[error(
         "{} belongs to the user id {owner}, and this runs as {own}, whose files {owner} could not open any more. Run it as {owner} (setpriv --reuid {owner} --clear-groups …), or give it all to {own} first: chown -R {own} {}",
         path.display(),
@@ -32,11 +54,69 @@ pub enum OwnerError {
     Closed { data: PathBuf, path: PathBuf, own: u32, source: io::Error },
 }
 
-/// Refuses a directory in which somebody else has been the host, or has left what this one could
-/// not use.
+/// A tenant's own files, of a user id that this host cannot run anything as.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{} belongs to the user id {owner}, whom this host cannot run anything as: start it as root with CAP_SETUID, CAP_SETGID and CAP_CHOWN, or give it to {own} first: chown -R {own} {}",
+    state.display(),
+    shell_word(&state.to_string_lossy())
+)]
+pub struct ForeignState {
+    pub state: PathBuf,
+    pub owner: u32,
+    pub own: u32,
+}
+
+/// What is in a directory besides what may be there before there is a host's data: what a file
+/// system begins with, and the lock of a start, or of a restore, that ended early.
+pub fn stranger(data: &Path) -> io::Result<Option<String>> {
+    for entry in fs::read_dir(data)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == LOST_AND_FOUND || name == LOCK && is_lock(&entry.path()) {
+            continue;
+        }
+        return Ok(Some(name.to_string_lossy().into_owned()));
+    }
+    Ok(None)
+}
+
+/// Whether a directory is a host's, or nobody's.
+pub fn is_data(data: &Path) -> io::Result<bool> {
+    let has = |name: &str| fs::symlink_metadata(data.join(name)).is_ok();
+    Ok(stranger(data)?.is_none() || has(STORE) || has(RESTORING))
+}
+
+/// Whether a file is what a host writes there. One that cannot be read is judged by whose it is.
+fn is_lock(path: &Path) -> bool {
+    let read = files::read(path, NOTES_BYTES_MAX);
+    match read {
+        Ok(text) => leftovers::are_notes(&text),
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    }
+}
+
+/// Refuses a directory that is no host's, before anything in it is touched.
+fn check_begun(data: &Path) -> Result<(), OwnerError> {
+    match stranger(data) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            Err(OwnerError::NotADirectory(data.to_owned()))
+        }
+        // A restore that did not end is told of by itself.
+        Ok(Some(found)) if !is_data(data).unwrap_or(true) => {
+            Err(OwnerError::NotEmpty { data: data.to_owned(), found })
+        }
+        // It is not there yet, or is closed, which is told below.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Refuses a directory that is not a host's, in which somebody else has been the host, or has left
+/// what this one could not use.
 pub fn check(data: &Path) -> Result<(), OwnerError> {
+    check_begun(data)?;
     // The store, or what a host makes before that.
-    let made = ["hearth.db", "lock"].map(|name| data.join(name));
+    let made = [STORE, LOCK].map(|name| data.join(name));
     of_another(data, made)?;
     let within = fs::read_dir(data).into_iter().flatten().flatten().map(|entry| entry.path());
     for path in std::iter::once(data.to_owned()).chain(within) {
@@ -148,6 +228,36 @@ mod tests {
         ] {
             assert_eq!(has_all(map, &ids), all, "{map:?}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_is_no_hosts_is_refused_and_what_a_start_left_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        assert!(check(&data).is_ok(), "it is not there yet");
+        fs::create_dir(&data).unwrap();
+        fs::create_dir(data.join(LOST_AND_FOUND)).unwrap();
+        // As a start has it that ended before it had a store.
+        for notes in ["", "b pid:[1] 100 50\n", "b pid:[1] 100 50\nb pid:[1] 200 60\n"] {
+            fs::write(data.join(LOCK), notes).unwrap();
+            assert!(check(&data).is_ok(), "{notes:?}");
+        }
+        fs::write(data.join(LOCK), "somebody's\n").unwrap();
+        let said = check(&data).unwrap_err().to_string();
+        assert!(said.contains("is not empty (it has \"lock\")"), "{said}");
+        fs::remove_file(data.join(LOCK)).unwrap();
+        for name in ["tmp", "modules", "tenants", "artifacts", ".hidden", "hearth.db-wal"] {
+            fs::create_dir(data.join(name)).unwrap();
+            let said = check(&data).unwrap_err().to_string();
+            assert!(said.contains(&format!("is not empty (it has {name:?})")), "{said}");
+            fs::write(data.join(STORE), "").unwrap();
+            assert!(check(&data).is_ok(), "{name}");
+            fs::remove_file(data.join(STORE)).unwrap();
+            fs::remove_dir(data.join(name)).unwrap();
+        }
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(check(&file), Err(OwnerError::NotADirectory(_))));
     }
 
     #[test]

@@ -137,8 +137,8 @@ impl Provision {
         let ports = &self.addresses.ports;
         match self.store.settle_ports(ports.clone()).await {
             Ok(settled) => {
-                for (tenant, port) in settled {
-                    warn!(%tenant, port, "the port that this tenant had is not one of --tenant-ports; it has another one now");
+                for (tenant, before, port) in settled {
+                    warn!(%tenant, before, port, "the port that this tenant had is not one of --tenant-ports; it has another one now");
                 }
                 Ok(())
             }

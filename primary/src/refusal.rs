@@ -53,6 +53,10 @@ pub fn turned_away(retry_after: Duration, cause: Cause, id: &RequestId) -> Respo
             "this tenant's worker ended unexpectedly and is not started again for now; its owner \
              finds the reason with `hearth worker list`, and can upload a fix meanwhile"
         }
+        Cause::PortTaken(_) => {
+            "this tenant is not served for now: its own port is used by another program on the host; \
+             the host's operator can free it"
+        }
         Cause::Crowded => "too many callers wait for this tenant's worker",
         Cause::Stopping => "the host is stopping",
     };

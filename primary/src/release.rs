@@ -17,7 +17,7 @@ pub mod modules;
 mod pins;
 pub mod room;
 
-pub use directories::KEPT;
+pub use directories::{KEPT, foreign_states};
 pub use modules::file_name as module_file;
 
 use std::collections::{BTreeMap, HashSet};
@@ -305,6 +305,14 @@ impl Releases {
     /// To be held by whoever makes files of the host's own that no metadata names yet.
     pub async fn arriving(&self) -> OwnedRwLockReadGuard<()> {
         self.inner.arriving.clone().read_owned().await
+    }
+
+    /// Where tenants can have no users of their own, takes what earlier hosts gave to some. Tells
+    /// whose that could not be done for.
+    pub async fn settle_all(&self, tenants: &[Tenant]) -> Vec<(TenantName, io::Error)> {
+        let inner = self.inner.clone();
+        let names: Vec<TenantName> = tenants.iter().map(|tenant| tenant.name.clone()).collect();
+        blocking(move || inner.directories.settle_all(&names)).await
     }
 
     /// For the sweep: `None` while something arrives.

@@ -85,9 +85,13 @@ pub enum StoreError {
     #[error("the store takes no changes since its disk failed: mend that, and start Hearth again")]
     ReadOnly,
     #[error(
-        "hearth.db is damaged ({0}): put a copy from a backup in its place, or move it away to start anew; nothing was changed"
+        "hearth.db is damaged ({0}): put a copy from a backup in its place, or give --data an empty directory to start anew; nothing was changed"
     )]
     Damaged(String),
+    #[error(
+        "hearth.db was not made by Hearth; give --data an empty directory, or one that is not there yet"
+    )]
+    Foreign,
     #[error("the store failed")]
     Sqlite(#[source] rusqlite::Error),
     #[error("the store is closed")]
@@ -239,6 +243,7 @@ fn connect(file: &Path) -> Result<Connection> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(file, flags)?;
     connection.busy_timeout(BUSY)?;
+    migrations::refuse_foreign(&connection)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "foreign_keys", true)?;

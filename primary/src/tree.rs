@@ -8,6 +8,7 @@
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -154,6 +155,8 @@ impl Job {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::from(its_errors))
+            // A key pressed at the host's terminal is the host's alone.
+            .process_group(0)
             .spawn()
             .map_err(TreeError::Spawn)?;
         let started = Self { child, control, errors };

@@ -11,8 +11,6 @@ use ipnet::IpNet;
 
 use crate::refusal::{Refusal, header_value};
 
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static(hearth::FORWARDED_PREFIX);
 
 /// The operator's own proxies, and the headers in which they are believed.
@@ -63,14 +61,8 @@ impl Peer {
         }
         caller::withhold(headers, self.origin());
         // Of what came by a link, the host has said whom it believes.
-        let Self::Tcp(ip, entry) = self else { return };
-        forwarding::believe(headers, trusted.peer(ip));
-        // As the front door says it of what it passes on itself.
-        if entry == Entry::Front {
-            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-            if let Some(host) = headers.get(HOST).cloned() {
-                headers.insert(X_FORWARDED_HOST, host);
-            }
+        if let Self::Tcp(ip, _) = self {
+            forwarding::tell(headers, trusted.peer(ip));
         }
     }
 
@@ -118,7 +110,7 @@ mod tests {
         ];
         let trusted = Trusted {
             networks: vec!["10.0.0.0/8".parse().unwrap()],
-            headers: vec![forwarding::FORWARDED_FOR, X_FORWARDED_PROTO],
+            headers: vec![forwarding::FORWARDED_FOR, forwarding::FORWARDED_PROTO],
         };
         let tcp = |ip: &str| Peer::Tcp(ip.parse().unwrap(), Entry::Port);
         let front = Peer::Tcp("192.0.2.7".parse().unwrap(), Entry::Front);
@@ -126,16 +118,15 @@ mod tests {
             headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
         };
         let [forwarded, of, proto, caller, scope, trigger, _, _, other] = sent;
-        let stranger = kept(&[("x-forwarded-for", "192.0.2.7"), other]);
+        let stranger =
+            kept(&[("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "http"), other]);
+        let proxied = kept(&[("x-forwarded-for", "1.2.3.4, 10.1.1.1"), proto, other]);
         for (peer, left) in [
             (tcp("192.0.2.7"), stranger.clone()),
-            (tcp("::ffff:192.0.2.7"), stranger),
-            (tcp("::ffff:10.1.1.1"), kept(&[of, proto, other])),
-            (
-                front,
-                kept(&[("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "http"), other]),
-            ),
-            (tcp("10.1.1.1"), kept(&[of, proto, other])),
+            (tcp("::ffff:192.0.2.7"), stranger.clone()),
+            (tcp("::ffff:10.1.1.1"), proxied.clone()),
+            (front, stranger),
+            (tcp("10.1.1.1"), proxied),
             (Peer::Link(Origin::Outside), kept(&[forwarded, of, proto, other])),
             (Peer::Link(Origin::Api), kept(&[forwarded, of, proto, caller, scope, other])),
             (Peer::Link(Origin::Trigger), kept(&[forwarded, of, proto, trigger, other])),

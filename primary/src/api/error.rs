@@ -78,6 +78,7 @@ impl From<StoreError> for Refusal {
             | StoreError::Damaged(_)
             | StoreError::Thread(_)
             | StoreError::Random(_)
+            | StoreError::Foreign
             | StoreError::Sqlite(_) => {
                 return failed(Code::Internal, "the host's store failed", &error);
             }

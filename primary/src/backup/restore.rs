@@ -28,15 +28,14 @@ use crate::app::Lock;
 use crate::durable;
 use crate::fail::Point;
 use crate::files;
+use crate::owner::{self, LOCK, LOST_AND_FOUND, RESTORING};
 use crate::release::{MODULES, TENANTS, module_file};
 use crate::store::{self, Contents, StoreError};
 use crate::terminal::complain;
 use crate::tree::{TreeError, Trees, Unpacking};
 
-/// While this is in a data directory, that is half of one.
-const RESTORING: &str = "restoring";
-/// What a fresh file system has by itself, and what a host that ended leaves in any case.
-const NOTHING: [&str; 2] = ["lost+found", "lock"];
+/// What may be beside a restore that did not end.
+const HALF: [&str; 6] = [RESTORING, MODULES, TENANTS, store::FILE, LOCK, LOST_AND_FOUND];
 
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
@@ -96,20 +95,20 @@ impl<'a> Target<'a> {
         let disk = |source| RestoreError::Disk { data: data.to_owned(), source };
         let made = !data.exists();
         fs::create_dir_all(data).map_err(disk)?;
-        let made = (made, !data.join(crate::app::LOCK).exists());
+        let made = (made, !data.join(LOCK).exists());
         let lock =
             crate::app::lock(data).map_err(|error| RestoreError::InUse(error.to_string()))?;
         let target = Self { data, half: data.join(RESTORING), made, _lock: lock };
-        if is_unfinished(data) {
-            // It was empty when that began, and no host has started on it since.
+        // It was empty when that began, and no host has started on it since: what else is there is
+        // somebody's.
+        let is_half = is_unfinished(data) && beside_half(data).map_err(disk)?.is_none();
+        if is_half {
             target.remove().map_err(disk)?;
         }
-        for entry in fs::read_dir(data).map_err(disk)? {
-            let found = entry.map_err(disk)?.file_name().to_string_lossy().into_owned();
-            if !NOTHING.contains(&found.as_str()) {
-                target.let_go().map_err(disk)?;
-                return Err(RestoreError::NotEmpty { data: data.to_owned(), found });
-            }
+        if let Some(found) = owner::stranger(data).map_err(disk)? {
+            let found = beside_half(data).map_err(disk)?.unwrap_or(found);
+            target.let_go().map_err(disk)?;
+            return Err(RestoreError::NotEmpty { data: data.to_owned(), found });
         }
         let begin = || {
             private_dir(&target.half)?;
@@ -162,10 +161,21 @@ impl<'a> Target<'a> {
     fn let_go(&self) -> io::Result<()> {
         let (directory, lock) = self.made;
         if lock {
-            fs::remove_file(self.data.join(crate::app::LOCK))?;
+            fs::remove_file(self.data.join(LOCK))?;
         }
         if directory { fs::remove_dir(self.data) } else { Ok(()) }
     }
+}
+
+/// What no restore puts into a data directory.
+fn beside_half(data: &Path) -> io::Result<Option<String>> {
+    for entry in fs::read_dir(data)? {
+        let found = entry?.file_name().to_string_lossy().into_owned();
+        if !HALF.contains(&found.as_str()) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// Puts what a backup holds into an empty directory, and tells what its store names. All of it

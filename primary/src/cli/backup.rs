@@ -111,6 +111,11 @@ pub fn backup(args: &BackupArgs, client: &ClientArgs, print: Print) -> Result<()
 }
 
 pub fn restore(args: &RestoreArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    if args.data.is_some() && client.tenant.is_some() {
+        return Err(super::usage(
+            "--data takes everything that the backup has; to have one tenant of it, restore into a host that serves: --tenant without --data",
+        ));
+    }
     let named = |source| CliError::File { path: args.file.clone(), source };
     let (source, length): (Box<dyn Read>, _) = if args.file == Path::new(STDIO) {
         (Box::new(io::stdin().lock()), None)

@@ -21,11 +21,13 @@ use super::client::Host;
 use super::print::{Print, Table, bytes};
 use super::{CliError, chain};
 use crate::api::tenants::TenantList;
+use crate::backup::restore;
 use crate::config::{Client, ClientArgs, Config, UpArgs, Written};
 use crate::descriptors::{EACH_TENANT, Shares};
 use crate::fleet::cgroups::{Kind, mounted};
 use crate::isolation::{State, Wall, survey};
-use crate::owner;
+use crate::owner::{self, OwnerError};
+use crate::release::foreign_states;
 
 /// From which kernel on an instance's memory is reset page by page.
 const PAGEMAP_SCAN: (u32, u32) = (6, 7);
@@ -284,8 +286,44 @@ fn of_settings(config: &Config, checks: &mut Vec<Check>) {
     });
     checks.push(ports((*config.tenants.ports.start(), *config.tenants.ports.end()), range));
     checks.push(disk(&config.host.data, config.uploads.disk_reserve_mb << 20));
-    if let Err(error) = owner::check(&config.host.data) {
-        checks.push(fail("data", error.to_string(), "run Hearth as whom its data belongs to"));
+    checks.push(data(config));
+    if config.front.names_headers_of_nobody() {
+        checks.push(warn(
+            "trusted header",
+            "trusted-header does nothing without trusted-proxy: nobody is believed in any header",
+            "name the proxy: --trusted-proxy, or leave --trusted-header out",
+        ));
+    }
+}
+
+/// Whether the host would start on it, and could serve all tenants that it finds there.
+fn data(config: &Config) -> Check {
+    const CHECK: &str = "data";
+    let data = &config.host.data;
+    match owner::check(data) {
+        Err(error @ (OwnerError::NotEmpty { .. } | OwnerError::NotADirectory(_))) => {
+            return fail(CHECK, error.to_string(), "choose another --data");
+        }
+        Err(error @ (OwnerError::Foreign { .. } | OwnerError::Closed { .. })) => {
+            return fail(CHECK, error.to_string(), "run Hearth as whom its data belongs to");
+        }
+        Ok(()) => {}
+    }
+    if restore::is_unfinished(data) {
+        let found = format!("a restore into {} did not end", data.display());
+        return fail(CHECK, found, "do it again: hearth restore FILE --data DIR");
+    }
+    let foreign = match owner::can_give(&config.tenants.users) {
+        Ok(()) => Vec::new(),
+        Err(_) => foreign_states(data),
+    };
+    match foreign.as_slice() {
+        [] => ok(CHECK, data.display().to_string()),
+        [first, ..] => fail(
+            CHECK,
+            format!("tenants that cannot be served here: {}; the first: {first}", foreign.len()),
+            "start Hearth as it was started before, or do what is said there for each",
+        ),
     }
 }
 

@@ -7,19 +7,21 @@
 use std::fmt;
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustix::process::geteuid;
 
 use super::CliError;
 use super::consent::Consent;
 use super::print::Print;
 use super::replacing::Replacing;
-use crate::app::Programs;
+use crate::app::{self, Programs};
 use crate::config::UserDirectories;
+use crate::owner;
 use crate::terminal::shell_word;
 
 const SYSTEM_UNIT: &str = include_str!("../../../ops/service/hearth.service");
@@ -31,6 +33,8 @@ const SETTINGS: &str = "/etc/hearth/hearth.toml";
 const USER_SETTINGS: &str = "%E/hearth/hearth.toml";
 /// With which both units begin, so that nobody else's is overwritten or removed.
 const MARK: &str = "# Hearth as a service of";
+/// Is there where systemd runs this machine: see sd_booted(3).
+const BOOTED: &str = "/run/systemd/system";
 /// Of these a system's service sees nothing, or other files.
 const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
@@ -84,11 +88,16 @@ struct Layout {
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     /// Made where it is missing, for its owner alone.
-    Directory(PathBuf),
+    Directory {
+        path: PathBuf,
+        /// Of those above it that are missing.
+        above: u32,
+    },
     /// In the place of what is there.
     File {
         path: PathBuf,
         mode: u32,
+        above: u32,
         content: String,
     },
     /// The same, only where there is nothing.
@@ -99,7 +108,12 @@ enum Step {
     },
     RemoveFile(PathBuf),
     RemoveTree(PathBuf),
-    Systemctl(Vec<&'static str>),
+    /// Where it is there and nothing is in it.
+    RemoveEmpty(PathBuf),
+    Systemctl {
+        user: bool,
+        arguments: Vec<&'static str>,
+    },
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -112,7 +126,7 @@ enum Content {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Directory(path) => write!(f, "make the directory {}", path.display()),
+            Self::Directory { path, .. } => write!(f, "make the directory {}", path.display()),
             Self::File { path, content, .. } => {
                 write!(f, "write {}:\n{}", path.display(), indented(content))
             }
@@ -126,9 +140,17 @@ impl fmt::Display for Step {
             Self::RemoveTree(path) => {
                 write!(f, "remove {} with everything in it", path.display())
             }
-            Self::Systemctl(arguments) => write!(f, "run systemctl {}", arguments.join(" ")),
+            Self::RemoveEmpty(path) => {
+                write!(f, "remove {}, if nothing is in it", path.display())
+            }
+            Self::Systemctl { user, arguments } => write!(f, "run {}", asked(*user, arguments)),
         }
     }
+}
+
+/// What is asked of systemd, as a command.
+fn asked(user: bool, arguments: &[&str]) -> String {
+    format!("systemctl {}{}", if user { "--user " } else { "" }, arguments.join(" "))
 }
 
 fn indented(text: &str) -> String {
@@ -136,6 +158,9 @@ fn indented(text: &str) -> String {
 }
 
 pub fn install(args: &InstallArgs, print: Print) -> Result<(), CliError> {
+    if args.place.acts_on_this_system() {
+        must_be_root(args.place.user, "install")?;
+    }
     let program = std::env::current_exe().map_err(CliError::Output)?;
     Programs::beside_this().map_err(|error| CliError::Up(error.into()))?;
     let layout = Layout::of(&args.place)?;
@@ -153,8 +178,15 @@ pub fn install(args: &InstallArgs, print: Print) -> Result<(), CliError> {
             )));
         }
     }
+    if args.place.acts_on_this_system() {
+        systemd(layout.user).map_err(|why| {
+            CliError::Refused(format!(
+                "nothing was written, since {why}. Without it: hearth up --data DIR, in any supervisor; or install --root DIR, which writes the files alone"
+            ))
+        })?;
+    }
     let steps = layout.install(&program);
-    args.place.perform(&layout, &steps, print)?;
+    args.place.perform(&layout, steps, print)?;
     if args.place.dry_run {
         return Ok(());
     }
@@ -170,24 +202,96 @@ pub fn install(args: &InstallArgs, print: Print) -> Result<(), CliError> {
 }
 
 pub fn uninstall(args: &UninstallArgs, print: Print) -> Result<(), CliError> {
-    let layout = Layout::of(&args.place)?;
+    if args.place.acts_on_this_system() {
+        must_be_root(args.place.user, "uninstall")?;
+    }
+    let mut layout = Layout::of(&args.place)?;
+    let made = layout.data.clone();
+    match args.place.data_of(&layout) {
+        Ok(data) => layout.data = data,
+        Err(error) if args.purge => return Err(error),
+        Err(_) => {}
+    }
+    let data = layout.data.display();
+    if args.purge {
+        must_be_hearths(&args.place.at(&layout.data))?;
+    }
     if args.purge && !args.place.dry_run {
-        let data = layout.data.display();
         Consent::said(args.yes).given(&format!("{data} with all tenants, functions and logs"))?;
     }
-    let steps = layout.uninstall(args.purge);
-    args.place.perform(&layout, &steps, print)?;
+    let mut steps = layout.uninstall(args.purge);
+    if args.purge && made != layout.data {
+        steps.push(Step::RemoveEmpty(made));
+    }
+    let systemd = match args.place.acts_on_this_system() {
+        true => systemd(layout.user),
+        false => Ok(()),
+    };
+    if let Err(why) = &systemd {
+        print.say(format_args!(
+            "Nothing is asked of systemd, since {why}: a host that runs goes on until it is told to stop."
+        ))?;
+        steps.retain(|step| !matches!(step, Step::Systemctl { .. }));
+        // What nobody stops would write on into what is removed.
+        if args.purge && layout.data.is_dir() {
+            app::lock(&layout.data).map_err(|error| CliError::Refused(error.to_string()))?;
+        }
+    }
+    args.place.perform(&layout, steps, print)?;
     if args.place.dry_run {
         return Ok(());
     }
     match args.purge {
-        true => print.say(format_args!("Uninstalled, with all data and settings.")),
+        true => print.say(format_args!("Uninstalled, with its settings and all data in {data}.")),
         false => print.say(format_args!(
-            "Uninstalled. Its data stays in {}, its settings in {}.",
-            layout.data.display(),
+            "Uninstalled. Its data stays in {data}, its settings in {}.",
             layout.settings.display()
         )),
     }
+}
+
+/// What the system's service needs is root's alone.
+fn must_be_root(user: bool, command: &str) -> Result<(), CliError> {
+    match user || geteuid().is_root() {
+        true => Ok(()),
+        false => Err(CliError::Refused(format!(
+            "a service of the system is root's: sudo \"$(command -v hearth)\" {command}, or for yourself: hearth {command} --user"
+        ))),
+    }
+}
+
+/// What is purged is a data directory, or nothing is in it, whatever settings name.
+fn must_be_hearths(data: &Path) -> Result<(), CliError> {
+    match owner::is_data(data) {
+        Ok(true) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(false) => Err(CliError::Refused(format!(
+            "{} is not a data directory of Hearth, and is not removed; nothing was changed. Correct `data` in the settings, or uninstall without --purge",
+            data.display()
+        ))),
+        Err(source) => Err(CliError::File { path: data.to_owned(), source }),
+    }
+}
+
+/// Whether systemd can be asked for anything, or why not.
+fn systemd(user: bool) -> Result<(), String> {
+    if !Path::new(BOOTED).is_dir() {
+        return Err("systemd does not run this machine".to_owned());
+    }
+    let arguments = ["show-environment"];
+    let asked = asked(user, &arguments);
+    let mut command = Command::new("systemctl");
+    command.args(user.then_some("--user")).args(arguments).stdin(Stdio::null());
+    let output = command.output().map_err(|error| format!("{asked} could not be run ({error})"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{asked} failed: {}", last_line(&output.stderr))),
+    }
+}
+
+fn last_line(said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    super::print::escape(said.trim().lines().next_back().unwrap_or_default()).into_owned()
 }
 
 /// A path as one word of a unit's command line: see systemd.service(5), "Command lines", for the
@@ -249,28 +353,32 @@ impl Layout {
             ),
         );
         let parent = |path: &Path| path.parent().expect("it lies in a directory").to_owned();
+        // A user's own directories are that user's; the system's are for everybody to read.
+        let above = if self.user { 0o700 } else { 0o755 };
+        let systemctl = |arguments| Step::Systemctl { user: self.user, arguments };
         vec![
-            Step::Directory(parent(&self.settings)),
-            Step::Directory(self.data.clone()),
+            Step::Directory { path: parent(&self.settings), above },
+            Step::Directory { path: self.data.clone(), above },
             Step::Missing { path: self.token.clone(), mode: 0o600, content: Content::Token },
             Step::Missing {
                 path: self.settings.clone(),
                 mode: 0o600,
                 content: Content::Text(self.first_settings()),
             },
-            Step::File { path: self.unit.clone(), mode: 0o644, content: unit },
-            Step::Systemctl(vec!["daemon-reload"]),
-            Step::Systemctl(vec!["enable", "hearth.service"]),
+            Step::File { path: self.unit.clone(), mode: 0o644, above, content: unit },
+            systemctl(vec!["daemon-reload"]),
+            systemctl(vec!["enable", "hearth.service"]),
             // Starts it where it does not run, and runs what is installed now where it does.
-            Step::Systemctl(vec!["restart", "hearth.service"]),
+            systemctl(vec!["restart", "hearth.service"]),
         ]
     }
 
     fn uninstall(&self, purge: bool) -> Vec<Step> {
+        let systemctl = |arguments| Step::Systemctl { user: self.user, arguments };
         let mut steps = vec![
-            Step::Systemctl(vec!["disable", "--now", "hearth.service"]),
+            systemctl(vec!["disable", "--now", "hearth.service"]),
             Step::RemoveFile(self.unit.clone()),
-            Step::Systemctl(vec!["daemon-reload"]),
+            systemctl(vec!["daemon-reload"]),
         ];
         if purge {
             steps.push(Step::RemoveTree(self.data.clone()));
@@ -310,7 +418,35 @@ impl Place {
         }
     }
 
-    fn perform(&self, layout: &Layout, steps: &[Step], print: Print) -> Result<(), CliError> {
+    /// Whether what is done is done here and now, and not below another root, or not at all.
+    fn acts_on_this_system(&self) -> bool {
+        self.root.is_none() && !self.dry_run
+    }
+
+    /// Where the settings say that the data is, where they say so.
+    fn data_of(&self, layout: &Layout) -> Result<PathBuf, CliError> {
+        let settings = self.at(&layout.settings);
+        let text = match fs::read_to_string(&settings) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(layout.data.clone());
+            }
+            text => text.map_err(|source| CliError::File { path: settings.clone(), source })?,
+        };
+        let wrong = |why: &str| {
+            CliError::Refused(format!(
+                "{}: {why}; nothing was changed. Correct it, so that it is known where the data is",
+                settings.display()
+            ))
+        };
+        let table: toml::Table = text.parse().map_err(|_| wrong("it is not TOML"))?;
+        match table.get("data") {
+            None => Ok(layout.data.clone()),
+            Some(toml::Value::String(data)) if Path::new(data).is_absolute() => Ok(data.into()),
+            Some(_) => Err(wrong("`data` is not an absolute path")),
+        }
+    }
+
+    fn perform(&self, layout: &Layout, steps: Vec<Step>, print: Print) -> Result<(), CliError> {
         let unit = self.at(&layout.unit);
         if let Ok(found) = fs::read_to_string(&unit)
             && !found.starts_with(MARK)
@@ -320,32 +456,35 @@ impl Place {
                 unit.display()
             )));
         }
-        for step in steps {
+        let is_asked =
+            |step: &&Step| !matches!(step, Step::Systemctl { .. }) || self.root.is_none();
+        for step in steps.iter().filter(is_asked) {
             if self.dry_run {
                 print.say(format_args!("{step}"))?;
                 continue;
             }
-            self.act(step, layout.user)?;
+            self.act(step, &layout.settings)?;
         }
-        if self.root.is_some() && !self.dry_run {
+        if self.root.is_some() {
             print.say(format_args!("Below another root systemd is not asked for anything."))?;
         }
         Ok(())
     }
 
-    fn act(&self, step: &Step, user: bool) -> Result<(), CliError> {
+    fn act(&self, step: &Step, settings: &Path) -> Result<(), CliError> {
         let named = |path: &Path| {
             let path = path.to_owned();
             move |source| CliError::File { path, source }
         };
         match step {
-            Step::Directory(path) => {
+            Step::Directory { path, above } => {
                 let path = self.at(path);
-                let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
-                made.map_err(named(&path))
+                directory(&path, 0o700, *above).map_err(named(&path))
             }
-            Step::File { path, mode, content } => {
+            Step::File { path, mode, above, content } => {
                 let path = self.at(path);
+                let parent = path.parent().expect("it lies in a directory");
+                directory(parent, *above, *above).map_err(named(parent))?;
                 write(&path, *mode, content).map_err(named(&path))
             }
             Step::Missing { path, mode, content } => {
@@ -367,15 +506,30 @@ impl Place {
                 let path = self.at(path);
                 gone(fs::remove_dir_all(&path)).map_err(named(&path))
             }
-            Step::Systemctl(_) if self.root.is_some() => Ok(()),
-            Step::Systemctl(arguments) => systemctl(arguments, user),
+            Step::RemoveEmpty(path) => match fs::remove_dir(self.at(path)) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+                removed => gone(removed).map_err(named(path)),
+            },
+            Step::Systemctl { user, arguments } => systemctl(arguments, *user, settings),
         }
     }
 }
 
+/// Makes a directory where there is none, and those above it, each with its own rights whatever the
+/// umask is.
+fn directory(path: &Path, mode: u32, above: u32) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        directory(parent, above, above)?;
+    }
+    DirBuilder::new().mode(0o700).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
 /// Whole, and with its rights from its first instant.
 fn write(path: &Path, mode: u32, content: &str) -> io::Result<()> {
-    fs::create_dir_all(path.parent().expect("it lies in a directory"))?;
     let mut file = Replacing::open(path)?;
     file.allow(mode)?;
     file.write_all(content.as_bytes())?;
@@ -395,28 +549,28 @@ fn new_token() -> Result<String, CliError> {
     Ok(format!("hearth_{}\n", URL_SAFE_NO_PAD.encode(secret)))
 }
 
-fn systemctl(arguments: &[&str], user: bool) -> Result<(), CliError> {
+fn systemctl(arguments: &[&str], user: bool, settings: &Path) -> Result<(), CliError> {
     let mut command = Command::new("systemctl");
     command.args(user.then_some("--user")).args(arguments).stdin(Stdio::null());
-    let asked = format!("systemctl {}{}", if user { "--user " } else { "" }, arguments.join(" "));
+    let asked = asked(user, arguments);
     let output = command.output().map_err(|error| {
         CliError::Refused(format!(
-            "the files are in place, but {asked} could not be run ({error}): is there systemd here?"
+            "{asked} could not be run ({error}); what came before it is done"
         ))
     })?;
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let why =
-        super::print::escape(said.trim().lines().next_back().unwrap_or_default()).into_owned();
+    let why = last_line(&output.stderr);
     // What is not there need not be stopped.
     if arguments.first() == Some(&"disable") && why.contains("does not exist") {
         return Ok(());
     }
-    let hint =
-        "; `journalctl -u hearth` may say more, and without systemd: hearth up --config FILE";
-    Err(CliError::Refused(format!("the files are in place, but {asked} failed: {why}{hint}")))
+    let journal = if user { "journalctl --user -u hearth" } else { "journalctl -u hearth" };
+    let settings = shell_word(&settings.to_string_lossy()).into_owned();
+    Err(CliError::Refused(format!(
+        "{asked} failed, and what came before it is done: {why}; `{journal}` may say more, and by hand: hearth up --config {settings}"
+    )))
 }
 
 #[cfg(test)]
@@ -476,7 +630,7 @@ mod tests {
     fn data_and_settings_go_only_where_they_are_purged() {
         let removes = |purge| {
             let steps = layout(false).uninstall(purge);
-            steps.iter().filter(|step| !matches!(step, Step::Systemctl(_))).count()
+            steps.iter().filter(|step| !matches!(step, Step::Systemctl { .. })).count()
         };
         assert_eq!((removes(false), removes(true)), (1, 4));
     }

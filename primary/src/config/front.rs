@@ -28,7 +28,8 @@ settings! {
     /// Proxies of your own: they are believed on who their callers are; may be given again
     many trusted_proxies: IpNet, "trusted-proxy" "trusted-proxy" "CIDR",
         checked("networks, like 10.0.0.0/8 or 192.0.2.1", read_network);
-    /// The headers in which they are, each of which the proxy must set itself; may be given again
+    /// The headers in which they are, each of which the proxy must set itself, in place of the
+    /// default ones; does nothing without a trusted proxy; may be given again
     many trusted_headers: HeaderName, "trusted-header" "trusted-header" "HEADER"
         = "x-forwarded-for, x-forwarded-proto", checked(
             "forwarded, x-real-ip, or headers that begin with x-forwarded-",
@@ -40,6 +41,17 @@ settings! {
         = "256", whole("a whole number,", 1..=u32::MAX);
     /// `never`: the front door proxies every request, and gives no connection to a worker
     one handover: Handover, "handover" "handover" "WHEN" = "auto", word(WHEN);
+}
+
+/// As long as no others are named.
+const TRUSTED_HEADERS_DEFAULT: [HeaderName; 2] =
+    [forwarding::FORWARDED_FOR, forwarding::FORWARDED_PROTO];
+
+impl Front {
+    /// Headers were chosen, and there is no proxy to be believed in them.
+    pub fn names_headers_of_nobody(&self) -> bool {
+        self.trusted_proxies.is_empty() && self.trusted_headers != TRUSTED_HEADERS_DEFAULT
+    }
 }
 
 /// Whether a connection at the front door may become its tenant's.

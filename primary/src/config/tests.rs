@@ -36,6 +36,17 @@ fn good() -> impl Iterator<Item = Good> {
     EXAMPLES.iter().flat_map(|(good, _)| *good).copied()
 }
 
+#[test]
+fn headers_without_a_proxy_are_nobodys() {
+    let names_nobodys = |environment: &[(&str, &str)]| {
+        resolve(UpArgs::default(), environment, None).unwrap().front.names_headers_of_nobody()
+    };
+    let header = ("HEARTH_TRUSTED_HEADER", "forwarded");
+    assert!(names_nobodys(&[header]));
+    assert!(!names_nobodys(&[]));
+    assert!(!names_nobodys(&[header, ("HEARTH_TRUSTED_PROXY", "127.0.0.1")]));
+}
+
 fn args(key: &str, text: &str) -> UpArgs {
     use clap::{Args, FromArgMatches};
     let command = UpArgs::augment_args(clap::Command::new("up"));

@@ -58,7 +58,8 @@ pub async fn fork(
         let release = Arc::new(release);
         let cgroup = cgroup(&tenant, limits, &shared).await;
         let cell = Cell {
-            user: tenant.user,
+            // One that an earlier host gave it is not to be had everywhere.
+            user: tenant.user.filter(|_| shared.has_users),
             // A cgroup counts what is really taken, of all workers of the tenant together.
             data_bytes: cgroup.is_none().then_some(limits.total_memory_mb << 20),
         };

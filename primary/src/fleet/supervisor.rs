@@ -844,14 +844,14 @@ impl Supervisor {
             Phase::Backoff { until, reason, .. } => match self.life.reception() {
                 Reception::Refused(_) => Err(Unavailable {
                     retry_after: until.saturating_duration_since(Instant::now()),
-                    cause: Cause::Ended,
+                    cause: self.cause(),
                     reason: reason.clone(),
                 }),
                 Reception::Held | Reception::Watched | Reception::Worker => return,
             },
             Phase::Barred { reason } => Err(Unavailable {
                 retry_after: Unavailable::BARRED,
-                cause: Cause::Ended,
+                cause: self.cause(),
                 reason: reason.clone(),
             }),
             Phase::Stopped => Err(Unavailable {
@@ -865,6 +865,14 @@ impl Supervisor {
         }
         if !matches!(self.life.current, Phase::Ready { .. } | Phase::Starting { .. }) {
             self.woken_at = None;
+        }
+    }
+
+    /// Why no worker is started.
+    fn cause(&self) -> Cause {
+        match self.listener {
+            Some(_) => Cause::Ended,
+            None => Cause::PortTaken(self.tenant.port),
         }
     }
 

@@ -2,9 +2,7 @@
 //! headers end here, forwarding headers are made or believed, and by path the browser is told to
 //! treat the answer as a stranger's. Bodies and trailers pass as they are.
 
-use std::net::IpAddr;
-
-use hearth_connection::forwarding::{self, FORWARDED_FOR, Peer};
+use hearth_connection::forwarding::{self, Peer};
 use hearth_connection::{asks_to_close, caller, end_hop, end_request_hop};
 use hearth_wire::Origin;
 use hearth_wire::header::FORWARDED_PREFIX;
@@ -17,10 +15,6 @@ use http::{Request, Response, StatusCode, Version};
 
 use super::origin;
 
-const FORWARDED_HOST: &str = "x-forwarded-host";
-const FORWARDED_PROTO: &str = "x-forwarded-proto";
-/// No name of a host is longer, with its port. What is added to a head has a bound.
-const HOST_MAX_BYTES: usize = 262;
 /// Since answers by path share the dashboard's origin.
 const SANDBOX: &str = "sandbox allow-scripts allow-forms";
 /// What the platform itself says, which is all that a browser may hear of it on that origin: to
@@ -32,22 +26,7 @@ pub fn request_headers(headers: &mut HeaderMap, peer: Peer<'_>, prefix: Option<&
     end_request_hop(headers);
     caller::withhold(headers, Origin::Outside);
     headers.remove(FORWARDED_PREFIX);
-    let told = headers.contains_key(FORWARDED_FOR);
-    forwarding::believe(headers, peer);
-    if told
-        && let Peer::Trusted(ip, believed) = peer
-        && believed.contains(&FORWARDED_FOR)
-    {
-        join(headers, ip);
-    }
-    if !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    if !headers.contains_key(FORWARDED_HOST)
-        && let Some(host) = headers.get(HOST).filter(|host| host.len() <= HOST_MAX_BYTES).cloned()
-    {
-        headers.insert(FORWARDED_HOST, host);
-    }
+    forwarding::tell(headers, peer);
     if let Some(prefix) = prefix {
         headers.remove(COOKIE);
         headers.insert(FORWARDED_PREFIX, value(prefix));
@@ -73,14 +52,6 @@ pub fn call_headers(headers: &mut HeaderMap) {
     for name in taken {
         headers.remove(name);
     }
-}
-
-/// The proxy's own address at the end of those that it tells.
-fn join(headers: &mut HeaderMap, ip: IpAddr) {
-    let told = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
-    let mut from: Vec<String> = told.map(str::to_owned).collect();
-    from.push(ip.to_string());
-    headers.insert(FORWARDED_FOR, value(&from.join(", ")));
 }
 
 /// What a request is on its way to a worker, whatever it was on its way here.
@@ -128,7 +99,8 @@ fn value(text: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use hearth_connection::forwarding::{FORWARDED_FOR, FORWARDED_PROTO};
+    use std::net::{IpAddr, Ipv4Addr};
 
     const IP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 
@@ -190,7 +162,7 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-hearth-caller", "x"),
         ];
-        let named = [FORWARDED_FOR, HeaderName::from_static(FORWARDED_PROTO)];
+        let named = [FORWARDED_FOR, FORWARDED_PROTO];
         assert_eq!(
             after(&sent, |h| request_headers(h, Peer::Trusted(IP, &named), None)),
             pairs(&[

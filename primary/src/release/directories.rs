@@ -21,11 +21,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dashmap::DashMap;
 use hearth_wire::TenantName;
 use rustix::fs::{Mode, OFlags, fstat};
+use rustix::process::geteuid;
 use tracing::{info, warn};
 
 use super::disk;
 use crate::durable;
 use crate::fail::{self, Point};
+use crate::owner::ForeignState;
 use crate::tree::Trees;
 
 const RELEASES: &str = "releases";
@@ -66,6 +68,16 @@ impl Directories {
         place(&self.of(tenant).join(part))
     }
 
+    /// Gives each of these tenants its `state` before somebody asks for it, where the host has no
+    /// users to give: a backup reads them, too. Tells which could not be.
+    pub fn settle_all(&self, tenants: &[TenantName]) -> Vec<(TenantName, io::Error)> {
+        if self.has_users {
+            return Vec::new();
+        }
+        let there = tenants.iter().filter(|tenant| self.of(tenant).join(STATE).exists());
+        there.filter_map(|it| Some((it.clone(), self.settle(it, None).err()?))).collect()
+    }
+
     /// Sees to it that a tenant has a `state`, and that it is its user's. One that is somebody
     /// else's was restored, or is of a time when the host had no users to give: it is copied, by
     /// the one who may read it to the one who is to have it.
@@ -75,7 +87,7 @@ impl Directories {
         let dir = self.of(tenant);
         let (state, other) = (dir.join(STATE), dir.join(OTHER_STATE));
         let user = user.filter(|_| self.has_users);
-        let wanted = user.unwrap_or_else(|| rustix::process::geteuid().as_raw());
+        let wanted = user.unwrap_or_else(|| geteuid().as_raw());
         self.clear(&other)?;
         let found = match place(&state) {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -85,11 +97,18 @@ impl Directories {
             }
             found => found?,
         };
-        if let Some(found) = &found
-            && fstat(found)?.st_uid == wanted
-        {
-            return Ok(());
-        }
+        let owner = found.as_ref().map(fstat).transpose()?.map(|found| found.st_uid);
+        let found = match owner {
+            Some(owner) if owner == wanted => return Ok(()),
+            // Of a time when it had users to give. Nobody here may read it, and an empty one need
+            // not be.
+            Some(owner) if !self.has_users => {
+                let foreign = || ForeignState { state: state.clone(), owner, own: wanted };
+                fs::remove_dir(&state).map_err(|_| io::Error::other(foreign()))?;
+                None
+            }
+            _ => found,
+        };
         durable::create_own_dir(&dir, Point::TenantState)?;
         DirBuilder::new().mode(0o700).create(&other)?;
         if user.is_some() {
@@ -213,6 +232,22 @@ impl Directories {
         }
         fs::remove_dir(dir)
     }
+}
+
+/// The tenants' own files below a data directory that a host which gives no user ids could not
+/// take. An empty directory is nobody's; one that cannot be read may hold something.
+pub fn foreign_states(data: &Path) -> Vec<ForeignState> {
+    use std::os::unix::fs::MetadataExt;
+    let own = geteuid().as_raw();
+    let tenants = fs::read_dir(data.join(super::TENANTS)).into_iter().flatten().flatten();
+    let foreign = |tenant: fs::DirEntry| {
+        let state = tenant.path().join(STATE);
+        let found = fs::symlink_metadata(&state).ok().filter(fs::Metadata::is_dir)?;
+        let is_empty = fs::read_dir(&state).is_ok_and(|mut within| within.next().is_none());
+        let is_own = found.uid() == own || is_empty;
+        (!is_own).then_some(ForeignState { state, owner: found.uid(), own })
+    };
+    tenants.filter_map(foreign).collect()
 }
 
 /// Whose files a tenant's directory may hold besides the host's.

@@ -24,6 +24,16 @@ pub(super) fn apply(connection: &mut Connection) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a file with tables of somebody else's, before anything is written to it: ours have come
+/// with a number.
+pub(super) fn refuse_foreign(connection: &Connection) -> Result<()> {
+    let has_tables = || connection.prepare("SELECT 1 FROM sqlite_master")?.exists([]);
+    match check(connection)? {
+        0 if has_tables()? => Err(StoreError::Foreign),
+        _ => Ok(()),
+    }
+}
+
 /// All of them at once, in a file that is empty and that nobody else knows of yet.
 pub(super) fn lay_out(db: &Transaction<'_>) -> Result<()> {
     for sql in STEPS {

@@ -662,7 +662,7 @@ mod tests {
         assert_eq!(store.artifact_mac(tenants[0].id, digest, "e").await.unwrap(), None);
         // The port that this host does not give goes, and the other one stays.
         let settled = store.settle_ports(4_000..=4_010).await.unwrap();
-        assert_eq!(settled, [("acme".parse().unwrap(), 4_000)]);
+        assert_eq!(settled, [("acme".parse().unwrap(), 22, 4_000)]);
         let ports: Vec<_> = store.tenants().await.unwrap().iter().map(|it| it.port).collect();
         assert_eq!(ports, [4_000, 4_002]);
         // It is settled once: what the operator narrows later takes nobody's port away.

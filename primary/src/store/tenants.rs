@@ -141,9 +141,12 @@ impl Store {
     }
 
     /// In a store that was restored, gives tenants whose ports are not of these the lowest that
-    /// nobody has, and tells which: what a backup says of ports is no more than a wish. Once only, so
+    /// nobody has, and tells which, from where, to where: what a backup says of ports is no more than a wish. Once only, so
     /// that a range that is narrowed later takes nobody's port away. `Missing` where there are too few.
-    pub async fn settle_ports(&self, range: RangeInclusive<u16>) -> Result<Vec<(TenantName, u16)>> {
+    pub async fn settle_ports(
+        &self,
+        range: RangeInclusive<u16>,
+    ) -> Result<Vec<(TenantName, u16, u16)>> {
         self.write(Asker::Host, move |db| {
             if db.execute("DELETE FROM host WHERE key = ?", [RESTORED])? == 0 {
                 return Ok(Vec::new());
@@ -172,7 +175,7 @@ impl Store {
                 let sides = Sides::between(port_alone(old), port_alone(port));
                 let event = Event { action, tenant, object: None, sides };
                 audit::note(db, &Author::host(), event)?;
-                settled.push((name, port));
+                settled.push((name, old, port));
             }
             Ok(settled)
         })

@@ -155,6 +155,14 @@ fn who_forwarded_is_told_and_a_strangers_word_is_not_believed() {
             .header("x-forwarded-proto", "https");
         let seen = door.send(&request).expect(200).json();
         assert!(!seen["headers"].to_string().contains("203.0.113.9"), "{}: {seen}", door.name);
+        let authority = door.authority();
+        for (name, told) in [
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", authority.as_str()),
+        ] {
+            assert_eq!(seen["headers"][name], json!([told]), "{}: {seen}", door.name);
+        }
     }
     let trusting = Host::with(&["--trusted-proxy", "127.0.0.0/8"]);
     let tenant = trusting.tenant("demo");
@@ -162,8 +170,14 @@ fn who_forwarded_is_told_and_a_strangers_word_is_not_believed() {
     for door in tenant.doors() {
         let request = door.request("POST", "/echo").header("x-forwarded-for", "203.0.113.9");
         let seen = door.send(&request).expect(200).json();
-        let forwarded = seen["headers"]["x-forwarded-for"].to_string();
-        assert!(forwarded.contains("203.0.113.9"), "{}: {seen}", door.name);
+        let headers = &seen["headers"];
+        let said = format!("{}: {seen}", door.name);
+        assert_eq!(headers["x-forwarded-for"], json!(["203.0.113.9, 127.0.0.1"]), "{said}");
+        assert_eq!(headers["x-forwarded-proto"], json!(["http"]), "{said}");
+        assert_eq!(headers["x-forwarded-host"], headers["host"], "{said}");
+        let request = door.request("POST", "/echo").header("x-forwarded-proto", "banana");
+        let seen = door.send(&request).expect(200).json();
+        assert_eq!(seen["headers"]["x-forwarded-proto"], json!(["http"]), "{}: {seen}", door.name);
     }
     // Even a proxy is believed in no header but those that it was said to set.
     let named = ["--trusted-header", "forwarded", "--trusted-header", "x-forwarded-port"];
@@ -176,10 +190,13 @@ fn who_forwarded_is_told_and_a_strangers_word_is_not_believed() {
     ] {
         for door in tenant.doors() {
             let request = door.request("POST", "/echo");
-            let request = FORWARDING.iter().fold(request, |told, name| told.header(name, "told"));
+            // What is no protocol is nobody's word.
+            let word = |name: &str| if name == "x-forwarded-proto" { "https" } else { "told" };
+            let request =
+                FORWARDING.iter().fold(request, |told, name| told.header(name, word(name)));
             let seen = door.send(&request).expect(200).json();
             for name in FORWARDING {
-                let is_told = seen["headers"][name].to_string().contains("told");
+                let is_told = seen["headers"][name].to_string().contains(word(name));
                 assert_eq!(is_told, believed.contains(&name), "{name} at {}: {seen}", door.name);
             }
         }

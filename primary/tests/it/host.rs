@@ -85,19 +85,9 @@ impl Host {
         let directory = tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap();
         let user = Some(USER);
         std::os::unix::fs::chown(directory.path(), user, user).unwrap();
-        let installed = directory.path().join("bin");
-        fs::create_dir(&installed).unwrap();
-        fs::set_permissions(&installed, fs::Permissions::from_mode(0o755)).unwrap();
-        for name in ["hearth", "hearth-worker", "hearth-compile"] {
-            let program = Path::new(env!("CARGO_BIN_EXE_hearth")).with_file_name(name);
-            // On another file system it is copied.
-            if fs::hard_link(&program, installed.join(name)).is_err() {
-                fs::copy(&program, installed.join(name)).unwrap();
-            }
-        }
+        let program = install(directory.path());
         let (user, group) = (format!("--reuid={USER}"), format!("--regid={USER}"));
-        let command =
-            ["setpriv", &user, &group, "--clear-groups", &text(&installed.join("hearth"))];
+        let command = ["setpriv", &user, &group, "--clear-groups", &text(&program)];
         Self::begin(directory, command.map(str::to_owned).into(), &[])
     }
 
@@ -125,6 +115,12 @@ impl Host {
     pub fn on(directory: TempDir, like: &Self) -> Self {
         let (command, options) = (like.command.clone(), like.options.clone());
         Self::first(directory, command, options)
+    }
+
+    /// From its next start on, what stands before its program.
+    pub fn is_started_by(&mut self, wrapper: &[&str]) {
+        let program = self.command.pop().unwrap();
+        self.command = wrapper.iter().copied().map(str::to_owned).chain([program]).collect();
     }
 
     /// Dies as by a power cut.
@@ -296,6 +292,21 @@ impl Drop for Host {
             println!("---- what the host said last ----\n{}", last.join("\n"));
         }
     }
+}
+
+/// The programs where every user can come to them; tells where `hearth` is.
+pub fn install(directory: &Path) -> PathBuf {
+    let installed = directory.join("bin");
+    fs::create_dir(&installed).unwrap();
+    fs::set_permissions(&installed, fs::Permissions::from_mode(0o755)).unwrap();
+    for name in ["hearth", "hearth-worker", "hearth-compile"] {
+        let program = Path::new(env!("CARGO_BIN_EXE_hearth")).with_file_name(name);
+        // On another file system it is copied.
+        if fs::hard_link(&program, installed.join(name)).is_err() {
+            fs::copy(&program, installed.join(name)).unwrap();
+        }
+    }
+    installed.join("hearth")
 }
 
 fn text(path: &Path) -> String {
@@ -607,6 +618,14 @@ impl Said {
         let (text, error) = (self.text(), self.error());
         assert_eq!(self.output.status.code(), Some(status), "hearth {}: {text}{error}", self.asked);
         error
+    }
+
+    /// The same, and what it said besides.
+    #[track_caller]
+    pub fn failed_text(self, status: i32) -> String {
+        let text = self.text();
+        self.failed(status);
+        text
     }
 
     pub fn text(&self) -> String {

@@ -23,6 +23,7 @@ mod credentials;
 mod denied;
 mod durability;
 mod examples;
+mod foreign;
 mod forms;
 mod framing;
 mod gateway;

@@ -45,7 +45,8 @@ fn a_service_of_the_system() {
     let root = place.path().join("root");
     fs::create_dir(&root).unwrap();
     let said = hearth(place.path(), &root, &["install", "--dry-run"]).done();
-    assert!(said.contains("systemctl daemon-reload") && said.contains("ExecStart="), "{said}");
+    assert!(!said.contains("run systemctl") && said.contains("ExecStart="), "{said}");
+    assert!(said.contains("systemd is not asked"), "{said}");
     assert!(said.contains("a new token") && !said.contains("hearth_"), "{said}");
     assert_eq!(tree(&root), Vec::<String>::new());
 
@@ -59,7 +60,12 @@ fn a_service_of_the_system() {
     let first = fs::read_to_string(&token).unwrap();
     assert!(first.starts_with("hearth_") && first.len() == 51, "{first}");
     assert_eq!([mode(&unit), mode(&settings), mode(&token)], [0o644, 0o600, 0o600]);
-    assert_eq!(mode(&root.join("var/lib/hearth")), 0o700);
+    for private in ["var/lib/hearth", "etc/hearth"] {
+        assert_eq!(mode(&root.join(private)), 0o700, "{private}");
+    }
+    for open in ["etc", "etc/systemd", "etc/systemd/system", "var", "var/lib"] {
+        assert_eq!(mode(&root.join(open)), 0o755, "{open}");
+    }
     let written = fs::read_to_string(&unit).unwrap();
     assert!(written.contains(&format!("ExecStart={} up", env!("CARGO_BIN_EXE_hearth"))));
 
@@ -120,6 +126,84 @@ fn somebody_else_s_unit_is_left_alone() {
     assert!(!root.join("etc/hearth").exists());
 }
 
+/// A dry run says the commands as they are run.
+#[test]
+fn each_service_has_its_own_commands() {
+    let place = place();
+    for (user, commands) in [(false, "run systemctl "), (true, "run systemctl --user ")] {
+        let user = if user { &["--user"][..] } else { &[] };
+        for command in ["install", "uninstall"] {
+            let said = run(place.path(), &[&[command, "--dry-run"], user].concat());
+            // A system's service cannot run what is built below somebody's home.
+            if said.error().contains("cannot run what is below") {
+                continue;
+            }
+            let said = said.done();
+            let asked: Vec<&str> =
+                said.lines().filter(|line| line.contains("systemctl ")).collect();
+            let asked = asked.iter().filter(|line| line.starts_with("run "));
+            assert!(asked.clone().count() >= 2, "{said}");
+            for line in asked {
+                let rest = line.strip_prefix(commands).unwrap_or_else(|| panic!("{line}"));
+                assert!(!rest.starts_with("--user"), "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_purged_is_the_data_that_the_settings_name() {
+    let place = place();
+    let root = place.path().join("root");
+    let purge = ["uninstall", "--purge", "--yes"];
+    let settings = root.join("etc/hearth/hearth.toml");
+    let (data, usual) = (root.join("srv/hearth"), root.join("var/lib/hearth"));
+    hearth(place.path(), &root, &["install"]).done();
+    fs::create_dir_all(&data).unwrap();
+    fs::write(data.join("hearth.db"), "data").unwrap();
+    fs::write(&settings, "data = \"/srv/hearth\"\n").unwrap();
+    let said = hearth(place.path(), &root, &["uninstall"]).done();
+    assert!(said.contains("stays in /srv/hearth"), "{said}");
+    let said = hearth(place.path(), &root, &[&purge[..], &["--dry-run"]].concat()).done();
+    assert!(said.contains("remove /srv/hearth with everything in it"), "{said}");
+    let said = hearth(place.path(), &root, &purge).done();
+    assert!(said.contains("all data in /srv/hearth"), "{said}");
+    assert!(!data.exists() && !usual.exists() && !settings.exists());
+
+    // What is not a host's stays, and so does everything else.
+    hearth(place.path(), &root, &["install"]).done();
+    fs::create_dir_all(&data).unwrap();
+    fs::write(data.join("pictures"), "somebody's").unwrap();
+    for (named, why) in [
+        ("data = \"/srv/hearth\"", "is not a data directory of Hearth"),
+        ("data = \"srv/hearth\"", "is not an absolute path"),
+        ("data = 3", "is not an absolute path"),
+        ("data = ", "is not TOML"),
+    ] {
+        fs::write(&settings, named).unwrap();
+        let said = hearth(place.path(), &root, &purge).failed(1);
+        assert!(said.contains(why), "{named}: {said}");
+        assert!(data.join("pictures").exists() && settings.exists() && usual.exists(), "{named}");
+    }
+}
+
+#[test]
+fn who_is_not_root_is_told_how_to_be_or_how_not_to_need_to() {
+    let place = place();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = crate::host::install(place.path());
+    let user = format!("--reuid={}", crate::host::USER);
+    for command in ["install", "uninstall"] {
+        let mut asked = Command::new("setpriv");
+        asked.args([&user, "--clear-groups"]).arg(&program).arg(command).env_clear();
+        let said = asked.env("HOME", "/nowhere").output().unwrap();
+        let error = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert_eq!(said.status.code(), Some(1), "{error}");
+        let (sudo, own) = ("sudo \"$(command -v hearth)\"", format!("hearth {command} --user"));
+        assert!(error.contains(sudo) && error.contains(&own), "{error}");
+    }
+}
+
 /// Where systemd's own check is installed, both units pass it.
 #[test]
 fn systemd_takes_both_units() {
@@ -153,6 +237,17 @@ fn without_systemd_it_says_so() {
     }
     let place = place();
     let said = run(place.path(), &["install", "--user"]).failed(1);
-    assert!(said.contains("the files are in place, but systemctl --user daemon-reload"), "{said}");
-    assert!(place.path().join(".config/systemd/user/hearth.service").exists());
+    assert!(
+        said.contains("nothing was written, since systemd does not run this machine"),
+        "{said}"
+    );
+    assert_eq!(tree(place.path()), Vec::<String>::new());
+
+    // What is there from a time when there was one goes all the same.
+    let unit = place.path().join(".config/systemd/user/hearth.service");
+    hearth(place.path(), Path::new("/"), &["install", "--user"]).done();
+    assert!(unit.exists());
+    let said = run(place.path(), &["uninstall", "--user", "--purge", "--yes"]).done();
+    assert!(said.contains("Nothing is asked of systemd") && said.contains("Uninstalled"), "{said}");
+    assert!(!unit.exists() && !place.path().join(".local/share/hearth").exists());
 }

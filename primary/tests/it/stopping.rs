@@ -7,11 +7,36 @@ use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
 use crate::guests;
-use crate::host::{Host, Tenant};
+use crate::host::{self, Host, Tenant};
 use crate::http::{Connection, Request};
 use crate::processes::{
-    descendants, eventually, is_alive, is_listening, pause, signal, stop_thread,
+    command_line, descendants, eventually, is_alive, is_listening, pause, signal, stop_thread,
 };
+use crate::terminal::Terminal;
+
+/// At a terminal its key reaches every process of the host's group, and the compiler is none of it.
+#[test]
+fn a_stop_in_the_midst_of_the_first_start_is_a_stop() {
+    let place = tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap();
+    let mut command = host::hearth(place.path());
+    command.args(["up", "--data", "data", "--listen", "127.0.0.1:0"]);
+    command.args(["--tenant-ports", "29000-29010"]).current_dir(place.path());
+    let mut terminal = Terminal::run(&command);
+    eventually("a compiler", || {
+        let all = descendants(terminal.pid());
+        all.iter().any(|pid| command_line(*pid).contains("hearth-compile")).then_some(())
+    });
+    terminal.type_in("\x03");
+    let (shown, status) = terminal.finish();
+    assert_eq!(status.code(), Some(0), "{shown}");
+    assert!(shown.contains("stopped before it served"), "{shown}");
+    assert!(!shown.contains("make them smaller") && !shown.contains("serves at"), "{shown}");
+    // And the next one starts on what there is.
+    let mut terminal = Terminal::run(&command);
+    terminal.shows("sign in");
+    terminal.type_in("\x03");
+    assert_eq!(terminal.finish().1.code(), Some(0));
+}
 
 #[test]
 fn a_polite_end_waits_for_what_runs() {

@@ -5,11 +5,16 @@
 use std::net::IpAddr;
 
 use hearth_wire::header;
-use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
+use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
 
 pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED: &str = "x-forwarded-";
 const X_REAL_IP: &str = "x-real-ip";
+/// No name of a host is longer, with its port. What is added to a head has a bound.
+const HOST_MAX_BYTES: usize = 262;
+const PROTOCOLS: [&str; 2] = ["http", "https"];
 
 /// Whether a header says where a request comes from, or which address it was sent to.
 pub fn is_forwarding(name: &HeaderName) -> bool {
@@ -41,8 +46,10 @@ impl Peer<'_> {
     }
 }
 
-/// Takes off what this peer is not believed in. Who sent the request is told in any case.
-pub fn believe(headers: &mut HeaderMap, peer: Peer<'_>) {
+/// What a function is told of where its request comes from, at whatever address it came: by whom it
+/// was sent, the last of them at the other end of this connection; by which protocol, to which host.
+/// What this peer is not believed in is taken off.
+pub fn tell(headers: &mut HeaderMap, peer: Peer<'_>) {
     let doubted: Vec<HeaderName> = headers
         .keys()
         .filter(|name| is_forwarding(name) && !peer.is_believed(name))
@@ -51,9 +58,28 @@ pub fn believe(headers: &mut HeaderMap, peer: Peer<'_>) {
     for name in doubted {
         headers.remove(name);
     }
-    headers.entry(FORWARDED_FOR).or_insert_with(|| {
-        HeaderValue::from_str(&peer.ip().to_string()).expect("an address is visible ASCII")
-    });
+    let told = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+    let mut senders: Vec<String> = told.map(str::to_owned).collect();
+    senders.push(peer.ip().to_string());
+    let senders = HeaderValue::from_str(&senders.join(", "));
+    headers.insert(FORWARDED_FOR, senders.expect("all of it was visible ASCII"));
+    if !has_protocol(headers) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !headers.contains_key(FORWARDED_HOST)
+        && let Some(host) = headers.get(HOST).filter(|host| host.len() <= HOST_MAX_BYTES).cloned()
+    {
+        headers.insert(FORWARDED_HOST, host);
+    }
+}
+
+/// Whether a request says by which protocol it was sent, and that is one: a proxy may pass on
+/// anything. Several proxies may have said so one after the other.
+fn has_protocol(headers: &HeaderMap) -> bool {
+    let is_one = |word: &str| PROTOCOLS.iter().any(|one| word.trim().eq_ignore_ascii_case(one));
+    let mut told = headers.get_all(FORWARDED_PROTO).iter().peekable();
+    told.peek().is_some()
+        && told.all(|value| value.to_str().is_ok_and(|value| value.split(',').all(is_one)))
 }
 
 #[cfg(test)]
@@ -63,7 +89,7 @@ mod tests {
     #[test]
     fn a_proxy_is_believed_in_what_was_named_and_a_stranger_in_nothing() {
         let ip: IpAddr = "192.0.2.7".parse().unwrap();
-        let named = [FORWARDED_FOR, HeaderName::from_static("x-forwarded-proto")];
+        let named = [FORWARDED_FOR, FORWARDED_PROTO];
         let sent = [
             ("forwarded", "for=1.2.3.4"),
             ("x-forwarded-for", "1.2.3.4"),
@@ -79,15 +105,24 @@ mod tests {
             ("x_real_ip", "1.2.3.4"),
         ];
         for (peer, left) in [
-            (Peer::Stranger(ip), vec![("x-forwarded-for", "192.0.2.7"), sent[7]]),
-            (Peer::Trusted(ip, &[]), vec![("x-forwarded-for", "192.0.2.7"), sent[7]]),
-            (Peer::Trusted(ip, &named), vec![sent[1], sent[5], sent[7]]),
+            (
+                Peer::Stranger(ip),
+                vec![("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "http"), sent[7]],
+            ),
+            (
+                Peer::Trusted(ip, &[]),
+                vec![("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "http"), sent[7]],
+            ),
+            (
+                Peer::Trusted(ip, &named),
+                vec![("x-forwarded-for", "1.2.3.4, 192.0.2.7"), sent[5], sent[7]],
+            ),
         ] {
             let mut headers = HeaderMap::new();
             for (name, value) in sent {
                 headers.append(name, HeaderValue::from_static(value));
             }
-            believe(&mut headers, peer);
+            tell(&mut headers, peer);
             let mut found: Vec<_> = headers
                 .iter()
                 .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
@@ -95,5 +130,36 @@ mod tests {
             found.sort_unstable();
             assert_eq!(found, left, "{peer:?}");
         }
+    }
+
+    #[test]
+    fn a_function_is_told_a_protocol_and_a_host_whatever_a_proxy_says() {
+        let peer = Peer::Trusted("192.0.2.7".parse().unwrap(), &[FORWARDED_PROTO]);
+        let told = |protocols: &[&'static str], host: &str| {
+            let mut headers = HeaderMap::new();
+            for protocol in protocols {
+                headers.append(FORWARDED_PROTO, HeaderValue::from_static(protocol));
+            }
+            headers.insert(HOST, HeaderValue::from_str(host).unwrap());
+            tell(&mut headers, peer);
+            let protocols = headers.get_all(FORWARDED_PROTO).iter();
+            let protocols: Vec<_> = protocols.map(|it| it.to_str().unwrap().to_owned()).collect();
+            (protocols.join("; "), headers.get(FORWARDED_HOST).map(|it| it.len()))
+        };
+        for (sent, protocols) in [
+            (&[][..], "http"),
+            (&["https"][..], "https"),
+            (&["HTTPS"][..], "HTTPS"),
+            (&["https, http"][..], "https, http"),
+            (&["https", "http"][..], "https; http"),
+            (&["banana"][..], "http"),
+            (&[""][..], "http"),
+            (&["https,"][..], "http"),
+            (&["https", "banana"][..], "http"),
+        ] {
+            assert_eq!(told(sent, "a.example"), (protocols.to_owned(), Some(9)), "{sent:?}");
+        }
+        assert_eq!(told(&[], &"h".repeat(262)).1, Some(262));
+        assert_eq!(told(&[], &"h".repeat(263)).1, None);
     }
 }

@@ -72,6 +72,14 @@ impl Origin {
         }
     }
 
+    /// Whether it is told what of the host keeps a tenant from being served.
+    pub fn may_know_why(self) -> bool {
+        match self {
+            Self::Api => true,
+            Self::Outside | Self::Trigger | Self::Internal => false,
+        }
+    }
+
     /// Whether functions that no outsider may call are listed for it.
     pub fn sees_internal(self) -> bool {
         match self {

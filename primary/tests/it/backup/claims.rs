@@ -82,6 +82,7 @@ fn a_tenant_has_the_uid_and_the_port_that_this_host_gives() {
     assert!(demo.port >= 20_000, "{}", demo.port);
     assert_ne!(uid(&host, &demo), other);
     assert!(!is_listening(22));
+    assert!(host.log().contains("before=22"), "{}", host.log());
     // The first of the range that nobody else had, and it is its own from then on.
     let settled = demo.port;
     host.kill_and_start_again();
