@@ -30,7 +30,7 @@ mod settings;
 
 use crate::isolation::Level;
 use crate::upload::{Intake, Places};
-pub use client::{Client, ClientArgs, Login, LoginError, ProxyWritten, UserDirectories};
+pub use client::{Client, ClientArgs, Login, LoginError, ProxyWritten, UserDirectories, is_local};
 use environment::{environment, variable};
 use layers::{environment_layer, file_layer, read_guarded};
 pub use settings::UpArgs;

@@ -27,7 +27,7 @@ use http::header::{
     ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Uri, Version};
 use ipnet::IpNet;
 use tracing::warn;
@@ -175,7 +175,7 @@ impl Gateway {
     pub async fn invoke(
         &self,
         tenant: &TenantName,
-        path: &FunctionPath,
+        (method, path): (&Method, &FunctionPath),
         caller: &str,
         request: Request<Body>,
     ) -> Response {
@@ -192,7 +192,7 @@ impl Gateway {
         }
         let id = name_request(&mut headers);
         let mut call = Request::new(body);
-        *call.method_mut() = Method::POST;
+        *call.method_mut() = method.clone();
         *call.uri_mut() = path.as_str().parse().expect("a function's path is a path");
         *call.headers_mut() = headers;
         match self.forward(tenant, Origin::Api, call).await {
@@ -267,7 +267,10 @@ pub fn unknown_name(host: &str) -> Problem {
         host.len() <= 255
             && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
     };
-    let shown = Some(host).filter(is_name).map(|host| format!(" `{host}`")).unwrap_or_default();
+    // A name as the setting takes it has no port.
+    let name = host.parse::<Authority>();
+    let name = name.as_ref().map_or(host, Authority::host);
+    let shown = Some(name).filter(is_name).map(|name| format!(" `{name}`")).unwrap_or_default();
     let detail = format!(
         "this host is not known by the name{shown}; if that is one of its names, its operator adds \
          it to the setting `name` (`hearth up --name`, HEARTH_NAME); else use its address"
