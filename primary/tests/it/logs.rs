@@ -232,8 +232,10 @@ fn a_removed_token_reads_no_further() {
     let mut streams = ["/logs?follow&stream=stdout", "/calls?follow"]
         .map(|path| follow_by(&host, &Request::new("GET", &path_of(&tenant, path)).bearer(&text)));
     let mut owners = follow(&tenant, &host, "/logs?follow&stream=stdout", None);
+    tenant.post("/prints", "before\n").expect(204);
+    eventually_lines(&tenant, "stream=stdout", 1);
     let mut following = crate::host::hearth(host.scratch())
-        .args(["logs", "-f", "-n", "0"])
+        .args(["logs", "-f", "-n", "1", "--stream", "stdout"])
         .env("HEARTH_URL", format!("http://{}", host.front))
         .env("HEARTH_TOKEN", &text)
         .stdout(Stdio::piped())
@@ -241,12 +243,7 @@ fn a_removed_token_reads_no_further() {
         .spawn()
         .unwrap();
     let mut out = BufReader::new(following.stdout.take().unwrap()).lines();
-    // It follows once it shows what is written now.
-    let writing = eventually("the command line follows", || {
-        tenant.post("/prints", "before\n").expect(204);
-        eventually_lines(&tenant, "stream=stdout", 1);
-        Some(out.next().unwrap().unwrap())
-    });
+    let writing = out.next().unwrap().unwrap();
     assert!(writing.contains("before"), "{writing}");
     assert_eq!(streams[0].event("line").data["text"], "before");
     assert_eq!(streams[1].event("call").data["function"], "/prints");
