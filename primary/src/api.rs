@@ -12,6 +12,7 @@ pub mod error;
 pub mod functions;
 pub mod health;
 mod held;
+pub mod lease;
 pub mod limits;
 pub mod logs;
 pub mod openapi;
@@ -157,6 +158,7 @@ fn described() -> OpenApiRouter<State> {
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(openapi::openapi))
+        .route_layer(middleware::from_fn(lease::hold))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::backup::archive::ArchiveError;
 use crate::backup::restore::RestoreError;
@@ -41,7 +41,7 @@ mod transport;
 mod upload;
 mod workers;
 
-use client::Said;
+use client::{Encryption, Said};
 use print::Print;
 
 #[derive(Debug, Parser)]
@@ -141,10 +141,8 @@ pub enum CliError {
     Unreachable { url: String, source: Box<ureq::Error> },
     #[error("the connection to {url} broke before there was an answer")]
     Broken { url: String, source: Box<ureq::Error> },
-    #[error(
-        "nobody who is trusted here has signed the certificate of {url}; if it is right, name its authority's: --ca-file FILE"
-    )]
-    Untrusted { url: String, source: Box<ureq::Error> },
+    #[error("{}", .fault.at(.url))]
+    Encryption { url: String, fault: Encryption },
     #[error("the answer broke off")]
     Cut(#[source] io::Error),
     #[error("the answer is not what this version of hearth knows")]
@@ -168,8 +166,23 @@ fn usage(message: impl Into<String>) -> CliError {
     CliError::Usage(message.into())
 }
 
+/// Commands that talk to no host.
+const ALONE: [&str; 6] = ["up", "new", "build", "install", "uninstall", "completions"];
+
+/// All that can be said. How a host is reached can be said with every command, and is no help with
+/// one that reaches none.
+fn command() -> clap::Command {
+    let command = Cli::command();
+    let connection = ClientArgs::augment_args(clap::Command::new("connection"));
+    let hidden: Vec<_> = connection.get_arguments().map(|arg| arg.clone().hide(true)).collect();
+    ALONE.iter().fold(command, |command, alone| {
+        command.mut_subcommand(alone, |alone| alone.args(hidden.clone()))
+    })
+}
+
 pub fn run() -> ExitCode {
-    let Cli { json, client, command } = match Cli::try_parse() {
+    let parsed = command().try_get_matches().and_then(|said| Cli::from_arg_matches(&said));
+    let Cli { json, client, command } = match parsed {
         Ok(cli) => cli,
         Err(error) => return explain(&error),
     };
@@ -213,7 +226,7 @@ fn dispatch(command: Command, client: &ClientArgs, print: Print) -> Result<(), C
         Command::Completions { shell } => {
             // Into memory first: it panics where nobody reads to the end.
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "hearth", &mut script);
+            clap_complete::generate(shell, &mut self::command(), "hearth", &mut script);
             Ok(io::stdout().write_all(&script)?)
         }
     }
@@ -243,7 +256,7 @@ fn end(error: &CliError) -> ExitCode {
         | CliError::Problem(_)
         | CliError::Unreachable { .. }
         | CliError::Broken { .. }
-        | CliError::Untrusted { .. }
+        | CliError::Encryption { .. }
         | CliError::Cut(_)
         | CliError::Answer(_)
         | CliError::File { .. }
@@ -287,12 +300,26 @@ mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split(' '))
+        let said = command().try_get_matches_from(line.split(' '))?;
+        Cli::from_arg_matches(&said)
     }
 
     #[test]
     fn the_tree_of_commands_is_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn help_has_no_option_that_does_nothing() {
+        let mut command = command();
+        command.build();
+        for command in command.get_subcommands_mut().filter(|it| !it.has_subcommands()) {
+            let help = command.render_long_help().to_string();
+            let is_alone = ALONE.contains(&command.get_name());
+            assert_ne!(help.contains("--token-file"), is_alone, "{}", command.get_name());
+        }
+        let said = parse("hearth up --url http://h").unwrap();
+        assert_eq!(said.client.url.as_deref(), Some("http://h"));
     }
 
     #[test]
@@ -357,6 +384,7 @@ mod tests {
             "hearth invoke hello -d {}",
             "hearth invoke hello -d @f",
             "hearth invoke hello -d -",
+            "hearth invoke hello -X put",
             "hearth options hello",
             "hearth options hello --set {}",
             "hearth limits",

@@ -31,7 +31,7 @@ mod settings;
 mod tenants;
 mod uploads;
 
-pub use client::{Client, ClientArgs, Login, LoginError, ProxyWritten, UserDirectories};
+pub use client::{Client, ClientArgs, Login, LoginError, ProxyWritten, UserDirectories, is_local};
 use environment::{environment, variable};
 pub use front::Handover;
 pub use log::{Log, LogFormat};

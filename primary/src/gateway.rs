@@ -19,7 +19,7 @@ use hearth_connection::credentials;
 use hearth_connection::forwarding::Peer;
 use hearth_wire::{Code, Origin, Problem, TenantName, TokenDigest};
 use http::header::{HOST, HeaderName};
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Request, Uri};
 use ipnet::IpNet;
 
@@ -150,7 +150,10 @@ pub fn unknown_name(host: &str) -> Problem {
         host.len() <= 255
             && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
     };
-    let shown = Some(host).filter(is_name).map(|host| format!(" `{host}`")).unwrap_or_default();
+    // A name as the setting takes it has no port.
+    let name = host.parse::<Authority>();
+    let name = name.as_ref().map_or(host, Authority::host);
+    let shown = Some(name).filter(is_name).map(|name| format!(" `{name}`")).unwrap_or_default();
     let detail = format!(
         "this host is not known by the name{shown}; if that is one of its names, its operator adds \
          it to the setting `name` (`hearth up --name`, HEARTH_NAME); else use its address"

@@ -19,12 +19,12 @@ mod tenants;
 mod tokens;
 
 pub use audit::{Action, AuditPage, AuditQuery, AuditRow, Event, Sides, Whose};
-pub use functions::{Cause, Change, GenerationRow, NewGeneration, VersionRow};
+pub use functions::{Cause, Change, FunctionRow, GenerationRow, NewGeneration, VersionRow};
 pub use rebuild::{note_restore, rebuild};
 pub use snapshot::{Contents, inspect};
 pub use tenants::{Freed, Tenant, TenantId};
-use tokens::Admins;
-pub use tokens::{TokenRow, is_token_name};
+use tokens::{Admins, Gone};
+pub use tokens::{Removed, TokenRow, is_token_name};
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -145,6 +145,7 @@ pub struct Store {
     read_only: Arc<AtomicBool>,
     /// As the last change of them left them.
     admins: Admins,
+    gone: Gone,
     file: Arc<Path>,
 }
 
@@ -160,7 +161,8 @@ impl Store {
             .spawn(move || own(connection, queue))
             .map_err(StoreError::Thread)?;
         let turns = Fair::new(TURNS, TURNS_OF_ONE);
-        Ok(Store { requests, turns, read_only: Arc::default(), admins, file })
+        let (read_only, gone) = (Arc::default(), Gone::default());
+        Ok(Store { requests, turns, read_only, admins, gone, file })
     }
 
     /// Finishes what was asked before and closes the file. Later requests are told `Closed`.

@@ -543,7 +543,7 @@ impl Uploads {
     ) -> Result<Generation, UploadError> {
         let (tenant, changing) = self.lock(tenant).await?;
         let mut live = self.store.live_functions(tenant.id).await?;
-        let function = live.iter_mut().find(|function| function.path.folded() == path.folded());
+        let function = live.iter_mut().find(|function| function.path == *path);
         let function = function.ok_or_else(|| UploadError::NoFunction(path.clone()))?;
         let before = function.set.clone();
         function.set = before.clone().changed(changes)?;

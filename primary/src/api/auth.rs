@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::error::Refusal;
+use super::lease::{self, Lease};
 use super::openapi::{ScopeSchema, tenant_name_or_null};
 use super::request::segments;
 use crate::actor::{Actor, Author};
@@ -43,21 +44,23 @@ impl Caller {
     }
 }
 
-/// Whoever the headers' token belongs to, as the author of what this request asks for; nobody
-/// without one is let further.
+/// Whoever the headers' token belongs to, as the author of what this request asks for, and how long
+/// that holds; nobody without one is let further.
 pub async fn authenticate(
     store: &Store,
     headers: &HeaderMap,
     request_id: RequestId,
-) -> Result<Caller, Problem> {
+) -> Result<(Caller, Lease), Problem> {
     let Some(token) = credentials::token(headers) else {
         let detail = "send a token: `Authorization: Bearer TOKEN`";
         return Err(Problem::new(Code::Unauthenticated, detail));
     };
+    // Before it is looked for, so that its end is missed in no case.
+    let removed = store.removed();
     match store.token_by_digest(TokenDigest::of(&token)).await {
-        Ok(Some(TokenRow { id, tenant, name, scope, .. })) => {
+        Ok(Some(TokenRow { id, tenant, name, scope, expires_at, .. })) => {
             let author = Author { actor: Actor::Token { id, name }, request_id: Some(request_id) };
-            Ok(Caller { author, scope, tenant })
+            Ok((Caller { author, scope, tenant }, Lease::new(id, expires_at, removed)))
         }
         Ok(None) => {
             let detail = "this token is not known here, was revoked or has expired";
@@ -103,7 +106,9 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         // That which every request is given on its way in.
         let id = request_id(&parts.headers);
-        Ok(authenticate(&Store::from_ref(state), &parts.headers, id).await?)
+        let (caller, lease) = authenticate(&Store::from_ref(state), &parts.headers, id).await?;
+        lease::give(parts, lease);
+        Ok(caller)
     }
 }
 
@@ -262,18 +267,19 @@ mod tests {
             .unwrap();
         let id = || RequestId::from_random([7; 16]);
         let given = headers(&format!("Bearer {token}"));
-        let caller = authenticate(&store, &given, id()).await.unwrap();
+        let (caller, _) = authenticate(&store, &given, id()).await.unwrap();
         let actor = Actor::Token { id: row.id, name: "ops".into() };
         let author = Author { actor, request_id: Some(id()) };
         assert_eq!(caller, Caller { author, scope: Scope::Admin, tenant: None });
 
         store.delete_token(None, row.id, Author::host()).await.unwrap();
         for headers in [given, headers("Bearer hearth_x"), HeaderMap::new()] {
-            let refused = authenticate(&store, &headers, id()).await.unwrap_err();
+            let refused = authenticate(&store, &headers, id()).await.err().unwrap();
             assert_eq!(refused.code, Code::Unauthenticated);
         }
         store.close().await;
-        let refused = authenticate(&store, &headers("Bearer hearth_x"), id()).await.unwrap_err();
+        let given = headers("Bearer hearth_x");
+        let refused = authenticate(&store, &given, id()).await.err().unwrap();
         assert_eq!(refused.code, Code::WorkerUnavailable);
     }
 }

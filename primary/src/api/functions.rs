@@ -6,9 +6,9 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use hearth_wire::{
     Code, FunctionPath, Generation, HandlerKind, Limits, ModuleDigest, Options, OptionsPatch,
-    Origin, Scope, Version,
+    Origin, PathMatch, Scope, Version,
 };
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -24,7 +24,7 @@ use super::request::{Named, OptionalBody, OptionsBody, Params};
 use crate::gateway::proxy;
 use crate::invoke::{Call, Calls};
 use crate::release::Releases;
-use crate::store::{GenerationRow, Store, Tenant, VersionRow};
+use crate::store::{FunctionRow, GenerationRow, Store, Tenant, VersionRow};
 use crate::upload::{Switched, Uploaded, Uploads};
 
 /// A function, as its active version is.
@@ -159,6 +159,15 @@ pub struct UploadParams {
     dir: Option<String>,
 }
 
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct InvokeParams {
+    /// The method that the function is called with; POST if it is missing.
+    #[param(example = "GET")]
+    method: Option<String>,
+}
+
 fn function(row: VersionRow, limits: &Limits, releases: &Releases) -> FunctionInfo {
     let options = row.options().resolve().within(limits);
     let VersionRow {
@@ -289,12 +298,23 @@ pub async fn get_function(
     active((&store, &releases), &tenant, &path).await.map(Json)
 }
 
+/// A function as it is kept, by its exact name: what differs in case alone is another's to callers,
+/// and so to whoever asks about it.
+async fn known(
+    store: &Store,
+    tenant: &Tenant,
+    path: &FunctionPath,
+) -> Result<FunctionRow, Refusal> {
+    let row = store.function(tenant.id, path).await?;
+    row.filter(|row| row.path == *path).ok_or_else(|| no_function(path))
+}
+
 async fn active(
     (store, releases): (&Store, &Releases),
     tenant: &Tenant,
     path: &FunctionPath,
 ) -> Result<FunctionInfo, Refusal> {
-    let active = store.function(tenant.id, path).await?.and_then(|row| row.active);
+    let active = known(store, tenant, path).await?.active;
     let versions = store.versions(tenant.id, path).await?;
     let row = versions.into_iter().find(|row| Some(row.version) == active);
     row.map(|row| function(row, &tenant.limits(), releases)).ok_or_else(|| no_function(path))
@@ -318,6 +338,7 @@ pub async fn set_options(
     OptionsBody(OptionChanges { options }): OptionsBody<OptionChanges>,
 ) -> Result<Json<FunctionInfo>, Refusal> {
     let (tenant, caller) = at.permit(Scope::Owner)?;
+    known(&store, &tenant, &path).await?;
     uploads.set_options(&tenant, &path, options, &caller.author).await?;
     active((&store, &releases), &tenant, &path).await.map(Json)
 }
@@ -337,7 +358,7 @@ pub async fn remove_function(
     State(uploads): State<Uploads>,
 ) -> Result<Json<Switched>, Refusal> {
     let (tenant, caller) = at.permit(Scope::Owner)?;
-    let row = store.function(tenant.id, &path).await?.ok_or_else(|| no_function(&path))?;
+    let row = known(&store, &tenant, &path).await?;
     Ok(Json(uploads.remove(&tenant, &row.path, &caller.author).await?))
 }
 
@@ -354,7 +375,7 @@ pub async fn list_versions(
     State(releases): State<Releases>,
 ) -> Result<Json<VersionList>, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
-    let row = store.function(tenant.id, &path).await?.ok_or_else(|| no_function(&path))?;
+    let row = known(&store, &tenant, &path).await?;
     let versions = store.versions(tenant.id, &path).await?;
     let limits = tenant.limits();
     let versions = versions.into_iter();
@@ -371,10 +392,12 @@ pub async fn list_versions(
 pub async fn rollback(
     at: AtTenant,
     Named(path): Named,
+    State(store): State<Store>,
     State(uploads): State<Uploads>,
     OptionalBody(Rollback { version }): OptionalBody<Rollback>,
 ) -> Result<Json<Switched>, Refusal> {
     let (tenant, caller) = at.permit(Scope::Deploy)?;
+    known(&store, &tenant, &path).await?;
     Ok(Json(uploads.rollback(&tenant, &path, version, &caller.author).await?))
 }
 
@@ -384,19 +407,29 @@ pub async fn rollback(
 /// `cookie`; the function is told the token's name and scope. A function whose option `auth` asks
 /// for a scope needs a token that covers it here as well, and one with `internal` the owner's.
 /// What it answers comes back as it is, but for headers that speak for this origin.
+/// The path is a function's own, or below that of one whose `path` is `prefix`.
 #[utoipa::path(
     post, path = "/api/v1/tenants/{tenant}/functions/{path}/invoke", operation_id = "invoke",
-    tag = "functions", params(FunctionParams),
+    tag = "functions", params(FunctionParams, InvokeParams),
     request_body(description = "Whatever the function takes", content_type = "*/*"),
     responses((status = "default", description = "What the function answered, or a problem")),
 )]
 pub async fn invoke(
     at: AtTenant,
     Named(path): Named,
+    Params(InvokeParams { method }): Params<InvokeParams>,
+    State(store): State<Store>,
     State(calls): State<Calls>,
     mut request: Request,
 ) -> Result<Response, Refusal> {
     let (tenant, caller) = at.permit(Scope::Invoke)?;
+    *request.method_mut() = match method.as_deref() {
+        None => Method::POST,
+        // With its answer there would be a connection to hand on.
+        Some("CONNECT") => return Err(no_method()),
+        Some(method) => method.parse().map_err(|_| no_method())?,
+    };
+    is_served(&store, &tenant, &path).await?;
     *request.uri_mut() = path.as_str().parse().expect("a function's path is a path");
     let call = Call {
         tenant: &tenant.name,
@@ -407,6 +440,24 @@ pub async fn invoke(
     };
     // It answers on the platform's own origin, like an answer by path.
     Ok(proxy::foreign(calls.invoke(call).await))
+}
+
+fn no_method() -> Refusal {
+    Refusal::new(Code::BadRequest, "`method` is not a method that a function can be called with")
+}
+
+/// Whoever names a function means that one, and not what answers where there is no other.
+async fn is_served(store: &Store, tenant: &Tenant, path: &FunctionPath) -> Result<(), Refusal> {
+    if known(store, tenant, path).await.is_ok_and(|row| row.active.is_some()) {
+        return Ok(());
+    }
+    let live = store.live_functions(tenant.id).await?;
+    let is_above = |function: &VersionRow| {
+        let below = path.as_str().strip_prefix(function.path.as_str());
+        below.is_some_and(|rest| rest.starts_with('/'))
+            && function.options().resolve().path == PathMatch::Prefix
+    };
+    if live.iter().any(is_above) { Ok(()) } else { Err(no_function(path)) }
 }
 
 /// The generations that the tenant has had

@@ -1,17 +1,17 @@
 //! `/tenants/{tenant}/logs` and `…/calls`: paged, and as a stream of events with `?follow`.
 //!
-//! A stream ends when the host stops, when the tenant goes, and after an hour at the latest, so
-//! that a revoked token does not read on for ever. Whoever follows comes back with
-//! `Last-Event-ID`, and is told of what was missed.
+//! A stream ends when the host stops, when the tenant goes, and after an hour at the latest; with its
+//! token it ends by `lease.rs`. Whoever follows comes back with `Last-Event-ID`, and is told of what
+//! was missed.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures_util::stream;
 use hearth_wire::{Code, FunctionPath, LogStream, Origin, Outcome, Scope, Version};
 use http::HeaderMap;
@@ -23,6 +23,7 @@ use utoipa::ToSchema;
 
 use super::auth::AtTenant;
 use super::error::Refusal;
+use super::lease::Events;
 use super::openapi::{LogStreamSchema, OriginSchema, OutcomeSchema, TenantParam, function_path};
 use super::request::{Params, limit};
 use crate::fleet::Fleet;
@@ -239,7 +240,8 @@ async fn page<T: Told>(
 
 /// Log lines of a tenant's functions
 ///
-/// With `follow`: events `line` (with the line's id, and it as JSON) and `missed`.
+/// With `follow`: events `line` (with the line's id, and it as JSON) and `missed`, and `ended` with a
+/// problem where the token is removed or expires.
 #[utoipa::path(
     get, path = "/api/v1/tenants/{tenant}/logs", operation_id = "list_lines", tag = "logs",
     params(TenantParam, LineParams, ("last-event-id" = Option<u64>, Header, description = "With `follow`: goes on after this line")),
@@ -270,7 +272,8 @@ pub async fn list_lines(
 
 /// How calls of a tenant's functions went
 ///
-/// With `follow`: events `call` (with the call's id, and it as JSON) and `missed`.
+/// With `follow`: events `call` (with the call's id, and it as JSON) and `missed`, and `ended` with a
+/// problem where the token is removed or expires.
 #[utoipa::path(
     get, path = "/api/v1/tenants/{tenant}/calls", operation_id = "list_calls", tag = "logs",
     params(TenantParam, CallParams, ("last-event-id" = Option<u64>, Header, description = "With `follow`: goes on after this call")),
@@ -336,7 +339,8 @@ async fn follow<T: Told>(
         let event = state.next().await?;
         Some((Ok::<_, Infallible>(event), state))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+    let events = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    Ok((Extension(Events), events).into_response())
 }
 
 impl<T: Told> Stream<T> {

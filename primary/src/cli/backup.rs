@@ -16,10 +16,10 @@ use rustix::process::umask;
 use serde::Serialize;
 use ureq::SendBody;
 
-use super::CliError;
 use super::client::{Call, Host, answer, query};
 use super::print::{Print, bytes, escape, seconds};
 use super::replacing::Replacing;
+use super::{CliError, usage};
 use crate::api::backup::{RestoredTenant, RestoredTenants};
 use crate::app::Programs;
 use crate::backup::archive::{self, LeftOut};
@@ -67,6 +67,11 @@ struct Summary<'a> {
 }
 
 pub fn backup(args: &BackupArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    if args.file == Path::new(STDIO) && io::stdout().is_terminal() {
+        return Err(usage(
+            "a backup is no text for a terminal; name a file, or pass it on: hearth backup - | …",
+        ));
+    }
     let host = Host::connect(client)?;
     let mut out = Out::open(&args.file)?;
     let call = Call { answer: Some(BEGUN), silence: Some(SILENCE), ..Call::default() };
@@ -84,7 +89,7 @@ pub fn backup(args: &BackupArgs, client: &ClientArgs, print: Print) -> Result<()
     let named = |source| CliError::File { path: args.file.clone(), source };
     let whole = match read {
         Err(archive::ArchiveError::Read(source)) if failed => return Err(named(source)),
-        read => read.map_err(CliError::Backup)?,
+        read => read.map_err(|error| host.cut(CliError::Backup(error)))?,
     };
     out.finish().map_err(named)?;
     let summary = Summary {
@@ -122,6 +127,9 @@ pub fn restore(args: &RestoreArgs, client: &ClientArgs, print: Print) -> Result<
     } else {
         let file = File::open(&args.file).map_err(named)?;
         let metadata = file.metadata().map_err(named)?;
+        if metadata.is_dir() {
+            return Err(named(io::ErrorKind::IsADirectory.into()));
+        }
         (Box::new(file), metadata.is_file().then_some(metadata.len()))
     };
     let bar = bar("restoring", length);
@@ -182,6 +190,7 @@ fn into_host(
     print.answer::<RestoredTenants>(&answer(sent?)?, |tenants, out| {
         let RestoredTenants { restored, kept } = tenants;
         for RestoredTenant { name, port: _, url } in restored {
+            let url = host.tenant_url(&name, &url);
             writeln!(out, "Restored the tenant {name}. Its functions are at {}", escape(&url))?;
         }
         for name in kept {
@@ -236,7 +245,7 @@ impl Out {
             return Ok(Self::Stdout(io::stdout().lock()));
         }
         if path.is_dir() {
-            return Err(super::usage(format!("{} is a directory; name a file", path.display())));
+            return Err(usage(format!("{} is a directory; name a file", path.display())));
         }
         Replacing::open(path)
             .map(Self::File)

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use hearth_wire::{FunctionPath, PROBLEM_JSON, TenantName};
-use http::{Method, Response, header};
+use http::{Method, Response, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,13 @@ pub struct Said {
     pub json: String,
 }
 
+impl Said {
+    pub fn of(json: String) -> Result<Self, CliError> {
+        let said: Self = serde_json::from_str(&json).map_err(CliError::Answer)?;
+        Ok(Self { json, ..said })
+    }
+}
+
 impl std::fmt::Display for Said {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&super::print::escape(&self.detail))?;
@@ -68,6 +75,67 @@ impl std::fmt::Display for Said {
             }
             (Some(code), None) => write!(f, " ({})", super::print::escape(code)),
             (None, _) => Ok(()),
+        }
+    }
+}
+
+/// Why there is no encrypted connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encryption {
+    /// It is not spoken there.
+    Plain,
+    Unknown,
+    Authority,
+    Name,
+    Expired,
+    Early,
+    /// In the library's words.
+    Other(String),
+}
+
+impl Encryption {
+    /// The library tells it in words alone.
+    fn of(said: &str) -> Option<Self> {
+        if said.contains("InvalidContentType") {
+            return Some(Self::Plain);
+        }
+        let (_, what) = said.split_once("invalid peer certificate: ")?;
+        let about = |words: &[&str]| words.iter().any(|word| what.contains(word));
+        Some(match () {
+            () if about(&["UnknownIssuer"]) => Self::Unknown,
+            () if about(&["CaUsedAsEndEntity"]) => Self::Authority,
+            () if about(&["NotValidForName", "not valid for name"]) => Self::Name,
+            () if about(&["NotValidYet", "not valid yet"]) => Self::Early,
+            () if about(&["Expired", "expired"]) => Self::Expired,
+            () => Self::Other(what.to_owned()),
+        })
+    }
+
+    pub fn at(&self, url: &str) -> String {
+        match self {
+            Self::Plain => {
+                format!("{url} does not speak https: it speaks http there; write http:// instead")
+            }
+            Self::Unknown => format!(
+                "nobody who is trusted here has signed the certificate of {url}; if it is right, \
+                 name its authority's: --ca-file FILE"
+            ),
+            Self::Authority => format!(
+                "the certificate of {url} is an authority's own (CA:TRUE), and a server needs one \
+                 that is not: make it with CA:FALSE, or have an authority sign one and name that \
+                 authority's with --ca-file; docs/operating.md has the commands"
+            ),
+            Self::Name => format!(
+                "the certificate of {url} is for other names; use one of these, or have it made \
+                 for this one (subjectAltName)"
+            ),
+            Self::Expired => format!(
+                "the certificate of {url} has expired; renew it there, or set this machine's clock"
+            ),
+            Self::Early => format!(
+                "the certificate of {url} is not valid yet; set the clock, here or where it was made"
+            ),
+            Self::Other(what) => format!("the certificate of {url} is not valid: {what}"),
         }
     }
 }
@@ -191,10 +259,47 @@ impl Host {
         if is_broken {
             return CliError::Broken { url, source };
         }
-        // The library tells it in words alone.
-        match source.to_string().contains("UnknownIssuer") {
-            true => CliError::Untrusted { url, source },
-            false => CliError::Unreachable { url, source },
+        match Encryption::of(&source.to_string()) {
+            Some(fault) => CliError::Encryption { url, fault },
+            None => CliError::Unreachable { url, source },
+        }
+    }
+
+    /// Of an answer that broke off: a host that takes the token no longer says so when it is asked.
+    pub fn cut(&self, error: CliError) -> CliError {
+        match self.whoami() {
+            Err(refused @ CliError::Problem(_)) => refused,
+            Ok(_) | Err(_) => error,
+        }
+    }
+
+    /// Where a tenant's functions are for whoever is here: what is this machine's to the host is
+    /// another's to who reaches it over a network, who has its front door alone.
+    pub fn tenant_url(&self, tenant: &TenantName, url: &str) -> String {
+        match transport::is_local(url) && !self.is_local() {
+            true => format!("{}/t/{tenant}", self.url()),
+            false => url.trim_end_matches('/').to_owned(),
+        }
+    }
+
+    /// Whether the API is there, before anything secret goes to it: what else there could be at an
+    /// address is not the API's to see a token.
+    pub fn is_api(&self) -> Result<(), CliError> {
+        let asked = Self {
+            agent: self.agent.clone(),
+            client: Client { token: None, ..self.client.clone() },
+        };
+        let response =
+            asked.call_any(Method::GET, "/whoami", SendBody::none(), &Call::default())?;
+        match response.status() {
+            StatusCode::UNAUTHORIZED if is_problem(&response) => Ok(()),
+            StatusCode::MISDIRECTED_REQUEST => Err(self.refused(response)),
+            status if status.is_server_error() => Err(self.refused(response)),
+            _ => Err(CliError::Refused(format!(
+                "{} has no management API: a tenant's address has none, and its port neither; \
+                 the API is at the host's front door, like http://127.0.0.1:3400",
+                self.url()
+            ))),
         }
     }
 
@@ -275,14 +380,13 @@ pub fn answer(response: Response<Body>) -> Result<Answer, CliError> {
 }
 
 /// The problem, or the status of an answer that is none.
-fn problem(response: Response<Body>) -> Result<Said, http::StatusCode> {
+fn problem(response: Response<Body>) -> Result<Said, StatusCode> {
     let status = response.status();
     if !is_problem(&response) {
         return Err(status);
     }
     let answer = answer(response).map_err(|_| status)?;
-    let said: Said = answer.parse().map_err(|_| status)?;
-    Ok(Said { json: answer.text, ..said })
+    Said::of(answer.text).map_err(|_| status)
 }
 
 pub fn is_problem(response: &Response<Body>) -> bool {
@@ -321,6 +425,56 @@ mod tests {
         );
         assert_eq!(said(r#"{"detail":"no","code":"from_tomorrow"}"#), "no (from_tomorrow)");
         assert_eq!(said(r#"{"detail":"no","status":422}"#), "no");
+    }
+
+    #[test]
+    fn why_a_connection_is_not_encrypted() {
+        use Encryption::{Authority, Early, Expired, Name, Other, Plain, Unknown};
+        for (said, fault) in [
+            ("io: invalid peer certificate: UnknownIssuer", Some(Unknown)),
+            ("io: invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))", Some(Authority)),
+            (
+                "io: invalid peer certificate: certificate not valid for name \"a\"; \
+                 certificate is only valid for DnsName(\"b\")",
+                Some(Name),
+            ),
+            (
+                "io: invalid peer certificate: certificate expired: verification time 1",
+                Some(Expired),
+            ),
+            ("io: invalid peer certificate: certificate not valid yet: it is 1", Some(Early)),
+            ("io: invalid peer certificate: BadSignature", Some(Other("BadSignature".to_owned()))),
+            ("io: received corrupt message of type InvalidContentType", Some(Plain)),
+            ("io: Connection refused", None),
+        ] {
+            assert_eq!(Encryption::of(said), fault, "{said}");
+        }
+    }
+
+    #[test]
+    fn where_a_tenant_is_for_who_asks() {
+        let shown = |client: &str, url: &str| {
+            let client = Client {
+                url: client.to_owned(),
+                token: None,
+                tenant: None,
+                ca_file: None,
+                proxy: None,
+            };
+            let host = Host::of(client).unwrap();
+            host.tenant_url(&"demo".parse().unwrap(), url)
+        };
+        let own = "http://127.0.0.1:3411";
+        assert_eq!(shown("http://127.0.0.1:3400", own), own);
+        assert_eq!(shown("http://localhost:3400", own), own);
+        assert_eq!(shown("http://hearth.lan:3400", own), "http://hearth.lan:3400/t/demo");
+        assert_eq!(shown("https://h.example/below", own), "https://h.example/below/t/demo");
+        assert_eq!(
+            shown("http://hearth.lan:3400", "http://[::1]:1"),
+            "http://hearth.lan:3400/t/demo"
+        );
+        let other = "http://192.0.2.1:3411";
+        assert_eq!(shown("http://hearth.lan:3400", other), other);
     }
 
     #[test]

@@ -19,6 +19,11 @@ impl Consent {
         Self { yes }
     }
 
+    /// Whether nobody is asked, so that nothing has to be found out for the question.
+    pub fn is_given(self) -> bool {
+        self.yes
+    }
+
     /// `what` is removed for good, or nothing is.
     pub fn given(self, what: &str) -> Result<(), CliError> {
         if self.yes {

@@ -10,7 +10,8 @@ use http::{Method, header};
 use ureq::SendBody;
 
 use super::CliError;
-use super::client::{Call, Host};
+use super::client::{Call, Host, Said};
+use crate::terminal::complain;
 
 /// One event; the largest is a log line, escaped.
 const EVENT_MAX_BYTES: usize = 256 << 10;
@@ -73,7 +74,10 @@ impl Events {
     }
 }
 
-/// Ends only with an error: the host's refusal, or `each`'s own.
+/// The last event of a stream: why there is none any more.
+const ENDED: &str = "ended";
+
+/// Ends only with an error: the host's refusal, its last word, or `each`'s own.
 pub fn follow(
     host: &Host,
     path: &str,
@@ -82,6 +86,7 @@ pub fn follow(
     let mut events = Events::default();
     let mut pause = PAUSE_MIN;
     let mut was_connected = false;
+    let mut is_away = false;
     loop {
         let mut headers = vec![(header::ACCEPT, "text/event-stream")];
         let last_id = events.last_id.clone();
@@ -92,20 +97,34 @@ pub fn follow(
         match host.call_any(Method::GET, path, SendBody::none(), &call) {
             Ok(response) if response.status().is_success() => {
                 was_connected = true;
+                if std::mem::take(&mut is_away) {
+                    complain(format_args!("{} is back", host.url()));
+                }
                 if read(response.into_body().into_reader(), &mut events, &mut each)? {
                     pause = PAUSE_MIN;
                 }
             }
             // What stands before a host answers in its place while it starts again.
-            Ok(response) if was_connected && response.status().is_server_error() => {}
+            Ok(response) if was_connected && response.status().is_server_error() => {
+                away(host, &mut is_away);
+            }
             Ok(response) => return Err(host.refused(response)),
-            Err(CliError::Unreachable { .. } | CliError::Broken { .. }) if was_connected => {}
+            Err(CliError::Unreachable { .. } | CliError::Broken { .. }) if was_connected => {
+                away(host, &mut is_away);
+            }
             Err(error) => return Err(error),
         }
         events.reconnect();
         #[expect(clippy::disallowed_methods, reason = "between two attempts nothing can happen")]
         std::thread::sleep(pause);
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Once for each time that it is.
+fn away(host: &Host, is_away: &mut bool) {
+    if !std::mem::replace(is_away, true) {
+        complain(format_args!("{} does not answer; this goes on when it is back", host.url()));
     }
 }
 
@@ -130,7 +149,10 @@ fn read(
         let text = text.trim_end_matches('\n').trim_end_matches('\r');
         if let Some(event) = events.line(text).map_err(|TooLong| too_long())? {
             any = true;
-            each(event)?;
+            match event.kind.as_str() {
+                ENDED => return Err(CliError::Problem(Said::of(event.data)?)),
+                _ => each(event)?,
+            }
         }
     }
 }
@@ -181,6 +203,13 @@ mod tests {
         let endless = std::io::repeat(b'x');
         let error = read(endless, &mut Events::default(), &mut |_| Ok(())).unwrap_err();
         assert!(matches!(error, CliError::Refused(_)));
+    }
+
+    #[test]
+    fn the_last_word_of_a_stream_is_told() {
+        let stream = "event: ended\ndata: {\"detail\":\"no more\",\"code\":\"x\"}\n\n";
+        let told = read(stream.as_bytes(), &mut Events::default(), &mut |_| Ok(()));
+        assert_eq!(told.unwrap_err().to_string(), "no more (x)");
     }
 
     #[test]

@@ -2,18 +2,20 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use hearth_wire::{FunctionPath, Options, PathMatch, Version, limits};
 use http::{Method, header};
 use ureq::SendBody;
 
-use super::client::{Call, Host, is_problem, segment};
+use super::client::{Call, Host, is_problem, query, segment};
 use super::consent::Consent;
 use super::print::{OrDash, Print, Table, body_out, bytes, seconds};
 use super::{CliError, usage};
 use crate::api::functions::{FunctionList, Rollback, VersionList};
 use crate::config::ClientArgs;
+use crate::terminal::mutter;
 use crate::upload::Switched;
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +55,9 @@ pub struct InvokeArgs {
     /// The body: JSON, @FILE, or - for standard input
     #[arg(long, short, value_name = "JSON|@FILE|-")]
     data: Option<String>,
+    /// The request's method
+    #[arg(long = "request", short = 'X', value_name = "METHOD", default_value = "POST")]
+    method: String,
 }
 
 pub fn list(client: &ClientArgs, print: Print) -> Result<(), CliError> {
@@ -144,7 +149,10 @@ const CALL: Duration = Duration::from_millis(limits::TIMEOUT_MS_MAX as u64 + 30_
 pub fn invoke(args: &InvokeArgs, client: &ClientArgs) -> Result<(), CliError> {
     let mut source = Source::of(args.data.as_deref())?;
     let host = Host::connect(client)?;
-    let path = host.of_tenant(&format!("/functions/{}/invoke", segment(&args.path)))?;
+    let method = args.method.to_ascii_uppercase();
+    // To the API, a call is a POST where nothing else is said.
+    let method = query(&[("method", Some(method.as_str()).filter(|method| *method != "POST"))]);
+    let path = host.of_tenant(&format!("/functions/{}/invoke{method}", segment(&args.path)))?;
     let length = source.length.map(|length| length.to_string());
     let mut headers = vec![(header::CONTENT_TYPE, "application/json")];
     if let Some(length) = &length {
@@ -162,11 +170,11 @@ pub fn invoke(args: &InvokeArgs, client: &ClientArgs) -> Result<(), CliError> {
     let mut body = response.into_body().into_reader();
     let mut out = body_out();
     let mut chunk = vec![0; 16 << 10];
+    let mut last = b'\n';
     loop {
-        let read = body.read(&mut chunk).map_err(CliError::Cut)?;
-        if read == 0 {
-            break;
-        }
+        let read = body.read(&mut chunk).map_err(|error| host.cut(CliError::Cut(error)))?;
+        let Some(end) = chunk[..read].last() else { break };
+        last = *end;
         out.write_all(&chunk[..read])?;
         // What streams is seen when it comes.
         out.flush()?;
@@ -175,7 +183,20 @@ pub fn invoke(args: &InvokeArgs, client: &ClientArgs) -> Result<(), CliError> {
     if status.is_success() {
         return Ok(());
     }
+    if last != b'\n' && is_one_place() {
+        mutter("\n");
+    }
     Err(CliError::Refused(format!("the function answered {status}")))
+}
+
+/// Whether what is told of an answer stands where the answer does.
+fn is_one_place() -> bool {
+    let of = |fd: std::os::fd::BorrowedFd<'_>| {
+        rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).ok()
+    };
+    let (out, error) = (io::stdout(), io::stderr());
+    let (out, error) = (of(out.as_fd()), of(error.as_fd()));
+    out.is_some() && out == error
 }
 
 /// A request's body.

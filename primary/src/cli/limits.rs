@@ -7,8 +7,9 @@ use hearth_wire::Limit;
 use super::client::Host;
 use super::print::{OrDash, Print, Table};
 use super::{CliError, usage};
-use crate::api::limits::{LimitChanges, LimitList};
+use crate::api::limits::{LimitChanges, LimitInfo, LimitList};
 use crate::config::ClientArgs;
+use crate::terminal::complain;
 
 const DEFAULT: &str = "default";
 
@@ -30,6 +31,17 @@ pub fn run(args: &LimitsArgs, client: &ClientArgs, print: Print) -> Result<(), C
         true => host.get(&path)?,
         false => host.patch(&path, &LimitChanges { limits })?,
     };
+    let asked = limits_asked(&args.changes);
+    let above = answer.parse::<LimitList>()?.limits.into_iter().filter(|limit| {
+        asked.contains(&limit.name.as_str()) && limit.used.is_some_and(|used| used > limit.value)
+    });
+    for LimitInfo { name, value, used, .. } in above {
+        complain(format_args!(
+            "{name} is {value} now, and there are {} of them: what is there stays, and nothing is \
+             added until there is room",
+            used.unwrap_or_default()
+        ));
+    }
     print.answer::<LimitList>(&answer, |list, out| {
         let mut table = Table::new(["limit", "value", "", "used", "unit", "of what"]);
         for limit in list.limits {
@@ -47,6 +59,10 @@ pub fn run(args: &LimitsArgs, client: &ClientArgs, print: Print) -> Result<(), C
     })
 }
 
+fn limits_asked(changes: &[String]) -> Vec<&str> {
+    changes.iter().filter_map(|change| Some(change.split_once('=')?.0)).collect()
+}
+
 fn parse_all(changes: &[String]) -> Result<BTreeMap<String, Option<u64>>, CliError> {
     let mut limits = BTreeMap::new();
     for change in changes {
@@ -62,10 +78,16 @@ fn parse_all(changes: &[String]) -> Result<BTreeMap<String, Option<u64>>, CliErr
 fn parse(change: &str) -> Result<(String, Option<u64>), CliError> {
     let wrong = || usage(format!("{change:?} is not a valid NAME=NUMBER, like functions=20"));
     let (name, value) = change.split_once('=').ok_or_else(wrong)?;
-    Limit::find(name).map_err(|error| usage(error.to_string()))?;
-    match value {
-        DEFAULT => Ok((name.to_owned(), None)),
-        number => Ok((name.to_owned(), Some(number.parse().map_err(|_| wrong())?))),
+    let limit = Limit::find(name).map_err(|error| usage(error.to_string()))?;
+    if value == DEFAULT {
+        return Ok((name.to_owned(), None));
+    }
+    let Limit { unit, min, max, .. } = limit;
+    match value.parse() {
+        Ok(number) if (*min..=*max).contains(&number) => Ok((name.to_owned(), Some(number))),
+        Ok(_) | Err(_) => Err(usage(format!(
+            "{name} takes a whole number of {unit} from {min} to {max}, or {DEFAULT}, and not {value:?}"
+        ))),
     }
 }
 
@@ -87,5 +109,17 @@ mod tests {
         }
         let unknown = parse("function=1").unwrap_err().to_string();
         assert_eq!(unknown, "unknown limit `function`; did you mean `functions`?");
+        for (wrong, said) in [
+            (
+                "calls_running=65",
+                "calls_running takes a whole number of calls from 1 to 64, or default, and not \"65\"",
+            ),
+            (
+                "rate_per_second=-1",
+                "rate_per_second takes a whole number of calls/s from 0 to 1000000, or default, and not \"-1\"",
+            ),
+        ] {
+            assert_eq!(parse(wrong).unwrap_err().to_string(), said);
+        }
     }
 }

@@ -27,6 +27,9 @@ pub fn run(args: LoginArgs, client: &ClientArgs, print: Print) -> Result<(), Cli
         (Some(address), None) => Some(address),
         (None, url) => url.clone(),
     };
+    if let Some(address) = &address {
+        Login::check(address)?;
+    }
     // What was stored before may be damaged, and is about to be replaced.
     let (address, ca_file) = Client::to_log_in(&ClientArgs { url: address, ..client.clone() })?;
     let token = match &client.token_file {
@@ -34,6 +37,7 @@ pub fn run(args: LoginArgs, client: &ClientArgs, print: Print) -> Result<(), Cli
         None => read_token(&address)
             .map_err(|source| CliError::File { path: "standard input".into(), source })?,
     };
+    Host::of(Client::bare(address.clone(), ca_file.clone()))?.is_api()?;
     let login = Login::new(&address, &token, ca_file)?;
     let host = Host::of(login.client())?;
     let answer = host.get("/whoami")?;

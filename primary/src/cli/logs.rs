@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use hearth_wire::{FunctionPath, LogStream, Origin};
 use serde::de::DeserializeOwned;
 
-use super::CliError;
 use super::client::{Host, PAGE_MAX, query, segment};
 use super::follow::{Event, follow};
 use super::print::{OrDash, Print, Table, bytes, escape, micros, milliseconds};
+use super::{CliError, usage};
 use crate::api::logs::{CallInfo, CallPage, LineInfo, LinePage, Missed};
 use crate::config::ClientArgs;
 use crate::terminal::{self, complain};
@@ -24,7 +24,8 @@ pub struct LogsArgs {
     /// Go on with what is written from now on
     #[arg(long, short)]
     follow: bool,
-    /// How many of the last lines, or fewer where they are large [default: 100, or 10 with -f]
+    /// How many of the last lines, 1 to 1000, or fewer where they are large; with -f also 0
+    /// [default: 100, or 10 with -f]
     #[arg(long, short = 'n', value_parser = clap::value_parser!(u32).range(0..=PAGE_MAX))]
     lines: Option<u32>,
     /// Only those of one call
@@ -43,7 +44,7 @@ pub struct CallsArgs {
     /// Go on with the calls from now on
     #[arg(long, short)]
     follow: bool,
-    /// How many of the last calls [default: 100, or 10 with -f]
+    /// How many of the last calls, 1 to 1000; with -f also 0 [default: 100, or 10 with -f]
     #[arg(long, short = 'n', value_parser = clap::value_parser!(u32).range(0..=PAGE_MAX))]
     calls: Option<u32>,
     /// Only the one with this request id
@@ -53,6 +54,7 @@ pub struct CallsArgs {
 
 pub fn logs(args: &LogsArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
     let LogsArgs { path, follow, lines, request_id, stream } = args;
+    some(*lines, *follow)?;
     let filters = [
         ("path", path.as_ref().map(FunctionPath::as_str)),
         ("request_id", request_id.as_deref()),
@@ -78,6 +80,7 @@ pub fn logs(args: &LogsArgs, client: &ClientArgs, print: Print) -> Result<(), Cl
 
 pub fn calls(args: &CallsArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
     let CallsArgs { path, follow, calls, request_id } = args;
+    some(*calls, *follow)?;
     let filters =
         [("path", path.as_ref().map(FunctionPath::as_str)), ("request_id", request_id.as_deref())];
     let host = Host::connect(client)?;
@@ -95,6 +98,16 @@ pub fn calls(args: &CallsArgs, client: &ClientArgs, print: Print) -> Result<(), 
     print.answer::<CallPage>(&answer, |page, out| {
         write_calls(&page.calls, &nothing("call", is_filtered), out)
     })
+}
+
+/// None of what is there is something to ask for only where more is to come.
+fn some(count: Option<u32>, follow: bool) -> Result<(), CliError> {
+    match count {
+        Some(0) if !follow => {
+            Err(usage(format!("-n takes a number from 1 to {PAGE_MAX}, and with -f also 0")))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// What is asked of a function that there never was has an answer of its own: it was misspelt.

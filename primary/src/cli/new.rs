@@ -71,6 +71,11 @@ pub fn run(args: NewArgs, print: Print) -> Result<(), CliError> {
              beginning with a letter"
         )));
     }
+    if is_function(Path::new(".")) {
+        return Err(CliError::Refused(
+            "this is the directory of a function; make the next one beside it: cd ..".to_owned(),
+        ));
+    }
     let directory = PathBuf::from(&name);
     create(&directory, &name).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => {
@@ -86,6 +91,11 @@ pub fn run(args: NewArgs, print: Print) -> Result<(), CliError> {
         writeln!(out, "  cd {name} && hearth build && hearth upload {name}.wasm")?;
     }
     Ok(())
+}
+
+/// Whether a function is there already, which another one within would be part of.
+fn is_function(directory: &Path) -> bool {
+    directory.join(SDK_DIRECTORY).is_dir() && directory.join("Cargo.toml").is_file()
 }
 
 /// A name that is good for a crate and for a function.
@@ -145,6 +155,14 @@ fn standing_alone(file: &str, manifest: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_function_is_not_made_within_another() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!is_function(directory.path()));
+        create(&directory.path().join("greet"), "greet").unwrap();
+        assert!(is_function(&directory.path().join("greet")) && !is_function(directory.path()));
+    }
 
     #[test]
     fn names() {

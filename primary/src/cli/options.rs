@@ -1,6 +1,9 @@
 //! `hearth options`: a function's options, where each comes from, and setting them.
 
-use hearth_wire::{FunctionPath, json};
+use std::fs::File;
+use std::io::Read;
+
+use hearth_wire::{FunctionPath, json, limits};
 use serde_json::{Map, Value};
 
 use super::client::{Host, segment};
@@ -17,12 +20,12 @@ pub struct OptionsArgs {
     /// The function, like hello or jobs/nightly
     path: FunctionPath,
     /// Options to set
-    #[arg(long, value_name = "JSON")]
+    #[arg(long, value_name = "JSON|@FILE")]
     set: Option<String>,
 }
 
 pub fn run(args: &OptionsArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
-    let options = args.set.as_deref().map(parse).transpose()?;
+    let options = args.set.as_deref().map(|given| parse(&text(given)?)).transpose()?;
     let host = Host::connect(client)?;
     let path = host.of_tenant(&format!("/functions/{}", segment(&args.path)))?;
     let answer = match options {
@@ -43,6 +46,18 @@ pub fn run(args: &OptionsArgs, client: &ClientArgs, print: Print) -> Result<(), 
         }
         Ok(())
     })
+}
+
+/// As it was given, or that of a file.
+pub fn text(given: &str) -> Result<String, CliError> {
+    let Some(path) = given.strip_prefix('@') else { return Ok(given.to_owned()) };
+    let named = |source| CliError::File { path: path.into(), source };
+    let mut text = String::new();
+    // What is larger is refused for that by whoever reads it.
+    let bound = limits::OPTIONS_MAX_BYTES as u64 + 1;
+    let mut file = File::open(path).map_err(named)?.take(bound);
+    file.read_to_string(&mut text).map_err(named)?;
+    Ok(text)
 }
 
 fn parse(text: &str) -> Result<Map<String, Value>, CliError> {

@@ -4,7 +4,7 @@
 //! Only what every value of a schema must have is made; of a schema that says more than is
 //! understood here there is no example, and the call is shown without one.
 
-use hearth_wire::{Auth, Options, Schema};
+use hearth_wire::{Auth, FunctionPath, Options, PathMatch, Schema};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Number, Value, json};
 
@@ -34,7 +34,7 @@ const NOT_UNDERSTOOD: [&str; 14] = [
 
 /// The command that calls a function, in lines that go together. `path` is the function's below
 /// `base`, its tenant's address.
-pub fn call(base: &str, path: &str, options: &Options) -> String {
+pub fn call(base: &str, path: &FunctionPath, options: &Options) -> String {
     let schema = &options.schema;
     let takes = |method: &str| options.methods.iter().any(|taken| taken == method);
     let method = match options.methods.first() {
@@ -53,11 +53,7 @@ pub fn call(base: &str, path: &str, options: &Options) -> String {
     // What needs a token is called with the one that is at hand, whosever it is.
     if options.auth != Auth::Public && method == "POST" && is_whole && !has_fields {
         let data = body.flatten().unwrap_or_default().to_string();
-        return format!(
-            "  hearth invoke {} -d {}",
-            path.trim_start_matches('/'),
-            shell_word(&data)
-        );
+        return format!("  hearth invoke {} -d {}", path.relative(), shell_word(&data));
     }
     if options.auth == Auth::Internal {
         return "  # nobody can call it so: triggers do, and functions of its tenant".to_owned();
@@ -84,12 +80,17 @@ pub fn call(base: &str, path: &str, options: &Options) -> String {
         .map(|(name, value)| format!("{}={}", encoded(name), encoded(value)))
         .collect();
     let query = if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) };
-    words.push(shell_word(&format!("{base}{path}{query}")).into_owned());
+    // One that answers wherever no other does is meant for all of that.
+    let place = match options.path {
+        PathMatch::Root => "/",
+        PathMatch::Exact | PathMatch::Prefix => path.as_str(),
+    };
+    words.push(shell_word(&format!("{base}{place}{query}")).into_owned());
     let command = format!("  {}", words.join(" "));
     match is_whole {
         true => command,
         false => {
-            format!("{command}\n  # what it takes: hearth options {}", path.trim_start_matches('/'))
+            format!("{command}\n  # what it takes: hearth options {}", path.relative())
         }
     }
 }
@@ -340,7 +341,11 @@ mod tests {
             ),
             (json!({"schema": {"body": {"const": "it's"}}}), r#"  curl -d '"it'\''s"' http://h/f"#),
         ] {
-            assert_eq!(call("http://h", "/f", &options(given.clone())), shown, "{given}");
+            assert_eq!(
+                call("http://h", &"/f".parse().unwrap(), &options(given.clone())),
+                shown,
+                "{given}"
+            );
         }
     }
 }

@@ -40,6 +40,7 @@ pub fn run(command: Tenants, client: &ClientArgs, print: Print) -> Result<(), Cl
             let answer = host.post("/tenants", Some(&TenantNew { name }))?;
             print.answer::<TenantMade>(&answer, |made, out| {
                 let TenantMade { name, port: _, url, token } = made;
+                let url = host.tenant_url(&name, &url);
                 writeln!(out, "Made the tenant {name}. Its functions are at {}", escape(&url))?;
                 writeln!(out, "\nIts owner's token, shown this once:\n  {}", escape(&token))
             })
@@ -51,7 +52,7 @@ pub fn run(command: Tenants, client: &ClientArgs, print: Print) -> Result<(), Cl
                 for tenant in list.tenants {
                     table.row([
                         &tenant.name,
-                        &tenant.url,
+                        &host.tenant_url(&tenant.name, &tenant.url),
                         &tenant.generation,
                         &tenant.worker.state.as_str(),
                         &seconds(tenant.created_at),
@@ -64,6 +65,7 @@ pub fn run(command: Tenants, client: &ClientArgs, print: Print) -> Result<(), Cl
             let answer = host.get(&format!("/tenants/{name}"))?;
             print.answer::<TenantInfo>(&answer, |tenant, out| {
                 let TenantInfo { name, port, url, generation, created_at, worker } = tenant;
+                let url = host.tenant_url(&name, &url);
                 writeln!(out, "{name}")?;
                 writeln!(out, "  url         {} (port {port})", escape(&url))?;
                 writeln!(out, "  made        {}", seconds(created_at))?;

@@ -8,18 +8,19 @@ use super::client::Host;
 use super::consent::Consent;
 use super::print::{OrDash, Print, Table, escape, seconds};
 use super::{CliError, usage};
-use crate::api::tokens::{TokenList, TokenMade, TokenNew};
+use crate::api::tokens::{TokenInfo, TokenList, TokenMade, TokenNew};
 use crate::config::ClientArgs;
 
 #[derive(Debug, Subcommand)]
 pub enum Tokens {
     /// Make a token; it is shown once
     #[command(
-        after_help = "Scopes: owner (everything of a tenant), deploy, invoke, report; admin (the whole host).\n\nExample:\n  hearth token add ci --scope deploy --expires 90d"
+        after_help = "Scopes of a tenant: owner may do all of the following, and remove functions, set options and hand out tokens; deploy uploads, rolls back and reads logs; invoke calls functions whose auth is invoke, also by hearth invoke; report calls functions whose auth is report, and nothing else, as something that only sends its figures in does. A token of the host: admin, for all of it.\n\nExample:\n  hearth token add ci --scope deploy --expires 90d"
     )]
     Add {
         /// What it is for
         name: String,
+        /// What it may do: one of owner, deploy, invoke, report, admin
         #[arg(long)]
         scope: Scope,
         /// A duration from now, like 90d, or an instant, like 2030-01-01T00:00:00Z [default: never]
@@ -47,14 +48,22 @@ pub enum Tokens {
 }
 
 pub fn run(command: Tokens, client: &ClientArgs, print: Print) -> Result<(), CliError> {
-    if let Tokens::Rm { id, admin, consent } = &command {
-        let whose = if *admin { "the host's token" } else { "the token" };
-        consent.given(&format!("{whose} {id}"))?;
-    }
     let host = Host::connect(client)?;
     let at = |admin: bool| {
         if admin { Ok("/tokens".to_owned()) } else { host.of_tenant("/tokens") }
     };
+    if let Tokens::Rm { id, admin, consent } = &command
+        && !consent.is_given()
+    {
+        let whose = if *admin { "the host's token" } else { "the token" };
+        let list: TokenList = host.get(&at(*admin)?)?.parse()?;
+        match list.tokens.iter().find(|token| token.id == *id) {
+            Some(TokenInfo { name, scope, .. }) => {
+                consent.given(&format!("{whose} {id}, {name} ({scope})"))?;
+            }
+            None => return Err(CliError::Refused(format!("there is no token {id}"))),
+        }
+    }
     match command {
         Tokens::Add { name, scope, expires } => {
             let expires_at = expires.map(|text| instant(&text, Timestamp::now())).transpose()?;
@@ -73,6 +82,7 @@ pub fn run(command: Tokens, client: &ClientArgs, print: Print) -> Result<(), Cli
         Tokens::List { admin } => {
             let answer = host.get(&at(admin)?)?;
             print.answer::<TokenList>(&answer, |list, out| {
+                let now = Timestamp::now();
                 let mut table = Table::new(["id", "name", "scope", "made", "expires"]);
                 for token in list.tokens {
                     table.row([
@@ -80,7 +90,7 @@ pub fn run(command: Tokens, client: &ClientArgs, print: Print) -> Result<(), Cli
                         &token.name,
                         &token.scope,
                         &seconds(token.created_at),
-                        &OrDash(token.expires_at.map(seconds)),
+                        &OrDash(token.expires_at.map(|at| until(at, now))),
                     ]);
                 }
                 table.write(out, "There is no token.")
@@ -92,6 +102,11 @@ pub fn run(command: Tokens, client: &ClientArgs, print: Print) -> Result<(), Cli
             print.say(format_args!("Removed the token {id}; it is refused from now on."))
         }
     }
+}
+
+fn until(at: Timestamp, now: Timestamp) -> String {
+    let past = if at <= now { " (expired)" } else { "" };
+    format!("{}{past}", seconds(at))
 }
 
 fn instant(text: &str, now: Timestamp) -> Result<Timestamp, CliError> {
@@ -106,6 +121,14 @@ fn instant(text: &str, now: Timestamp) -> Result<Timestamp, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_expired_says_so() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let past = now - jiff::SignedDuration::from_secs(1);
+        assert_eq!(until(past, now), "2025-12-31 23:59:59Z (expired)");
+        assert!(!until(now + jiff::SignedDuration::from_secs(1), now).contains("expired"));
+    }
 
     #[test]
     fn when_a_token_expires() {

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,9 +18,9 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
 };
 use ureq::{Agent, Proxy, ProxyProtocol};
-use url::{Host, Url};
 
 use super::{CliError, usage};
+pub use crate::config::is_local;
 use crate::config::{Client, ProxyWritten};
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -53,26 +52,6 @@ pub fn agent(client: &Client) -> Result<Agent, CliError> {
         ),
         proxy => Agent::with_parts(config.proxy(proxy).build(), Connect::new(None), resolver),
     })
-}
-
-/// Whether it is this machine, however that is spelt, so that nothing passes a network.
-pub fn is_local(url: &str) -> bool {
-    let Ok(url) = Url::parse(url) else { return false };
-    match url.host() {
-        // As a name of https:// and http:// is read, it may be a number: 127.1, 0x7f000001.
-        Some(Host::Ipv4(ip)) => is_own(ip.into()),
-        Some(Host::Ipv6(ip)) => is_own(ip.to_canonical()),
-        Some(Host::Domain(name)) => {
-            let name = name.strip_suffix('.').unwrap_or(name);
-            name == "localhost" || name.ends_with(".localhost")
-        }
-        None => false,
-    }
-}
-
-/// To connect to no address at all is to connect to oneself.
-fn is_own(ip: IpAddr) -> bool {
-    ip.is_loopback() || ip.is_unspecified()
 }
 
 /// A proxy stands between this machine and others, never before this machine itself.

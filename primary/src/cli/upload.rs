@@ -13,7 +13,7 @@ use ureq::SendBody;
 use super::client::{Call, Host, answer, query, segment};
 use super::multipart::Multipart;
 use super::print::{Print, bytes, escape};
-use super::{CliError, sample, usage};
+use super::{CliError, options, sample, usage};
 use crate::api::functions::FunctionInfo;
 use crate::api::tenants::TenantInfo;
 use crate::config::ClientArgs;
@@ -64,12 +64,8 @@ pub fn run(args: &UploadArgs, client: &ClientArgs, print: Print) -> Result<(), C
     let dir = query(&[("dir", args.to.as_ref().map(FunctionPath::as_str))]);
 
     let (kind, length) = (body.content_type(), body.length().to_string());
-    let headers = [
-        (header::CONTENT_TYPE, kind.as_str()),
-        (header::CONTENT_LENGTH, &length),
-        // A refusal comes before the body then, and not in its midst.
-        (header::EXPECT, "100-continue"),
-    ];
+    // Without `Expect`: not every proxy passes on what it is answered with as one can read it.
+    let headers = [(header::CONTENT_TYPE, kind.as_str()), (header::CONTENT_LENGTH, &length)];
     let call = Call { headers: &headers, answer: Some(SERVED), silence: None };
     let mut body = Shown::new(body);
     let path = format!("/tenants/{tenant}/functions{dir}");
@@ -83,7 +79,10 @@ pub fn run(args: &UploadArgs, client: &ClientArgs, print: Print) -> Result<(), C
         let base = host
             .get(&format!("/tenants/{tenant}"))
             .and_then(|answer| answer.parse::<TenantInfo>())
-            .map_or_else(|_| format!("{}/t/{tenant}", host.url()), |tenant| tenant.url);
+            .map_or_else(
+                |_| format!("{}/t/{tenant}", host.url()),
+                |shown| host.tenant_url(&tenant, &shown.url),
+            );
         let base = escape(base.trim_end_matches('/')).into_owned();
         for function in &functions {
             let UploadedFunction { path, version, size, stored, unchanged, .. } = function;
@@ -104,7 +103,7 @@ fn call_of(host: &Host, tenant: &TenantName, base: &str, path: &FunctionPath) ->
     let asked = host.get(&format!("/tenants/{tenant}/functions/{}", segment(path)));
     match asked.and_then(|answer| answer.parse::<FunctionInfo>()) {
         Ok(function) => {
-            let mut call = sample::call(base, path.as_str(), &function.options);
+            let mut call = sample::call(base, path, &function.options);
             if call.starts_with("  hearth ") && host.names_tenant() {
                 call.push_str(&format!(" --tenant {tenant}"));
             }
@@ -130,17 +129,7 @@ fn file_name(path: &Path, to: Option<&FunctionPath>) -> Result<String, CliError>
 
 /// JSON, or that of a file; one file's options are checked here already.
 fn options_text(given: &str, files: usize) -> Result<String, CliError> {
-    let text = match given.strip_prefix('@') {
-        Some(path) => {
-            let named = |source| CliError::File { path: path.into(), source };
-            let mut text = String::new();
-            let bound = limits::OPTIONS_MAX_BYTES as u64 + 1;
-            let mut file = File::open(path).map_err(named)?.take(bound);
-            file.read_to_string(&mut text).map_err(named)?;
-            text
-        }
-        None => given.to_owned(),
-    };
+    let text = options::text(given)?;
     if files == 1 {
         OptionsPatch::parse(&text).map_err(|error| usage(format!("--options: {error}")))?;
     }

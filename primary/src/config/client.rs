@@ -8,11 +8,13 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use hearth_wire::TenantName;
 use serde::{Deserialize, Serialize};
+use url::{Host, Url};
 
 use super::read::read;
 use super::{ConfigError, Source, variable};
@@ -83,6 +85,12 @@ impl Client {
         Ok((client.url, client.ca_file))
     }
 
+    /// As nobody.
+    pub fn bare(url: String, ca_file: Option<PathBuf>) -> Self {
+        let proxy = proxy(&url, variable);
+        Self { url, token: None, tenant: None, ca_file, proxy }
+    }
+
     fn of(
         args: &ClientArgs,
         variable: impl Fn(&str) -> Option<String>,
@@ -142,14 +150,42 @@ fn proxy(url: &str, variable: impl Fn(&str) -> Option<String>) -> Option<ProxyWr
     Some(ProxyWritten { url, variable: name, except: except.map(str::to_owned).collect() })
 }
 
-/// The origin (and path, where Hearth is mounted below one), without a `/` at its end.
+/// Where the API is below the address of a host, which is what some write for that.
+const API: &str = "/api/v1";
+
+/// Whether it is this machine, however that is spelt, so that nothing passes a network.
+pub fn is_local(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    match url.host() {
+        // As a name of https:// and http:// is read, it may be a number: 127.1, 0x7f000001.
+        Some(Host::Ipv4(ip)) => is_own(ip.into()),
+        Some(Host::Ipv6(ip)) => is_own(ip.to_canonical()),
+        Some(Host::Domain(name)) => {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        None => false,
+    }
+}
+
+/// To connect to no address at all is to connect to oneself.
+fn is_own(ip: IpAddr) -> bool {
+    ip.is_loopback() || ip.is_unspecified()
+}
+
+/// The origin (and path, where Hearth is mounted below one), without a `/` at its end. Within this
+/// machine nothing is encrypted, so that the scheme may be left out.
 fn url(text: &str) -> Option<String> {
-    let url: http::Uri = text.trim().parse().ok()?;
+    let text = text.trim().trim_end_matches('/');
+    let plain = format!("http://{text}");
+    let text = if !text.contains("://") && is_local(&plain) { &plain } else { text };
+    let text = text.strip_suffix(API).unwrap_or(text);
+    let url: http::Uri = text.parse().ok()?;
     let valid = matches!(url.scheme_str(), Some("http" | "https"))
         && url.host().is_some_and(|host| !host.is_empty())
         && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
         && url.query().is_none();
-    valid.then(|| text.trim().trim_end_matches('/').to_owned())
+    valid.then(|| text.trim_end_matches('/').to_owned())
 }
 
 /// What goes into a header, without the line end that every file has.
@@ -198,10 +234,14 @@ impl Login {
         token(&read(file)?, Source::File(file.to_owned()))
     }
 
+    /// Whether it can be the address of a host, before anything else is looked at.
+    pub fn check(address: &str) -> Result<(), LoginError> {
+        url(address).map(drop).ok_or_else(|| LoginError::Url(address.to_owned()))
+    }
+
     pub fn client(&self) -> Client {
         let Self { url, token, ca_file } = self.clone();
-        let proxy = proxy(&url, variable);
-        Client { url, token: Some(token), tenant: None, ca_file, proxy }
+        Client { token: Some(token), ..Client::bare(url, ca_file) }
     }
 
     fn stored() -> Result<Option<Self>, ConfigError> {
@@ -362,9 +402,25 @@ mod tests {
     }
 
     #[test]
+    fn an_address_as_people_write_it() {
+        for (written, meant) in [
+            ("127.0.0.1:3400", "http://127.0.0.1:3400"),
+            ("localhost:3400/", "http://localhost:3400"),
+            ("[::1]:3400", "http://[::1]:3400"),
+            ("http://h:3400/api/v1", "http://h:3400"),
+            ("https://h/below/api/v1/ ", "https://h/below"),
+        ] {
+            assert_eq!(url(written).as_deref(), Some(meant), "{written}");
+        }
+        for wrong in ["h:3400", "hearth.lan", "192.0.2.1:3400", "", "http://", "localhost:x"] {
+            assert_eq!(url(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
     fn bad_values_are_named() {
         for (args, said) in [
-            (at("localhost:3400"), "`url` (option --url) must be an address"),
+            (at("hearth.lan:3400"), "`url` (option --url) must be an address"),
             (at("ftp://a"), "`url` (option --url) must be an address"),
             (at("http://user:pass@a"), "`url` (option --url) must be an address"),
             (

@@ -238,25 +238,33 @@ impl Store {
         forgotten: Timestamp,
         by: Author,
     ) -> Result<()> {
-        self.write(Asker::Host, move |db| {
-            note_end(db, id, &by)?;
-            let now = millis(Timestamp::now());
-            db.execute("DELETE FROM freed_names WHERE freed_at < ?", [millis(forgotten)])?;
-            db.execute(
-                "INSERT OR REPLACE INTO freed_ports (port, name, freed_at)
+        let tokens = self
+            .write(Asker::Host, move |db| {
+                note_end(db, id, &by)?;
+                let now = millis(Timestamp::now());
+                db.execute("DELETE FROM freed_names WHERE freed_at < ?", [millis(forgotten)])?;
+                db.execute(
+                    "INSERT OR REPLACE INTO freed_ports (port, name, freed_at)
                  SELECT port, name, ? FROM tenants WHERE id = ?",
-                (now, id.0),
-            )?;
-            db.execute(
-                "INSERT OR REPLACE INTO freed_names (name, freed_at)
+                    (now, id.0),
+                )?;
+                db.execute(
+                    "INSERT OR REPLACE INTO freed_names (name, freed_at)
                  SELECT name, ? FROM tenants WHERE id = ?",
-                (now, id.0),
-            )?;
-            delete(db, id)?;
-            // Its rows are nobody's now.
-            audit::keep_the_newest(db, None)
-        })
-        .await
+                    (now, id.0),
+                )?;
+                let tokens: Vec<i64> = db
+                    .prepare_cached("SELECT id FROM tokens WHERE tenant = ?")?
+                    .query_map([id.0], |row| row.get(0))?
+                    .collect::<rusqlite::Result<_>>()?;
+                delete(db, id)?;
+                // Its rows are nobody's now.
+                audit::keep_the_newest(db, None)?;
+                Ok(tokens)
+            })
+            .await?;
+        self.gone.tell(&tokens);
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use hearth_wire::{Scope, TOKEN_PREFIX, TokenDigest, TokenGrant, is_token, limits
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use serde_json::{Map, Value, json};
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::audit::{self, Action, Event, Sides};
 use super::functions::commit;
@@ -99,7 +100,68 @@ impl Admins {
     }
 }
 
+/// Changes in which tokens went that somebody may not have heard of yet; who is further behind looks
+/// for itself.
+const GONE: usize = 64;
+
+/// Tells whoever goes by a token that it went. Only the store says so, after the change.
+#[derive(Clone)]
+pub(super) struct Gone(broadcast::Sender<Arc<[i64]>>);
+
+impl Default for Gone {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(GONE))
+    }
+}
+
+impl Gone {
+    pub(super) fn tell(&self, ids: &[i64]) {
+        if !ids.is_empty() {
+            // Nobody has to be there to hear it.
+            let _ = self.0.send(ids.into());
+        }
+    }
+}
+
+/// Hears of every token that is removed from when this is made.
+pub struct Removed {
+    gone: broadcast::Receiver<Arc<[i64]>>,
+    store: Store,
+}
+
+impl Removed {
+    /// Waits until this one is.
+    pub async fn wait(&mut self, id: i64) {
+        loop {
+            match self.gone.recv().await {
+                Ok(ids) if ids.contains(&id) => return,
+                Ok(_) => {}
+                // What the store cannot say now is asked for again with the next that goes.
+                Err(RecvError::Lagged(_)) => {
+                    if matches!(self.store.is_token(id).await, Ok(false)) {
+                        return;
+                    }
+                }
+                // Not while this has a handle of the store.
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+}
+
 impl Store {
+    /// Hears of tokens that are removed from now on.
+    pub fn removed(&self) -> Removed {
+        Removed { gone: self.gone.0.subscribe(), store: self.clone() }
+    }
+
+    async fn is_token(&self, id: i64) -> Result<bool> {
+        self.read(Asker::Host, move |db| {
+            Ok(db.prepare_cached("SELECT 1 FROM tokens WHERE id = ?")?.exists([id])?)
+        })
+        .await
+    }
+
     /// Whether this is a token of the host.
     pub fn is_admins(&self, digest: &TokenDigest) -> bool {
         self.admins.get().contains_key(digest)
@@ -190,43 +252,51 @@ impl Store {
     /// changing the configuration revokes it.
     pub async fn adopt_admin_token(&self, token: &str) -> Result<()> {
         let (digest, marked) = (TokenDigest::of(token), is_token(token.as_bytes()));
-        self.change_tokens(None, move |db| {
-            let replaced: Vec<i64> = db
-                .prepare_cached("DELETE FROM tokens WHERE adopted AND digest <> ? RETURNING id")?
-                .query_map([digest.as_bytes()], |row| row.get(0))?
-                .collect::<rusqlite::Result<_>>()?;
-            db.execute(
-                "UPDATE tokens SET marked = ? WHERE digest = ?",
-                (marked, digest.as_bytes()),
-            )?;
-            let known = db
-                .prepare_cached("SELECT 1 FROM tokens WHERE digest = ? AND tenant IS NULL")?
-                .exists([digest.as_bytes()])?;
-            let mut adopted = None;
-            if !known {
-                let new = New {
-                    tenant: None,
-                    name: "configured".to_owned(),
-                    scope: Scope::Admin,
-                    digest,
-                    adopted: true,
-                    marked,
-                    now: Timestamp::now(),
-                    expires_at: None,
-                };
-                adopted = Some(insert(db, new)?);
-            }
-            if replaced.is_empty() && adopted.is_none() {
-                return Ok(());
-            }
-            let before = told_gone("replaced_tokens", &replaced);
-            let sides =
-                Sides::between(before, adopted.as_ref().map(TokenRow::told).unwrap_or_default());
-            let object = adopted.map(|row| row.id.to_string());
-            let event = Event { action: Action::TokenAdopt, tenant: None, object, sides };
-            audit::note(db, &Author::host(), event)
-        })
-        .await
+        let replaced = self
+            .change_tokens(None, move |db| {
+                let replaced: Vec<i64> = db
+                    .prepare_cached(
+                        "DELETE FROM tokens WHERE adopted AND digest <> ? RETURNING id",
+                    )?
+                    .query_map([digest.as_bytes()], |row| row.get(0))?
+                    .collect::<rusqlite::Result<_>>()?;
+                db.execute(
+                    "UPDATE tokens SET marked = ? WHERE digest = ?",
+                    (marked, digest.as_bytes()),
+                )?;
+                let known = db
+                    .prepare_cached("SELECT 1 FROM tokens WHERE digest = ? AND tenant IS NULL")?
+                    .exists([digest.as_bytes()])?;
+                let mut adopted = None;
+                if !known {
+                    let new = New {
+                        tenant: None,
+                        name: "configured".to_owned(),
+                        scope: Scope::Admin,
+                        digest,
+                        adopted: true,
+                        marked,
+                        now: Timestamp::now(),
+                        expires_at: None,
+                    };
+                    adopted = Some(insert(db, new)?);
+                }
+                if replaced.is_empty() && adopted.is_none() {
+                    return Ok(replaced);
+                }
+                let before = told_gone("replaced_tokens", &replaced);
+                let sides = Sides::between(
+                    before,
+                    adopted.as_ref().map(TokenRow::told).unwrap_or_default(),
+                );
+                let object = adopted.map(|row| row.id.to_string());
+                let event = Event { action: Action::TokenAdopt, tenant: None, object, sides };
+                audit::note(db, &Author::host(), event)?;
+                Ok(replaced)
+            })
+            .await?;
+        self.gone.tell(&replaced);
+        Ok(())
     }
 
     /// Oldest first, expired ones too.
@@ -247,17 +317,22 @@ impl Store {
         id: i64,
         by: Author,
     ) -> Result<bool> {
-        self.change_tokens(tenant, move |db| {
-            let gone = db
-                .prepare_cached("DELETE FROM tokens WHERE tenant IS ? AND id = ? RETURNING *")?
-                .query_row((tenant.map(|id| id.0), id), TokenRow::of)
-                .optional()?;
-            let Some(gone) = gone else { return Ok(false) };
-            let (object, sides) = (Some(id.to_string()), Sides::only_before(gone.told()));
-            audit::note(db, &by, Event { action: Action::TokenDelete, tenant, object, sides })?;
-            Ok(true)
-        })
-        .await
+        let known = self
+            .change_tokens(tenant, move |db| {
+                let gone = db
+                    .prepare_cached("DELETE FROM tokens WHERE tenant IS ? AND id = ? RETURNING *")?
+                    .query_row((tenant.map(|id| id.0), id), TokenRow::of)
+                    .optional()?;
+                let Some(gone) = gone else { return Ok(false) };
+                let (object, sides) = (Some(id.to_string()), Sides::only_before(gone.told()));
+                audit::note(db, &by, Event { action: Action::TokenDelete, tenant, object, sides })?;
+                Ok(true)
+            })
+            .await?;
+        if known {
+            self.gone.tell(&[id]);
+        }
+        Ok(known)
     }
 
     /// `None` also for one that has expired.
@@ -410,6 +485,46 @@ mod tests {
         assert!(store.delete_token(Some(acme), row.id, author("ops")).await.unwrap());
         assert!(!store.delete_token(Some(acme), row.id, author("ops")).await.unwrap());
         assert_eq!(store.token_by_digest(TokenDigest::of(&text)).await.unwrap(), None);
+    }
+
+    /// However it goes, and also for who comes late to all of it.
+    #[tokio::test]
+    async fn whoever_goes_by_a_token_hears_that_it_went() {
+        use futures_util::FutureExt;
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await.id;
+        let made = async |tenant, name: &str| {
+            let scope = if tenant == Some(acme) { Scope::Deploy } else { Scope::Admin };
+            let by = author("ops");
+            store.create_token(tenant, name.into(), scope, None, by).await.unwrap().0.id
+        };
+        let (one, other) = (made(Some(acme), "one").await, made(None, "other").await);
+        let (mut of_one, mut of_other) = (store.removed(), store.removed());
+        assert!(store.delete_token(Some(acme), one, author("ops")).await.unwrap());
+        of_one.wait(one).await;
+        assert_eq!(of_other.wait(other).now_or_never(), None);
+        for _ in 0..2 * GONE {
+            let id = made(Some(acme), "more").await;
+            store.delete_token(Some(acme), id, author("ops")).await.unwrap();
+        }
+        assert!(
+            tokio::time::timeout(std::time::Duration::from_millis(1), of_other.wait(other))
+                .await
+                .is_err()
+        );
+        let mut late = store.removed();
+        assert!(store.delete_token(None, other, author("ops")).await.unwrap());
+        for _ in 0..2 * GONE {
+            let id = made(Some(acme), "more").await;
+            store.delete_token(Some(acme), id, author("ops")).await.unwrap();
+        }
+        late.wait(other).await;
+        of_other.wait(other).await;
+
+        let last = made(Some(acme), "last").await;
+        let mut of_last = store.removed();
+        store.retire_tenant(acme, Timestamp::UNIX_EPOCH, author("ops")).await.unwrap();
+        of_last.wait(last).await;
     }
 
     #[tokio::test]

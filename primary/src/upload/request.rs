@@ -12,6 +12,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 
 use super::{COME_AGAIN, UploadError, Uploads};
 use crate::api::auth;
+use crate::api::lease::Coming;
 use crate::refusal::{refuse, request_id};
 use crate::store::{Store, Tenant};
 
@@ -33,12 +34,13 @@ impl UploadRequests {
             Ok(dir) => dir,
             Err(problem) => return refuse(problem, None, &id),
         };
-        let caller = match auth::authenticate(&self.store, request.headers(), id.clone()).await {
+        let authenticated = auth::authenticate(&self.store, request.headers(), id.clone()).await;
+        let (caller, mut lease) = match authenticated {
             // An admin's token is never taken at a tenant's address.
-            Ok(caller)
+            Ok((caller, lease))
                 if caller.tenant == Some(tenant.id) && caller.scope.covers(Scope::Deploy) =>
             {
-                caller
+                (caller, lease)
             }
             Ok(_) => {
                 let detail = "this token may not deploy here; it takes one of this tenant with the scope deploy";
@@ -47,7 +49,13 @@ impl UploadRequests {
             Err(problem) => return refuse(problem, None, &id),
         };
         let (parts, body) = request.into_parts();
-        match self.uploads.receive(tenant, dir, &parts.headers, body, &caller.author).await {
+        let (body, coming) = Coming::of(body);
+        let received = self.uploads.receive(tenant, dir, &parts.headers, body, &caller.author);
+        let received = match lease.over(&coming, received).await {
+            Ok(received) => received,
+            Err(ended) => return refuse(ended.problem(), None, &id),
+        };
+        match received {
             Ok(uploaded) => {
                 let body = serde_json::to_vec(&uploaded).expect("it is plain data");
                 let mut response = Response::new(Body::from(body));

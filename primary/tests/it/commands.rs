@@ -121,3 +121,112 @@ fn a_new_function_is_written_built_uploaded_and_called() {
     let called = hearth(&["invoke", "greet", "-d", r#"{"name":"Ada"}"#]).done();
     assert!(called.contains("Ada"), "{called}");
 }
+
+/// What differs in case alone is another function to callers, and so to its owner.
+#[test]
+fn a_function_is_meant_by_its_exact_name() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy_with("greet", guests::echo(), &json!({ "methods": ["POST", "PUT"] }));
+    tenant.deploy_with("home", guests::echo(), &json!({ "path": "root" }));
+    tenant.deploy_with("below", guests::echo(), &json!({ "path": "prefix" }));
+    let hearth = |arguments: &[&str]| host.command(&tenant.token, arguments);
+    for wrong in [
+        &["options", "GREET"][..],
+        &["options", "GREET", "--set", "{}"],
+        &["versions", "Greet"],
+        &["rollback", "Greet", "1"],
+        &["logs", "GREET"],
+        &["calls", "GREET"],
+        &["rm", "GREET", "--yes"],
+        &["invoke", "GREET"],
+        &["invoke", "nothing"],
+        &["invoke", "Below/x"],
+    ] {
+        let said = hearth(wrong).failed(1);
+        let named = format!("there is no function at /{}", wrong[1]);
+        assert!(said.contains(&named), "{wrong:?}: {said}");
+    }
+    for right in ["greet", "below", "below/x", "home"] {
+        hearth(&["invoke", right]).done();
+    }
+    let given = hearth(&["invoke", "greet", "-X", "put"]).json();
+    assert_eq!(given["method"], "PUT", "{given}");
+    hearth(&["invoke", "greet", "-X", "a b"]).failed(1);
+    let file = host.scratch().join("Greet.wasm");
+    std::fs::write(&file, guests::echo()).unwrap();
+    let said = hearth(&["upload", file.to_str().unwrap()]).failed(1);
+    assert!(said.contains("differs from /greet only in case"), "{said}");
+    let options = host.scratch().join("options.json");
+    std::fs::write(&options, r#"{"auth":"invoke"}"#).unwrap();
+    let set = format!("@{}", options.display());
+    let shown = hearth(&["options", "greet", "--set", &set]).done();
+    assert!(shown.contains(r#""auth": "invoke""#), "{shown}");
+}
+
+/// Nothing secret goes to an address before it is known to have the API.
+#[test]
+fn a_login_says_what_is_wrong_with_an_address() {
+    use std::process::Stdio;
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy_with("home", guests::echo(), &json!({ "path": "root" }));
+    let token = host.scratch().join("token");
+    std::fs::write(&token, &tenant.token).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let login = |address: &str| {
+        let said = crate::host::hearth(home.path())
+            .args(["login", address, "--token-file", token.to_str().unwrap()])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        (
+            said.status.code(),
+            String::from_utf8(said.stdout).unwrap() + &String::from_utf8(said.stderr).unwrap(),
+        )
+    };
+    let (front, port) = (host.front, tenant.doors()[0].authority());
+    for (address, status, part) in [
+        (format!("https://{front}"), 1, "it speaks http there"),
+        (format!("http://{port}"), 1, "the API is at the host's front door"),
+        (format!("http://{front}/t/demo"), 1, "the API is at the host's front door"),
+        ("hearth.lan:3400".to_owned(), 1, "`hearth.lan:3400` is no address"),
+        (format!("http://{front}/api/v1"), 0, "knows you as owner"),
+        (front.to_string(), 0, "knows you as owner"),
+    ] {
+        let (ended, said) = login(&address);
+        assert_eq!(ended, Some(status), "{address}: {said}");
+        assert!(said.contains(part) && !said.contains("--url"), "{address}: {said}");
+    }
+    let page = tenant.ask("/calls");
+    assert!(!page.to_string().contains(&tenant.token), "{page}");
+}
+
+#[test]
+fn what_is_wrong_is_said_before_a_host_is_asked() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| crate::host::run(home.path(), arguments);
+    let said = run(&["restore", home.path().to_str().unwrap()]).failed(1);
+    assert!(said.to_lowercase().contains("is a directory") && !said.contains("reached"), "{said}");
+    let help = run(&["token", "add", "--help"]).done();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("report calls functions"), "{help}");
+    assert!(!run(&["up", "--help"]).done().contains("--token-file"));
+
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    let hearth = |arguments: &[&str]| host.command(&tenant.token, arguments);
+    for command in ["logs", "calls"] {
+        let said = hearth(&[command, "-n", "0"]).failed(2);
+        assert!(said.contains("from 1 to 1000"), "{said}");
+    }
+    let said = host.command(ADMIN_TOKEN, &["limits", "functions=1", "--tenant", "demo"]).text();
+    assert!(said.contains("functions"), "{said}");
+    let said = host.command(ADMIN_TOKEN, &["limits", "functions=1", "--tenant", "demo"]).error();
+    assert!(said.contains("functions is 1 now, and there are"), "{said}");
+    let said = hearth(&["token", "rm", "1000"]).failed(1);
+    assert!(said.contains("there is no token 1000"), "{said}");
+    let made = hearth(&["--json", "token", "add", "named", "--scope", "invoke"]).json();
+    let said = hearth(&["token", "rm", &made["id"].to_string()]).failed(2);
+    assert!(said.contains("named (invoke)"), "{said}");
+}

@@ -202,6 +202,137 @@ fn the_command_line_follows_too() {
     following.wait().unwrap();
 }
 
+/// A token of this scope, with its id.
+fn token(host: &Host, tenant: &Tenant, scope: &str, expires_at: Option<&str>) -> (u64, String) {
+    let new = json!({ "name": "brief", "scope": scope, "expires_at": expires_at });
+    let made = host.send(&tenant.api("POST", "/tokens").json(&new)).expect(201).json();
+    (made["id"].as_u64().unwrap(), made["token"].as_str().unwrap().to_owned())
+}
+
+fn path_of(tenant: &Tenant, rest: &str) -> String {
+    format!("/api/v1/tenants/{}{rest}", tenant.name)
+}
+
+#[track_caller]
+fn ends_with(following: &mut Following, detail: &str) {
+    let ended = following.event("ended").data;
+    assert_eq!((&ended["detail"], &ended["code"]), (&json!(detail), &json!("unauthenticated")));
+    assert_eq!(following.connection.chunk().unwrap(), None, "it was the last");
+}
+
+/// Others of the same tenant go on.
+#[test]
+fn a_removed_token_reads_no_further() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::Stdio;
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("prints", guests::prints());
+    let (id, text) = token(&host, &tenant, "deploy", None);
+    let mut streams = ["/logs?follow&stream=stdout", "/calls?follow"]
+        .map(|path| follow_by(&host, &Request::new("GET", &path_of(&tenant, path)).bearer(&text)));
+    let mut owners = follow(&tenant, &host, "/logs?follow&stream=stdout", None);
+    tenant.post("/prints", "before\n").expect(204);
+    eventually_lines(&tenant, "stream=stdout", 1);
+    let mut following = crate::host::hearth(host.scratch())
+        .args(["logs", "-f", "-n", "1", "--stream", "stdout"])
+        .env("HEARTH_URL", format!("http://{}", host.front))
+        .env("HEARTH_TOKEN", &text)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(following.stdout.take().unwrap()).lines();
+    let writing = out.next().unwrap().unwrap();
+    assert!(writing.contains("before"), "{writing}");
+    assert_eq!(streams[0].event("line").data["text"], "before");
+    assert_eq!(streams[1].event("call").data["function"], "/prints");
+
+    host.send(&tenant.api("DELETE", &format!("/tokens/{id}"))).expect(204);
+    for following in &mut streams {
+        ends_with(following, "this token was removed");
+    }
+    let mut said = String::new();
+    following.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("this token was removed"), "{said}");
+    assert_eq!(following.wait().unwrap().code(), Some(1));
+    tenant.post("/prints", "after\n").expect(204);
+    assert_eq!(owners.event("line").data["text"], "before");
+    assert_eq!(owners.event("line").data["text"], "after");
+}
+
+#[test]
+fn an_expired_token_reads_no_further() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    let soon = (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(8)).to_string();
+    let (_, text) = token(&host, &tenant, "deploy", Some(&soon));
+    let mut streams = ["/logs?follow", "/calls?follow"]
+        .map(|path| follow_by(&host, &Request::new("GET", &path_of(&tenant, path)).bearer(&text)));
+    for following in &mut streams {
+        ends_with(following, "this token has expired");
+    }
+}
+
+/// At every address that takes one; what came whole before is carried out.
+#[test]
+fn an_upload_under_way_ends_with_its_token() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    let doors = tenant.doors();
+    let mut ways: Vec<_> =
+        doors.iter().map(|door| (door.to, door.request("POST", "/$upload"))).collect();
+    ways.push((host.front, Request::new("POST", &path_of(&tenant, "/functions"))));
+    for (to, request) in ways {
+        let mut connection = Connection::open(to).unwrap();
+        let (id, text) = token(&host, &tenant, "deploy", None);
+        let request = request
+            .bearer(&text)
+            .header("content-type", "multipart/form-data; boundary=b")
+            .header("content-length", "1000000")
+            .header("expect", "100-continue");
+        connection.send(&request.bytes(&to.to_string())).unwrap();
+        // It is asked for its body by whoever has looked at its token.
+        assert!(connection.line().unwrap().contains("100"));
+        assert_eq!(connection.line().unwrap().trim(), "");
+        connection.send(b"--b\r\n").unwrap();
+        host.send(&tenant.api("DELETE", &format!("/tokens/{id}"))).expect(204);
+        let answer = connection.answer("POST").expect_problem(401, "unauthenticated");
+        answer.expect_detail("this token was removed");
+    }
+}
+
+#[test]
+fn who_follows_is_told_that_the_host_is_away_and_when_it_is_back() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    let mut host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("prints", guests::prints());
+    tenant.post("/prints", "before\n").expect(204);
+    eventually_lines(&tenant, "stream=stdout", 1);
+    let mut following = crate::host::hearth(host.scratch())
+        .args(["logs", "-f"])
+        .env("HEARTH_URL", format!("http://{}", host.front))
+        .env("HEARTH_TOKEN", &tenant.token)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut said = BufReader::new(following.stderr.take().unwrap()).lines();
+    out.next().unwrap().unwrap();
+    host.kill_and_wait();
+    let away = said.next().unwrap().unwrap();
+    assert!(away.contains("does not answer"), "{away}");
+    host.start_again();
+    let back = said.next().unwrap().unwrap();
+    assert!(back.contains("is back"), "{back}");
+    following.kill().unwrap();
+    following.wait().unwrap();
+    assert_eq!(said.count(), 0, "each is told once");
+}
+
 struct Following {
     connection: Connection,
     rest: String,
@@ -215,12 +346,17 @@ struct Event {
 /// A stream of events, as RFC text/event-stream has it, over a chunked answer.
 #[track_caller]
 fn follow(tenant: &Tenant, host: &Host, path: &str, last: Option<&str>) -> Following {
-    let mut connection = Connection::open(host.front).unwrap();
     let request: Request = tenant.api("GET", path).header("accept", "text/event-stream");
     let request = match last {
         Some(id) => request.header("last-event-id", id),
         None => request,
     };
+    follow_by(host, &request)
+}
+
+#[track_caller]
+fn follow_by(host: &Host, request: &Request) -> Following {
+    let mut connection = Connection::open(host.front).unwrap();
     connection.send(&request.bytes("localhost")).unwrap();
     let head = connection.head().unwrap().expect(200);
     assert_eq!(head.header("content-type"), Some("text/event-stream"));
@@ -241,7 +377,10 @@ impl Following {
                 // A comment keeps the connection and says nothing.
                 let Some(data) = data else { continue };
                 assert_eq!(event.as_deref(), Some(name), "{data}");
-                return Event { id: id.unwrap(), data: serde_json::from_str(&data).unwrap() };
+                return Event {
+                    id: id.unwrap_or_default(),
+                    data: serde_json::from_str(&data).unwrap(),
+                };
             }
             let chunk = self.connection.chunk().unwrap().expect("the stream goes on");
             self.rest.push_str(&String::from_utf8(chunk).unwrap());

@@ -147,7 +147,10 @@ impl Kind {
             Self::Caddy => {
                 let site = format!("{DOMAIN}, *.{DOMAIN} {{");
                 let port = address.port();
-                let here = format!("http://{DOMAIN}:{port}, http://*.{DOMAIN}:{port} {{");
+                let ip = address.ip();
+                let here = format!(
+                    "http://{DOMAIN}:{port}, http://*.{DOMAIN}:{port}, http://{ip}:{port} {{"
+                );
                 change(&mut text, &site, &here);
                 drop_lines(&mut text, "tls ");
                 format!(
@@ -264,5 +267,34 @@ fn each_proxy_of_the_guide_leads_to_tenants_and_the_api_and_passes_no_strangers_
             let evil = Request::new("GET", "/api/v1/whoami").header("host", "evil.example");
             evil.send(proxy.address).expect_problem(421, "misdirected");
         }
+    }
+}
+
+/// Its answer comes from behind the proxy, be it that or a refusal.
+#[test]
+fn the_command_line_uploads_through_each_proxy() {
+    let host = Host::with(&["--trusted-proxy", "127.0.0.1/32", "--domain", DOMAIN]);
+    let tenant = host.tenant("demo");
+    // More than any of them keeps before it sends it on.
+    let large: Vec<u8> =
+        (0..4_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for kind in Kind::ALL {
+        let proxy = Proxy::start(kind, host.scratch(), host.front);
+        let url = format!("http://{}", proxy.address);
+        let name = kind.name();
+        let file = host.scratch().join(format!("{name}.wasm"));
+        fs::write(&file, guests::echo()).unwrap();
+        let file = file.to_str().unwrap();
+        let said = host.command(&tenant.token, &["upload", file, "--url", &url]).done();
+        assert!(said.contains(&format!("/{name} is at version 1")), "{kind:?}: {said}");
+        let called = host.command(&tenant.token, &["invoke", name, "-d", "1", "--url", &url]);
+        assert_eq!(called.json()["body"], "1", "{kind:?}");
+        let said = host.command("hearth_wrong", &["upload", file, "--url", &url]).failed(1);
+        assert!(said.contains("this token is not known here"), "{kind:?}: {said}");
+        let broken = host.scratch().join("broken.wasm");
+        fs::write(&broken, &large).unwrap();
+        let broken = broken.to_str().unwrap();
+        let said = host.command(&tenant.token, &["upload", broken, "--url", &url]).failed(1);
+        assert!(said.contains("broken.wasm"), "{kind:?}: {said}");
     }
 }

@@ -96,6 +96,7 @@ fn row_28_a_host_that_lies_is_obeyed_by_no_terminal() {
     let at = listener.local_addr().unwrap();
     let place = tempfile::tempdir().unwrap();
     let answers = [
+        ("401 Unauthorized", "application/problem+json", json!({ "detail": HOSTILE })),
         ("200 OK", "application/json", json!({ "name": HOSTILE, "scope": "owner", "tenant": "a" })),
         (
             "400 Bad Request",
