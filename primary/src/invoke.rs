@@ -173,9 +173,7 @@ fn refusal(tenant: &TenantName, origin: Origin, error: SendError, id: &RequestId
             (Problem::new(Code::NotFound, format!("there is no tenant {tenant}")), None)
         }
         SendError::Unavailable(Unavailable {
-            retry_after,
-            cause: Cause::PortTaken(port),
-            ..
+            retry_after, cause: Cause::PortTaken(port), ..
         }) if origin.may_know_why() => {
             let detail = format!(
                 "port {port} of this tenant is used by another program: free it, then `hearth \
@@ -291,7 +289,7 @@ mod tests {
         let id = RequestId::from_random([0; 16]);
         let unavailable = Unavailable {
             retry_after: Duration::from_millis(1_200),
-            cause: crate::fleet::Cause::Ended,
+            cause: Cause::Ended,
             reason: "it is its owner's".to_owned(),
         };
         for (error, status, after) in [

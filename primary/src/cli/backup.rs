@@ -117,7 +117,7 @@ pub fn backup(args: &BackupArgs, client: &ClientArgs, print: Print) -> Result<()
 
 pub fn restore(args: &RestoreArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
     if args.data.is_some() && client.tenant.is_some() {
-        return Err(super::usage(
+        return Err(usage(
             "--data takes everything that the backup has; to have one tenant of it, restore into a host that serves: --tenant without --data",
         ));
     }
