@@ -298,15 +298,13 @@ pub async fn get_function(
     active((&store, &releases), &tenant, &path).await.map(Json)
 }
 
-/// A function as it is kept, by its exact name: what differs in case alone is another's to callers,
-/// and so to whoever asks about it.
+/// A function as it is kept: names that differ in case alone are of one.
 async fn known(
     store: &Store,
     tenant: &Tenant,
     path: &FunctionPath,
 ) -> Result<FunctionRow, Refusal> {
-    let row = store.function(tenant.id, path).await?;
-    row.filter(|row| row.path == *path).ok_or_else(|| no_function(path))
+    store.function(tenant.id, path).await?.ok_or_else(|| no_function(path))
 }
 
 async fn active(
@@ -429,7 +427,7 @@ pub async fn invoke(
         Some("CONNECT") => return Err(no_method()),
         Some(method) => method.parse().map_err(|_| no_method())?,
     };
-    is_served(&store, &tenant, &path).await?;
+    let path = served(&store, &tenant, path).await?;
     *request.uri_mut() = path.as_str().parse().expect("a function's path is a path");
     let call = Call {
         tenant: &tenant.name,
@@ -446,10 +444,17 @@ fn no_method() -> Refusal {
     Refusal::new(Code::BadRequest, "`method` is not a method that a function can be called with")
 }
 
-/// Whoever names a function means that one, and not what answers where there is no other.
-async fn is_served(store: &Store, tenant: &Tenant, path: &FunctionPath) -> Result<(), Refusal> {
-    if known(store, tenant, path).await.is_ok_and(|row| row.active.is_some()) {
-        return Ok(());
+/// What is called by this name. Whoever names a function means that one, and not what answers where
+/// there is no other.
+async fn served(
+    store: &Store,
+    tenant: &Tenant,
+    path: FunctionPath,
+) -> Result<FunctionPath, Refusal> {
+    if let Some(row) = store.function(tenant.id, &path).await?
+        && row.active.is_some()
+    {
+        return Ok(row.path);
     }
     let live = store.live_functions(tenant.id).await?;
     let is_above = |function: &VersionRow| {
@@ -457,7 +462,7 @@ async fn is_served(store: &Store, tenant: &Tenant, path: &FunctionPath) -> Resul
         below.is_some_and(|rest| rest.starts_with('/'))
             && function.options().resolve().path == PathMatch::Prefix
     };
-    if live.iter().any(is_above) { Ok(()) } else { Err(no_function(path)) }
+    if live.iter().any(is_above) { Ok(path) } else { Err(no_function(&path)) }
 }
 
 /// The generations that the tenant has had

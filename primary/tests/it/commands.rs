@@ -122,9 +122,9 @@ fn a_new_function_is_written_built_uploaded_and_called() {
     assert!(called.contains("Ada"), "{called}");
 }
 
-/// What differs in case alone is another function to callers, and so to its owner.
+/// No two differ in case alone, and none is meant by the name of another.
 #[test]
-fn a_function_is_meant_by_its_exact_name() {
+fn a_function_is_meant_however_its_name_is_written() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy_with("greet", guests::echo(), &json!({ "methods": ["POST", "PUT"] }));
@@ -132,14 +132,13 @@ fn a_function_is_meant_by_its_exact_name() {
     tenant.deploy_with("below", guests::echo(), &json!({ "path": "prefix" }));
     let hearth = |arguments: &[&str]| host.command(&tenant.token, arguments);
     for wrong in [
-        &["options", "GREET"][..],
-        &["options", "GREET", "--set", "{}"],
-        &["versions", "Greet"],
-        &["rollback", "Greet", "1"],
-        &["logs", "GREET"],
-        &["calls", "GREET"],
-        &["rm", "GREET", "--yes"],
-        &["invoke", "GREET"],
+        &["options", "nothing"][..],
+        &["options", "nothing", "--set", "{}"],
+        &["versions", "nothing"],
+        &["rollback", "nothing", "1"],
+        &["logs", "nothing"],
+        &["calls", "nothing"],
+        &["rm", "nothing", "--yes"],
         &["invoke", "nothing"],
         &["invoke", "Below/x"],
     ] {
@@ -147,11 +146,20 @@ fn a_function_is_meant_by_its_exact_name() {
         let named = format!("there is no function at /{}", wrong[1]);
         assert!(said.contains(&named), "{wrong:?}: {said}");
     }
-    for right in ["greet", "below", "below/x", "home"] {
-        hearth(&["invoke", right]).done();
+    for (right, target) in [
+        ("greet", "/greet"),
+        ("GREET", "/greet"),
+        ("below", "/below"),
+        ("below/x", "/below/x"),
+        ("Home", "/home"),
+    ] {
+        assert_eq!(hearth(&["invoke", right]).json()["target"], target);
+    }
+    for right in [&["options", "GREET"][..], &["versions", "Greet"], &["calls", "GREET"]] {
+        hearth(right).done();
     }
     let given = hearth(&["invoke", "greet", "-X", "put"]).json();
-    assert_eq!(given["method"], "PUT", "{given}");
+    assert_eq!(given["method"], "Method::Put", "{given}");
     hearth(&["invoke", "greet", "-X", "a b"]).failed(1);
     let file = host.scratch().join("Greet.wasm");
     std::fs::write(&file, guests::echo()).unwrap();
@@ -220,8 +228,9 @@ fn what_is_wrong_is_said_before_a_host_is_asked() {
         let said = hearth(&[command, "-n", "0"]).failed(2);
         assert!(said.contains("from 1 to 1000"), "{said}");
     }
-    let said = host.command(ADMIN_TOKEN, &["limits", "functions=1", "--tenant", "demo"]).text();
-    assert!(said.contains("functions"), "{said}");
+    for name in ["one", "two"] {
+        tenant.deploy(name, guests::version_one());
+    }
     let said = host.command(ADMIN_TOKEN, &["limits", "functions=1", "--tenant", "demo"]).error();
     assert!(said.contains("functions is 1 now, and there are"), "{said}");
     let said = hearth(&["token", "rm", "1000"]).failed(1);

@@ -166,7 +166,7 @@ fn the_command_line_shows_and_sets_limits() {
     assert_eq!((&functions["value"], &functions["set"]), (&json!(100), &json!(false)), "{set}");
     assert_eq!(find(&set, "rate_per_second")["value"], 100, "{set}");
 
-    let refused = admin(&["limits", "functions=101"]).failed(1);
+    let refused = admin(&["limits", "functions=101"]).failed(2);
     assert!(refused.contains("functions"), "{refused}");
     let refused = host.command(&tenant.token, &["limits", "functions=20"]).failed(1);
     assert!(refused.contains("admin"), "{refused}");
