@@ -1,7 +1,7 @@
 //! Whose a data directory is, and whom this host may run tenants as.
 //!
-//! A host sweeps its directory, so it takes none that it did not begin: one that is empty, that has
-//! a store, or what a first start leaves that ended before it had one.
+//! A host sweeps its directory, so it takes none in which it would sweep what is somebody else's:
+//! without a store, nothing there may have a name of what a host keeps.
 //!
 //! What a host makes is closed to everybody but whom it ran as: root, who is kept from nothing,
 //! would shut a user out of that user's own directory by starting on it once.
@@ -36,7 +36,7 @@ pub enum OwnerError {
     #[error("{} is not a directory; give --data one that is empty, or that is not there yet", .0.display())]
     NotADirectory(PathBuf),
     #[error(
-        "{} is not empty (it has {found:?}) and has no hearth.db, so that it is not a data directory of Hearth; nothing in it was changed. Give --data an empty directory, or one that is not there yet; where Hearth's data was here, put its hearth.db back",
+        "{} is not empty (it has {found:?}) and has no hearth.db, so that it is not a data directory of Hearth, which would sweep it; nothing in it was changed. Give --data another directory, or one that is not there yet; where Hearth's data was here, put its hearth.db back",
         data.display()
     )]
     NotEmpty { data: PathBuf, found: String },
@@ -96,9 +96,26 @@ fn is_lock(path: &Path) -> bool {
     }
 }
 
-/// Refuses a directory that is no host's, before anything in it is touched.
+/// What a host takes for its own wherever it is, and empties.
+const SWEPT: [&str; 4] = ["tmp", "modules", "artifacts", "tenants"];
+
+/// What is in a directory under a name that a host takes for its own, where none has been.
+fn taken(data: &Path) -> io::Result<Option<String>> {
+    for entry in fs::read_dir(data)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_swept = SWEPT.contains(&name.as_str()) || name.starts_with(STORE);
+        if is_swept || name == LOCK && !is_lock(&entry.path()) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses a directory that is no host's, before anything in it is touched. What is no name of a
+/// host's may lie there: settings, or a token for the first start.
 fn check_begun(data: &Path) -> Result<(), OwnerError> {
-    match stranger(data) {
+    match taken(data) {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             Err(OwnerError::NotADirectory(data.to_owned()))
         }
@@ -246,7 +263,9 @@ mod tests {
         let said = check(&data).unwrap_err().to_string();
         assert!(said.contains("is not empty (it has \"lock\")"), "{said}");
         fs::remove_file(data.join(LOCK)).unwrap();
-        for name in ["tmp", "modules", "tenants", "artifacts", ".hidden", "hearth.db-wal"] {
+        fs::write(data.join("hearth.toml"), "").unwrap();
+        assert!(check(&data).is_ok(), "what no host touches");
+        for name in ["tmp", "modules", "tenants", "artifacts", "hearth.db-wal"] {
             fs::create_dir(data.join(name)).unwrap();
             let said = check(&data).unwrap_err().to_string();
             assert!(said.contains(&format!("is not empty (it has {name:?})")), "{said}");
