@@ -32,7 +32,7 @@ use crate::actor::Author;
 use crate::api::{self, Api};
 use crate::backup::{Backups, restore};
 use crate::clock;
-use crate::compile::{self, Compiler};
+use crate::compile::Compiler;
 use crate::config::{Config, Secrets, Written};
 use crate::descriptors::{self, LEAST, Shares};
 use crate::drain::{self, Running, Signals};
@@ -297,8 +297,7 @@ async fn start(
         warn!("the kernel has no PAGEMAP_SCAN (Linux 6.7): a call costs about 30 µs more");
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let cell = compile::Cell { user: compilers, namespaces };
-    let compiler = Compiler::new(programs.compile, greeting.engine, cell, cores);
+    let compiler = Compiler::new(programs.compile, greeting.engine, compilers, namespaces, cores);
     let trees = Trees::new(&programs.worker);
     let (data, has_users) = (&config.host.data, users.is_some());
     let reserve = config.uploads.disk_reserve_mb << 20;

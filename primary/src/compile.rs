@@ -64,17 +64,11 @@ pub struct Compiler {
     program: PathBuf,
     /// The engine that will load the artifacts.
     pub engine: String,
-    cell: Cell,
+    /// Whom it runs as, where the host can choose.
+    user: Option<u32>,
+    /// Which it joins, in this order, in place of making some.
+    namespaces: Vec<OwnedFd>,
     turns: Fair<TenantId>,
-}
-
-/// What compilers have in common.
-#[derive(Default)]
-pub struct Cell {
-    /// Whom they run as, where the host can choose.
-    pub user: Option<u32>,
-    /// Which they join, in this order, in place of making some.
-    pub namespaces: Vec<OwnedFd>,
 }
 
 /// The right to have one compiler at a time.
@@ -83,9 +77,15 @@ pub type Compiling = Turn<TenantId>;
 impl Compiler {
     /// Each takes a core while it runs. One tenant has at most half of them, and there are two at
     /// the least, so that nobody waits for what one other has compiled.
-    pub fn new(program: PathBuf, engine: String, cell: Cell, cores: usize) -> Self {
+    pub fn new(
+        program: PathBuf,
+        engine: String,
+        user: Option<u32>,
+        namespaces: Vec<OwnedFd>,
+        cores: usize,
+    ) -> Self {
         let at_once = cores.max(2);
-        Self { program, engine, cell, turns: Fair::new(at_once, at_once / 2) }
+        Self { program, engine, user, namespaces, turns: Fair::new(at_once, at_once / 2) }
     }
 
     pub async fn turn(&self, tenant: TenantId) -> Compiling {
@@ -142,13 +142,12 @@ impl Compiler {
             .kill_on_drop(true)
             .spawn()
             .map_err(CompileError::Spawn)?;
-        let Cell { user, namespaces } = &self.cell;
         let conversation = async {
             let channel = Channel::new(ours).map_err(SocketError::from)?;
-            let (engine, user) = (self.engine.clone(), *user);
+            let (engine, user) = (self.engine.clone(), self.user);
             let request = CompileRequest { version: VERSION, engine, job, user };
             let files = files.iter().map(|file| file.as_fd());
-            let files: Vec<_> = files.chain(namespaces.iter().map(AsFd::as_fd)).collect();
+            let files: Vec<_> = files.chain(self.namespaces.iter().map(AsFd::as_fd)).collect();
             channel.send(&request, &files).await?;
             channel.recv::<CompileReply>().await
         };

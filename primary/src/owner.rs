@@ -70,21 +70,29 @@ pub struct ForeignState {
 /// What is in a directory besides what may be there before there is a host's data: what a file
 /// system begins with, and the lock of a start, or of a restore, that ended early.
 pub fn stranger(data: &Path) -> io::Result<Option<String>> {
+    found(data, |name| name != LOST_AND_FOUND)
+}
+
+/// What is in a directory of these names, the lock of a host's excepted.
+fn found(data: &Path, is_meant: impl Fn(&str) -> bool) -> io::Result<Option<String>> {
     for entry in fs::read_dir(data)? {
         let entry = entry?;
-        let name = entry.file_name();
-        if name == LOST_AND_FOUND || name == LOCK && is_lock(&entry.path()) {
-            continue;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_meant(&name) && !(name == LOCK && is_lock(&entry.path())) {
+            return Ok(Some(name));
         }
-        return Ok(Some(name.to_string_lossy().into_owned()));
     }
     Ok(None)
 }
 
 /// Whether a directory is a host's, or nobody's.
 pub fn is_data(data: &Path) -> io::Result<bool> {
-    let has = |name: &str| fs::symlink_metadata(data.join(name)).is_ok();
-    Ok(stranger(data)?.is_none() || has(STORE) || has(RESTORING))
+    Ok(stranger(data)?.is_none() || is_begun(data))
+}
+
+/// Whether there is a host's data, or half of what a restore makes of it.
+fn is_begun(data: &Path) -> bool {
+    [STORE, RESTORING].iter().any(|name| fs::symlink_metadata(data.join(name)).is_ok())
 }
 
 /// Whether a file is what a host writes there. One that cannot be read is judged by whose it is.
@@ -96,31 +104,18 @@ fn is_lock(path: &Path) -> bool {
     }
 }
 
-/// What a host takes for its own wherever it is, and empties.
-const SWEPT: [&str; 4] = ["tmp", "modules", "artifacts", "tenants"];
-
-/// What is in a directory under a name that a host takes for its own, where none has been.
-fn taken(data: &Path) -> io::Result<Option<String>> {
-    for entry in fs::read_dir(data)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let is_swept = SWEPT.contains(&name.as_str()) || name.starts_with(STORE);
-        if is_swept || name == LOCK && !is_lock(&entry.path()) {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
-}
+/// What a host takes for its own wherever it is, and sweeps or writes over.
+const TAKEN: [&str; 5] = ["tmp", "modules", "artifacts", "tenants", LOCK];
 
 /// Refuses a directory that is no host's, before anything in it is touched. What is no name of a
 /// host's may lie there: settings, or a token for the first start.
 fn check_begun(data: &Path) -> Result<(), OwnerError> {
-    match taken(data) {
+    match found(data, |name| TAKEN.contains(&name) || name.starts_with(STORE)) {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             Err(OwnerError::NotADirectory(data.to_owned()))
         }
         // A restore that did not end is told of by itself.
-        Ok(Some(found)) if !is_data(data).unwrap_or(true) => {
+        Ok(Some(found)) if !is_begun(data) => {
             Err(OwnerError::NotEmpty { data: data.to_owned(), found })
         }
         // It is not there yet, or is closed, which is told below.
