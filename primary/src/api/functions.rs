@@ -6,9 +6,9 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use hearth_wire::{
     Code, FunctionPath, Generation, HandlerKind, Limits, ModuleDigest, Options, OptionsPatch,
-    Origin, PathMatch, Scope, Version,
+    Origin, Scope, Version,
 };
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Uri};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -166,6 +166,9 @@ pub struct InvokeParams {
     /// The method that the function is called with; POST if it is missing.
     #[param(example = "GET")]
     method: Option<String>,
+    /// What follows the function's path in the call's address: a path below it, a query, or both.
+    #[param(example = "/items/3?page=2")]
+    below: Option<String>,
 }
 
 fn function(row: VersionRow, limits: &Limits, releases: &Releases) -> FunctionInfo {
@@ -405,7 +408,7 @@ pub async fn rollback(
 /// `cookie`; the function is told the token's name and scope. A function whose option `auth` asks
 /// for a scope needs a token that covers it here as well, and one with `internal` the owner's.
 /// What it answers comes back as it is, but for headers that speak for this origin.
-/// The path is a function's own, or below that of one whose `path` is `prefix`.
+/// The path is a function's own, or below that of one whose `path` is `prefix` or `root`.
 #[utoipa::path(
     post, path = "/api/v1/tenants/{tenant}/functions/{path}/invoke", operation_id = "invoke",
     tag = "functions", params(FunctionParams, InvokeParams),
@@ -415,7 +418,7 @@ pub async fn rollback(
 pub async fn invoke(
     at: AtTenant,
     Named(path): Named,
-    Params(InvokeParams { method }): Params<InvokeParams>,
+    Params(InvokeParams { method, below }): Params<InvokeParams>,
     State(store): State<Store>,
     State(calls): State<Calls>,
     mut request: Request,
@@ -428,7 +431,7 @@ pub async fn invoke(
         Some(method) => method.parse().map_err(|_| no_method())?,
     };
     let path = served(&store, &tenant, path).await?;
-    *request.uri_mut() = path.as_str().parse().expect("a function's path is a path");
+    *request.uri_mut() = address(&path, below.as_deref().unwrap_or_default())?;
     let call = Call {
         tenant: &tenant.name,
         origin: Origin::Api,
@@ -438,6 +441,18 @@ pub async fn invoke(
     };
     // It answers on the platform's own origin, like an answer by path.
     Ok(proxy::foreign(calls.invoke(call).await))
+}
+
+fn address(path: &FunctionPath, below: &str) -> Result<Uri, Refusal> {
+    // What is read of an address ends at a `#`, without a word.
+    let follows = below.is_empty() || (below.starts_with(['/', '?']) && !below.contains('#'));
+    let follows = follows && below.is_ascii();
+    let address = follows.then(|| format!("{path}{below}").parse().ok()).flatten();
+    address.ok_or_else(|| {
+        let detail = "`below` is not what can follow a function's path: it begins with `/` or `?`, \
+                      and is percent-encoded as in an address";
+        Refusal::new(Code::BadRequest, detail)
+    })
 }
 
 fn no_method() -> Refusal {
@@ -460,7 +475,7 @@ async fn served(
     let is_above = |function: &VersionRow| {
         let below = path.as_str().strip_prefix(function.path.as_str());
         below.is_some_and(|rest| rest.starts_with('/'))
-            && function.options().resolve().path == PathMatch::Prefix
+            && function.options().resolve().path.takes_below()
     };
     if live.iter().any(is_above) { Ok(path) } else { Err(no_function(&path)) }
 }

@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use hearth_wire::{FunctionPath, Options, PathMatch, Version, limits};
-use http::{Method, header};
+use http::Method;
+use http::header::{self, HeaderName, HeaderValue};
 use ureq::SendBody;
 
 use super::client::{Call, Host, is_problem, query, segment};
@@ -47,7 +48,7 @@ pub struct RmArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Prints the body of the answer as it is. The exit status is 0 where the answer's is 2xx.\n\nExample:\n  hearth invoke hello -d '{\"name\":\"Ada\"}'\n  hearth invoke resize -d @request.json > answer.json"
+    after_help = "Prints the body of the answer as it is. The exit status is 0 where the answer's is 2xx.\n\nExample:\n  hearth invoke hello -d '{\"name\":\"Ada\"}'\n  hearth invoke resize -d @request.json > answer.json\n  hearth invoke shop -X GET --below '/items/3?page=2' -H 'accept: text/csv'"
 )]
 pub struct InvokeArgs {
     /// The function, like hello or jobs/nightly
@@ -58,6 +59,35 @@ pub struct InvokeArgs {
     /// The request's method
     #[arg(long = "request", short = 'X', value_name = "METHOD", default_value = "POST")]
     method: String,
+    /// What follows the function's path: a path below it, a query, or both
+    #[arg(long, value_name = "/PATH?QUERY")]
+    below: Option<String>,
+    /// A header of the request; may be given several times
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header_line)]
+    headers: Vec<(HeaderName, String)>,
+}
+
+/// What the exchange with the API needs for itself.
+const OF_THE_EXCHANGE: [HeaderName; 6] = [
+    header::AUTHORIZATION,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    header::HOST,
+    header::TRANSFER_ENCODING,
+];
+
+/// A header as curl takes it.
+fn header_line(line: &str) -> Result<(HeaderName, String), String> {
+    let (name, value) = line.split_once(':').ok_or("a header is written `name: value`")?;
+    let name: HeaderName =
+        name.trim().parse().map_err(|_| format!("`{name}` is not a valid header name"))?;
+    if OF_THE_EXCHANGE.contains(&name) {
+        return Err(format!("`{name}` belongs to the exchange with the API and cannot be set"));
+    }
+    let value = value.trim();
+    HeaderValue::from_str(value).map_err(|_| format!("`{value}` is not a valid header value"))?;
+    Ok((name, value.to_owned()))
 }
 
 pub fn list(client: &ClientArgs, print: Print) -> Result<(), CliError> {
@@ -151,10 +181,17 @@ pub fn invoke(args: &InvokeArgs, client: &ClientArgs) -> Result<(), CliError> {
     let host = Host::connect(client)?;
     let method = args.method.to_ascii_uppercase();
     // To the API, a call is a POST where nothing else is said.
-    let method = query(&[("method", Some(method.as_str()).filter(|method| *method != "POST"))]);
-    let path = host.of_tenant(&format!("/functions/{}/invoke{method}", segment(&args.path)))?;
+    let query = query(&[
+        ("method", Some(method.as_str()).filter(|method| *method != "POST")),
+        ("below", args.below.as_deref()),
+    ]);
+    let path = host.of_tenant(&format!("/functions/{}/invoke{query}", segment(&args.path)))?;
     let length = source.length.map(|length| length.to_string());
-    let mut headers = vec![(header::CONTENT_TYPE, "application/json")];
+    let own = args.headers.iter().map(|(name, value)| (name.clone(), value.as_str()));
+    let mut headers: Vec<_> = own.collect();
+    if !args.headers.iter().any(|(name, _)| *name == header::CONTENT_TYPE) {
+        headers.push((header::CONTENT_TYPE, "application/json"));
+    }
     if let Some(length) = &length {
         headers.push((header::CONTENT_LENGTH, length));
     }

@@ -152,9 +152,27 @@ fn a_function_is_meant_however_its_name_is_written() {
         ("below", "/below"),
         ("below/x", "/below/x"),
         ("Home", "/home"),
+        ("home/x", "/home/x"),
     ] {
         assert_eq!(hearth(&["invoke", right]).json()["target"], target);
     }
+    for (function, below, target) in [
+        ("below", "/Items/3%20?page=2&to=%2F", "/below/Items/3%20?page=2&to=%2F"),
+        ("BELOW", "/", "/below/"),
+        ("greet", "?a=b", "/greet?a=b"),
+        ("home", "", "/home"),
+    ] {
+        let said = hearth(&["invoke", function, "--below", below]).json();
+        assert_eq!(said["target"], target, "{function} {below}");
+    }
+    for wrong in ["x", "/a b", "/\u{fc}", "#x", "/a#x"] {
+        let said = hearth(&["invoke", "below", "--below", wrong]).failed(1);
+        assert!(said.contains("`below` is not what can follow"), "{wrong}: {said}");
+    }
+    let lines = ["X-Mine: one", "x-mine:two", "content-type: text/plain"];
+    let said = hearth(&["invoke", "greet", "-H", lines[0], "-H", lines[1], "-H", lines[2]]).json();
+    assert_eq!(said["headers"]["x-mine"], json!(["one", "two"]), "{said}");
+    assert_eq!(said["headers"]["content-type"], json!(["text/plain"]), "{said}");
     for right in [&["options", "GREET"][..], &["versions", "Greet"], &["calls", "GREET"]] {
         hearth(right).done();
     }
