@@ -32,10 +32,10 @@ use utoipa_axum::routes;
 
 use crate::backup::Backups;
 use crate::fleet::Fleet;
+use crate::generations::Generations;
 use crate::invoke::Calls;
 use crate::logs::Logs;
 use crate::provision::Provision;
-use crate::release::Releases;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::upload::Uploads;
@@ -47,7 +47,7 @@ pub struct Api {
     pub fleet: Fleet,
     pub uploads: Uploads,
     pub calls: Calls,
-    pub releases: Releases,
+    pub generations: Generations,
     pub provision: Provision,
     pub logs: Logs,
     pub telemetry: Telemetry,
@@ -80,7 +80,7 @@ parts! {
     fleet: Fleet,
     uploads: Uploads,
     calls: Calls,
-    releases: Releases,
+    generations: Generations,
     provision: Provision,
     logs: Logs,
     telemetry: Telemetry,

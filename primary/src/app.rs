@@ -45,6 +45,7 @@ use crate::fleet::zygote::{self, Spawned, Zygote};
 use crate::fleet::{Fleet, Shared};
 use crate::front::{Bounds, Front};
 use crate::gateway::{Gateway, Trusted};
+use crate::generations::Generations;
 use crate::invoke::Calls;
 use crate::isolation::{Isolation, State, Wall};
 use crate::leftovers::Notes;
@@ -52,7 +53,6 @@ use crate::logs::Logs;
 use crate::names::Names;
 use crate::owner::{self, LOCK};
 use crate::provision::{Addresses, Provision, ProvisionError};
-use crate::release::Releases;
 use crate::store::{Store, Tenant, TenantId};
 use crate::telemetry::{self, Telemetry};
 use crate::terminal;
@@ -301,11 +301,11 @@ async fn start(
     let trees = Trees::new(&programs.worker);
     let (data, has_users) = (&config.host.data, users.is_some());
     let reserve = config.uploads.disk_reserve_mb << 20;
-    let releases =
-        Releases::open(data, store.clone(), compiler, trees.clone(), has_users, reserve).await?;
+    let generations =
+        Generations::open(data, store.clone(), compiler, trees.clone(), has_users, reserve).await?;
     fail::moment(Point::StartBundle);
     let mut bundled = Vec::new();
-    for (function, artifact) in releases.bundle().await? {
+    for (function, artifact) in generations.bundle().await? {
         zygote.preload(function.module.sha256, artifact).await?;
         bundled.push(function);
     }
@@ -318,7 +318,7 @@ async fn start(
     let fleet = Fleet::new(Shared {
         sockets: sockets.clone(),
         zygote,
-        releases: releases.clone(),
+        generations: generations.clone(),
         logs: logs.clone(),
         turned: to_turn,
         uplinks: to_open,
@@ -338,7 +338,7 @@ async fn start(
     });
     let watching = tokio::spawn(async move { sockets.run().await });
     let intake = config.uploads.intake();
-    let uploads = Uploads::new(store.clone(), fleet.clone(), releases.clone(), intake);
+    let uploads = Uploads::new(store.clone(), fleet.clone(), generations.clone(), intake);
     let tenants_at = Addresses {
         bind: config.tenants.bind,
         ports: config.tenants.ports.clone(),
@@ -347,7 +347,7 @@ async fn start(
     let provision = Provision::new(
         store.clone(),
         fleet.clone(),
-        releases.clone(),
+        generations.clone(),
         logs.clone(),
         tenants_at,
         users.map(|users| users.start() + 1..=*users.end()),
@@ -355,7 +355,7 @@ async fn start(
     );
 
     // Before anybody can be given what an old one's files belong to.
-    releases.forget_strangers(&provision.tenants().await?).await?;
+    generations.forget_strangers(&provision.tenants().await?).await?;
     provision.settle_ports().await?;
     match provision.settle().await {
         // Those that have one are served, and the others told.
@@ -366,7 +366,7 @@ async fn start(
     }
     let mut tenants = provision.tenants().await?;
     fail::moment(Point::StartAdopt);
-    for (tenant, error) in releases.settle_all(&tenants).await {
+    for (tenant, error) in generations.settle_all(&tenants).await {
         error!(%tenant, error = &error as &dyn std::error::Error, "this tenant is not served");
     }
     let mut adopted = Vec::new();
@@ -413,11 +413,11 @@ async fn start(
         fleet: fleet.clone(),
         uploads: uploads.clone(),
         calls,
-        releases: releases.clone(),
+        generations: generations.clone(),
         provision: provision.clone(),
         logs: logs.clone(),
         telemetry: telemetry.clone(),
-        backups: Backups::new(store.clone(), releases.clone(), trees, stop.clone()),
+        backups: Backups::new(store.clone(), generations.clone(), trees, stop.clone()),
         stop: stop.clone(),
     });
     let requests = UploadRequests { store: store.clone(), uploads: uploads.clone() };
@@ -432,7 +432,7 @@ async fn start(
         store.clone(),
         uploads,
         provision.clone(),
-        releases,
+        generations,
         fleet.clone(),
         telemetry,
         stop.clone(),

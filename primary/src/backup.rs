@@ -34,8 +34,8 @@ use crate::actor::Author;
 use crate::durable;
 use crate::fail::Point;
 use crate::files;
+use crate::generations::{GenerationError, Generations, KEPT, module_file};
 use crate::patience::within;
-use crate::release::{KEPT, ReleaseError, Releases, module_file};
 use crate::store::{self, Contents, Store, StoreError};
 use crate::tree::{TreeError, Trees};
 use archive::{LeftOut, Member, Writer};
@@ -56,7 +56,7 @@ pub enum BackupError {
     #[error("a file of the data directory")]
     Disk(#[from] io::Error),
     #[error("the modules")]
-    Release(#[from] ReleaseError),
+    Generation(#[from] GenerationError),
     #[error("the files of the tenant {tenant}")]
     Tree { tenant: TenantName, source: TreeError },
     #[error("the backup could not be passed on")]
@@ -66,7 +66,7 @@ pub enum BackupError {
 #[derive(Clone)]
 pub struct Backups {
     store: Store,
-    releases: Releases,
+    generations: Generations,
     trees: Trees,
     /// Cancelled when the host goes down, which waits for no backup.
     stop: CancellationToken,
@@ -91,8 +91,13 @@ pub struct Staged {
 }
 
 impl Backups {
-    pub fn new(store: Store, releases: Releases, trees: Trees, stop: CancellationToken) -> Self {
-        Self { store, releases, trees, stop, alone: Arc::new(Semaphore::new(1)) }
+    pub fn new(
+        store: Store,
+        generations: Generations,
+        trees: Trees,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { store, generations, trees, stop, alone: Arc::new(Semaphore::new(1)) }
     }
 
     pub async fn begin(&self, by: &Author) -> Result<Stream, BackupError> {
@@ -143,10 +148,10 @@ impl Backups {
             }
             drop(chunks);
         };
-        let (releases, trees) = (self.releases.clone(), self.trees.clone());
+        let (generations, trees) = (self.generations.clone(), self.trees.clone());
         let staging = tokio::task::spawn_blocking(move || {
             let disk = |source| RestoreError::Disk { data: "the data directory".into(), source };
-            let directory = releases.scratch().map_err(disk)?;
+            let directory = generations.scratch().map_err(disk)?;
             let (_, contents) = restore::unpack(Chunks::new(arriving), directory.path(), &trees)?;
             durable::sync_file_system(directory.path(), Point::DataSync).map_err(disk)?;
             Ok(Staged { directory, contents, _alone: alone })
@@ -156,11 +161,11 @@ impl Backups {
     }
 
     async fn snapshot(&self) -> Result<Snapshot, BackupError> {
-        let directory = self.releases.scratch()?;
+        let directory = self.generations.scratch()?;
         // No sweep between the copy and the links.
-        let _arriving = self.releases.arriving().await;
+        let _arriving = self.generations.arriving().await;
         let contents = self.store.snapshot(directory.path()).await?;
-        let missing = self.releases.link_modules(&contents.modules, directory.path()).await?;
+        let missing = self.generations.link_modules(&contents.modules, directory.path()).await?;
         Ok(Snapshot { directory, contents, missing })
     }
 
@@ -194,7 +199,7 @@ impl Backups {
         for tenant in contents.tenants.into_keys() {
             let mut left_out = 0_u64;
             for part in KEPT {
-                let left = match self.releases.kept(&tenant, part) {
+                let left = match self.generations.kept(&tenant, part) {
                     Ok(Some(directory)) => self.tree(&tenant, &directory, part, &mut archive)?,
                     Ok(None) => 0,
                     // One tenant's directory that is none is no reason for having no backup.

@@ -3,7 +3,7 @@
 //! with its files, and answers once. Whoever wants one waits for a turn, which is fair: however
 //! much one tenant has to compile, another's turn comes after at most one of each who waits.
 //!
-//! What is compiled and where the artifact goes is `release`'s to say.
+//! What is compiled and where the artifact goes is `generations`' to say.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};

@@ -9,7 +9,7 @@
 //!         └─ parking     connections between two requests and two workers
 //! ```
 //!
-//! Knows tenants by name and generations by number. What is in a generation is `release`'s,
+//! Knows tenants by name and generations by number. What is in a generation is `generations`',
 //! what is kept is the store's, and who may ask is the API's.
 
 pub mod cgroups;
@@ -48,10 +48,10 @@ pub use status::{WorkerState, WorkerStatus};
 use supervisor::{Handle, Supervisor};
 pub use uplinks::Uplink;
 
+use crate::generations::Generations;
 use crate::isolation::Level;
 use crate::logs::Logs;
 use crate::names::Names;
-use crate::release::Releases;
 use crate::store::Tenant;
 
 /// Two seconds in all.
@@ -122,7 +122,7 @@ pub struct Turned {
 pub struct Shared {
     pub sockets: Arc<sockets::Sockets>,
     pub zygote: zygote::Zygote,
-    pub releases: Releases,
+    pub generations: Generations,
     pub logs: Logs,
     pub turned: mpsc::Sender<Turned>,
     pub uplinks: mpsc::Sender<Uplink>,

@@ -26,9 +26,9 @@ use crate::gateway::origin_form;
 use crate::gateway::peek::{Peek, peek};
 use crate::gateway::proxy;
 use crate::gateway::route::{Target, route};
+use crate::generations::modules::{IngestError, Modules};
+use crate::generations::room::Rooms;
 use crate::names::Names;
-use crate::release::modules::{IngestError, Modules};
-use crate::release::room::Rooms;
 use crate::store::TenantId;
 use crate::upload::parts;
 

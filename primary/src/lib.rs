@@ -20,6 +20,7 @@ mod front;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod gateway;
+mod generations;
 mod invoke;
 mod isolation;
 mod leftovers;
@@ -29,7 +30,6 @@ mod owner;
 mod patience;
 mod provision;
 mod refusal;
-mod release;
 mod stderr;
 mod store;
 mod telemetry;

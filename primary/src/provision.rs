@@ -21,8 +21,8 @@ use crate::actor::Author;
 use crate::backup::Staged;
 use crate::fail::{self, Point};
 use crate::fleet::{self, Fleet, sockets};
+use crate::generations::{Bundled, GenerationError, Generations};
 use crate::logs::Logs;
-use crate::release::{Bundled, ReleaseError, Releases};
 use crate::store::{self, Cause, Change, NewGeneration, Store, StoreError, Tenant, VersionRow};
 
 /// A new tenant's generation.
@@ -55,7 +55,7 @@ pub enum ProvisionError {
     )]
     Left { name: TenantName, error: io::Error },
     #[error("the tenant's first generation could not be made")]
-    Release(#[from] ReleaseError),
+    Generation(#[from] GenerationError),
     #[error("the store")]
     Store(#[from] StoreError),
 }
@@ -63,7 +63,7 @@ pub enum ProvisionError {
 impl ProvisionError {
     /// What the caller is told. What is ours to mend is logged, with its causes.
     pub fn problem(&self) -> Problem {
-        if let Self::Release(_) | Self::Store(_) = self {
+        if let Self::Generation(_) | Self::Store(_) = self {
             error!(error = self as &dyn std::error::Error, "a tenant could not be made or removed");
         }
         match self {
@@ -78,16 +78,16 @@ impl ProvisionError {
                 Problem::new(Code::StorageFull, "the host's disk is full")
             }
             Self::Store(error @ StoreError::ReadOnly)
-            | Self::Release(ReleaseError::Store(error @ StoreError::ReadOnly)) => {
+            | Self::Generation(GenerationError::Store(error @ StoreError::ReadOnly)) => {
                 Problem::new(Code::StorageFull, error.to_string())
             }
             Self::Store(StoreError::Disk(_)) => {
                 Problem::new(Code::StorageFull, "the host's disk failed")
             }
-            Self::Release(error) if error.code() == Code::StorageFull => {
+            Self::Generation(error) if error.code() == Code::StorageFull => {
                 Problem::new(Code::StorageFull, "the host's disk is full, or fails")
             }
-            Self::Release(_) | Self::Store(_) => {
+            Self::Generation(_) | Self::Store(_) => {
                 let detail = "the tenant could not be made or removed; the host's log says why";
                 Problem::new(Code::Internal, detail)
             }
@@ -107,7 +107,7 @@ pub struct Addresses {
 pub struct Provision {
     store: Store,
     fleet: Fleet,
-    releases: Releases,
+    generations: Generations,
     logs: Logs,
     addresses: Addresses,
     bundled: Arc<[Bundled]>,
@@ -121,14 +121,14 @@ impl Provision {
     pub fn new(
         store: Store,
         fleet: Fleet,
-        releases: Releases,
+        generations: Generations,
         logs: Logs,
         addresses: Addresses,
         users: Option<RangeInclusive<u32>>,
         bundled: Vec<Bundled>,
     ) -> Self {
         let (creating, bundled) = (Arc::default(), bundled.into());
-        Self { store, fleet, releases, logs, addresses, bundled, users, creating }
+        Self { store, fleet, generations, logs, addresses, bundled, users, creating }
     }
 
     /// Sees to it that tenants of a store that was restored have ports of this host's. To be called
@@ -153,7 +153,7 @@ impl Provision {
         if !self.store.lacks_users().await? {
             return Ok(());
         }
-        match self.store.give_users(users.clone(), self.releases.left_users()).await? {
+        match self.store.give_users(users.clone(), self.generations.left_users()).await? {
             0 => Ok(()),
             _ => Err(ProvisionError::NoUser(users.clone())),
         }
@@ -168,7 +168,7 @@ impl Provision {
         // Whoever comes or goes meanwhile waits.
         let _creating = self.creating.lock().await;
         let tenants = self.store.tenants().await?;
-        Ok(self.releases.forget_strangers(&tenants).await.map_err(ReleaseError::Disk)?)
+        Ok(self.generations.forget_strangers(&tenants).await.map_err(GenerationError::Disk)?)
     }
 
     /// Where a tenant's functions are called.
@@ -269,13 +269,13 @@ impl Provision {
             listeners.push(listener);
         }
         let tenants = {
-            let _arriving = self.releases.arriving().await;
+            let _arriving = self.generations.arriving().await;
             let from = staged.directory.path();
-            self.releases.take_over(from, names).await.map_err(ReleaseError::Disk)?;
+            self.generations.take_over(from, names).await.map_err(GenerationError::Disk)?;
             let imported = self.store.import(from.join(store::FILE), wanted, by.clone()).await;
             // What failed on its way to the disk may be there all the same, and names these.
             if imported.is_err() && !self.store.is_read_only() {
-                self.releases.remove_trees(names).await.map_err(ReleaseError::Disk)?;
+                self.generations.remove_trees(names).await.map_err(GenerationError::Disk)?;
             }
             imported?
         };
@@ -311,7 +311,7 @@ impl Provision {
         for tenant in tenants {
             let mut tenant = self.current(tenant).await?;
             if tenant.generation == 0 {
-                let _arriving = self.releases.arriving().await;
+                let _arriving = self.generations.arriving().await;
                 let first = self.first(&tenant, Cause::Restored, by).await?;
                 self.store.commit_generation(first).await?;
                 tenant = self.current(&tenant).await?;
@@ -329,15 +329,15 @@ impl Provision {
 
     /// A new tenant's first generation, and its owner's token.
     async fn found(&self, tenant: &Tenant, by: &Author) -> Result<String, ProvisionError> {
-        let _arriving = self.releases.arriving().await;
+        let _arriving = self.generations.arriving().await;
         // What an earlier one of that name could not be rid of must not become this one's.
-        let forgotten = self.releases.forget(tenant).await;
+        let forgotten = self.generations.forget(tenant).await;
         forgotten.map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                ReleaseError::Disk(error).into()
+                GenerationError::Disk(error).into()
             }
             _ if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
-                ReleaseError::Disk(error).into()
+                GenerationError::Disk(error).into()
             }
             _ => ProvisionError::Left { name: tenant.name.clone(), error },
         })?;
@@ -353,7 +353,7 @@ impl Provision {
         by: &Author,
     ) -> Result<NewGeneration, ProvisionError> {
         let rows: Vec<VersionRow> = self.bundled.iter().map(first_version).collect();
-        self.releases.write(tenant, FIRST, &rows).await?;
+        self.generations.write(tenant, FIRST, &rows).await?;
         Ok(NewGeneration {
             tenant: tenant.id,
             generation: FIRST,
@@ -416,7 +416,7 @@ impl Provision {
     }
 
     async fn forget(&self, tenant: &Tenant) {
-        if let Err(error) = self.releases.forget(tenant).await {
+        if let Err(error) = self.generations.forget(tenant).await {
             // Every sweep finds a tree without a tenant and tries again.
             warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "files were left");
         }

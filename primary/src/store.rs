@@ -5,12 +5,13 @@
 //!
 //! An `Ok` of anything that writes means that it is on the disk (WAL, `synchronous=FULL`). Where
 //! the disk fails a change, nobody can say whether it is there; from then on nothing is changed
-//! until Hearth starts again. The files that rows name are not written here: `release.rs` does
+//! until Hearth starts again. The files that rows name are not written here: `generations.rs` does
 //! that, before it comes here. Nothing here decides who may do what.
 
 mod artifacts;
 mod audit;
 mod functions;
+mod generations;
 mod import;
 mod migrations;
 mod rebuild;
@@ -19,7 +20,8 @@ mod tenants;
 mod tokens;
 
 pub use audit::{Action, AuditPage, AuditQuery, AuditRow, Event, Sides, Whose};
-pub use functions::{Cause, Change, FunctionRow, GenerationRow, NewGeneration, VersionRow};
+pub use functions::{Change, FunctionRow, VersionRow};
+pub use generations::{Cause, GenerationRow, NewGeneration};
 pub use rebuild::{note_restore, rebuild};
 pub use snapshot::{Contents, inspect};
 pub use tenants::{Freed, Tenant, TenantId};

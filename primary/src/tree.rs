@@ -4,7 +4,7 @@
 //! directory's own descriptor.
 //!
 //! All of it blocks, for as long as the other side moves. What is packed, and where to, is
-//! `backup`'s to say; which directory goes, `release`'s.
+//! `backup`'s to say; which directory goes, `generations`'.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::fleet::Fleet;
+use crate::generations::{GenerationError, Generations};
 use crate::provision::Provision;
-use crate::release::{ReleaseError, Releases};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::upload::Uploads;
@@ -35,7 +35,7 @@ pub async fn run(
     store: Store,
     uploads: Uploads,
     provision: Provision,
-    releases: Releases,
+    generations: Generations,
     fleet: Fleet,
     telemetry: Telemetry,
     stop: CancellationToken,
@@ -51,12 +51,12 @@ pub async fn run(
                 caught("strangers", provision.sweep()).await;
                 caught("sweep", clean(&uploads)).await;
             }
-            _ = scrub.tick() => caught("scrub", releases.scrub()).await,
-            () = releases.changed() => caught("refresh", uploads.refresh()).await,
+            _ = scrub.tick() => caught("scrub", generations.scrub()).await,
+            () = generations.changed() => caught("refresh", uploads.refresh()).await,
             _ = census.tick() => {
                 telemetry.fold();
                 fleet.gauge();
-                releases.gauge();
+                generations.gauge();
             }
         }
     }
@@ -83,7 +83,7 @@ async fn purge(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn clean(uploads: &Uploads) -> Result<(), ReleaseError> {
+async fn clean(uploads: &Uploads) -> Result<(), GenerationError> {
     let files = uploads.sweep().await?;
     if files > 0 {
         info!(files, "swept files that nothing names");

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! a place ─► body ── parts ──► files as they were sent ──► admitted (unpacked, compiled, kept)
-//!   under the tenant's lock: next functions ──► release written ──► fleet.swap ─ commit ─► served
+//!   under the tenant's lock: next functions ──► generation written ──► fleet.swap ─ commit ─► served
 //! ```
 //!
 //! The one piece of code behind all addresses that take uploads: a tenant's port (through its
@@ -38,10 +38,10 @@ use crate::actor::Author;
 use crate::compile::CompileError;
 use crate::fail::{self, Point};
 use crate::fleet::{Commit, Fleet, FleetError, SwapError};
+use crate::generations::modules::{IngestError, Kept};
+use crate::generations::room::{NoRoom, Room};
+use crate::generations::{Admitted, GenerationError, Generations, Held};
 use crate::patience::{to_its_end, within};
-use crate::release::modules::{IngestError, Kept};
-use crate::release::room::{NoRoom, Room};
-use crate::release::{Admitted, Held, ReleaseError, Releases};
 use crate::store::{
     Action, Cause, Change, Event, NewGeneration, Sides, Store, StoreError, Tenant, TenantId,
     VersionRow,
@@ -106,7 +106,7 @@ pub enum UploadError {
     #[error("{0}")]
     Options(#[from] OptionsError),
     #[error("{path}: {source}")]
-    OptionsRefused { path: FunctionPath, source: ReleaseError },
+    OptionsRefused { path: FunctionPath, source: GenerationError },
     #[error("{0}")]
     Limits(#[from] LimitError),
     #[error("an upload may have {}", limits::size(*.0))]
@@ -116,7 +116,7 @@ pub enum UploadError {
     )]
     OptionsFor(String),
     #[error("{file:?}: {source}")]
-    Module { file: String, source: ReleaseError },
+    Module { file: String, source: GenerationError },
     #[error("{path} differs from {existing} only in case; remove that first")]
     Case { path: FunctionPath, existing: FunctionPath },
     #[error("this tenant may have {0} functions")]
@@ -135,8 +135,8 @@ pub enum UploadError {
     NoTenant,
     #[error("{source}; generation {current} still serves")]
     Swap { current: Generation, source: SwapError },
-    #[error("the release could not be written")]
-    Release(#[from] ReleaseError),
+    #[error("the generation could not be written")]
+    Generation(#[from] GenerationError),
     #[error("the store")]
     Store(#[from] StoreError),
 }
@@ -171,7 +171,7 @@ impl UploadError {
             Self::Module { file, source } => return module_problem(file, source),
             Self::OptionsRefused { path, source } => {
                 let code = match source {
-                    ReleaseError::Compile(CompileError::Refused(_)) => Code::BadRequest,
+                    GenerationError::Compile(CompileError::Refused(_)) => Code::BadRequest,
                     other => other.code(),
                 };
                 return Problem::new(code, format!("{path}: {}", source.for_owner()));
@@ -186,7 +186,7 @@ impl UploadError {
             Self::Swap { source: SwapError::Busy, .. } => Code::Conflict,
             Self::Swap { source: SwapError::NoTenant, .. } => Code::NotFound,
             Self::Swap { source: SwapError::NotStarted(_), .. } => Code::WorkerUnavailable,
-            Self::Release(error) => return Problem::new(error.code(), error.for_owner()),
+            Self::Generation(error) => return Problem::new(error.code(), error.for_owner()),
             Self::Store(StoreError::Full(_)) => {
                 return Problem::new(Code::StorageFull, "the host's disk is full; nothing changed");
             }
@@ -206,16 +206,16 @@ impl UploadError {
     }
 }
 
-fn module_problem(file: &str, error: &ReleaseError) -> Problem {
+fn module_problem(file: &str, error: &GenerationError) -> Problem {
     let code = match error {
-        ReleaseError::Ingest(IngestError::TooLarge(_) | IngestError::TooDense) => Code::TooLarge,
-        ReleaseError::Ingest(IngestError::NotZstd | IngestError::Empty)
-        | ReleaseError::Compile(CompileError::Refused(_))
-        | ReleaseError::Options(_) => Code::InvalidModule,
+        GenerationError::Ingest(IngestError::TooLarge(_) | IngestError::TooDense) => Code::TooLarge,
+        GenerationError::Ingest(IngestError::NotZstd | IngestError::Empty)
+        | GenerationError::Compile(CompileError::Refused(_))
+        | GenerationError::Options(_) => Code::InvalidModule,
         other => other.code(),
     };
     let imports = match error {
-        ReleaseError::Compile(CompileError::Refused(diagnosis)) => diagnosis.imports.clone(),
+        GenerationError::Compile(CompileError::Refused(diagnosis)) => diagnosis.imports.clone(),
         _ => Vec::new(),
     };
     Problem { imports, ..Problem::new(code, format!("{file}: {}", error.for_owner())) }
@@ -279,7 +279,7 @@ struct Taken {
 pub struct Uploads {
     store: Store,
     fleet: Fleet,
-    releases: Releases,
+    generations: Generations,
     crowd: Crowd,
     intake: Intake,
     /// One change of a tenant at a time.
@@ -287,9 +287,9 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    pub fn new(store: Store, fleet: Fleet, releases: Releases, intake: Intake) -> Self {
+    pub fn new(store: Store, fleet: Fleet, generations: Generations, intake: Intake) -> Self {
         let crowd = Crowd::new(intake.places.clone());
-        Self { store, fleet, releases, crowd, intake, changing: Arc::default() }
+        Self { store, fleet, generations, crowd, intake, changing: Arc::default() }
     }
 
     /// Takes an upload: all its files go live together, or none does. A caller that leaves before
@@ -351,9 +351,9 @@ impl Uploads {
             // Its limits may be others than when the caller last saw it.
             let tenant = self.store.tenant_by_id(tenant.id).await?.ok_or(UploadError::NoTenant)?;
             self.make_room(&tenant).await?;
-            let room = self.releases.room(&tenant).await?;
+            let room = self.generations.room(&tenant).await?;
             let chunks = body.into_data_stream();
-            let spool = || self.releases.spool(&room);
+            let spool = || self.generations.spool(&room);
             let (incoming, patches) =
                 parts::read(dir.as_ref(), headers, chunks, &tenant.limits(), spool).await?;
             Ok::<_, UploadError>((tenant, room, incoming, patches))
@@ -406,27 +406,27 @@ impl Uploads {
             let refused = |source| UploadError::Module { file: file.clone(), source };
             let sent = (packing, spooled);
             let most = limits.module_bytes;
-            let admitted = self.releases.admit(tenant, sent, most, room, litter).await;
+            let admitted = self.generations.admit(tenant, sent, most, room, litter).await;
             let (module, held) = admitted.map_err(refused)?;
-            module.declared.check(&limits).map_err(ReleaseError::Options).map_err(refused)?;
+            module.declared.check(&limits).map_err(GenerationError::Options).map_err(refused)?;
             modules.push(Module { path, patch, module, held });
         }
         Ok(modules)
     }
 
     /// Before it is said that there is none, what nothing names goes.
-    async fn make_room(&self, tenant: &Tenant) -> Result<(), ReleaseError> {
+    async fn make_room(&self, tenant: &Tenant) -> Result<(), GenerationError> {
         // What cannot be removed takes its room, and is no reason to refuse what fits beside it.
-        if let Err(error) = self.releases.tidy_artifacts(tenant).await {
+        if let Err(error) = self.generations.tidy_artifacts(tenant).await {
             error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "tidy");
         }
-        if self.releases.has_room() {
+        if self.generations.has_room() {
             return Ok(());
         }
         if let Err(error) = self.sweep().await {
             error!(error = &error as &dyn std::error::Error, "sweep");
         }
-        if self.releases.has_room() { Ok(()) } else { Err(NoRoom::Host.into()) }
+        if self.generations.has_room() { Ok(()) } else { Err(NoRoom::Host.into()) }
     }
 
     /// Makes what was admitted the tenant's.
@@ -499,7 +499,7 @@ impl Uploads {
         let mut live = self.store.live_functions(tenant.id).await?;
         let mut changes = Vec::new();
         if function.active != Some(version) {
-            self.releases.must_be_whole(&tenant, &target).await?;
+            self.generations.must_be_whole(&tenant, &target).await?;
             live.retain(|function| function.path != path);
             live.push(target);
             changes.push(Change::Switch { path: path.clone(), version });
@@ -583,27 +583,27 @@ impl Uploads {
         function: &VersionRow,
     ) -> Result<(), UploadError> {
         function.options().check(&tenant.limits())?;
-        let checked = self.releases.check_options(tenant, function).await;
+        let checked = self.generations.check_options(tenant, function).await;
         let path = function.path.clone();
         checked.map_err(|source| UploadError::OptionsRefused { path, source })
     }
 
     /// Removes from disk what nothing names any more; nothing now while the host makes files of its
     /// own, or if nobody can say what is named.
-    pub async fn sweep(&self) -> Result<u64, ReleaseError> {
+    pub async fn sweep(&self) -> Result<u64, GenerationError> {
         if self.store.is_read_only() {
             return Ok(0);
         }
-        let Some(_alone) = self.releases.nothing_arrives() else { return Ok(0) };
+        let Some(_alone) = self.generations.nothing_arrives() else { return Ok(0) };
         for tenant in self.store.tenants().await? {
             // One that is being changed is pruned with that.
             let lock = self.changing.entry(tenant.id).or_default().clone();
             let Ok(_changing) = lock.try_lock() else { continue };
             if let Some(tenant) = self.store.tenant_by_id(tenant.id).await? {
-                self.releases.prune(&tenant, tenant.generation).await?;
+                self.generations.prune(&tenant, tenant.generation).await?;
             }
         }
-        self.releases.sweep().await
+        self.generations.sweep().await
     }
 
     /// A new worker of the same generation, in turn with changes: none of them is refused for it.
@@ -630,10 +630,10 @@ impl Uploads {
 
     /// Has tenants serve what there is of their modules, where that is other than it was.
     pub async fn refresh(&self) -> Result<(), StoreError> {
-        for id in self.releases.outdated() {
+        for id in self.generations.outdated() {
             let Some(tenant) = self.store.tenant_by_id(id).await? else { continue };
             let Ok((tenant, _changing)) = self.lock(&tenant).await else { continue };
-            self.releases.recheck(id);
+            self.generations.recheck(id);
             let is_awake = self.fleet.status(&tenant.name).is_some_and(|is| is.pid.is_some());
             if is_awake && let Err(error) = self.fleet.restart(&tenant.name, None).await {
                 error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "refresh");
@@ -729,7 +729,7 @@ impl Uploads {
         by: &Author,
     ) -> Result<(Generation, Duration), UploadError> {
         let generation = tenant.generation + 1;
-        self.releases.write(tenant, generation, functions).await?;
+        self.generations.write(tenant, generation, functions).await?;
         fail::moment(Point::ChangeWritten);
         let (store, new) = (
             self.store.clone(),
@@ -740,14 +740,14 @@ impl Uploads {
             Ok(took) => {
                 fail::moment(Point::ChangeCommitted);
                 // Best effort: the next sweep takes what this leaves.
-                if let Err(error) = self.releases.prune(tenant, generation).await {
+                if let Err(error) = self.generations.prune(tenant, generation).await {
                     error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "prune");
                 }
                 fail::moment(Point::ChangeDone);
                 Ok((generation, took))
             }
             Err(source) => {
-                self.releases.discard(tenant, generation).await;
+                self.generations.discard(tenant, generation).await;
                 Err(match refused.try_recv() {
                     Ok(error) => error.into(),
                     Err(_) => UploadError::Swap { current: tenant.generation, source },
@@ -782,15 +782,15 @@ struct Module {
 /// Modules that may have no name once an upload is over, however it ends. They are removed beside
 /// its answer.
 struct Litter {
-    releases: Releases,
+    generations: Generations,
     tenant: Tenant,
     modules: HashSet<ModuleDigest>,
 }
 
 impl Litter {
     fn new(uploads: &Uploads, tenant: &Tenant) -> Self {
-        let (releases, tenant) = (uploads.releases.clone(), tenant.clone());
-        Self { releases, tenant, modules: HashSet::new() }
+        let (generations, tenant) = (uploads.generations.clone(), tenant.clone());
+        Self { generations, tenant, modules: HashSet::new() }
     }
 }
 
@@ -801,10 +801,10 @@ impl Drop for Litter {
         if modules.is_empty() {
             return;
         }
-        let (releases, tenant) = (self.releases.clone(), self.tenant.clone());
+        let (generations, tenant) = (self.generations.clone(), self.tenant.clone());
         runtime.spawn(async move {
             // The sweep takes what this leaves.
-            if let Err(error) = releases.tidy(&tenant, modules).await {
+            if let Err(error) = generations.tidy(&tenant, modules).await {
                 error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "tidy");
             }
         });

@@ -18,10 +18,10 @@ use crate::backup::BackupError;
 use crate::backup::archive::ArchiveError;
 use crate::backup::restore::RestoreError;
 use crate::fleet::{FleetError, SwapError};
+use crate::generations::GenerationError;
 use crate::logs::LogsError;
 use crate::provision::ProvisionError;
 use crate::refusal::{refuse, request_id};
-use crate::release::ReleaseError;
 use crate::store::StoreError;
 use crate::upload::UploadError;
 
@@ -119,7 +119,7 @@ impl From<BackupError> for Refusal {
                 failed(Code::StorageFull, "the host's disk is full", &error)
             }
             BackupError::Disk(_)
-            | BackupError::Release(_)
+            | BackupError::Generation(_)
             | BackupError::Tree { .. }
             | BackupError::Write(_) => failed(
                 Code::Internal,
@@ -167,8 +167,8 @@ impl From<UploadError> for Refusal {
     }
 }
 
-impl From<ReleaseError> for Refusal {
-    fn from(error: ReleaseError) -> Self {
+impl From<GenerationError> for Refusal {
+    fn from(error: GenerationError) -> Self {
         failed(Code::Internal, "the data directory could not be read", &error)
     }
 }

@@ -22,8 +22,8 @@ use super::openapi::{
 };
 use super::request::{Named, OptionalBody, OptionsBody, Params};
 use crate::gateway::proxy;
+use crate::generations::Generations;
 use crate::invoke::{Call, Calls};
-use crate::release::Releases;
 use crate::store::{FunctionRow, GenerationRow, Store, Tenant, VersionRow};
 use crate::upload::{Switched, Uploaded, Uploads};
 
@@ -171,7 +171,7 @@ pub struct InvokeParams {
     below: Option<String>,
 }
 
-fn function(row: VersionRow, limits: &Limits, releases: &Releases) -> FunctionInfo {
+fn function(row: VersionRow, limits: &Limits, generations: &Generations) -> FunctionInfo {
     let options = row.options().resolve().within(limits);
     let VersionRow {
         path,
@@ -199,7 +199,7 @@ fn function(row: VersionRow, limits: &Limits, releases: &Releases) -> FunctionIn
         options,
         layers: OptionLayers { declared, uploaded, set },
         bundled,
-        damaged: releases.is_damaged(sha256),
+        damaged: generations.is_damaged(sha256),
         created_at,
     }
 }
@@ -208,7 +208,7 @@ fn version(
     row: VersionRow,
     active: Option<Version>,
     limits: &Limits,
-    releases: &Releases,
+    generations: &Generations,
 ) -> VersionInfo {
     let options = row.options().resolve().within(limits);
     let VersionRow {
@@ -233,7 +233,7 @@ fn version(
         stored,
         active: active == Some(version),
         bundled,
-        damaged: releases.is_damaged(sha256),
+        damaged: generations.is_damaged(sha256),
         options,
         created_at,
         created_by,
@@ -253,11 +253,11 @@ fn no_function(path: &FunctionPath) -> Refusal {
 pub async fn list_functions(
     at: AtTenant,
     State(store): State<Store>,
-    State(releases): State<Releases>,
+    State(generations): State<Generations>,
 ) -> Result<Json<FunctionList>, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
     let (rows, limits) = (store.live_functions(tenant.id).await?, tenant.limits());
-    let functions = rows.into_iter().map(|row| function(row, &limits, &releases)).collect();
+    let functions = rows.into_iter().map(|row| function(row, &limits, &generations)).collect();
     Ok(Json(FunctionList { functions }))
 }
 
@@ -295,10 +295,10 @@ pub async fn get_function(
     at: AtTenant,
     Named(path): Named,
     State(store): State<Store>,
-    State(releases): State<Releases>,
+    State(generations): State<Generations>,
 ) -> Result<Json<FunctionInfo>, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
-    active((&store, &releases), &tenant, &path).await.map(Json)
+    active((&store, &generations), &tenant, &path).await.map(Json)
 }
 
 /// A function as it is kept: names that differ in case alone are of one.
@@ -311,14 +311,14 @@ async fn known(
 }
 
 async fn active(
-    (store, releases): (&Store, &Releases),
+    (store, generations): (&Store, &Generations),
     tenant: &Tenant,
     path: &FunctionPath,
 ) -> Result<FunctionInfo, Refusal> {
     let active = known(store, tenant, path).await?.active;
     let versions = store.versions(tenant.id, path).await?;
     let row = versions.into_iter().find(|row| Some(row.version) == active);
-    row.map(|row| function(row, &tenant.limits(), releases)).ok_or_else(|| no_function(path))
+    row.map(|row| function(row, &tenant.limits(), generations)).ok_or_else(|| no_function(path))
 }
 
 /// Set options of a function
@@ -334,14 +334,14 @@ pub async fn set_options(
     at: AtTenant,
     Named(path): Named,
     State(store): State<Store>,
-    State(releases): State<Releases>,
+    State(generations): State<Generations>,
     State(uploads): State<Uploads>,
     OptionsBody(OptionChanges { options }): OptionsBody<OptionChanges>,
 ) -> Result<Json<FunctionInfo>, Refusal> {
     let (tenant, caller) = at.permit(Scope::Owner)?;
     known(&store, &tenant, &path).await?;
     uploads.set_options(&tenant, &path, options, &caller.author).await?;
-    active((&store, &releases), &tenant, &path).await.map(Json)
+    active((&store, &generations), &tenant, &path).await.map(Json)
 }
 
 /// Take a function away
@@ -373,14 +373,14 @@ pub async fn list_versions(
     at: AtTenant,
     Named(path): Named,
     State(store): State<Store>,
-    State(releases): State<Releases>,
+    State(generations): State<Generations>,
 ) -> Result<Json<VersionList>, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
     let row = known(&store, &tenant, &path).await?;
     let versions = store.versions(tenant.id, &path).await?;
     let limits = tenant.limits();
     let versions = versions.into_iter();
-    let versions = versions.map(|kept| version(kept, row.active, &limits, &releases)).collect();
+    let versions = versions.map(|kept| version(kept, row.active, &limits, &generations)).collect();
     Ok(Json(VersionList { path: row.path, active: row.active, versions }))
 }
 

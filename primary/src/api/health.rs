@@ -17,7 +17,7 @@ use super::Stopping;
 use super::auth::Admin;
 use super::error::Refusal;
 use crate::fleet::Fleet;
-use crate::release::Releases;
+use crate::generations::Generations;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 
@@ -85,10 +85,10 @@ pub async fn metrics(
     _scraper: Scraper,
     State(telemetry): State<Telemetry>,
     State(fleet): State<Fleet>,
-    State(releases): State<Releases>,
+    State(generations): State<Generations>,
 ) -> Response {
     fleet.gauge();
-    releases.gauge();
+    generations.gauge();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry.render()).into_response()
 }
 

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tar::{Archive, Builder, EntryType, Header};
 
-use crate::release::KEPT;
+use crate::generations::KEPT;
 
 /// Raised when an older Hearth could not read it any more.
 const FORMAT: u32 = 1;

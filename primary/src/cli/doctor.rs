@@ -25,9 +25,9 @@ use crate::backup::restore;
 use crate::config::{Client, ClientArgs, Config, UpArgs, Written};
 use crate::descriptors::{EACH_TENANT, Shares};
 use crate::fleet::cgroups::{Kind, mounted};
+use crate::generations::foreign_states;
 use crate::isolation::{State, Wall, survey};
 use crate::owner::{self, OwnerError};
-use crate::release::foreign_states;
 
 /// From which kernel on an instance's memory is reset page by page.
 const PAGEMAP_SCAN: (u32, u32) = (6, 7);

@@ -50,8 +50,8 @@ pub enum Command {
 
 /// Why no process came of a start.
 pub enum StartError {
-    /// The release cannot be had: it counts like a death, since trying again changes nothing.
-    Release(String),
+    /// The generation cannot be had: it counts like a death, since trying again changes nothing.
+    Generation(String),
     /// The zygote or the kernel, or what is missing of either; not the tenant's doing.
     Host(String),
 }

@@ -1,4 +1,4 @@
-//! How one worker is started: its release and its cgroup are made ready, what it is to know is laid
+//! How one worker is started: its generation and its cgroup are made ready, what it is to know is laid
 //! into its control socket, and the zygote forks it. What comes of it is told the supervisor.
 
 use std::os::fd::OwnedFd;
@@ -16,14 +16,14 @@ use super::inbox::{Command, Newborn, StartError};
 use super::lifecycle::WorkerId;
 use super::zygote::{Fork, ZygoteError};
 use crate::descriptors::is_shortage;
-use crate::release::Prepared;
+use crate::generations::Prepared;
 use crate::stderr::{self, Speaker};
 use crate::store::Tenant;
 
 /// How often one fork is asked for where zygotes die over it.
 const FORK_TRIES: u32 = 5;
 
-/// Prepares a release and has a worker forked for it.
+/// Prepares a generation and has a worker forked for it.
 pub async fn fork(
     start: Start,
     worker: WorkerId,
@@ -36,26 +36,26 @@ pub async fn fork(
     let newborn = async {
         let host = |error: &dyn std::error::Error| StartError::Host(error.to_string());
         let Some(listener) = listener else {
-            return Err(StartError::Release(format!(
+            return Err(StartError::Generation(format!(
                 "port {} is used by another program",
                 tenant.port
             )));
         };
         if shared.has_users && tenant.user.is_none() {
             let reason = "no user id is free for its workers: the host's operator widens --users";
-            return Err(StartError::Release(reason.to_owned()));
+            return Err(StartError::Generation(reason.to_owned()));
         }
         let prepared =
-            shared.releases.prepare(&tenant, start.generation).await.map_err(|error| {
+            shared.generations.prepare(&tenant, start.generation).await.map_err(|error| {
                 let told = error.for_owner();
-                error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "release");
-                if is_short(&error) { StartError::Host(told) } else { StartError::Release(told) }
+                error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "generation");
+                if is_short(&error) { StartError::Host(told) } else { StartError::Generation(told) }
             })?;
         let permit = shared.starts.clone().acquire_owned().await.map_err(|error| host(&error))?;
         let noticed = start.woken_at.map(Moment::instant);
         let start = ToWorker::Start(start);
-        let Prepared { release, limits } = prepared;
-        let release = Arc::new(release);
+        let Prepared { generation, limits } = prepared;
+        let release = Arc::new(generation);
         let cgroup = cgroup(&tenant, limits, &shared).await;
         let cell = Cell {
             // One that an earlier host gave it is not to be had everywhere.

@@ -395,7 +395,7 @@ impl Supervisor {
             }
             FromWorker::Refused { mut reason } => {
                 // Before the next one starts from them, its files are looked at.
-                self.shared.releases.recheck(self.tenant.id);
+                self.shared.generations.recheck(self.tenant.id);
                 // It exits by itself; this is the reason that its owner is told.
                 reason.truncate(reason.floor_char_boundary(REASON_MAX_BYTES));
                 let live = self.live.get_mut(&worker)?;
@@ -467,7 +467,7 @@ impl Supervisor {
         let newborn = match newborn {
             Ok(newborn) => newborn,
             Err(_) if doomed => return None,
-            Err(StartError::Release(reason)) => {
+            Err(StartError::Generation(reason)) => {
                 self.last_end = Some(reason.clone());
                 return Some(Event::Died(worker, reason));
             }

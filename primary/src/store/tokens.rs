@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::audit::{self, Action, Event, Sides};
-use super::functions::commit;
+use super::generations::commit;
 use super::{
     Asker, NewGeneration, Result, Store, StoreError, TenantId, change, column, instant, millis,
     optional, parsed,

@@ -16,7 +16,7 @@ use multer::{Constraints, Field, Multipart, SizeLimit};
 use serde_json::Value;
 
 use super::UploadError;
-use crate::release::modules::{IngestError, Packing, Spool, Spooled};
+use crate::generations::modules::{IngestError, Packing, Spool, Spooled};
 
 /// Files in one upload.
 pub const FILES_MAX: usize = 32;

@@ -1,7 +1,7 @@
 //! Tenants' directories. Two parts of each are the host's, and one is its tenant's own:
 //!
 //! ```text
-//! tenants/<tenant>/releases/   what workers start from     written here beside (release.rs)
+//! tenants/<tenant>/releases/   what workers start from     written by manifest.rs
 //! tenants/<tenant>/logs/       the tenant's journal        written by logs.rs
 //! tenants/<tenant>/state/      of the tenant's user, where workers have users
 //! ```
@@ -145,7 +145,7 @@ impl Directories {
     /// Bytes on disk.
     pub fn bytes(&self, tenant: &TenantName, artifacts: &Path) -> io::Result<u64> {
         let dir = self.of(tenant);
-        // Releases hold links to the artifacts, which count once.
+        // Generations hold links to the artifacts, which count once.
         let hosts = disk::allocated(&[&dir.join(RELEASES), &dir.join(LOGS), artifacts])?;
         let tenants = match place(&dir.join(STATE))? {
             Some(state) => self.trees.measure(&state).map_err(io::Error::other)?.bytes,
