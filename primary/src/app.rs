@@ -45,7 +45,7 @@ use crate::fleet::zygote::{self, Spawned, Zygote};
 use crate::fleet::{Fleet, Shared};
 use crate::front::{Bounds, Front};
 use crate::gateway::{Gateway, Trusted};
-use crate::generations::Generations;
+use crate::generations::{Generations, Source};
 use crate::invoke::Calls;
 use crate::isolation::{Isolation, State, Wall};
 use crate::leftovers::Notes;
@@ -304,11 +304,11 @@ async fn start(
     let generations =
         Generations::open(data, store.clone(), compiler, trees.clone(), has_users, reserve).await?;
     fail::moment(Point::StartBundle);
-    let mut bundled = Vec::new();
-    for (function, artifact) in generations.bundle().await? {
-        zygote.preload(function.module.sha256, artifact).await?;
-        bundled.push(function);
-    }
+    #[cfg(debug_assertions)]
+    let source = config.bundle.clone().map_or(Source::Embedded, Source::Directory);
+    #[cfg(not(debug_assertions))]
+    let source = Source::Embedded;
+    zygote.bundle(generations.assemble(source).await?).await?;
 
     let logs = Logs::open(&config.host.data, shares.journals)?;
     let sockets = Arc::new(Sockets::new()?);
@@ -351,7 +351,6 @@ async fn start(
         logs.clone(),
         tenants_at,
         users.map(|users| users.start() + 1..=*users.end()),
-        bundled,
     );
 
     // Before anybody can be given what an old one's files belong to.
@@ -432,7 +431,7 @@ async fn start(
         store.clone(),
         uploads,
         provision.clone(),
-        generations,
+        generations.clone(),
         fleet.clone(),
         telemetry,
         stop.clone(),
@@ -444,7 +443,7 @@ async fn start(
     tenants.sort_by_key(|tenant| had.get(&tenant.id) == Some(&false));
     let without_port = had.values().filter(|had| !**had).count();
     let first = tenants.first().filter(|_| tenants.len() > without_port);
-    let trial = trial(&store, &provision, first).await;
+    let trial = trial(&store, &generations, &provision, first).await;
     tell_ready(ready, config, listen)?;
     let here = Here { count: tenants.len(), without_port, first, trial };
     greet(&provision, &here, listen, &admin_token, &isolation);
@@ -546,11 +545,16 @@ fn tell_systemd(config: &Config, state: &str) {
 }
 
 /// A call to try, of the function that a new tenant has, where it is still that.
-async fn trial(store: &Store, provision: &Provision, first: Option<&Tenant>) -> String {
+async fn trial(
+    store: &Store,
+    generations: &Generations,
+    provision: &Provision,
+    first: Option<&Tenant>,
+) -> String {
     let Some(first) = first else { return String::new() };
-    let functions = store.live_functions(first.id).await.unwrap_or_default();
-    let is_there = functions.iter().any(|function| {
-        let is_hello = function.path.as_str() == FIRST_FUNCTION && function.bundled;
+    let own = store.own_functions(first.id).await.unwrap_or_default();
+    let is_there = generations.bundle().beneath(&own).iter().any(|function| {
+        let is_hello = function.path.as_str() == FIRST_FUNCTION && function.is_bundled();
         is_hello && function.options().resolve().auth == Auth::Public
     });
     if !is_there {

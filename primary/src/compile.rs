@@ -190,7 +190,7 @@ impl Compiler {
 }
 
 /// A file that is nowhere but in memory.
-fn memory() -> io::Result<File> {
+pub fn memory() -> io::Result<File> {
     Ok(memfd_create("options", MemfdFlags::CLOEXEC)?.into())
 }
 

@@ -52,6 +52,9 @@ macro_rules! sections {
             /// Where the tests of crashes say what is to fail.
             #[cfg(debug_assertions)]
             pub fail_points: Option<PathBuf>,
+            /// Where the tests of builds have what another build would bring.
+            #[cfg(debug_assertions)]
+            pub bundle: Option<PathBuf>,
         }
 
         /// Each with its name in the file, what it is about, and its settings.
@@ -66,6 +69,8 @@ macro_rules! sections {
                     notify_socket: self.notify_socket,
                     #[cfg(debug_assertions)]
                     fail_points: self.fail_points,
+                    #[cfg(debug_assertions)]
+                    bundle: self.bundle,
                 })
             }
         }
@@ -153,6 +158,8 @@ pub struct Written {
     notify_socket: Option<PathBuf>,
     #[cfg(debug_assertions)]
     fail_points: Option<PathBuf>,
+    #[cfg(debug_assertions)]
+    bundle: Option<PathBuf>,
 }
 
 impl Written {
@@ -184,6 +191,8 @@ impl Written {
         Ok(Self {
             #[cfg(debug_assertions)]
             fail_points: args.fail_points.clone(),
+            #[cfg(debug_assertions)]
+            bundle: args.bundle.clone(),
             layers: Layers([args.layer, environment_layer(environment)?, file]),
             token_in_environment,
             notify_socket: environment.get("NOTIFY_SOCKET").map(PathBuf::from),

@@ -8,10 +8,12 @@
 //! tenants/<tenant>/…                            what else it has      (generations/directories.rs)
 //! ```
 //!
-//! The store names what must exist; everything here but the modules can be made again from it.
+//! The store names what must exist; everything here but the modules can be made again from it. What
+//! comes with the build, and is nobody's own, is in generations/bundle.rs.
 //! Which functions are in a generation is `upload`'s to decide.
 
 mod artifacts;
+mod bundle;
 mod directories;
 mod disk;
 mod error;
@@ -20,7 +22,8 @@ pub mod modules;
 mod pins;
 pub mod room;
 
-pub use artifacts::{Admitted, Bundled, Held};
+pub use artifacts::{Admitted, Held};
+pub use bundle::{BuildBundle, Served, Source, one};
 pub use directories::{KEPT, foreign_states};
 pub use error::GenerationError;
 pub use manifest::Prepared;
@@ -32,7 +35,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use dashmap::{DashMap, DashSet};
 use hearth_wire::{Generation, ModuleDigest, TenantName};
@@ -75,6 +78,8 @@ struct Inner {
     store: Store,
     /// Keys the artifacts' digests.
     key: [u8; 32],
+    /// Set once, before anything is served.
+    bundle: OnceLock<Arc<BuildBundle>>,
     /// Artifacts whose digest was checked since this process started.
     checked: DashSet<(Owner, ModuleDigest)>,
     /// Generations that are known to be on disk for this engine.
@@ -121,6 +126,7 @@ impl Generations {
             directories: Directories::new(tenants, trees, has_users),
             store,
             key,
+            bundle: OnceLock::new(),
             checked: DashSet::new(),
             prepared: DashMap::new(),
             scrubbed: Mutex::default(),

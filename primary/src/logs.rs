@@ -532,7 +532,7 @@ mod tests {
         LogLine {
             time_ms: 1,
             function: "/a".parse().unwrap(),
-            version: 1,
+            version: 1.into(),
             request_id: "r".into(),
             stream: LogStream::Stdout,
             text: text.into(),
@@ -543,7 +543,7 @@ mod tests {
         CallRecord {
             time_ms: 1,
             function: "/a".parse().unwrap(),
-            version: 1,
+            version: 1.into(),
             origin: Origin::Api,
             request_id: "r".into(),
             method: "POST".into(),

@@ -1,5 +1,5 @@
-//! The birth and the end of a tenant: a port of its own, the bundled functions, an owner's token;
-//! and the removal of all of it.
+//! The birth and the end of a tenant: a port of its own, a first generation, an owner's token; and
+//! the removal of all of it. What it serves from then on comes with the build.
 
 mod ports;
 
@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_wire::{Code, Generation, OptionsPatch, Problem, TenantName, TokenGrant};
+use hearth_wire::{Code, Generation, Problem, TenantName, TokenGrant};
 use jiff::Timestamp;
 use rustix::io::Errno;
 use tokio::sync::Mutex;
@@ -21,9 +21,9 @@ use crate::actor::Author;
 use crate::backup::Staged;
 use crate::fail::{self, Point};
 use crate::fleet::{self, Fleet, sockets};
-use crate::generations::{Bundled, GenerationError, Generations};
+use crate::generations::{GenerationError, Generations};
 use crate::logs::Logs;
-use crate::store::{self, Cause, Change, NewGeneration, Store, StoreError, Tenant, VersionRow};
+use crate::store::{self, Cause, NewGeneration, OwnFunctions, Store, StoreError, Tenant};
 
 /// A new tenant's generation.
 const FIRST: Generation = 1;
@@ -110,7 +110,6 @@ pub struct Provision {
     generations: Generations,
     logs: Logs,
     addresses: Addresses,
-    bundled: Arc<[Bundled]>,
     /// For tenants' workers, where they can have users of their own.
     users: Option<RangeInclusive<u32>>,
     /// One at a time looks for a port and a user, or gives them back.
@@ -125,10 +124,8 @@ impl Provision {
         logs: Logs,
         addresses: Addresses,
         users: Option<RangeInclusive<u32>>,
-        bundled: Vec<Bundled>,
     ) -> Self {
-        let (creating, bundled) = (Arc::default(), bundled.into());
-        Self { store, fleet, generations, logs, addresses, bundled, users, creating }
+        Self { store, fleet, generations, logs, addresses, users, creating: Arc::default() }
     }
 
     /// Sees to it that tenants of a store that was restored have ports of this host's. To be called
@@ -181,7 +178,7 @@ impl Provision {
         format!("http://{}", std::net::SocketAddr::new(ip, tenant.port))
     }
 
-    /// Makes a tenant with the bundled functions, and its owner's token, which is shown once.
+    /// Makes a tenant, which has the bundled functions at once, and its owner's token, which is shown once.
     pub async fn create(
         &self,
         name: TenantName,
@@ -345,21 +342,22 @@ impl Provision {
         Ok(self.store.found_tenant(first).await?)
     }
 
-    /// Writes a tenant's first generation, which is then to be committed.
+    /// Writes a tenant's first generation, which is then to be committed: nothing of its own, over
+    /// what comes with this build.
     async fn first(
         &self,
         tenant: &Tenant,
         cause: Cause,
         by: &Author,
     ) -> Result<NewGeneration, ProvisionError> {
-        let rows: Vec<VersionRow> = self.bundled.iter().map(first_version).collect();
-        self.generations.write(tenant, FIRST, &rows).await?;
+        self.generations.write(tenant, FIRST, &OwnFunctions::default()).await?;
         Ok(NewGeneration {
             tenant: tenant.id,
             generation: FIRST,
             cause,
             by: by.clone(),
-            changes: rows.into_iter().map(Change::Add).collect(),
+            bundle: self.generations.bundle().mounts.clone(),
+            changes: Vec::new(),
         })
     }
 
@@ -420,24 +418,5 @@ impl Provision {
             // Every sweep finds a tree without a tenant and tries again.
             warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "files were left");
         }
-    }
-}
-
-fn first_version(function: &Bundled) -> VersionRow {
-    let Bundled { path, module } = function;
-    VersionRow {
-        path: path.clone(),
-        version: 1,
-        sha256: module.sha256,
-        size: module.size,
-        stored: module.stored,
-        kind: module.kind,
-        imports: module.imports.clone(),
-        declared: module.declared.clone(),
-        uploaded: OptionsPatch::default(),
-        set: OptionsPatch::default(),
-        bundled: true,
-        created_at: Timestamp::now(),
-        created_by: "hearth".to_owned(),
     }
 }

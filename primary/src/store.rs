@@ -20,7 +20,7 @@ mod tenants;
 mod tokens;
 
 pub use audit::{Action, AuditPage, AuditQuery, AuditRow, Event, Sides, Whose};
-pub use functions::{Change, FunctionRow, VersionRow};
+pub use functions::{Change, FunctionRow, OwnFunctions, VersionRow};
 pub use generations::{Cause, GenerationRow, NewGeneration};
 pub use rebuild::{note_restore, rebuild};
 pub use snapshot::{Contents, inspect};
@@ -427,6 +427,6 @@ mod tests {
         assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
         assert_eq!(pragma("synchronous"), 2.into());
         assert_eq!(pragma("foreign_keys"), 1.into());
-        assert_eq!(pragma("user_version"), 5.into());
+        assert_eq!(pragma("user_version"), 6.into());
     }
 }

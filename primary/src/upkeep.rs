@@ -47,7 +47,7 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return,
             _ = sweep.tick() => {
-                caught("purge", purge(&store)).await;
+                caught("purge", purge(&store, &generations)).await;
                 caught("strangers", provision.sweep()).await;
                 caught("sweep", clean(&uploads)).await;
             }
@@ -74,9 +74,9 @@ async fn caught<E: std::error::Error + 'static>(
     }
 }
 
-async fn purge(store: &Store) -> Result<(), StoreError> {
-    let now = Timestamp::now();
-    let functions = store.purge(now - REMOVED_KEPT, now - AUDIT_KEPT).await?;
+async fn purge(store: &Store, generations: &Generations) -> Result<(), StoreError> {
+    let (now, bundled) = (Timestamp::now(), generations.bundle().folded());
+    let functions = store.purge(now - REMOVED_KEPT, now - AUDIT_KEPT, bundled).await?;
     if functions > 0 {
         info!(functions, "forgot functions that were removed");
     }

@@ -12,6 +12,7 @@
 //! names are swept. What a body is made of is read in [`parts`]. Until an upload's body has come
 //! whole it costs its place, its room on the disk, and nothing that others wait for.
 
+mod history;
 pub mod parts;
 mod places;
 pub mod request;
@@ -23,8 +24,8 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use dashmap::DashMap;
 use hearth_wire::{
-    Code, FunctionPath, Generation, LimitError, LimitsPatch, ModuleDigest, NameError, OptionsError,
-    OptionsPatch, PathMatch, Problem, Version, limits,
+    Code, FunctionPath, FunctionVersion, Generation, LimitError, LimitsPatch, ModuleDigest,
+    NameError, OptionsError, OptionsPatch, PathMatch, Problem, Version, Wanted, limits,
 };
 use http::HeaderMap;
 use jiff::Timestamp;
@@ -35,16 +36,17 @@ use tracing::{error, info};
 use utoipa::ToSchema;
 
 use crate::actor::Author;
+use crate::api::openapi::function_version_or_null;
 use crate::compile::CompileError;
 use crate::fail::{self, Point};
 use crate::fleet::{Commit, Fleet, FleetError, SwapError};
 use crate::generations::modules::{IngestError, Kept};
 use crate::generations::room::{NoRoom, Room};
-use crate::generations::{Admitted, GenerationError, Generations, Held};
+use crate::generations::{self, Admitted, GenerationError, Generations, Held, Served};
 use crate::patience::{to_its_end, within};
 use crate::store::{
-    Action, Cause, Change, Event, NewGeneration, Sides, Store, StoreError, Tenant, TenantId,
-    VersionRow,
+    Action, Cause, Change, Event, FunctionRow, NewGeneration, OwnFunctions, Sides, Store,
+    StoreError, Tenant, TenantId, VersionRow,
 };
 pub use places::Places;
 use places::{Crowd, Place};
@@ -130,7 +132,9 @@ pub enum UploadError {
     #[error("{path} has no version {version}")]
     NoVersion { path: FunctionPath, version: Version },
     #[error("{path} has no version before {active}")]
-    NoOlder { path: FunctionPath, active: Version },
+    NoOlder { path: FunctionPath, active: Wanted },
+    #[error("no function at {0} comes with Hearth")]
+    NotBundled(FunctionPath),
     #[error("there is no such tenant")]
     NoTenant,
     #[error("{source}; generation {current} still serves")]
@@ -182,7 +186,9 @@ impl UploadError {
             | Self::NoOlder { .. } => Code::Conflict,
             Self::Crowded => Code::TooManyRequests,
             Self::NoTurn => Code::WorkerUnavailable,
-            Self::NoFunction(_) | Self::NoVersion { .. } | Self::NoTenant => Code::NotFound,
+            Self::NoFunction(_) | Self::NoVersion { .. } | Self::NotBundled(_) | Self::NoTenant => {
+                Code::NotFound
+            }
             Self::Swap { source: SwapError::Busy, .. } => Code::Conflict,
             Self::Swap { source: SwapError::NoTenant, .. } => Code::NotFound,
             Self::Swap { source: SwapError::NotStarted(_), .. } => Code::WorkerUnavailable,
@@ -256,9 +262,10 @@ pub struct UploadedFunction {
 pub struct Switched {
     #[schema(value_type = String, example = "/hello")]
     pub path: FunctionPath,
-    /// The version that is active now; null once removed.
-    #[schema(value_type = Option<u32>)]
-    pub version: Option<Version>,
+    /// The version that is active now; null where none is, and the build's where what comes with
+    /// Hearth serves.
+    #[schema(schema_with = function_version_or_null)]
+    pub version: Option<FunctionVersion>,
     #[schema(value_type = u64)]
     pub generation: Generation,
     pub swap_ms: u64,
@@ -437,14 +444,14 @@ impl Uploads {
         compile_ms: u64,
         by: &Author,
     ) -> Result<Uploaded, UploadError> {
-        let mut live = self.store.live_functions(tenant.id).await?;
+        let mut own = self.store.own_functions(tenant.id).await?;
         let mut changes = Vec::new();
         let mut functions = Vec::new();
         for (path, uploaded, module) in admitted {
             let (row, unchanged) =
-                self.next_version(&tenant, &live, path, uploaded, module, by).await?;
+                self.next_version(&tenant, &own, path, uploaded, module, by).await?;
             if !unchanged {
-                self.check_options(&tenant, &row).await?;
+                self.check_options(&tenant, &row.clone().into()).await?;
             }
             functions.push(UploadedFunction {
                 path: row.path.clone(),
@@ -456,62 +463,69 @@ impl Uploads {
                 unchanged,
             });
             if !unchanged {
-                live.retain(|function| function.path != row.path);
-                live.push(row.clone());
+                own.activate(row.clone());
                 changes.push(Change::Add(row));
             }
         }
-        count_functions(&tenant, &live)?;
+        count_functions(&tenant, &own)?;
         let (generation, swap) =
-            self.apply(tenant, changing, live, changes, Cause::Upload, by).await?;
+            self.apply(tenant, changing, own, changes, Cause::Upload, by).await?;
         let swap_ms = swap.as_millis() as u64;
         Ok(Uploaded { uploaded: true, generation, functions, compile_ms, swap_ms })
     }
 
-    /// Makes another version of a function the active one; without a number, the one before.
+    /// Makes another version of a function the active one, or the one that is bundled; without a word
+    /// which, the one before.
     pub async fn rollback(
         &self,
         tenant: &Tenant,
         path: &FunctionPath,
-        to: Option<Version>,
+        to: Option<Wanted>,
         by: &Author,
     ) -> Result<Switched, UploadError> {
         let (tenant, changing) = self.lock(tenant).await?;
-        let function = self.store.function(tenant.id, path).await?;
-        let function = function.ok_or_else(|| UploadError::NoFunction(path.clone()))?;
-        let versions = self.store.versions(tenant.id, &function.path).await?;
-        let path = function.path;
-        let target = match (to, function.active) {
-            (Some(version), _) => versions
-                .into_iter()
-                .find(|row| row.version == version)
-                .ok_or(UploadError::NoVersion { path: path.clone(), version })?,
-            (None, Some(active)) => versions
-                .into_iter()
-                .find(|row| row.version < active)
-                .ok_or(UploadError::NoOlder { path: path.clone(), active })?,
-            // It was removed: back comes what was active last.
-            (None, None) => {
-                versions.into_iter().next().ok_or_else(|| UploadError::NoFunction(path.clone()))?
+        let bundle = self.generations.bundle().clone();
+        let (row, bundled) = (self.store.function(tenant.id, path).await?, bundle.find(path));
+        let versions = self.store.versions(tenant.id, path).await?;
+        // As it is written where it is kept.
+        let path = match (&row, &bundled) {
+            (Some(row), _) => row.path.clone(),
+            (None, Some(bundled)) => bundled.path.clone(),
+            (None, None) => return Err(UploadError::NoFunction(path.clone())),
+        };
+        let numbers: Vec<_> = versions.iter().map(|row| row.version).collect();
+        let to = history::before(&path, row.as_ref(), &numbers, bundled.is_some(), to)?;
+        let mut own = self.store.own_functions(tenant.id).await?;
+        let mut changes = Vec::new();
+        let version = match to {
+            Wanted::Own(version) => {
+                let target = versions.into_iter().find(|row| row.version == version);
+                let missing = || UploadError::NoVersion { path: path.clone(), version };
+                let target = target.ok_or_else(missing)?;
+                if row.as_ref().and_then(|row| row.active) != Some(version) {
+                    self.generations.must_be_whole(&tenant, &target.clone().into()).await?;
+                    own.activate(target);
+                    changes.push(Change::Switch { path: path.clone(), version });
+                }
+                version.into()
+            }
+            Wanted::Bundled => {
+                if row.as_ref().is_some_and(|row| row.active.is_some() || row.hidden_at.is_some()) {
+                    own.bring_back(&path, row.map(|row| row.set).unwrap_or_default());
+                    changes.push(Change::Bundled { path: path.clone() });
+                }
+                bundle.version()
             }
         };
-        let version = target.version;
-        let mut live = self.store.live_functions(tenant.id).await?;
-        let mut changes = Vec::new();
-        if function.active != Some(version) {
-            self.generations.must_be_whole(&tenant, &target).await?;
-            live.retain(|function| function.path != path);
-            live.push(target);
-            changes.push(Change::Switch { path: path.clone(), version });
-        }
-        count_functions(&tenant, &live)?;
+        count_functions(&tenant, &own)?;
         let (generation, swap) =
-            self.apply(tenant, changing, live, changes, Cause::Rollback, by).await?;
+            self.apply(tenant, changing, own, changes, Cause::Rollback, by).await?;
         let swap_ms = swap.as_millis() as u64;
         Ok(Switched { path, version: Some(version), generation, swap_ms })
     }
 
-    /// Takes a function away. Its versions are kept for a while, so that it can be rolled back.
+    /// Takes a function away. Its versions are kept for a while, so that it can be rolled back. What
+    /// is bundled at its path serves again; that itself is taken away for all builds to come.
     pub async fn remove(
         &self,
         tenant: &Tenant,
@@ -519,17 +533,34 @@ impl Uploads {
         by: &Author,
     ) -> Result<Switched, UploadError> {
         let (tenant, changing) = self.lock(tenant).await?;
-        let mut live = self.store.live_functions(tenant.id).await?;
-        let before = live.len();
-        live.retain(|function| function.path != *path);
-        if live.len() == before {
-            return Err(UploadError::NoFunction(path.clone()));
-        }
-        let changes = vec![Change::Remove { path: path.clone() }];
+        let bundle = self.generations.bundle().clone();
+        let mut own = self.store.own_functions(tenant.id).await?;
+        let served = bundle.beneath(&own);
+        let found = generations::one(&served, path).map(|at| served[at].clone());
+        let function = found.ok_or_else(|| UploadError::NoFunction(path.clone()))?;
+        let path = function.path.clone();
+        let change = match function.is_bundled() {
+            true => {
+                own.over.set.remove(&path);
+                own.over.removed.insert(path.clone());
+                Change::Hide { path: path.clone() }
+            }
+            false => {
+                let row = self.store.function(tenant.id, &path).await?;
+                own.live.retain(|row| row.path != path);
+                match row {
+                    Some(FunctionRow { hidden_at: None, set, .. }) => own.bring_back(&path, set),
+                    _ => drop(own.over.removed.insert(path.clone())),
+                }
+                Change::Remove { path: path.clone() }
+            }
+        };
+        let left = bundle.beneath(&own);
+        let left = generations::one(&left, &path).map(|at| left[at].version.clone());
         let (generation, swap) =
-            self.apply(tenant, changing, live, changes, Cause::Remove, by).await?;
+            self.apply(tenant, changing, own, vec![change], Cause::Remove, by).await?;
         let swap_ms = swap.as_millis() as u64;
-        Ok(Switched { path: path.clone(), version: None, generation, swap_ms })
+        Ok(Switched { path, version: left, generation, swap_ms })
     }
 
     /// Sets options of a function over those of its module and its upload; what is null goes by
@@ -542,19 +573,21 @@ impl Uploads {
         by: &Author,
     ) -> Result<Generation, UploadError> {
         let (tenant, changing) = self.lock(tenant).await?;
-        let mut live = self.store.live_functions(tenant.id).await?;
-        let function = live.iter_mut().find(|function| function.path == *path);
-        let function = function.ok_or_else(|| UploadError::NoFunction(path.clone()))?;
+        let mut own = self.store.own_functions(tenant.id).await?;
+        let served = self.generations.bundle().beneath(&own);
+        let found = generations::one(&served, path).map(|at| served[at].clone());
+        let mut function = found.ok_or_else(|| UploadError::NoFunction(path.clone()))?;
         let before = function.set.clone();
         function.set = before.clone().changed(changes)?;
         function.options().check(&tenant.limits())?;
         let mut change = Vec::new();
         if function.set != before {
-            self.check_options(&tenant, function).await?;
+            self.check_options(&tenant, &function).await?;
             let (path, options) = (function.path.clone(), function.set.clone());
+            own.set(&path, options.clone());
             change.push(Change::Set { path, options });
         }
-        Ok(self.apply(tenant, changing, live, change, Cause::Options, by).await?.0)
+        Ok(self.apply(tenant, changing, own, change, Cause::Options, by).await?.0)
     }
 
     /// Sets limits of a tenant; what is `None` is as by default again.
@@ -571,17 +604,13 @@ impl Uploads {
         if limits != tenant.limits {
             change.push(Change::Limits(limits.clone()));
         }
-        let live = self.store.live_functions(tenant.id).await?;
+        let own = self.store.own_functions(tenant.id).await?;
         let tenant = Tenant { limits: limits.clone(), ..tenant };
-        self.apply(tenant, changing, live, change, Cause::Limits, by).await?;
+        self.apply(tenant, changing, own, change, Cause::Limits, by).await?;
         Ok(limits)
     }
 
-    async fn check_options(
-        &self,
-        tenant: &Tenant,
-        function: &VersionRow,
-    ) -> Result<(), UploadError> {
+    async fn check_options(&self, tenant: &Tenant, function: &Served) -> Result<(), UploadError> {
         function.options().check(&tenant.limits())?;
         let checked = self.generations.check_options(tenant, function).await;
         let path = function.path.clone();
@@ -660,20 +689,22 @@ impl Uploads {
     async fn next_version(
         &self,
         tenant: &Tenant,
-        live: &[VersionRow],
+        own: &OwnFunctions,
         path: FunctionPath,
         uploaded: OptionsPatch,
         module: Admitted,
         by: &Author,
     ) -> Result<(VersionRow, bool), UploadError> {
-        let folded = path.folded();
-        if let Some(active) = live.iter().find(|function| function.path.folded() == folded) {
-            if active.path != path {
-                return Err(UploadError::Case { path, existing: active.path.clone() });
-            }
+        let served = self.generations.bundle().beneath(own);
+        if let Some(existing) = generations::one(&served, &path).map(|at| &served[at].path)
+            && *existing != path
+        {
+            return Err(UploadError::Case { path, existing: existing.clone() });
+        }
+        if let Some(active) = own.live.iter().find(|function| function.path == path) {
             let same = active.sha256 == module.sha256 && active.uploaded == uploaded;
             // One that was out of service comes back as a version of its own.
-            if same && !active.bundled && module.kept != Kept::Mended {
+            if same && module.kept != Kept::Mended {
                 return Ok((active.clone(), true));
             }
         }
@@ -690,7 +721,6 @@ impl Uploads {
             declared: module.declared,
             uploaded,
             set: set.unwrap_or_default(),
-            bundled: false,
             created_at: Timestamp::now(),
             created_by: by.actor.name().to_owned(),
         };
@@ -703,7 +733,7 @@ impl Uploads {
         &self,
         tenant: Tenant,
         changing: OwnedMutexGuard<()>,
-        functions: Vec<VersionRow>,
+        own: OwnFunctions,
         changes: Vec<Change>,
         cause: Cause,
         by: &Author,
@@ -711,11 +741,11 @@ impl Uploads {
         if changes.is_empty() {
             return Ok((tenant.generation, Duration::ZERO));
         }
-        one_root(&functions)?;
+        one_root(&self.generations.bundle().beneath(&own))?;
         let (uploads, by) = (self.clone(), by.clone());
         to_its_end(async move {
             let _changing = changing;
-            uploads.swap(&tenant, &functions, changes, cause, &by).await
+            uploads.swap(&tenant, &own, changes, cause, &by).await
         })
         .await
     }
@@ -723,17 +753,24 @@ impl Uploads {
     async fn swap(
         &self,
         tenant: &Tenant,
-        functions: &[VersionRow],
+        own: &OwnFunctions,
         changes: Vec<Change>,
         cause: Cause,
         by: &Author,
     ) -> Result<(Generation, Duration), UploadError> {
         let generation = tenant.generation + 1;
-        self.generations.write(tenant, generation, functions).await?;
+        self.generations.write(tenant, generation, own).await?;
         fail::moment(Point::ChangeWritten);
         let (store, new) = (
             self.store.clone(),
-            NewGeneration { tenant: tenant.id, generation, cause, by: by.clone(), changes },
+            NewGeneration {
+                tenant: tenant.id,
+                generation,
+                cause,
+                by: by.clone(),
+                bundle: self.generations.bundle().mounts.clone(),
+                changes,
+            },
         );
         let (commit, mut refused) = committing(async move { store.commit_generation(new).await });
         match self.fleet.swap(&tenant.name, generation, commit).await {
@@ -811,17 +848,21 @@ impl Drop for Litter {
     }
 }
 
-fn one_root(live: &[VersionRow]) -> Result<(), UploadError> {
-    let is_root = |function: &&VersionRow| function.options().path == Some(PathMatch::Root);
-    let mut roots: Vec<_> = live.iter().filter(is_root).map(|it| it.path.clone()).collect();
-    roots.sort();
+/// Of those that somebody made the root: what the bundle says yields.
+fn one_root(served: &[Served]) -> Result<(), UploadError> {
+    let is_root = |function: &&Served| match function.is_bundled() {
+        true => function.set.path == Some(PathMatch::Root),
+        false => function.options().path == Some(PathMatch::Root),
+    };
+    let roots: Vec<_> = served.iter().filter(is_root).map(|it| it.path.clone()).collect();
     match &roots[..] {
         [one, other, ..] => Err(UploadError::TwoRoots(one.clone(), other.clone())),
         _ => Ok(()),
     }
 }
 
-fn count_functions(tenant: &Tenant, live: &[VersionRow]) -> Result<(), UploadError> {
+/// Its own: what comes with Hearth does not count.
+fn count_functions(tenant: &Tenant, own: &OwnFunctions) -> Result<(), UploadError> {
     let most = tenant.limits().functions;
-    if live.len() as u64 > most { Err(UploadError::TooManyFunctions(most)) } else { Ok(()) }
+    if own.live.len() as u64 > most { Err(UploadError::TooManyFunctions(most)) } else { Ok(()) }
 }

@@ -120,6 +120,7 @@ fn functions(manifest: &Manifest, origin: Origin) -> Value {
             json!({
                 "path": path,
                 "version": version,
+                "bundled": version.is_bundled(),
                 "sha256": sha256,
                 "methods": options.methods,
                 "options": options,
@@ -147,9 +148,11 @@ mod tests {
             generation: 3,
             engine: "e".to_owned(),
             limits: hearth_wire::Limits::default(),
+            bundle: hearth_wire::Bundle::default().digest,
+            over: hearth_wire::Over::default(),
             functions: vec![ManifestFunction {
                 path: "/jobs/nightly".parse().unwrap(),
-                version: 2,
+                version: 2.into(),
                 sha256: ModuleDigest::new([0; 32]),
                 kind: HandlerKind::IncomingHandler,
                 options: OptionsPatch::parse(options).unwrap().resolve(),
@@ -165,6 +168,7 @@ mod tests {
         assert_eq!(listed["generation"], 3);
         assert_eq!(function["path"], "/jobs/nightly");
         assert_eq!(function["version"], 2);
+        assert_eq!(function["bundled"], false);
         assert_eq!(function["sha256"], "0".repeat(64));
         assert_eq!(function["methods"], json!(["GET", "POST"]));
         assert_eq!(function["options"]["auth"], "invoke");

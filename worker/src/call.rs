@@ -365,7 +365,7 @@ impl Drop for Ledger {
         self.log.reporter.call(CallRecord {
             time_ms: self.time_ms,
             function: self.log.function.clone(),
-            version: self.log.version,
+            version: self.log.version.clone(),
             origin: self.origin,
             request_id: self.log.request_id.to_string(),
             method: named(&self.method),

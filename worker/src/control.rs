@@ -130,9 +130,9 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
         }
     };
     drop(release);
-    let Base { engine, linker, preloaded } = base;
+    let Base { engine, linker, bundle, handlers } = base;
     // For good, like everything of the zygote's: to free it would copy its pages first.
-    std::mem::forget((linker, preloaded));
+    std::mem::forget((linker, bundle, handlers));
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().max_blocking_threads(check::THREADS);
     if cell.shares_threads() {

@@ -190,7 +190,7 @@ fn log(tenant: &Tenant, number: usize) -> CallLog {
     CallLog {
         reporter: tenant.reporter.clone(),
         function: function.path.clone(),
-        version: function.version,
+        version: function.version.clone(),
         request_id: RequestId::from_random([7; 16]),
     }
 }

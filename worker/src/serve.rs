@@ -146,7 +146,7 @@ async fn function_answer(
     let log = CallLog {
         reporter: tenant.reporter.clone(),
         function: function.path.clone(),
-        version: function.version,
+        version: function.version.clone(),
         request_id: id.clone(),
     };
     let ledger = Arc::new(Ledger::new(log, origin, request.method(), read_at, cold));

@@ -57,7 +57,7 @@ async fn list(
 ) -> Result<LimitList, Refusal> {
     let limits = set.resolve();
     let usage = calls.usage(&tenant.name).await;
-    let functions = store.live_functions(tenant.id).await?.len() as u64;
+    let functions = store.own_functions(tenant.id).await?.live.len() as u64;
     let disk = generations.disk_use(tenant).await?;
     let used = |name: &str| match name {
         "calls_running" => Some(usage.calls_running),

@@ -287,11 +287,16 @@ pub struct UpArgs {
     /// Where the tests of crashes say what is to fail.
     #[cfg(debug_assertions)]
     pub fail_points: Option<PathBuf>,
+    /// Where the tests of builds have what another build would bring.
+    #[cfg(debug_assertions)]
+    pub bundle: Option<PathBuf>,
 }
 
 const CONFIG: &str = "config";
 #[cfg(debug_assertions)]
 const FAIL_POINTS: &str = "fail-points";
+#[cfg(debug_assertions)]
+const BUNDLE: &str = "bundle";
 
 impl clap::Args for UpArgs {
     fn augment_args(command: Command) -> Command {
@@ -300,7 +305,9 @@ impl clap::Args for UpArgs {
             "A file of settings, in TOML: the options' names are its keys, and it may have sections",
         );
         #[cfg(debug_assertions)]
-        let command = command.arg(path(FAIL_POINTS).value_name("DIR").hide(true));
+        let command = command
+            .arg(path(FAIL_POINTS).value_name("DIR").hide(true))
+            .arg(path(BUNDLE).value_name("DIR").hide(true));
         command.args(iter::once(config).chain(rows().map(Row::argument)))
     }
 
@@ -323,6 +330,8 @@ impl clap::FromArgMatches for UpArgs {
             layer,
             #[cfg(debug_assertions)]
             fail_points: matches.get_one(FAIL_POINTS).cloned(),
+            #[cfg(debug_assertions)]
+            bundle: matches.get_one(BUNDLE).cloned(),
         })
     }
 

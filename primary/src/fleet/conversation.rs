@@ -266,7 +266,7 @@ mod tests {
         let line = LogLine {
             time_ms: i64::MIN,
             function: "/f".parse().unwrap(),
-            version: 1,
+            version: 1.into(),
             request_id: "r".repeat(RequestId::BYTES_MAX),
             stream: LogStream::Stdout,
             text: "x".repeat(bytes),

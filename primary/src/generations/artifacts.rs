@@ -5,30 +5,26 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_wire::{FunctionPath, ModuleDigest, OptionsPatch, limits};
+use hearth_wire::{ModuleDigest, OptionsPatch};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tempfile::NamedTempFile;
 use tracing::{info, warn};
 
+use super::bundle::Served;
 use super::modules::{self, Arrived, Condition, Kept, Packing, Spooled};
 use super::pins::{Pin, Sweep};
 use super::room::{Reservation, Room};
 use super::{GenerationError, Generations, Inner, blocking};
-use crate::compile::Compiling;
+use crate::compile::{Compiled, Compiling};
 use crate::durable;
 use crate::fail::{self, Point};
 use crate::files;
-use crate::store::{Tenant, TenantId, VersionRow};
-
-mod bundled {
-    include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
-}
+use crate::store::{Tenant, TenantId};
 
 /// Between two looks at how much an artifact takes that is being made.
 const LOOK: Duration = Duration::from_millis(50);
@@ -45,8 +41,8 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    pub(super) fn of(tenant: &Tenant, bundled: bool) -> Self {
-        if bundled { Self::Bundled } else { Self::Tenant(tenant.id, tenant.name.to_string()) }
+    pub(super) fn of(tenant: &Tenant) -> Self {
+        Self::Tenant(tenant.id, tenant.name.to_string())
     }
 
     pub(super) fn id(&self) -> TenantId {
@@ -95,43 +91,21 @@ impl Held {
     }
 }
 
-/// A function that comes with Hearth.
-#[derive(Debug, Clone)]
-pub struct Bundled {
-    pub path: FunctionPath,
-    pub module: Admitted,
-}
-
 impl Generations {
-    /// Keeps and compiles the functions that come with Hearth; tells which artifacts are worth
-    /// loading before any worker is forked.
-    pub async fn bundle(&self) -> Result<Vec<(Bundled, OwnedFd)>, GenerationError> {
-        let mut functions = Vec::new();
-        for (name, packed) in bundled::BUNDLED {
-            let (inner, owner) = (self.inner.clone(), Owner::Bundled);
-            let turn = self.inner.compiler.turn(owner.id()).await;
-            let most = limits::MODULE_MAX_BYTES;
-            let arrived = blocking(move || inner.modules.ingest(*packed, most)).await?;
-            let (module, _) = self.admit_as(owner, &turn, arrived, None).await?;
-            let path =
-                name.parse().expect("a bundled function's name is checked where it is built");
-            let artifact = files::open(&self.inner.artifact(&Owner::Bundled, module.sha256))?;
-            functions.push((Bundled { path, module }, artifact.into()));
-        }
-        Ok(functions)
-    }
-
     /// Refuses options that cannot be kept: a schema that is none, an instance that cannot be
     /// used again.
     pub async fn check_options(
         &self,
         tenant: &Tenant,
-        function: &VersionRow,
+        function: &Served,
     ) -> Result<(), GenerationError> {
-        self.must_be_whole(tenant, function).await?;
-        let owner = Owner::of(tenant, function.bundled);
-        let artifact = files::open(&self.inner.artifact(&owner, function.sha256))?;
         let options = function.options().resolve();
+        if function.is_bundled() {
+            let artifact = self.bundle().artifact(function.sha256)?;
+            return Ok(self.inner.compiler.check(tenant.id, &options, &artifact).await?);
+        }
+        self.must_be_whole(tenant, function).await?;
+        let artifact = files::open(&self.inner.artifact(&Owner::of(tenant), function.sha256))?;
         Ok(self.inner.compiler.check(tenant.id, &options, &artifact).await?)
     }
 
@@ -146,7 +120,7 @@ impl Generations {
         room: &Arc<Room>,
         seen: &mut HashSet<ModuleDigest>,
     ) -> Result<(Admitted, Held), GenerationError> {
-        let owner = Owner::of(tenant, false);
+        let owner = Owner::of(tenant);
         let turn = self.inner.compiler.turn(owner.id()).await;
         let (inner, its) = (self.inner.clone(), room.clone());
         let taken = self
@@ -170,10 +144,7 @@ impl Generations {
         arrived.raw.rewind()?;
         let (id, inner) = (owner.id(), self.inner.clone());
         let (compiled, artifact) = inner.compile(owner, turn, sha256, &arrived.raw, room).await?;
-        let declared = match &compiled.options {
-            Some(json) => OptionsPatch::parse(json).map_err(GenerationError::Options)?,
-            None => OptionsPatch::default(),
-        };
+        let declared = declared(&compiled)?;
         let inner = self.inner.clone();
         let kept = self.inner.on_thread(id, move || inner.modules.keep(arrived)).await?;
         let (kind, imports) = (compiled.kind, compiled.imports);
@@ -186,11 +157,9 @@ impl Generations {
     pub async fn tidy(
         &self,
         tenant: &Tenant,
-        mut modules: HashSet<ModuleDigest>,
+        modules: HashSet<ModuleDigest>,
     ) -> Result<(), GenerationError> {
         self.tidy_artifacts(tenant).await?;
-        // What comes with Hearth is needed even while no tenant has it.
-        modules.retain(|sha256| !self.inner.checked.contains(&(Owner::Bundled, *sha256)));
         let arriving = self.inner.arriving.write();
         let Ok(_alone) = tokio::time::timeout(ALONE_MAX, arriving).await else { return Ok(()) };
         if self.inner.store.is_read_only() {
@@ -211,7 +180,7 @@ impl Generations {
         }
         let sweep = self.inner.pins.sweep();
         let named = self.inner.store.modules_of(tenant.id).await?;
-        let (inner, owner) = (self.inner.clone(), Owner::of(tenant, false));
+        let (inner, owner) = (self.inner.clone(), Owner::of(tenant));
         let remove = move || {
             let artifacts = inner.data.join("artifacts").join(&inner.compiler.engine);
             inner.sweep_artifacts(&artifacts.join(owner.dir()), &sweep, |it| named.contains(&it))
@@ -220,19 +189,19 @@ impl Generations {
         Ok(())
     }
 
-    /// Refuses a version whose module is damaged, as it is now.
+    /// Refuses a version of a tenant's own whose module is damaged, as it is now.
     pub async fn must_be_whole(
         &self,
         tenant: &Tenant,
-        function: &VersionRow,
+        function: &Served,
     ) -> Result<(), GenerationError> {
-        let (owner, sha256) = (Owner::of(tenant, function.bundled), function.sha256);
+        let (owner, sha256) = (Owner::of(tenant), function.sha256);
         let inner = self.inner.clone();
         self.inner.on_thread(tenant.id, move || inner.modules.look(sha256)).await?;
         match self.inner.clone().check(&owner, sha256).await? {
             Condition::Whole => Ok(()),
             Condition::Damaged => {
-                let (path, version) = (function.path.clone(), function.version);
+                let (path, version) = (function.path.clone(), function.version.clone());
                 Err(GenerationError::Damaged { path, version })
             }
         }
@@ -241,15 +210,13 @@ impl Generations {
     /// Removes modules and artifacts that no version names, and artifacts of other engines.
     pub async fn sweep(&self) -> Result<u64, GenerationError> {
         let sweep = self.inner.pins.sweep();
-        let mut modules = self.inner.store.live_modules().await?;
+        let modules = self.inner.store.live_modules().await?;
         let mut artifacts = HashSet::new();
         for (owner, sha256) in self.inner.store.live_artifacts().await? {
-            let dir = owner.map_or(Owner::Bundled.dir().to_owned(), |name| name.to_string());
-            artifacts.insert((dir, sha256));
+            artifacts.insert((owner.to_string(), sha256));
         }
-        // What comes with Hearth is needed even while no tenant has it.
+        // No version names what comes with this build.
         for bundled in self.inner.checked.iter().filter(|checked| checked.0 == Owner::Bundled) {
-            modules.insert(bundled.1);
             artifacts.insert((Owner::Bundled.dir().to_owned(), bundled.1));
         }
         let inner = self.inner.clone();
@@ -308,14 +275,14 @@ impl Inner {
     }
 
     /// Compiles a module, with room for its artifact where it comes with an upload.
-    async fn compile(
+    pub(super) async fn compile(
         self: Arc<Self>,
         owner: Owner,
         turn: &Compiling,
         sha256: ModuleDigest,
         module: &File,
         room: Option<&Arc<Room>>,
-    ) -> Result<(crate::compile::Compiled, Option<Reservation>), GenerationError> {
+    ) -> Result<(Compiled, Option<Reservation>), GenerationError> {
         fail::step(Point::ArtifactCreate)?;
         let artifact = NamedTempFile::new_in(self.data.join("tmp"))?;
         let mut room = room.map(Room::reservation);
@@ -423,6 +390,14 @@ impl Inner {
             };
         }
         Ok(removed)
+    }
+}
+
+/// What a module says of itself.
+pub(super) fn declared(compiled: &Compiled) -> Result<OptionsPatch, GenerationError> {
+    match &compiled.options {
+        Some(json) => OptionsPatch::parse(json).map_err(GenerationError::Options),
+        None => Ok(OptionsPatch::default()),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::io;
 
-use hearth_wire::{Code, FunctionPath, Generation, OptionsError, Problem, Version};
+use hearth_wire::{Code, FunctionPath, FunctionVersion, Generation, OptionsError, Problem};
 
+use super::bundle::BundleError;
 use super::modules::IngestError;
 use super::room::NoRoom;
 use crate::compile::CompileError;
@@ -25,8 +26,10 @@ pub enum GenerationError {
     Store(#[from] StoreError),
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
-    #[error("{}", Problem::damaged(.path, *.version))]
-    Damaged { path: FunctionPath, version: Version },
+    #[error("{}", Problem::damaged(.path, .version))]
+    Damaged { path: FunctionPath, version: FunctionVersion },
+    #[error("what comes with this build cannot be used")]
+    Bundle(#[from] BundleError),
     #[error("generation {0} is not the current one and was never written")]
     NoGeneration(Generation),
 }
@@ -74,7 +77,7 @@ impl GenerationError {
             Self::Compile(_) => {
                 "the host's compiler failed; its operator finds why in the log".to_owned()
             }
-            Self::Disk(_) | Self::Store(_) | Self::NoGeneration(_) => {
+            Self::Disk(_) | Self::Store(_) | Self::NoGeneration(_) | Self::Bundle(_) => {
                 "the host could not prepare the functions; its operator finds why in the log"
                     .to_owned()
             }

@@ -1,6 +1,7 @@
 //! Generations on disk: `tenants/<tenant>/releases/<generation>/`, a manifest and links to its
 //! artifacts, written whole beside its place and moved there, and made again where it is missing,
-//! damaged, or of another engine.
+//! damaged, or of another engine. What comes with the build is no part of it, so that a new build
+//! has nothing to write.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -9,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use hearth_wire::{Generation, Limits, Manifest, ManifestFunction, ModuleDigest};
+use hearth_wire::{BundleDigest, Generation, Limits, Manifest, ManifestFunction, ModuleDigest};
 use tracing::warn;
 
 use super::artifacts::{Owner, artifact_name};
@@ -18,7 +19,7 @@ use super::{GenerationError, Generations, Inner};
 use crate::durable;
 use crate::fail::{self, Point};
 use crate::files;
-use crate::store::{Tenant, VersionRow};
+use crate::store::{OwnFunctions, Tenant, VersionRow};
 
 /// What a worker is started from.
 pub struct Prepared {
@@ -27,8 +28,7 @@ pub struct Prepared {
     pub limits: Limits,
 }
 
-/// Files by the modules that they were made of, by which they are named in a generation. A module
-/// that comes with Hearth can be the tenant's own as well, and either file will do.
+/// Files by the modules that they were made of, by which they are named in a generation.
 type Artifacts = BTreeMap<ModuleDigest, PathBuf>;
 
 /// What the modules of a generation were found to be.
@@ -49,10 +49,11 @@ impl Generations {
         &self,
         tenant: &Tenant,
         generation: Generation,
-        functions: &[VersionRow],
+        own: &OwnFunctions,
     ) -> Result<(), GenerationError> {
-        let (artifacts, modules) = self.checked(tenant, functions).await?;
-        let manifest = self.inner.manifest(tenant, generation, functions, &modules);
+        let (artifacts, modules) = self.checked(tenant, &own.live).await?;
+        let bundle = self.bundle().mounts.digest;
+        let manifest = self.inner.manifest(tenant, generation, own, &modules, bundle);
         let (inner, releases) = (self.inner.clone(), self.inner.releases(tenant));
         let (limits, user) = (manifest.limits, tenant.user);
         let written = self.inner.on_thread(tenant.id, move || {
@@ -75,16 +76,11 @@ impl Generations {
     ) -> Result<(Artifacts, Conditions), GenerationError> {
         let (mut artifacts, mut modules) = (Artifacts::new(), Conditions::new());
         for function in functions {
-            let (owner, sha256) = (Owner::of(tenant, function.bundled), function.sha256);
+            let (owner, sha256) = (Owner::of(tenant), function.sha256);
             let condition = self.inner.clone().check(&owner, sha256).await?;
             modules.insert(sha256, condition);
             if condition == Condition::Whole {
-                let artifact = self.inner.artifact(&owner, sha256);
-                let kept = artifacts.entry(sha256).or_insert_with(|| artifact.clone());
-                // Whatever order they come in, so that a generation that is there is known again.
-                if artifact < *kept {
-                    *kept = artifact;
-                }
+                artifacts.insert(sha256, self.inner.artifact(&owner, sha256));
             }
         }
         Ok((artifacts, modules))
@@ -106,8 +102,8 @@ impl Generations {
                 let current = self.inner.store.tenant(&tenant.name).await?;
                 let current = current.filter(|current| current.generation == generation);
                 let current = current.ok_or(GenerationError::NoGeneration(generation))?;
-                let functions = self.inner.store.live_functions(tenant.id).await?;
-                self.write(&current, generation, &functions).await?;
+                let own = self.inner.store.own_functions(tenant.id).await?;
+                self.write(&current, generation, &own).await?;
             }
         }
         let limits = self.inner.prepared.get(&(tenant.id, generation)).map(|made| made.limits);
@@ -164,15 +160,17 @@ impl Inner {
         &self,
         tenant: &Tenant,
         generation: Generation,
-        functions: &[VersionRow],
+        own: &OwnFunctions,
         modules: &Conditions,
+        bundle: BundleDigest,
     ) -> Manifest {
         let limits = tenant.limits();
-        let mut functions: Vec<_> = functions
+        let mut functions: Vec<_> = own
+            .live
             .iter()
             .map(|function| ManifestFunction {
                 path: function.path.clone(),
-                version: function.version,
+                version: function.version.into(),
                 sha256: function.sha256,
                 kind: function.kind,
                 options: function.options().resolve().within(&limits),
@@ -181,7 +179,8 @@ impl Inner {
             .collect();
         functions.sort_by(|a, b| a.path.cmp(&b.path));
         let (tenant, engine) = (tenant.name.clone(), self.compiler.engine.clone());
-        Manifest { tenant, generation, engine, limits, functions }
+        let over = own.over.clone();
+        Manifest { tenant, generation, engine, limits, bundle, over, functions }
     }
 
     /// Builds a generation beside its place and moves it there whole. What fails leaves none.
@@ -226,12 +225,16 @@ impl Inner {
 const READABLE: u32 = 0o444;
 const READABLE_DIR: u32 = 0o755;
 
+/// By how much the name of an engine may be longer than that of this one.
+const OTHER_ENGINE_BYTES: u64 = 256;
+
 fn written(manifest: &Manifest) -> Vec<u8> {
     serde_json::to_vec_pretty(manifest).expect("a manifest is plain data")
 }
 
-/// Whether that generation is there, whole: the manifest byte by byte, and its artifacts the very
-/// files that were checked.
+/// Whether that generation is there, whole: the same manifest, and its artifacts the very files that
+/// were checked. Which bundle it was written over makes no difference, nor does the engine where it
+/// has no artifact of one.
 fn is_there(releases: &Path, manifest: &Manifest, artifacts: &Artifacts) -> bool {
     let dir = releases.join(manifest.generation.to_string());
     let file =
@@ -240,14 +243,23 @@ fn is_there(releases: &Path, manifest: &Manifest, artifacts: &Artifacts) -> bool
         let linked = file(&dir.join(artifact_name(*sha256)));
         linked.is_some() && linked == file(artifact)
     };
-    let wanted = written(manifest);
-    let found = files::read(&dir.join(Manifest::FILE), wanted.len() as u64);
+    let most = written(manifest).len() as u64 + OTHER_ENGINE_BYTES;
+    let is_same = |found: &[u8]| {
+        serde_json::from_slice::<Manifest>(found).is_ok_and(|mut found| {
+            found.bundle = manifest.bundle;
+            if manifest.functions.is_empty() {
+                found.engine.clone_from(&manifest.engine);
+            }
+            found == *manifest
+        })
+    };
+    let found = files::read(&dir.join(Manifest::FILE), most);
     let is_open = |path: &Path, is_dir, mode| {
         let found = fs::symlink_metadata(path);
         found.is_ok_and(|it| it.is_dir() == is_dir && it.mode() & mode == mode)
     };
     is_open(&dir, true, READABLE_DIR)
         && is_open(&dir.join(Manifest::FILE), false, READABLE)
-        && found.is_ok_and(|found| found == wanted)
+        && found.is_ok_and(|found| is_same(&found))
         && artifacts.iter().all(same)
 }

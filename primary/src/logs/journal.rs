@@ -268,7 +268,7 @@ mod tests {
         Line {
             time_ms: 1,
             function: "/a".parse().unwrap(),
-            version: 1,
+            version: 1.into(),
             request_id: "r".into(),
             stream: LogStream::Stdout,
             text,

@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use hearth_wire::{CallRecord, FunctionPath, LogLine, LogStream, Origin, Outcome, Version};
+use hearth_wire::{CallRecord, FunctionPath, FunctionVersion, LogLine, LogStream, Origin, Outcome};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::journal::Journal;
@@ -20,7 +20,7 @@ pub struct Line {
     /// Milliseconds since the epoch.
     pub time_ms: i64,
     pub function: FunctionPath,
-    pub version: Version,
+    pub version: FunctionVersion,
     pub request_id: String,
     pub stream: LogStream,
     pub text: String,
@@ -32,7 +32,7 @@ pub struct Call {
     /// When its head was read: milliseconds since the epoch.
     pub time_ms: i64,
     pub function: FunctionPath,
-    pub version: Version,
+    pub version: FunctionVersion,
     /// `None` in what was written before there were origins, or by a host that has more of them.
     #[serde(default, deserialize_with = "known")]
     pub origin: Option<Origin>,
@@ -141,7 +141,7 @@ mod tests {
         CallRecord {
             time_ms: 1_700_000_000_123,
             function: "/jobs/a".parse().unwrap(),
-            version: 3,
+            version: 3.into(),
             origin: Origin::Outside,
             request_id: "r-1".into(),
             method: "POST".into(),
@@ -158,7 +158,7 @@ mod tests {
         LogLine {
             time_ms: 1_700_000_000_123,
             function: "/Jobs/a".parse().unwrap(),
-            version: 3,
+            version: 3.into(),
             request_id: "r-1".into(),
             stream: LogStream::Host,
             text: "it \"failed\"".into(),

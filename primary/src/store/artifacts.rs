@@ -101,10 +101,10 @@ mod tests {
         for tenant in [acme, TenantId(0)] {
             store.put_artifact(tenant, module, "48-a", [7; 32]).await.unwrap();
         }
-        store.purge(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH).await.unwrap();
+        store.purge(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH, vec![]).await.unwrap();
         assert!(store.artifact_mac(acme, module, "48-a").await.unwrap().is_some());
         let later = Timestamp::now() + jiff::SignedDuration::from_secs(1);
-        store.purge(later, Timestamp::UNIX_EPOCH).await.unwrap();
+        store.purge(later, Timestamp::UNIX_EPOCH, vec![]).await.unwrap();
         assert_eq!(store.artifact_mac(acme, module, "48-a").await.unwrap(), None);
         assert!(store.artifact_mac(TenantId(0), module, "48-a").await.unwrap().is_some());
     }

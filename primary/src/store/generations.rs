@@ -2,15 +2,16 @@
 //! that commit is the instant at which it is current.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
-use hearth_wire::{FunctionPath, Generation, LimitsPatch};
+use hearth_wire::{Bundle, FunctionPath, FunctionVersion, Generation, LimitsPatch, OptionsPatch};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::audit::{self, Action, Event, Sides};
-use super::functions::{ACTIVE, Change, VersionRow, apply, prune};
+use super::functions::{ACTIVE, Change, FunctionRow, VersionRow, apply, function, prune};
 use super::{
     Asker, Result, Store, StoreError, TenantId, column, instant, json, millis, signed, unsigned,
 };
@@ -83,6 +84,8 @@ pub struct NewGeneration {
     pub generation: Generation,
     pub cause: Cause,
     pub by: Author,
+    /// What the tenant's own is laid over: what its changes are told by.
+    pub bundle: Arc<Bundle>,
     pub changes: Vec<Change>,
 }
 
@@ -112,7 +115,7 @@ impl Store {
 
 /// Tells what is then to be noted, in the same transaction.
 pub(super) fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Result<Event> {
-    let NewGeneration { tenant, generation, cause, by, changes } = new;
+    let NewGeneration { tenant, generation, cause, by, bundle, changes } = new;
     let now = millis(Timestamp::now());
     let current: Generation = transaction
         .prepare_cached("SELECT generation FROM tenants WHERE id = ?")?
@@ -123,7 +126,7 @@ pub(super) fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Resul
         return Err(StoreError::Stale { generation, current });
     }
     let touched = Touched::by(&changes);
-    let before = touched.told(transaction, tenant)?;
+    let before = touched.told(transaction, tenant, &bundle)?;
     transaction.execute(
         "INSERT INTO generations (tenant, generation, cause, by, created_at) VALUES (?, ?, ?, ?, ?)",
         (tenant.0, signed(generation), cause.as_str(), by.actor.name(), now),
@@ -146,7 +149,7 @@ pub(super) fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Resul
     for function in changed {
         prune(transaction, function, limits.resolve().versions)?;
     }
-    let sides = Sides::between(before, touched.told(transaction, tenant)?);
+    let sides = Sides::between(before, touched.told(transaction, tenant, &bundle)?);
     let object = match cause {
         Cause::Upload | Cause::Rollback | Cause::Remove | Cause::Options => touched.only_function(),
         // The tenant itself, whatever functions it is given.
@@ -178,7 +181,9 @@ impl Touched {
             match change {
                 Change::Add(VersionRow { path, .. })
                 | Change::Switch { path, .. }
-                | Change::Remove { path } => drop(touched.functions.insert(path.clone())),
+                | Change::Remove { path }
+                | Change::Bundled { path }
+                | Change::Hide { path } => drop(touched.functions.insert(path.clone())),
                 Change::Set { path, .. } => {
                     touched.functions.insert(path.clone());
                     touched.options = true;
@@ -193,7 +198,12 @@ impl Touched {
         self.functions.first().filter(|_| self.functions.len() == 1)
     }
 
-    fn told(&self, db: &Connection, tenant: TenantId) -> Result<Map<String, Value>> {
+    fn told(
+        &self,
+        db: &Connection,
+        tenant: TenantId,
+        bundle: &Bundle,
+    ) -> Result<Map<String, Value>> {
         let generation: i64 = db
             .prepare_cached("SELECT generation FROM tenants WHERE id = ?")?
             .query_row([tenant.0], |row| row.get(0))?;
@@ -203,11 +213,24 @@ impl Touched {
         }
         let mut functions = Map::new();
         for path in &self.functions {
+            let folded = path.folded();
             let active = db
                 .prepare_cached(ACTIVE)?
-                .query_row((tenant.0, path.folded()), VersionRow::of)
+                .query_row((tenant.0, &folded), VersionRow::of)
                 .optional()?;
-            functions.insert(path.to_string(), active.map_or(Value::Null, |it| self.function(&it)));
+            let told = match active {
+                Some(own) => self.function(own.version.into(), own.options(), &own.set),
+                None => match (function(db, tenant, &folded)?, bundle.find(path)) {
+                    (Some(FunctionRow { hidden_at: Some(_), .. }), _) | (_, None) => Value::Null,
+                    (changed, Some(mount)) => {
+                        let set = changed.map(|row| row.set).unwrap_or_default();
+                        let version = FunctionVersion::Bundled(bundle.build.clone());
+                        let bundled = mount.options.clone().over(mount.declared.clone());
+                        self.function(version, set.clone().over(bundled), &set)
+                    }
+                },
+            };
+            functions.insert(path.to_string(), told);
         }
         if !functions.is_empty() {
             told.insert("functions".to_owned(), functions.into());
@@ -216,14 +239,14 @@ impl Touched {
     }
 
     /// Who may call it follows from all of its layers.
-    fn function(&self, active: &VersionRow) -> Value {
-        let auth = active.options().resolve().auth;
+    fn function(&self, version: FunctionVersion, all: OptionsPatch, set: &OptionsPatch) -> Value {
+        let auth = all.resolve().auth;
         let mut told = Map::from_iter([
-            ("version".to_owned(), active.version.into()),
+            ("version".to_owned(), value(&version)),
             ("auth".to_owned(), auth.to_string().into()),
         ]);
         if self.options {
-            told.insert("options".to_owned(), value(&active.set));
+            told.insert("options".to_owned(), value(set));
         }
         told.into()
     }
@@ -259,7 +282,7 @@ mod tests {
             let refused = store.commit_generation(generation(acme.id, 2, changes)).await;
             assert!(missing(&refused, name), "{refused:?}");
         }
-        assert_eq!(store.live_functions(acme.id).await.unwrap(), [row("/a", 1)]);
+        assert_eq!(store.own_functions(acme.id).await.unwrap().live, [row("/a", 1)]);
         assert_eq!(store.latest_version(acme.id, &"/b".parse().unwrap()).await.unwrap(), 0);
         assert_eq!(store.generations(acme.id).await.unwrap().len(), 1);
         assert_eq!(store.tenant(&acme.name).await.unwrap().unwrap().generation, 1);

@@ -84,16 +84,16 @@ fn one(db: &Transaction<'_>, name: &TenantName, port: u16) -> Result<Tenant> {
         .collect::<rusqlite::Result<_>>()?;
     for old in functions {
         db.execute(
-            "INSERT INTO main.functions (tenant, path, folded, latest, active, removed_at, options)
-             SELECT ?, path, folded, latest, active, removed_at, options FROM other.functions WHERE id = ?",
+            "INSERT INTO main.functions (tenant, path, folded, latest, active, removed_at, hidden_at, options)
+             SELECT ?, path, folded, latest, active, removed_at, hidden_at, options FROM other.functions WHERE id = ?",
             (new, old),
         )?;
         let function = db.last_insert_rowid();
         db.execute(
             "INSERT INTO main.versions (function, version, sha256, size, stored, kind, imports,
-                 declared, uploaded, bundled, created_at, created_by)
+                 declared, uploaded, created_at, created_by)
              SELECT ?, version, sha256, size, stored, kind, imports,
-                 declared, uploaded, bundled, created_at, created_by
+                 declared, uploaded, created_at, created_by
              FROM other.versions WHERE function = ?",
             (function, old),
         )?;

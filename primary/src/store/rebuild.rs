@@ -267,7 +267,8 @@ impl Rebuilding<'_> {
     }
 
     fn functions(&self, old: i64, new: TenantId) -> Result<()> {
-        let sql = "SELECT id, path, folded, latest, active, removed_at, options FROM functions
+        let sql =
+            "SELECT id, path, folded, latest, active, removed_at, hidden_at, options FROM functions
              WHERE tenant = ? ORDER BY id";
         let rows = self.rows("functions", sql, [old], FunctionRow::of)?;
         if rows.iter().filter(|row| row.active.is_some()).count() > FUNCTIONS_MAX {
@@ -275,14 +276,15 @@ impl Rebuilding<'_> {
         }
         for row in rows {
             let old = signed(row.id);
-            let FunctionRow { id: _, path, folded, latest, active, removed_at, options } = row;
-            if folded != path.folded() || active.is_some() == removed_at.is_some() {
+            let FunctionRow { id: _, path, folded, latest, active, removed_at, hidden_at, options } =
+                row;
+            if folded != path.folded() || active.is_some() && removed_at.is_some() {
                 return Err(damaged("functions", format_args!("{path} contradicts itself")));
             }
             self.insert(
                 "functions",
-                "INSERT INTO functions (tenant, path, folded, latest, active, removed_at, options)
-                 VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO functions (tenant, path, folded, latest, active, removed_at, hidden_at, options)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     new.0,
                     path.as_str(),
@@ -290,6 +292,7 @@ impl Rebuilding<'_> {
                     latest,
                     active,
                     removed_at.map(millis),
+                    hidden_at.map(millis),
                     text(&options),
                 ),
             )?;
@@ -305,8 +308,7 @@ impl Rebuilding<'_> {
     }
 
     fn versions(&self, old: i64, new: i64, latest: Version) -> Result<BTreeSet<Version>> {
-        let sql =
-            "SELECT version, sha256, size, stored, kind, imports, declared, uploaded, bundled,
+        let sql = "SELECT version, sha256, size, stored, kind, imports, declared, uploaded,
              created_at, created_by FROM versions WHERE function = ?";
         let mut numbers = BTreeSet::new();
         for row in self.rows("versions", sql, [old], |row| VersionRow::of(row, latest))? {
@@ -314,7 +316,7 @@ impl Rebuilding<'_> {
             self.insert(
                 "versions",
                 "INSERT INTO versions (function, version, sha256, size, stored, kind, imports, declared,
-                     uploaded, bundled, created_at, created_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                     uploaded, created_at, created_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     new,
                     row.version,
@@ -325,7 +327,6 @@ impl Rebuilding<'_> {
                     text(&row.imports),
                     text(&row.declared),
                     text(&row.uploaded),
-                    row.bundled,
                     millis(row.created_at),
                     row.created_by,
                 ),
@@ -429,6 +430,7 @@ struct FunctionRow {
     latest: Version,
     active: Option<Version>,
     removed_at: Option<Timestamp>,
+    hidden_at: Option<Timestamp>,
     options: OptionsPatch,
 }
 
@@ -443,6 +445,7 @@ impl FunctionRow {
             latest: latest as Version,
             active: active.map(|active| active as Version),
             removed_at: column(row, "removed_at", |it| optional(it, instant))?,
+            hidden_at: column(row, "hidden_at", |it| optional(it, instant))?,
             options: column(row, "options", options)?,
         })
     }
@@ -457,7 +460,6 @@ struct VersionRow {
     imports: Vec<String>,
     declared: OptionsPatch,
     uploaded: OptionsPatch,
-    bundled: bool,
     created_at: Timestamp,
     created_by: String,
 }
@@ -473,7 +475,6 @@ impl VersionRow {
             imports: column(row, "imports", imports)?,
             declared: column(row, "declared", options)?,
             uploaded: column(row, "uploaded", options)?,
-            bundled: row.get("bundled")?,
             created_at: column(row, "created_at", instant)?,
             created_by: column(row, "created_by", label)?,
         })

@@ -483,6 +483,11 @@ impl Door {
 }
 
 impl Tenant {
+    /// One that the host had before this test asked for any.
+    pub fn known(host: &Host, name: &str, port: u16, token: &str) -> Self {
+        Self { name: name.to_owned(), port, token: token.to_owned(), front: host.front }
+    }
+
     /// The same tenant, where another host has it.
     pub fn on(&self, host: &Host) -> Self {
         Self { front: host.front, ..self.clone() }

@@ -554,7 +554,7 @@ fn report(lines: usize, bytes: usize) -> FromWorker {
     let line = LogLine {
         time_ms: 0,
         function: "/hello".parse().unwrap(),
-        version: 1,
+        version: 1.into(),
         request_id: String::new(),
         stream: LogStream::Stdout,
         text: "x".repeat(bytes),

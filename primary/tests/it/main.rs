@@ -11,6 +11,7 @@ mod api;
 mod attacks;
 mod audit;
 mod backup;
+mod builds;
 mod calendar;
 mod calls;
 mod captive;

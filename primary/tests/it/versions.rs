@@ -1,7 +1,9 @@
 //! Versions, rolling back, removing and uploading the same again, by API and by command line.
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
+use crate::durability::checker;
 use crate::guests;
 use crate::host::{Host, Tenant};
 
@@ -193,19 +195,23 @@ fn by_command_line() {
     assert!(listed.to_string().contains("/one"), "{listed}");
 }
 
+const BUNDLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bundled/hello.wasm.zst");
+
 /// What comes with Hearth, as it is packed.
-fn bundled(host: &Host, tenant: &Tenant) -> Vec<u8> {
+fn bundled(tenant: &Tenant) -> Vec<u8> {
     let hello = tenant.ask("/functions/hello");
     assert_eq!(hello["bundled"], true, "{hello}");
-    let sha256 = hello["sha256"].as_str().unwrap();
-    std::fs::read(host.data().join("modules").join(format!("{sha256}.wasm.zst"))).unwrap()
+    let packed = std::fs::read(BUNDLED).unwrap();
+    let found = Sha256::digest(zstd::decode_all(&packed[..]).unwrap());
+    assert_eq!(hello["sha256"], checker::hex(&found), "{hello}");
+    packed
 }
 
 #[test]
 fn a_module_that_comes_with_hearth_can_be_the_tenants_own_as_well() {
     let mut host = Host::start();
     let tenant = host.tenant("demo");
-    let module = bundled(&host, &tenant);
+    let module = bundled(&tenant);
     tenant.upload(&[("again.wasm.zst", &module), ("more.wasm.zst", &module)], None).expect(200);
     let both_answer = |tenant: &Tenant| {
         for path in ["/hello", "/again", "/more"] {

@@ -6,6 +6,7 @@
 //! call is answered is the worker's. Depends on nothing of ours but the table of options, which the
 //! SDK has as well.
 
+mod bundle;
 mod complaint;
 mod cors;
 mod digest;
@@ -26,9 +27,12 @@ mod token;
 mod tree;
 pub mod uplink;
 
+pub use bundle::{
+    Build, BuildError, Bundle, FunctionVersion, Mount, Mounted, Over, Wanted, WantedError,
+};
 pub use complaint::complain;
 pub use cors::Cors;
-pub use digest::{DigestError, ModuleDigest};
+pub use digest::{BundleDigest, DigestError, ModuleDigest};
 pub use hearth_options::{Kind as OptionKind, OPTIONS, Unknown, nearest};
 pub use limits::{Limit, LimitError, Limits, LimitsPatch, Usage};
 pub use manifest::{Generation, HandlerKind, Manifest, ManifestFunction, Version};
@@ -55,7 +59,8 @@ pub use tree::{TreeDone, TreeJob, TreePath, TreePathError, TreeReply, TreeReques
 pub mod header {
     /// Kept from the caller or made; in every answer and every log line of a call.
     pub const REQUEST_ID: &str = "x-request-id";
-    /// `/hello@3`: which version of which function answered.
+    /// `/hello@3`, or `/hello@1.2.3` of what comes with a build: which version of which function
+    /// answered.
     pub const VERSION: &str = "x-hearth-version";
     /// Who called, for the function: the name of the token that was verified.
     pub const CALLER: &str = "x-hearth-caller";

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 /// A tenant's functions in one generation.
 pub const FUNCTIONS_MAX: usize = 100;
+/// Places at which components that come with a build are mounted.
+pub const MOUNTS_MAX: usize = 100;
+/// Components that come with a build, which go with one message.
+pub const COMPONENTS_MAX: usize = crate::FDS_MAX - 1;
 /// A body that is checked against a schema, either way, and all that one worker checks at once:
 /// parsed, JSON takes many times its length.
 pub const CHECKED_BODY_MAX_BYTES: u64 = 16 << 20;
@@ -136,7 +140,7 @@ limits! {
     rate_burst: "calls" = 200, 1 => 1_000_000;
     /// connections that the worker serves at once
     connections: "connections" = CONNECTIONS_MAX as u64, 1 => CONNECTIONS_MAX as u64;
-    /// functions, the bundled ones among them
+    /// functions of its own; those that come with Hearth do not count
     functions: "functions" = FUNCTIONS_MAX as u64, 1 => FUNCTIONS_MAX as u64;
     /// versions that are kept of one function
     versions: "versions" = 20, 1 => 200;

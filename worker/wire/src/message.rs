@@ -1,7 +1,8 @@
 //! Everything that two processes of Hearth say to each other.
 //!
 //! ```text
-//! primary ── ToZygote ──► zygote       Fork carries [control, listener, release,
+//! primary ── ToZygote ──► zygote       Bundle carries [bundle, artifacts…],
+//!                                          Fork carries [control, listener, release,
 //!                                          errors, cgroups…]
 //!         ◄─ FromZygote ──             Forked carries [pidfd]
 //! primary ── ToWorker ──► worker       Link and Uplink carry one end of a stream socket,
@@ -18,8 +19,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::FunctionVersion;
 use crate::digest::ModuleDigest;
-use crate::manifest::{Generation, HandlerKind, Version};
+use crate::manifest::{Generation, HandlerKind};
 use crate::moment::Moment;
 use crate::name::{FunctionPath, TenantName};
 use crate::origin::Origin;
@@ -28,7 +30,7 @@ use crate::token::TokenGrant;
 use crate::uplink::Kind;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 12;
+pub const VERSION: u32 = 13;
 
 /// How a process ends that asked for more memory than it may have.
 pub const EXIT_STARVED: u8 = 32;
@@ -38,9 +40,11 @@ pub enum ToZygote {
     Hello {
         version: u32,
     },
-    /// With the artifact of a bundled function, which every later fork then holds already.
-    Preload {
-        sha256: ModuleDigest,
+    /// What comes with this build, which every later fork then holds already: with the bundle as
+    /// JSON, and the artifact of each of these modules, however often it is mounted. Said before the
+    /// first fork.
+    Bundle {
+        modules: Vec<ModuleDigest>,
     },
     /// With the worker's control socket, its tenant's listener, its release directory and the pipe
     /// that is its standard error, and then the file of each cgroup that it enters by writing to.
@@ -93,9 +97,9 @@ pub enum FromZygote {
         attempts: u32,
         escapes: Vec<String>,
     },
-    Preloaded {
-        sha256: ModuleDigest,
-        error: Option<String>,
+    /// The modules that could not be loaded, and why. What is mounted of them is out of service.
+    Bundled {
+        failed: Vec<(ModuleDigest, String)>,
     },
     /// With a pidfd, opened before the child could be reaped.
     Forked {
@@ -330,7 +334,7 @@ pub struct LogLine {
     /// Milliseconds since the epoch.
     pub time_ms: i64,
     pub function: FunctionPath,
-    pub version: Version,
+    pub version: FunctionVersion,
     pub request_id: String,
     pub stream: LogStream,
     /// Without its line end; at most [`crate::limits::LOG_LINE_MAX_BYTES`].
@@ -357,7 +361,7 @@ pub struct CallRecord {
     /// When its head was read: milliseconds since the epoch.
     pub time_ms: i64,
     pub function: FunctionPath,
-    pub version: Version,
+    pub version: FunctionVersion,
     pub origin: Origin,
     pub request_id: String,
     /// At most [`CallRecord::METHOD_MAX_BYTES`] of it.

@@ -215,13 +215,13 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let cell = Cell { user: Some(7), data_bytes: None };
-        assert_eq!(encode(&ToZygote::Hello { version: VERSION }).unwrap(), [0, 12]);
+        assert_eq!(encode(&ToZygote::Hello { version: VERSION }).unwrap(), [0, 13]);
         assert_eq!(encode(&ToZygote::Fork { ticket: 300, cell }).unwrap(), [2, 0xac, 2, 1, 7, 0]);
         for (number, origin) in (0..).zip(Origin::ALL) {
             assert_eq!(encode(&ToWorker::Link(origin)).unwrap(), [8, number]);
         }
         let ready = FromWorker::Ready { version: VERSION, load_us: 300, walls_us: 7 };
-        assert_eq!(encode(&ready).unwrap(), [0, 12, 0xac, 2, 7]);
+        assert_eq!(encode(&ready).unwrap(), [0, 13, 0xac, 2, 7]);
         assert_eq!(encode(&FromWorker::Leaving).unwrap(), [4]);
         assert_eq!(encode(&FromWorker::Passed).unwrap(), [8]);
         let told = ToWorker::Told { serial: 300, what: What::Tokens(Vec::new()) };

@@ -17,12 +17,19 @@ async fn copied() -> (tempfile::TempDir, tempfile::TempDir) {
         .create_token(None, "ops".into(), Scope::Admin, Some(Timestamp::now()), author("ops"))
         .await
         .unwrap();
-    let changes = vec![Change::Add(row("/a", 1)), Change::Add(row("/b/c", 7))];
+    let set = OptionsPatch::parse(r#"{"auth":"owner"}"#).unwrap();
+    let changes = vec![
+        Change::Add(row("/a", 1)),
+        Change::Add(row("/b/c", 7)),
+        Change::Set { path: "/set".parse().unwrap(), options: set },
+        Change::Hide { path: "/hidden".parse().unwrap() },
+    ];
     let new = NewGeneration {
         tenant: acme.id,
         generation: 3,
         cause: Cause::Upload,
         by: author("ci"),
+        bundle: Default::default(),
         changes,
     };
     store.commit_generation(new).await.unwrap();
@@ -51,7 +58,7 @@ async fn what_a_store_says_is_said_again() {
             new.tokens(Some(one.id)).await.unwrap()
         );
         let live =
-            (old.live_functions(one.id).await.unwrap(), new.live_functions(one.id).await.unwrap());
+            (old.own_functions(one.id).await.unwrap(), new.own_functions(one.id).await.unwrap());
         assert_eq!(live.0, live.1);
         let made = (old.generations(one.id).await.unwrap(), new.generations(one.id).await.unwrap());
         assert_eq!(made.0, made.1);
@@ -173,6 +180,11 @@ async fn what_no_host_writes_is_refused() {
         ("functions", "UPDATE functions SET options = '{\"methods\":[\"TRACE\"]}'"),
         ("functions", "UPDATE functions SET options = '{\"auth\":\"owner\",\"auth\":\"public\"}'"),
         ("functions", "UPDATE functions SET active = NULL, removed_at = 9223372036854775807"),
+        (
+            "functions",
+            "UPDATE functions SET hidden_at = 9223372036854775807 WHERE path = '/hidden'",
+        ),
+        ("functions", "UPDATE functions SET removed_at = 1 WHERE path = '/a'"),
         ("versions", "UPDATE versions SET created_at = 9223372036854775807"),
         ("versions", "UPDATE versions SET size = 9223372036854775807"),
         ("versions", "UPDATE versions SET stored = -1"),
