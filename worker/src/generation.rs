@@ -18,8 +18,8 @@ use rustix::fs::{Mode, OFlags, openat};
 use crate::zygote::Base;
 use hearth_wire::Routes;
 
-/// A hundred functions with the longest options.
-const MANIFEST_MAX_BYTES: u64 = 32 << 20;
+/// A hundred functions with the longest options, and as many that are bundled and were changed.
+const MANIFEST_MAX_BYTES: u64 = 64 << 20;
 
 pub struct Generation {
     /// With what is bundled among its functions.

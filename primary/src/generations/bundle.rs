@@ -15,7 +15,7 @@ use std::sync::Arc;
 use hearth_wire::limits::{COMPONENTS_MAX, MODULE_MAX_BYTES, MOUNTS_MAX};
 use hearth_wire::{
     Build, Bundle, BundleDigest, FunctionPath, FunctionVersion, HandlerKind, Limits, ModuleDigest,
-    Mount, OptionsError, OptionsPatch, PathMatch,
+    Mount, OptionsError, OptionsPatch, Over, PathMatch,
 };
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -196,6 +196,16 @@ impl BuildBundle {
     /// The paths of its functions, in lower case.
     pub fn folded(&self) -> Vec<String> {
         self.mounts.mounts.iter().map(|mount| mount.path.folded()).collect()
+    }
+
+    /// What of that is about this bundle: for the rest there is room in the store, and a manifest is
+    /// bounded.
+    pub fn changed(&self, over: &Over) -> Over {
+        let known: HashSet<String> = self.folded().into_iter().collect();
+        let mut changed = over.clone();
+        changed.set.retain(|path, _| known.contains(&path.folded()));
+        changed.removed.retain(|path| known.contains(&path.folded()));
+        changed
     }
 
     pub fn version(&self) -> FunctionVersion {

@@ -10,10 +10,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use hearth_wire::{BundleDigest, Generation, Limits, Manifest, ManifestFunction, ModuleDigest};
+use hearth_wire::{Generation, Limits, Manifest, ManifestFunction, ModuleDigest};
 use tracing::warn;
 
 use super::artifacts::{Owner, artifact_name};
+use super::bundle::BuildBundle;
 use super::modules::Condition;
 use super::{GenerationError, Generations, Inner};
 use crate::durable;
@@ -52,8 +53,7 @@ impl Generations {
         own: &OwnFunctions,
     ) -> Result<(), GenerationError> {
         let (artifacts, modules) = self.checked(tenant, &own.live).await?;
-        let bundle = self.bundle().mounts.digest;
-        let manifest = self.inner.manifest(tenant, generation, own, &modules, bundle);
+        let manifest = self.inner.manifest(tenant, generation, own, &modules, self.bundle());
         let (inner, releases) = (self.inner.clone(), self.inner.releases(tenant));
         let (limits, user) = (manifest.limits, tenant.user);
         let written = self.inner.on_thread(tenant.id, move || {
@@ -162,7 +162,7 @@ impl Inner {
         generation: Generation,
         own: &OwnFunctions,
         modules: &Conditions,
-        bundle: BundleDigest,
+        bundle: &BuildBundle,
     ) -> Manifest {
         let limits = tenant.limits();
         let mut functions: Vec<_> = own
@@ -179,7 +179,7 @@ impl Inner {
             .collect();
         functions.sort_by(|a, b| a.path.cmp(&b.path));
         let (tenant, engine) = (tenant.name.clone(), self.compiler.engine.clone());
-        let over = own.over.clone();
+        let (bundle, over) = (bundle.mounts.digest, bundle.changed(&own.over));
         Manifest { tenant, generation, engine, limits, bundle, over, functions }
     }
 

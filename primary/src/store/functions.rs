@@ -475,8 +475,9 @@ fn ensure(db: &Connection, tenant: TenantId, path: &FunctionPath) -> Result<i64>
 /// Of a bundled function that is as the build has it again, there is no row.
 fn forget_unchanged(db: &Connection, tenant: TenantId, path: &FunctionPath) -> Result<()> {
     db.execute(
-        "DELETE FROM functions WHERE tenant = ? AND folded = ? AND latest = 0
-             AND hidden_at IS NULL AND options = '{}'",
+        "DELETE FROM functions WHERE tenant = ? AND folded = ? AND removed_at IS NULL
+             AND hidden_at IS NULL AND options = '{}'
+             AND NOT EXISTS (SELECT 1 FROM versions WHERE function = id)",
         (tenant.0, path.folded()),
     )?;
     Ok(())

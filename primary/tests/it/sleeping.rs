@@ -111,7 +111,7 @@ fn an_owner_can_stop_start_and_restart_a_worker() {
     eventually("the end of the first", || (!is_alive(started)).then_some(()));
     assert_eq!(
         tenant.post("/hello", "{}").expect(200).header("x-hearth-version"),
-        Some("/hello@1")
+        Some(concat!("/hello@", env!("CARGO_PKG_VERSION")))
     );
     assert_eq!(host.workers(&tenant), [restarted]);
     ask("stop");
