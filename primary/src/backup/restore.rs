@@ -189,7 +189,8 @@ pub fn unpack(
     for dir in [half.join(MODULES), half.join(TENANTS)] {
         private_dir(&dir).map_err(disk)?;
     }
-    let mut filling = Filling { half, trees, named: None, tree: None, refused: None };
+    let (named, bundled) = (None, HashSet::new());
+    let mut filling = Filling { half, trees, named, bundled, tree: None, refused: None };
     let read =
         archive::read(source, &mut |member, size, content| filling.take(member, size, content));
     let Filling { named, tree, refused, .. } = filling;
@@ -220,6 +221,8 @@ struct Filling<'a> {
     trees: &'a Trees,
     /// What the store names, and the modules that came: from the store on, which comes first.
     named: Option<(Contents, HashSet<ModuleDigest>)>,
+    /// Modules of what came with an earlier build, which nothing names any more.
+    bundled: HashSet<ModuleDigest>,
     tree: Option<Tree>,
     /// Why the reading was ended, where it was not the file's fault.
     refused: Option<RestoreError>,
@@ -232,9 +235,13 @@ impl Filling<'_> {
                 let archived = self.half.join(store::ARCHIVED);
                 write_new(&archived, content)?;
                 let file = self.half.join(store::FILE);
-                let rebuilt = store::rebuild(&archived, &file).and_then(|()| store::inspect(&file));
+                let rebuilt = store::rebuild(&archived, &file)
+                    .and_then(|bundled| Ok((store::inspect(&file)?, bundled)));
                 match rebuilt {
-                    Ok(contents) => self.named = Some((contents, Default::default())),
+                    Ok((contents, bundled)) => {
+                        self.named = Some((contents, Default::default()));
+                        self.bundled = bundled;
+                    }
                     Err(StoreError::Damaged(what)) => {
                         return self.refuse(damaged(format!("its store: {what}")));
                     }
@@ -246,6 +253,10 @@ impl Filling<'_> {
                 Some((contents, put)) if contents.modules.contains(sha256) => {
                     put.insert(*sha256);
                     write_new(&self.half.join(MODULES).join(module_file(*sha256)), content)
+                }
+                // This build has its own.
+                Some(_) if self.bundled.remove(sha256) => {
+                    io::copy(content, &mut io::sink()).map(drop)
                 }
                 _ => self.refuse(damaged(format!("its store does not name {member}"))),
             },

@@ -6,7 +6,7 @@
 //! build's own. What is this machine's stays out: users, and what vouches for artifacts. Ports are
 //! taken as wishes, and [`Store::settle_ports`](super::Store::settle_ports) has the last word.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -46,9 +46,10 @@ pub(super) const RESTORED: &str = "restored";
 struct Not(&'static str);
 
 /// Makes a store of what the other one says, in a file that is not there yet. Nothing of it is durable
-/// then, and where this fails it is not to be used.
-pub fn rebuild(from: &Path, to: &Path) -> Result<()> {
-    let from = open(from)?;
+/// then, and where this fails it is not to be used. Tells which modules that one named of what came
+/// with its build, which this one's build has in their place.
+pub fn rebuild(from: &Path, to: &Path) -> Result<HashSet<ModuleDigest>> {
+    let (from, bundled) = open(from)?;
     let mut own = Connection::open(to)?;
     own.pragma_update(None, "journal_mode", "memory")?;
     own.pragma_update(None, "synchronous", "off")?;
@@ -58,7 +59,8 @@ pub fn rebuild(from: &Path, to: &Path) -> Result<()> {
     migrations::lay_out(&transaction)?;
     Rebuilding { from: &from, to: &transaction }.all()?;
     transaction.commit()?;
-    own.close().map_err(|(_, error)| error.into())
+    own.close().map_err(|(_, error)| error)?;
+    Ok(bundled)
 }
 
 /// Notes in a store that was made so, and that nobody has open, what it was restored from.
@@ -76,8 +78,9 @@ pub fn note_restore(store: &Path, made_at: Timestamp, tenants: usize) -> Result<
     db.close().map_err(|(_, error)| error.into())
 }
 
-/// A stranger's file, of which only tables are read, brought up to this build's schema.
-fn open(file: &Path) -> Result<Connection> {
+/// A stranger's file, of which only tables are read, brought up to this build's schema; and what it
+/// named before of modules that came with its build.
+fn open(file: &Path) -> Result<(Connection, HashSet<ModuleDigest>)> {
     let strange = |error: rusqlite::Error| StoreError::Damaged(error.to_string());
     let mut db = Connection::open(file).map_err(strange)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -91,11 +94,22 @@ fn open(file: &Path) -> Result<Connection> {
         return Err(StoreError::Damaged("it has more than tables of Hearth's".to_owned()));
     }
     check(&db)?;
+    let bundled = bundled(&db).map_err(|error| damaged("versions", error))?;
     migrations::apply(&mut db).map_err(|error| match error {
         StoreError::Sqlite(error) => strange(error),
         error => error,
     })?;
-    Ok(db)
+    Ok((db, bundled))
+}
+
+/// Until the schema 6, what came with a build were versions of each tenant.
+fn bundled(db: &Connection) -> rusqlite::Result<HashSet<ModuleDigest>> {
+    let schema: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if !(1..6).contains(&schema) {
+        return Ok(HashSet::new());
+    }
+    let mut named = db.prepare("SELECT DISTINCT sha256 FROM versions WHERE bundled")?;
+    named.query_map([], |row| column(row, "sha256", parsed))?.collect()
 }
 
 struct Rebuilding<'a> {
