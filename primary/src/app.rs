@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +18,7 @@ use futures_util::future::join_all;
 use hearth_connection::begin_calendar;
 use hearth_wire::{Auth, TOKEN_PREFIX};
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use rustix::io::Errno;
+use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -38,7 +36,6 @@ use crate::descriptors::{self, LEAST, Shares};
 use crate::drain::{self, Running, Signals};
 use crate::durable;
 use crate::fail::{self, Point};
-use crate::files;
 use crate::fleet::cgroups::{self, Cgroups};
 use crate::fleet::sockets::{self, Sockets};
 use crate::fleet::zygote::{self, Spawned, Zygote};
@@ -48,9 +45,10 @@ use crate::gateway::{Gateway, Trusted};
 use crate::invoke::Calls;
 use crate::isolation::{Isolation, State, Wall};
 use crate::leftovers::Notes;
+use crate::lock::{self, Lock};
 use crate::logs::Logs;
 use crate::names::Names;
-use crate::owner::{self, LOCK};
+use crate::owner;
 use crate::provision::{Addresses, Provision, ProvisionError};
 use crate::release::Releases;
 use crate::store::{Store, Tenant, TenantId};
@@ -81,7 +79,7 @@ pub fn up(written: Written) -> anyhow::Result<()> {
         format!("the data directory {} cannot be made", config.host.data.display())
     })?;
     owner::check(&config.host.data)?;
-    let Lock { notes, directory: _held } = lock(&config.host.data)?;
+    let Lock { notes, directory: _held } = lock::take(&config.host.data)?;
     let notes = Arc::new(Notes::new(notes));
     if restore::is_unfinished(&config.host.data) {
         let data = config.host.data.display();
@@ -172,37 +170,6 @@ impl Programs {
         };
         Ok(Self { worker: beside("hearth-worker")?, compile: beside("hearth-compile")? })
     }
-}
-
-/// That one process has a data directory: it goes with that process.
-pub struct Lock {
-    /// The file of that name, in which a host keeps its notes.
-    pub notes: File,
-    /// Held as well, since the file can be removed under a host that runs. Not every file system lends
-    /// a directory for it.
-    pub directory: Option<OwnedFd>,
-}
-
-pub fn lock(data: &Path) -> anyhow::Result<Lock> {
-    let path = data.join(LOCK);
-    let taken = || {
-        anyhow::anyhow!(
-            "another hearth runs on {}; stop it, or give --data another directory",
-            data.display()
-        )
-    };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(data, flags, Mode::empty())
-        .with_context(|| format!("{} cannot be opened", data.display()))?;
-    let directory = match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Some(directory),
-        Err(Errno::WOULDBLOCK) => return Err(taken()),
-        Err(_) => None,
-    };
-    let notes = files::open_or_make(&path)
-        .with_context(|| format!("{} cannot be opened", path.display()))?;
-    flock(&notes, FlockOperation::NonBlockingLockExclusive).map_err(|_| taken())?;
-    Ok(Lock { notes, directory })
 }
 
 /// The descriptor under a handle of our own, closed on exec, so that no child holds it open.

@@ -23,6 +23,8 @@ mod gateway;
 mod invoke;
 mod isolation;
 mod leftovers;
+mod lock;
+mod locks;
 mod logs;
 mod names;
 mod owner;

@@ -47,6 +47,7 @@ use crate::durable;
 use crate::fail::{self, Point};
 use crate::fair::Fair;
 use crate::files;
+use crate::locks::TenantLocks;
 use crate::store::{Store, StoreError, Tenant, TenantId, VersionRow};
 use crate::tree::Trees;
 use directories::Directories;
@@ -251,7 +252,7 @@ struct Inner {
     /// The module that was looked at last.
     scrubbed: Mutex<Option<ModuleDigest>>,
     /// One at a time prepares a tenant's release.
-    preparing: DashMap<TenantId, Arc<Mutex<()>>>,
+    preparing: TenantLocks,
     /// Held shared by the host while it makes files itself that no metadata names yet, which is
     /// short, and alone by the sweep.
     arriving: Arc<RwLock<()>>,
@@ -293,7 +294,7 @@ impl Releases {
             checked: DashSet::new(),
             prepared: DashMap::new(),
             scrubbed: Mutex::default(),
-            preparing: DashMap::new(),
+            preparing: TenantLocks::default(),
             arriving: Arc::default(),
             pins: Pins::default(),
             rooms: Rooms::new(data.to_owned(), disk_reserve),
@@ -639,8 +640,7 @@ impl Releases {
     ) -> Result<Prepared, ReleaseError> {
         let dir = self.inner.releases(tenant).join(generation.to_string());
         if !self.inner.prepared.contains_key(&(tenant.id, generation)) {
-            let lock = self.inner.preparing.entry(tenant.id).or_default().clone();
-            let _one = lock.lock().await;
+            let _one = self.inner.preparing.lock(&tenant.id).await;
             if !self.inner.prepared.contains_key(&(tenant.id, generation)) {
                 // Its limits may be others than when the caller read them.
                 let current = self.inner.store.tenant(&tenant.name).await?;
@@ -740,8 +740,7 @@ impl Releases {
     pub async fn prune(&self, tenant: &Tenant, keep: Generation) -> Result<(), ReleaseError> {
         let releases = self.inner.releases(tenant);
         // One that is being made again would be taken apart under its maker's hands.
-        let lock = self.inner.preparing.entry(tenant.id).or_default().clone();
-        let _alone = lock.lock().await;
+        let _alone = self.inner.preparing.lock(&tenant.id).await;
         self.inner.prepared.retain(|(id, generation), _| *id != tenant.id || *generation == keep);
         let pruned = self.inner.on_thread(tenant.id, move || {
             // One that leads elsewhere is made anew before the next worker starts.

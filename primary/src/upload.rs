@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use dashmap::DashMap;
 use hearth_wire::{
     Code, FunctionPath, Generation, LimitError, LimitsPatch, ModuleDigest, NameError, OptionsError,
     OptionsPatch, PathMatch, Problem, Version, limits,
@@ -30,7 +29,7 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::sync::oneshot;
 use tracing::{error, info};
 use utoipa::ToSchema;
 
@@ -38,13 +37,13 @@ use crate::actor::Author;
 use crate::compile::CompileError;
 use crate::fail::{self, Point};
 use crate::fleet::{Commit, Fleet, FleetError, SwapError};
+use crate::locks::{Crowded, TenantLock, TenantLocks};
 use crate::patience::{to_its_end, within};
 use crate::release::modules::{IngestError, Kept};
 use crate::release::room::{NoRoom, Room};
 use crate::release::{Admitted, Held, ReleaseError, Releases};
 use crate::store::{
-    Action, Cause, Change, Event, NewGeneration, Sides, Store, StoreError, Tenant, TenantId,
-    VersionRow,
+    Action, Cause, Change, Event, NewGeneration, Sides, Store, StoreError, Tenant, VersionRow,
 };
 pub use places::Places;
 use places::{Crowd, Place};
@@ -283,13 +282,13 @@ pub struct Uploads {
     crowd: Crowd,
     intake: Intake,
     /// One change of a tenant at a time.
-    changing: Arc<DashMap<TenantId, Arc<Mutex<()>>>>,
+    changing: TenantLocks,
 }
 
 impl Uploads {
     pub fn new(store: Store, fleet: Fleet, releases: Releases, intake: Intake) -> Self {
         let crowd = Crowd::new(intake.places.clone());
-        Self { store, fleet, releases, crowd, intake, changing: Arc::default() }
+        Self { store, fleet, releases, crowd, intake, changing: TenantLocks::default() }
     }
 
     /// Takes an upload: all its files go live together, or none does. A caller that leaves before
@@ -432,7 +431,7 @@ impl Uploads {
     /// Makes what was admitted the tenant's.
     async fn change(
         &self,
-        (tenant, changing): (Tenant, OwnedMutexGuard<()>),
+        (tenant, changing): (Tenant, TenantLock),
         admitted: Vec<(FunctionPath, OptionsPatch, Admitted)>,
         compile_ms: u64,
         by: &Author,
@@ -597,8 +596,7 @@ impl Uploads {
         let Some(_alone) = self.releases.nothing_arrives() else { return Ok(0) };
         for tenant in self.store.tenants().await? {
             // One that is being changed is pruned with that.
-            let lock = self.changing.entry(tenant.id).or_default().clone();
-            let Ok(_changing) = lock.try_lock() else { continue };
+            let Some(_changing) = self.changing.try_lock(&tenant.id) else { continue };
             if let Some(tenant) = self.store.tenant_by_id(tenant.id).await? {
                 self.releases.prune(&tenant, tenant.generation).await?;
             }
@@ -643,14 +641,11 @@ impl Uploads {
     }
 
     /// The tenant as it stands now, and the right to change it.
-    async fn lock(&self, tenant: &Tenant) -> Result<(Tenant, OwnedMutexGuard<()>), UploadError> {
-        let lock = self.changing.entry(tenant.id).or_default().clone();
-        // One is the map's own, one this one's, and one whose turn it is.
-        if Arc::strong_count(&lock) > CHANGES_WAITING_MAX + 3 {
-            return Err(UploadError::Crowded);
-        }
-        let turn = tokio::time::timeout(TURN_DEADLINE, lock.lock_owned());
-        let guard = turn.await.map_err(|_| UploadError::NoTurn)?;
+    async fn lock(&self, tenant: &Tenant) -> Result<(Tenant, TenantLock), UploadError> {
+        let turn = self.changing.lock_among(&tenant.id, CHANGES_WAITING_MAX);
+        let turn = tokio::time::timeout(TURN_DEADLINE, turn).await;
+        let guard =
+            turn.map_err(|_| UploadError::NoTurn)?.map_err(|Crowded| UploadError::Crowded)?;
         match self.store.tenant(&tenant.name).await? {
             Some(now) if now.id == tenant.id => Ok((now, guard)),
             _ => Err(UploadError::NoTenant),
@@ -702,7 +697,7 @@ impl Uploads {
     async fn apply(
         &self,
         tenant: Tenant,
-        changing: OwnedMutexGuard<()>,
+        changing: TenantLock,
         functions: Vec<VersionRow>,
         changes: Vec<Change>,
         cause: Cause,

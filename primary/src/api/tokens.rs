@@ -1,16 +1,12 @@
 //! `/tenants/{tenant}/tokens` and, for the host's own, `/tokens`. A change is answered once every
 //! live worker of the tenant goes by it.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
-use dashmap::DashMap;
 use hearth_wire::{Code, Scope};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::auth::{Admin, AtTenant};
@@ -20,6 +16,7 @@ use super::request::{JsonBody, TokenId};
 use crate::actor::Author;
 use crate::fail::{self, Point};
 use crate::fleet::Fleet;
+use crate::locks::TenantLocks;
 use crate::store::{Store, Tenant, TenantId, TokenRow, is_token_name};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -79,19 +76,17 @@ struct TenantTokenParams {
 pub struct Grants {
     store: Store,
     fleet: Fleet,
-    /// One small lock for each tenant whose tokens were changed since the start.
-    changing: Arc<DashMap<TenantId, Arc<Mutex<()>>>>,
+    changing: TenantLocks,
 }
 
 impl Grants {
     pub fn new(store: Store, fleet: Fleet) -> Self {
-        Self { store, fleet, changing: Arc::default() }
+        Self { store, fleet, changing: TenantLocks::default() }
     }
 
     async fn push(&self, tenant: &Tenant) -> Result<(), Refusal> {
         fail::moment(Point::TokenPush);
-        let changing = self.changing.entry(tenant.id).or_default().clone();
-        let _alone = changing.lock().await;
+        let _alone = self.changing.lock(&tenant.id).await;
         let grants = self.store.grants(tenant.id).await?;
         self.fleet.set_tokens(&tenant.name, grants).await?;
         fail::moment(Point::TokenPushed);

@@ -24,10 +24,10 @@ use hearth_wire::{ModuleDigest, TenantName, TreePath};
 use tar::{Builder, EntryType, Header};
 
 use super::archive::{self, ArchiveError, LeftOut, Member, Whole};
-use crate::app::Lock;
 use crate::durable;
 use crate::fail::Point;
 use crate::files;
+use crate::lock::{self, Lock};
 use crate::owner::{self, LOCK, LOST_AND_FOUND, RESTORING};
 use crate::release::{MODULES, TENANTS, module_file};
 use crate::store::{self, Contents, StoreError};
@@ -96,8 +96,7 @@ impl<'a> Target<'a> {
         let made = !data.exists();
         fs::create_dir_all(data).map_err(disk)?;
         let made = (made, !data.join(LOCK).exists());
-        let lock =
-            crate::app::lock(data).map_err(|error| RestoreError::InUse(error.to_string()))?;
+        let lock = lock::take(data).map_err(|error| RestoreError::InUse(error.to_string()))?;
         let target = Self { data, half: data.join(RESTORING), made, _lock: lock };
         // It was empty when that began, and no host has started on it since: what else is there is
         // somebody's.

@@ -16,9 +16,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use dashmap::DashMap;
 use hearth_wire::TenantName;
 use rustix::fs::{Mode, OFlags, fstat};
 use rustix::process::geteuid;
@@ -27,6 +26,7 @@ use tracing::{info, warn};
 use super::disk;
 use crate::durable;
 use crate::fail::{self, Point};
+use crate::locks::TenantLocks;
 use crate::owner::ForeignState;
 use crate::tree::Trees;
 
@@ -45,14 +45,14 @@ pub(super) struct Directories {
     /// Whether this host can give files to tenants' users.
     has_users: bool,
     /// Held by whoever settles that one: what there is to do takes as long as what lies there.
-    settling: DashMap<TenantName, Arc<Mutex<()>>>,
+    settling: TenantLocks<TenantName>,
     /// Users whose files could not be removed, as far as that was tried.
     left: Mutex<HashSet<u32>>,
 }
 
 impl Directories {
     pub fn new(root: PathBuf, trees: Trees, has_users: bool) -> Self {
-        Self { root, trees, has_users, settling: DashMap::new(), left: Mutex::default() }
+        Self { root, trees, has_users, settling: TenantLocks::default(), left: Mutex::default() }
     }
 
     fn of(&self, tenant: &TenantName) -> PathBuf {
@@ -82,8 +82,7 @@ impl Directories {
     /// else's was restored, or is of a time when the host had no users to give: it is copied, by
     /// the one who may read it to the one who is to have it.
     pub fn settle(&self, tenant: &TenantName, user: Option<u32>) -> io::Result<()> {
-        let lock = self.settling.entry(tenant.clone()).or_default().clone();
-        let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.settling.blocking_lock(tenant);
         let dir = self.of(tenant);
         let (state, other) = (dir.join(STATE), dir.join(OTHER_STATE));
         let user = user.filter(|_| self.has_users);
@@ -155,7 +154,6 @@ impl Directories {
     }
 
     pub fn remove(&self, tenant: &TenantName) -> io::Result<()> {
-        self.settling.remove(tenant);
         let dir = self.of(tenant);
         self.remove_dir(&dir, Point::TenantTree).inspect_err(|_| self.left().extend(owners(&dir)))
     }
