@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use hearth_wire::{ModuleDigest, TenantName, TreePath};
+use hearth_wire::{Code, ModuleDigest, TenantName, TreePath};
 use http_body_util::BodyExt;
 use tar::{Archive, EntryType};
 use tempfile::TempDir;
@@ -33,6 +33,7 @@ use tracing::{error, info, warn};
 use crate::actor::Author;
 use crate::durable;
 use crate::fail::Point;
+use crate::fault::{Fault, Verdict};
 use crate::files;
 use crate::patience::within;
 use crate::release::{KEPT, ReleaseError, Releases, module_file};
@@ -51,7 +52,7 @@ const STALLED: Duration = Duration::from_secs(60);
 pub enum BackupError {
     #[error("a backup is being made already; there is one at a time")]
     Busy,
-    #[error("the store")]
+    #[error("the store failed")]
     Store(#[from] StoreError),
     #[error("a file of the data directory")]
     Disk(#[from] io::Error),
@@ -61,6 +62,18 @@ pub enum BackupError {
     Tree { tenant: TenantName, source: TreeError },
     #[error("the backup could not be passed on")]
     Write(#[source] io::Error),
+}
+
+impl Fault for BackupError {
+    fn verdict(&self) -> Verdict {
+        let failed = "the backup could not be made; the host's log says why";
+        match self {
+            Self::Busy => Verdict::caller(Code::Conflict, self),
+            Self::Store(error) => error.verdict(),
+            Self::Release(error) => error.verdict().within(failed),
+            Self::Disk(_) | Self::Tree { .. } | Self::Write(_) => Verdict::of_host(self, failed),
+        }
+    }
 }
 
 #[derive(Clone)]

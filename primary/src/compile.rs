@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use hearth_wire::limits::OPTIONS_MAX_BYTES;
 use hearth_wire::{
-    Channel, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, HandlerKind,
+    Channel, Code, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, HandlerKind,
     Options, SocketError, VERSION, pair,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -23,6 +23,7 @@ use tokio::process::Command;
 use tracing::error;
 
 use crate::fair::{Fair, Turn};
+use crate::fault::{Disk, Fault, Verdict};
 use crate::stderr::{self, Speaker};
 use crate::store::TenantId;
 use crate::telemetry;
@@ -51,6 +52,26 @@ pub enum CompileError {
     File(#[from] io::Error),
     #[error("the compiler answered another question: {0:?}")]
     Unexpected(CompileReply),
+}
+
+impl Fault for CompileError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Refused(Diagnosis { detail, imports, .. }) => Verdict {
+                imports: imports.clone(),
+                ..Verdict::function(Code::InvalidModule, detail)
+            },
+            Self::Full => Disk::Full.into(),
+            Self::Failed(_)
+            | Self::Spawn(_)
+            | Self::Socket(_)
+            | Self::File(_)
+            | Self::Unexpected(_) => Verdict::of_host(
+                self,
+                "the host's compiler failed; its operator finds why in the log",
+            ),
+        }
+    }
 }
 
 pub struct Compiled {

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
-use hearth_wire::{Entry, Generation, TenantName, TokenGrant, What};
+use hearth_wire::{Code, Entry, Generation, TenantName, TokenGrant, What};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
@@ -48,6 +48,7 @@ pub use status::{WorkerState, WorkerStatus};
 use supervisor::{Handle, Supervisor};
 pub use uplinks::Uplink;
 
+use crate::fault::{Fault, Logged, Verdict};
 use crate::isolation::Level;
 use crate::logs::Logs;
 use crate::names::Names;
@@ -83,6 +84,18 @@ pub enum Cause {
 impl Unavailable {
     /// What a caller of a barred tenant is told: somebody must act first.
     const BARRED: Duration = Duration::from_secs(30);
+
+    /// Of one whose worker ended, and is not started before that.
+    pub fn ended(retry_after: Duration) -> Self {
+        let reason = "its worker ended".to_owned();
+        Self { retry_after, cause: Cause::Ended, reason }
+    }
+
+    /// Of all, once the host stops: one that is started anew is soon there.
+    pub fn stopping() -> Self {
+        let reason = "the host is stopping".to_owned();
+        Self { retry_after: Duration::from_secs(5), cause: Cause::Stopping, reason }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +117,51 @@ pub enum FleetError {
     PortTaken(u16),
     #[error(transparent)]
     Swap(#[from] SwapError),
+}
+
+impl Fault for Unavailable {
+    /// What callers of a tenant are told whose worker does not come. Why is its owner's to see.
+    fn verdict(&self) -> Verdict {
+        let code = Code::WorkerUnavailable;
+        let verdict = match self.cause {
+            Cause::Ended => Verdict::function(
+                code,
+                "this tenant's worker ended unexpectedly and is not started again for now; its \
+                 owner finds the reason with `hearth worker list`, and can upload a fix meanwhile",
+            ),
+            Cause::PortTaken(_) => Verdict::host(
+                code,
+                "this tenant is not served for now: its own port is used by another program on \
+                 the host; the host's operator can free it",
+            ),
+            Cause::Crowded => {
+                Verdict::limit(code, "too many callers wait for this tenant's worker")
+            }
+            Cause::Stopping => Verdict::host(code, "the host is stopping"),
+        };
+        // Whoever calls could fill the log with it; it is told where it began.
+        verdict.again_after(self.retry_after).logged(Logged::No)
+    }
+}
+
+impl Fault for SwapError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::NoTenant => Verdict::caller(Code::NotFound, self),
+            Self::Busy => Verdict::caller(Code::Conflict, self),
+            Self::NotStarted(_) => Verdict::host(Code::WorkerUnavailable, self),
+        }
+    }
+}
+
+impl Fault for FleetError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::NoTenant => Verdict::caller(Code::NotFound, self),
+            Self::PortTaken(_) => Verdict::host(Code::WorkerUnavailable, self),
+            Self::Swap(error) => error.verdict(),
+        }
+    }
 }
 
 /// A connection to the port of a tenant whose worker is backing off or barred, for the primary

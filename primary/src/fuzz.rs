@@ -88,7 +88,7 @@ pub fn upload(bytes: &[u8]) {
             }
         }
         Err(error) => {
-            let problem = error.problem();
+            let problem = crate::problem::of(&error);
             assert!(problem.status < 500, "{error}");
         }
     }

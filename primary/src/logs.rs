@@ -25,13 +25,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use hearth_wire::{FunctionPath, LogStream, Report, TenantName};
+use hearth_wire::{Code, FunctionPath, LogStream, Report, TenantName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::{error, warn};
 
 use crate::fair::{Fair, Turn};
+use crate::fault::{Fault, Verdict};
 use journal::Journal;
 
 /// Reports that wait to be written, of all tenants and of one. A report is below
@@ -61,6 +62,16 @@ pub enum LogsError {
     Read(#[source] io::Error),
     #[error("the journals are closed")]
     Closed,
+}
+
+impl Fault for LogsError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::TooManyFollowers => Verdict::limit(Code::TooManyRequests, self),
+            Self::Read(_) => Verdict::of_host(self, "the journal could not be read"),
+            Self::Closed => Verdict::stopping(),
+        }
+    }
 }
 
 /// Which records a reader wants; what is `None` matches all.

@@ -11,15 +11,16 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_wire::{Code, Generation, OptionsPatch, Problem, TenantName, TokenGrant};
+use hearth_wire::{Code, Generation, OptionsPatch, TenantName, TokenGrant};
 use jiff::Timestamp;
 use rustix::io::Errno;
 use tokio::sync::Mutex;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::actor::Author;
 use crate::backup::Staged;
 use crate::fail::{self, Point};
+use crate::fault::{Fault, Verdict};
 use crate::fleet::{self, Fleet, sockets};
 use crate::logs::Logs;
 use crate::release::{Bundled, ReleaseError, Releases};
@@ -56,41 +57,22 @@ pub enum ProvisionError {
     Left { name: TenantName, error: io::Error },
     #[error("the tenant's first generation could not be made")]
     Release(#[from] ReleaseError),
-    #[error("the store")]
+    #[error("the store failed")]
     Store(#[from] StoreError),
 }
 
-impl ProvisionError {
-    /// What the caller is told. What is ours to mend is logged, with its causes.
-    pub fn problem(&self) -> Problem {
-        if let Self::Release(_) | Self::Store(_) = self {
-            error!(error = self as &dyn std::error::Error, "a tenant could not be made or removed");
-        }
+impl Fault for ProvisionError {
+    fn verdict(&self) -> Verdict {
+        let failed = "the tenant could not be made or removed; the host's log says why";
         match self {
-            Self::Unknown(_) => Problem::new(Code::NotFound, self.to_string()),
-            Self::Exists(_)
-            | Self::NoPort(_)
-            | Self::PortsRest { .. }
-            | Self::NameRests { .. }
-            | Self::NoUser(_)
-            | Self::Left { .. } => Problem::new(Code::Conflict, self.to_string()),
-            Self::Store(StoreError::Full(_)) => {
-                Problem::new(Code::StorageFull, "the host's disk is full")
+            Self::Unknown(_) => Verdict::caller(Code::NotFound, self),
+            Self::Exists(_) | Self::NameRests { .. } => Verdict::caller(Code::Conflict, self),
+            Self::NoPort(_) | Self::PortsRest { .. } | Self::NoUser(_) => {
+                Verdict::limit(Code::Conflict, self)
             }
-            Self::Store(error @ StoreError::ReadOnly)
-            | Self::Release(ReleaseError::Store(error @ StoreError::ReadOnly)) => {
-                Problem::new(Code::StorageFull, error.to_string())
-            }
-            Self::Store(StoreError::Disk(_)) => {
-                Problem::new(Code::StorageFull, "the host's disk failed")
-            }
-            Self::Release(error) if error.code() == Code::StorageFull => {
-                Problem::new(Code::StorageFull, "the host's disk is full, or fails")
-            }
-            Self::Release(_) | Self::Store(_) => {
-                let detail = "the tenant could not be made or removed; the host's log says why";
-                Problem::new(Code::Internal, detail)
-            }
+            Self::Left { .. } => Verdict::host(Code::Conflict, self),
+            Self::Release(error) => error.verdict().within(failed),
+            Self::Store(error) => error.verdict().within(failed),
         }
     }
 }

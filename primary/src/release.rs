@@ -42,10 +42,10 @@ use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use tracing::{info, warn};
 
 use crate::compile::{CompileError, Compiler, Compiling};
-use crate::descriptors::is_shortage;
 use crate::durable;
 use crate::fail::{self, Point};
 use crate::fair::Fair;
+use crate::fault::{Fault, Logged, Verdict};
 use crate::files;
 use crate::locks::TenantLocks;
 use crate::store::{Store, StoreError, Tenant, TenantId, VersionRow};
@@ -105,7 +105,7 @@ pub enum ReleaseError {
     Ingest(#[from] IngestError),
     #[error("a file of the data directory")]
     Disk(#[from] io::Error),
-    #[error("the store")]
+    #[error("the store failed")]
     Store(#[from] StoreError),
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
@@ -115,53 +115,21 @@ pub enum ReleaseError {
     NoGeneration(Generation),
 }
 
-impl ReleaseError {
-    /// What it is where it is not the module's fault: no room, or ours.
-    pub fn code(&self) -> Code {
-        let full = match self {
-            Self::Disk(error)
-            | Self::Ingest(IngestError::Disk(error))
-            | Self::Compile(CompileError::Spawn(error) | CompileError::File(error))
-                if is_shortage(error) =>
-            {
-                return Code::WorkerUnavailable;
-            }
-            Self::Disk(error) | Self::Ingest(IngestError::Disk(error)) => {
-                durable::is_the_disks(error)
-            }
-            Self::Damaged { .. } => return Code::ModuleDamaged,
-            Self::NoRoom(_)
-            | Self::Ingest(IngestError::NoRoom(_))
-            | Self::Compile(CompileError::Full)
-            | Self::Store(StoreError::Full(_) | StoreError::Disk(_) | StoreError::ReadOnly) => true,
-            _ => false,
-        };
-        if full { Code::StorageFull } else { Code::Internal }
-    }
-
-    /// What the tenant's owner is told: whose fault it was, and nothing of the host.
-    pub fn for_owner(&self) -> String {
+impl Fault for ReleaseError {
+    fn verdict(&self) -> Verdict {
+        let failed = "the host could not read or write what the functions are kept in; its \
+                      operator finds why in the log";
         match self {
-            Self::Compile(CompileError::Refused(diagnosis)) => diagnosis.detail.clone(),
-            Self::Options(error) => {
-                format!("the module declares options that are refused: {error}")
+            Self::Compile(error) => error.verdict(),
+            Self::Options(_) => Verdict::function(Code::InvalidModule, self),
+            Self::Ingest(error) => error.verdict(),
+            Self::NoRoom(error) => error.verdict(),
+            // Told in the log when it was found.
+            Self::Damaged { .. } => {
+                Verdict::host(Code::ModuleDamaged, self).logged(Logged::Warning)
             }
-            Self::NoRoom(NoRoom::Quota { .. })
-            | Self::Ingest(IngestError::NoRoom(NoRoom::Quota { .. })) => {
-                format!("{self}: remove functions, or have the host's admin raise `disk_bytes`")
-            }
-            Self::NoRoom(NoRoom::Host) => self.to_string(),
-            Self::Damaged { .. } => self.to_string(),
-            Self::Store(error @ StoreError::ReadOnly) => error.to_string(),
-            Self::Ingest(IngestError::Disk(_)) => "the host could not store the module".to_owned(),
-            Self::Ingest(error) => error.to_string(),
-            Self::Compile(_) => {
-                "the host's compiler failed; its operator finds why in the log".to_owned()
-            }
-            Self::Disk(_) | Self::Store(_) | Self::NoGeneration(_) => {
-                "the host could not prepare the functions; its operator finds why in the log"
-                    .to_owned()
-            }
+            Self::Store(error) => error.verdict().within(failed),
+            Self::Disk(_) | Self::NoGeneration(_) => Verdict::of_host(self, failed),
         }
     }
 }

@@ -20,16 +20,18 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use hearth_wire::{ModuleDigest, TenantName, TreePath};
+use hearth_wire::{Code, ModuleDigest, TenantName, TreePath};
 use tar::{Builder, EntryType, Header};
 
 use super::archive::{self, ArchiveError, LeftOut, Member, Whole};
 use crate::durable;
 use crate::fail::Point;
+use crate::fault::{Fault, Verdict};
 use crate::files;
 use crate::lock::{self, Lock};
 use crate::owner::{self, LOCK, LOST_AND_FOUND, RESTORING};
 use crate::release::{MODULES, TENANTS, module_file};
+use crate::store::database::DatabaseError;
 use crate::store::{self, Contents, StoreError};
 use crate::terminal::complain;
 use crate::tree::{TreeError, Trees, Unpacking};
@@ -54,6 +56,29 @@ pub enum RestoreError {
     Disk { data: PathBuf, source: io::Error },
     #[error("{0}")]
     InUse(String),
+}
+
+impl Fault for RestoreError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::InUse(_) | Self::NotEmpty { .. } => Verdict::caller(Code::Conflict, self),
+            Self::Disk { .. } | Self::Archive(ArchiveError::Taken(_)) => {
+                let failed = "the backup could not be taken in; the host's log says why";
+                Verdict::of_host(self, failed)
+            }
+            Self::Store(StoreError::Database(
+                error @ (DatabaseError::Full(_) | DatabaseError::Disk(_)),
+            )) => error.verdict(),
+            Self::Archive(ArchiveError::Read(_)) => {
+                Verdict::caller(Code::BadRequest, "the backup broke off on its way")
+            }
+            Self::Store(StoreError::Database(error @ DatabaseError::TooNew { .. })) => {
+                Verdict::caller(Code::BadRequest, error)
+            }
+            Self::Archive(_) | Self::Damaged(_) => Verdict::caller(Code::BadRequest, self),
+            Self::Store(_) => Verdict::caller(Code::BadRequest, "the backup's store is damaged"),
+        }
+    }
 }
 
 /// What was restored.
@@ -234,7 +259,7 @@ impl Filling<'_> {
                 let rebuilt = store::rebuild(&archived, &file).and_then(|()| store::inspect(&file));
                 match rebuilt {
                     Ok(contents) => self.named = Some((contents, Default::default())),
-                    Err(StoreError::Damaged(what)) => {
+                    Err(StoreError::Database(DatabaseError::Damaged(what))) => {
                         return self.refuse(damaged(format!("its store: {what}")));
                     }
                     Err(error) => return self.refuse(error.into()),

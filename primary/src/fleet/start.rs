@@ -15,7 +15,7 @@ use super::conversation::Conversation;
 use super::inbox::{Command, Newborn, StartError};
 use super::lifecycle::WorkerId;
 use super::zygote::{Fork, ZygoteError};
-use crate::descriptors::is_shortage;
+use crate::fault::{Fault, is_short};
 use crate::release::Prepared;
 use crate::stderr::{self, Speaker};
 use crate::store::Tenant;
@@ -47,7 +47,7 @@ pub async fn fork(
         }
         let prepared =
             shared.releases.prepare(&tenant, start.generation).await.map_err(|error| {
-                let told = error.for_owner();
+                let told = error.verdict().told;
                 error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "release");
                 if is_short(&error) { StartError::Host(told) } else { StartError::Release(told) }
             })?;
@@ -86,13 +86,6 @@ pub async fn fork(
     };
     let newborn = newborn.await;
     let _ = inbox.send(Command::Forked(worker, Box::new(newborn))).await;
-}
-
-/// Whether it comes of a shortage of descriptors or memory, somewhere below.
-fn is_short(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(is_shortage)
 }
 
 /// The tenant's group, where this machine has any: made with its first worker, and from then on at

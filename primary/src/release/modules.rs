@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dashmap::DashMap;
-use hearth_wire::{ModuleDigest, limits};
+use hearth_wire::{Code, ModuleDigest, limits};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
@@ -24,6 +24,7 @@ use super::pins::Sweep;
 use super::room::{NoRoom, Reservation, Room};
 use crate::durable;
 use crate::fail::{self, Point};
+use crate::fault::{Fault, Verdict};
 use crate::files;
 
 /// How modules are packed on disk: fast, and within a few percent of the best for code.
@@ -56,6 +57,17 @@ pub enum IngestError {
     NoRoom(#[from] NoRoom),
     #[error("storing the module")]
     Disk(#[source] io::Error),
+}
+
+impl Fault for IngestError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::TooLarge(_) | Self::TooDense => Verdict::caller(Code::TooLarge, self),
+            Self::NotZstd | Self::Empty => Verdict::caller(Code::InvalidModule, self),
+            Self::NoRoom(error) => error.verdict(),
+            Self::Disk(_) => Verdict::of_host(self, "the host could not store the module"),
+        }
+    }
 }
 
 /// A file of an upload, as it comes.

@@ -16,10 +16,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::audit::{self, Action, Event, Sides};
-use super::{
-    Asker, Result, Store, StoreError, TenantId, column, instant, json, millis, optional, parsed,
-    signed, unsigned,
-};
+use super::columns::{column, instant, json, millis, optional, parsed, signed, unsigned};
+use super::error::{Result, StoreError};
+use super::handle::{Asker, Store};
+use super::ids::TenantId;
 use crate::actor::Author;
 
 /// Rows of a tenant's past generations.
@@ -624,7 +624,7 @@ pub(super) fn kind(value: ValueRef<'_>) -> FromSqlResult<HandlerKind> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::store::tests::{author, scratch, tenant};
+    use crate::store::scratch::{author, scratch, tenant};
 
     pub(in crate::store) fn row(path: &str, version: Version) -> VersionRow {
         VersionRow {

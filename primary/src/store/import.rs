@@ -12,7 +12,10 @@ use hearth_wire::TenantName;
 use rusqlite::Transaction;
 
 use super::audit::{self, Action, Event, Sides};
-use super::{Asker, Result, Store, StoreError, Tenant, change};
+use super::database::change;
+use super::error::{Result, StoreError};
+use super::handle::{Asker, Store};
+use super::tenants::Tenant;
 use crate::actor::Author;
 
 impl Store {
@@ -106,7 +109,7 @@ mod tests {
     use hearth_wire::Scope;
 
     use super::*;
-    use crate::store::tests::{author, scratch, tenant};
+    use crate::store::scratch::{author, scratch, tenant};
 
     #[tokio::test]
     async fn a_tenant_comes_back_under_another_id_with_what_it_had() {

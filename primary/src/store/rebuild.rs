@@ -22,12 +22,14 @@ use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, Params, Row, Transaction};
 
 use super::audit::{self, Action, AuditRow, Event, HOST_ROWS_MAX, Sides, TENANT_ROWS_MAX};
+use super::columns::{bytes, column, instant, millis, optional, parsed, signed, unsigned};
+use super::database::{DatabaseError, check, lay_out, migrate, version};
+use super::error::{Result, StoreError};
 use super::functions::{kind, kind_text, text};
+use super::ids::TenantId;
+use super::migrations::SCHEMA;
+use super::tenants::RESTORED;
 use super::tokens::is_token_name;
-use super::{
-    Result, StoreError, TenantId, bytes, check, column, instant, migrations, millis, optional,
-    parsed, signed, unsigned,
-};
 use crate::actor::Author;
 
 /// Longer than any text that was ever written.
@@ -38,8 +40,6 @@ const VERSION_MAX: u64 = 1 << 30;
 /// Even where it could not be packed smaller than it is.
 const STORED_MAX_BYTES: u64 = MODULE_MAX_BYTES + (1 << 20);
 const LABEL_MAX_BYTES: usize = 256;
-/// In the table `host` of a store that was made so, until its ports are settled.
-pub(super) const RESTORED: &str = "restored";
 
 #[derive(Debug, thiserror::Error)]
 #[error("this is not {0}")]
@@ -55,7 +55,7 @@ pub fn rebuild(from: &Path, to: &Path) -> Result<()> {
     own.pragma_update(None, "foreign_keys", true)?;
     own.pragma_update(None, "trusted_schema", false)?;
     let transaction = own.transaction()?;
-    migrations::lay_out(&transaction)?;
+    lay_out(&transaction, &SCHEMA)?;
     Rebuilding { from: &from, to: &transaction }.all()?;
     transaction.commit()?;
     own.close().map_err(|(_, error)| error.into())
@@ -78,21 +78,21 @@ pub fn note_restore(store: &Path, made_at: Timestamp, tenants: usize) -> Result<
 
 /// A stranger's file, of which only tables are read, brought up to this build's schema.
 fn open(file: &Path) -> Result<Connection> {
-    let strange = |error: rusqlite::Error| StoreError::Damaged(error.to_string());
+    let strange = |error: rusqlite::Error| DatabaseError::Damaged(error.to_string());
     let mut db = Connection::open(file).map_err(strange)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     db.set_limit(Limit::SQLITE_LIMIT_LENGTH, TEXT_MAX_BYTES)?;
     db.pragma_update(None, "trusted_schema", false).map_err(strange)?;
-    migrations::check(&db)?;
+    version(&db, &SCHEMA)?;
     let other = "SELECT name FROM sqlite_schema
          WHERE type NOT IN ('table', 'index') OR sql LIKE 'CREATE VIRTUAL%' LIMIT 1";
     let others = db.prepare(other).and_then(|mut found| found.exists([])).map_err(strange)?;
     if others {
-        return Err(StoreError::Damaged("it has more than tables of Hearth's".to_owned()));
+        return Err(DatabaseError::Damaged("it has more than tables of Hearth's".to_owned()).into());
     }
     check(&db)?;
-    migrations::apply(&mut db).map_err(|error| match error {
-        StoreError::Sqlite(error) => strange(error),
+    migrate(&mut db, &SCHEMA).map_err(|error| match error {
+        DatabaseError::Sqlite(error) => strange(error),
         error => error,
     })?;
     Ok(db)
@@ -351,9 +351,9 @@ impl Rebuilding<'_> {
     fn insert(&self, table: &'static str, sql: &str, row: impl Params) -> Result<()> {
         match self.to.prepare_cached(sql).and_then(|mut insert| insert.execute(row)) {
             Ok(_) => Ok(()),
-            Err(error @ rusqlite::Error::SqliteFailure(..)) => match StoreError::from(error) {
-                StoreError::Sqlite(error) => Err(damaged(table, error)),
-                disk => Err(disk),
+            Err(error @ rusqlite::Error::SqliteFailure(..)) => match DatabaseError::from(error) {
+                DatabaseError::Sqlite(error) => Err(damaged(table, error)),
+                disk => Err(disk.into()),
             },
             Err(error) => Err(error.into()),
         }
@@ -361,7 +361,7 @@ impl Rebuilding<'_> {
 }
 
 fn damaged(table: &str, why: impl std::fmt::Display) -> StoreError {
-    StoreError::Damaged(format!("what it says in its table `{table}` cannot be: {why}"))
+    DatabaseError::Damaged(format!("what it says in its table `{table}` cannot be: {why}")).into()
 }
 
 struct TenantRow {
@@ -549,7 +549,7 @@ fn limits(value: ValueRef<'_>) -> FromSqlResult<LimitsPatch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::{author, scratch, tenant};
+    use crate::store::scratch::{author, scratch, tenant};
     use crate::store::{
         AuditQuery, Cause, Change, FILE, NewGeneration, Store, Whose, functions::tests::row,
     };
@@ -761,7 +761,9 @@ mod tests {
             db.execute_batch(change).unwrap();
             drop(db);
             let refused = rebuild(&from, &to).unwrap_err();
-            let StoreError::Damaged(said) = &refused else { panic!("{change}: {refused:?}") };
+            let StoreError::Database(DatabaseError::Damaged(said)) = &refused else {
+                panic!("{change}: {refused:?}")
+            };
             // What breaks the tables' own checks is seen before a row is read.
             let by_checks = said.contains("CHECK constraint") || said.contains("that is not there");
             assert!(said.contains(table) || by_checks, "{change}: {said}");

@@ -9,14 +9,11 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use serde_json::{Map, Value};
 
 use super::audit::{self, Action, Event, Sides};
-use super::rebuild::RESTORED;
-use super::{Asker, Result, Store, StoreError, column, instant, json, millis, parsed, unsigned};
+use super::columns::{column, instant, json, millis, parsed, unsigned};
+use super::error::{Result, StoreError};
+use super::handle::{Asker, Store};
+use super::ids::TenantId;
 use crate::actor::Author;
-
-/// Never given twice, not even after its tenant is gone. `TenantId(0)` is nobody's and stands
-/// for the bundled functions.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct TenantId(pub(crate) i64);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
@@ -58,6 +55,8 @@ pub struct Freed {
     pub at: Timestamp,
 }
 
+/// In the table `host` of a store that was restored, until its ports are settled.
+pub(super) const RESTORED: &str = "restored";
 const WITHOUT_USER: &str = "SELECT id FROM tenants WHERE user IS NULL ORDER BY id";
 
 impl Store {
@@ -312,7 +311,7 @@ pub(super) fn by_id(db: &Connection, id: TenantId) -> rusqlite::Result<Option<Te
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::{author, scratch, tenant};
+    use crate::store::scratch::{author, scratch, tenant};
 
     #[tokio::test]
     async fn names_and_ports_are_each_given_once() {

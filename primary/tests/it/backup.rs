@@ -557,7 +557,7 @@ fn a_full_disk_ends_a_restore_and_leaves_nothing() {
             return eprintln!("skipped: nothing can be mounted here: {error}");
         }
         assert_eq!(said, "status 1\n", "{error}");
-        let told = ["No space left on device", "the store's disk is full"];
+        let told = ["No space left on device", "the host's disk is full"];
         assert!(told.iter().any(|told| error.contains(told)), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::store::functions::tests::row;
-use crate::store::tests::{author, scratch, tenant};
+use crate::store::scratch::{author, scratch, tenant};
 use crate::store::{Cause, Change, NewGeneration, Tenant};
 
 fn all() -> AuditQuery {
