@@ -62,10 +62,6 @@ struct State {
     grants: tokens::Grants,
 }
 
-/// Whether the host is going down.
-#[derive(Clone)]
-pub struct Stopping(CancellationToken);
-
 macro_rules! parts {
     ($($part:ident: $type:ty),+ $(,)?) => {
         $(impl FromRef<State> for $type {
@@ -87,7 +83,7 @@ parts! {
     backups: Backups,
 }
 
-impl FromRef<State> for Stopping {
+impl FromRef<State> for health::Stopping {
     fn from_ref(state: &State) -> Self {
         Self(state.api.stop.clone())
     }

@@ -197,7 +197,12 @@ mod tests {
                 Code::StorageFull,
                 "hello.wasm: the tenant may have 1 MiB on disk",
             ),
-            (Box::new(LogsError::TooManyFollowers), Limit, Code::TooManyRequests, "follow this"),
+            (
+                Box::new(LogsError::TooManyFollowers(32)),
+                Limit,
+                Code::TooManyRequests,
+                "follow this",
+            ),
             // A module that the disk has changed.
             (Box::new(damaged()), Host, Code::ModuleDamaged, "/hello@3 is damaged"),
             (

@@ -17,7 +17,7 @@ pub mod modules;
 mod pins;
 pub mod room;
 
-pub use directories::{KEPT, foreign_states};
+pub use directories::{KEPT, TENANTS, foreign_states};
 pub use modules::file_name as module_file;
 
 use std::collections::{BTreeMap, HashSet};
@@ -59,9 +59,8 @@ mod bundled {
     include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
 }
 
-/// Directories of the data directory that a restore fills, too.
+/// Of the data directory, which a restore fills, too.
 pub const MODULES: &str = "modules";
-pub const TENANTS: &str = "tenants";
 /// Pieces of work on files at once, of all tenants and of one. Each takes a thread while the disk
 /// is at it, of the 512 that there are.
 const THREADS: usize = 64;

@@ -149,7 +149,7 @@ mod tests {
             .route("/body", post(async |JsonBody(_): JsonBody<Named>| "taken"))
             .route("/query", get(async |Params(_): Params<Named>| "taken"))
             .route("/secret", get(async || Refusal::new(Code::Unauthenticated, "no token")))
-            .route("/busy", get(async || Refusal::from(LogsError::TooManyFollowers)))
+            .route("/busy", get(async || Refusal::from(LogsError::TooManyFollowers(32))))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
             .layer(middleware::from_fn(identify))

@@ -11,15 +11,19 @@ use http::header::{CONTENT_TYPE, FORWARDED, HOST, VIA};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::Stopping;
 use super::auth::Admin;
 use super::error::Refusal;
 use crate::fleet::Fleet;
 use crate::release::Releases;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+
+/// Whether the host is going down.
+#[derive(Clone)]
+pub struct Stopping(pub CancellationToken);
 
 /// What a store that works never takes, and less than whoever asks is used to wait.
 const STORE_DEADLINE: Duration = Duration::from_secs(2);

@@ -27,7 +27,7 @@ use super::lease::Events;
 use super::openapi::{LogStreamSchema, OriginSchema, OutcomeSchema, TenantParam, function_path};
 use super::request::{Params, limit};
 use crate::fleet::Fleet;
-use crate::logs::{Call, Entry, Filter, Followed, Line, Logs, News, Page, Query, Record, Since};
+use crate::logs::{Call, Entry, Filter, Followed, Kept, Line, Logs, News, Page, Query, Since};
 use crate::store::Tenant;
 
 const LIMIT_DEFAULT: usize = 100;
@@ -154,7 +154,7 @@ fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
 }
 
 /// A record as a body and as an event.
-trait Told: Record {
+trait Told: Kept {
     /// The name of its events.
     const EVENT: &str;
 

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use hearth_wire::TenantName;
 use serde_json::{Map, Value};
 
-use super::CliError;
 use super::client::{Host, PAGE_MAX, query};
+use super::error::CliError;
 use super::print::{OrDash, Print, Table, seconds};
 use crate::api::audit::{ActorInfo, ActorKind, AuditEntry, AuditPage};
 use crate::config::ClientArgs;

@@ -17,9 +17,9 @@ use serde::Serialize;
 use ureq::SendBody;
 
 use super::client::{Call, Host, answer, query};
+use super::error::{CliError, usage};
 use super::print::{Print, bytes, escape, seconds};
 use super::replacing::Replacing;
-use super::{CliError, usage};
 use crate::api::backup::{RestoredTenant, RestoredTenants};
 use crate::app::Programs;
 use crate::backup::archive::{self, LeftOut};

@@ -18,8 +18,8 @@ use serde::Serialize;
 
 use super::build::{TARGET, Target, target};
 use super::client::Host;
+use super::error::{CliError, chain};
 use super::print::{Print, Table, bytes};
-use super::{CliError, chain};
 use crate::api::tenants::TenantList;
 use crate::backup::restore;
 use crate::config::{Client, ClientArgs, Config, UpArgs, Written};

@@ -12,8 +12,8 @@ use ureq::SendBody;
 
 use super::client::{Call, Host, is_problem, query, segment};
 use super::consent::Consent;
+use super::error::{CliError, usage};
 use super::print::{OrDash, Print, Table, body_out, bytes, seconds};
-use super::{CliError, usage};
 use crate::api::functions::{FunctionList, Rollback, VersionList};
 use crate::config::ClientArgs;
 use crate::terminal::mutter;

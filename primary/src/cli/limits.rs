@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use hearth_wire::Limit;
 
 use super::client::Host;
+use super::error::{CliError, usage};
 use super::print::{OrDash, Print, Table};
-use super::{CliError, usage};
 use crate::api::limits::{LimitChanges, LimitInfo, LimitList};
 use crate::config::ClientArgs;
 use crate::terminal::complain;

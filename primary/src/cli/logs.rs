@@ -6,9 +6,9 @@ use hearth_wire::{FunctionPath, LogStream, Origin};
 use serde::de::DeserializeOwned;
 
 use super::client::{Host, PAGE_MAX, query, segment};
+use super::error::{CliError, usage};
 use super::follow::{Event, follow};
 use super::print::{OrDash, Print, Table, bytes, escape, micros, milliseconds};
-use super::{CliError, usage};
 use crate::api::logs::{CallInfo, CallPage, LineInfo, LinePage, Missed};
 use crate::config::ClientArgs;
 use crate::terminal::{self, complain};

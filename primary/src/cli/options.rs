@@ -7,8 +7,8 @@ use hearth_wire::{FunctionPath, json, limits};
 use serde_json::{Map, Value};
 
 use super::client::{Host, segment};
+use super::error::{CliError, usage};
 use super::print::{Print, escape};
-use super::{CliError, usage};
 use crate::api::functions::{FunctionInfo, OptionChanges, OptionLayers};
 use crate::config::ClientArgs;
 

@@ -15,8 +15,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::process::geteuid;
 
-use super::CliError;
 use super::consent::Consent;
+use super::error::CliError;
 use super::print::Print;
 use super::replacing::Replacing;
 use crate::app::Programs;

@@ -16,8 +16,9 @@ use hearth_wire::TenantName;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
+use super::environment::variable;
+use super::error::{ConfigError, Source};
 use super::read::read;
-use super::{ConfigError, Source, variable};
 
 const URL_DEFAULT: &str = "http://127.0.0.1:3400";
 /// A stored login that is larger is none.

@@ -39,7 +39,7 @@ fn are_users(users: &RangeInclusive<u32>) -> bool {
 
 #[cfg(test)]
 pub mod examples {
-    use crate::config::tests::{Bad, Good};
+    use crate::config::settings::{Bad, Good};
 
     pub const GOOD: &[Good] = &[
         (

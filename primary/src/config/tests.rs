@@ -1,13 +1,9 @@
 //! Each setting in its places, and what is refused there. Which values are good and which are not
 //! is said beside each noun's rows.
 
+use super::sections::{EXAMPLES, SECTIONS};
+use super::settings::{Good, Row};
 use super::*;
-
-/// A setting, a value of it by option, by variable and in the file, and what the configuration
-/// says of each.
-pub type Good = (&'static str, [&'static str; 3], [&'static str; 3]);
-/// A setting, a value that is not valid, and what is said of it.
-pub type Bad = (&'static str, &'static str, &'static str);
 
 fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
@@ -60,7 +56,7 @@ fn variable_of(key: &str) -> String {
 
 /// Each of the two ways to write it in a file, and what it is called there.
 fn in_file(key: &str, text: &str) -> Vec<(String, String)> {
-    let row = settings::of_name(key).unwrap();
+    let row = table::of_name(key).unwrap();
     let mut ways = vec![(format!("{key} = {text:?}"), key.to_owned())];
     if !row.section.is_empty() {
         let toml = format!("[{}]\n{} = {text:?}", row.section, row.key);
@@ -122,9 +118,9 @@ fn each_setting_alone_changes_no_other() {
 #[test]
 fn every_setting_has_examples_and_a_name_of_its_own() {
     let examples: Vec<_> = good().map(|(key, ..)| key).collect();
-    for (at, row) in settings::rows().enumerate() {
+    for (at, row) in table::rows().enumerate() {
         assert!(examples.contains(&row.name), "{row:?} has no examples");
-        let others = || settings::rows().take(at);
+        let others = || table::rows().take(at);
         assert!(others().all(|other| other.name != row.name), "{row:?}");
         let place = (row.section, row.key);
         assert!(others().all(|other| (other.section, other.key) != place), "{row:?}");
@@ -217,9 +213,7 @@ fn a_file_has_sections_and_one_name_for_each_setting() {
         let [(flat, _), (sectioned, called)] = &ways[..] else { continue };
         let error = resolve(nothing(), &[], Some(&format!("{flat}\n{sectioned}"))).unwrap_err();
         // Where a section is called as a setting is, TOML itself knows that key once only.
-        if settings::of_name(settings::of_name(key).unwrap().section)
-            .is_some_and(|row| row.name == key)
-        {
+        if table::of_name(table::of_name(key).unwrap().section).is_some_and(|row| row.name == key) {
             assert!(error.contains("h.toml is not valid TOML"), "{error}");
             continue;
         }

@@ -9,11 +9,11 @@ use hearth_wire::{Channel, FromWorker, Generation, Passing, What};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::conversation::Conversation;
+use super::error::{FleetError, SwapError, Unavailable};
 use super::lifecycle::WorkerId;
 use super::links::Links;
 use super::parking::Connection;
 use super::zygote::Forked;
-use super::{FleetError, SwapError, Unavailable};
 
 pub type Commit = BoxFuture<'static, Result<(), String>>;
 pub type Answer<T> = oneshot::Sender<T>;

@@ -9,11 +9,11 @@ use hearth_wire::{Cell, Channel, Limits, Moment, Start, ToWorker, pair};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
-use super::Shared;
 use super::cgroups::Group;
 use super::conversation::Conversation;
 use super::inbox::{Command, Newborn, StartError};
 use super::lifecycle::WorkerId;
+use super::shared::Shared;
 use super::zygote::{Fork, ZygoteError};
 use crate::fault::{Fault, is_short};
 use crate::release::Prepared;

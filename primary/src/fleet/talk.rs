@@ -20,8 +20,9 @@ use super::conversation::{Conversation, Nonsense};
 use super::inbox::Command;
 use super::lifecycle::WorkerId;
 use super::links::Outgoing;
+use super::shared::Shared;
 use super::uplinks::{self, Uplink};
-use super::{Shared, zygote};
+use super::zygote;
 use crate::patience::LAST_LOOK;
 use crate::store::Tenant;
 

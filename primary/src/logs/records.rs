@@ -11,8 +11,7 @@ use std::borrow::Cow;
 use hearth_wire::{CallRecord, FunctionPath, LogLine, LogStream, Origin, Outcome, Version};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::journal::Journal;
-use super::{Feed, Feeds, Filter, Record, Shelves};
+use super::record::{Filter, Record};
 
 /// A line of a function's, or of Hearth about a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,14 +98,6 @@ impl Record for Line {
         filter.takes(&self.function, &self.request_id)
             && filter.stream.is_none_or(|stream| stream == self.stream)
     }
-
-    fn feed(feeds: &mut Feeds) -> &mut Feed<Self> {
-        &mut feeds.lines
-    }
-
-    fn shelf(shelves: &mut Shelves) -> &mut Option<Journal> {
-        &mut shelves.lines
-    }
 }
 
 impl Record for Call {
@@ -115,14 +106,6 @@ impl Record for Call {
 
     fn matches(&self, filter: &Filter) -> bool {
         filter.takes(&self.function, &self.request_id)
-    }
-
-    fn feed(feeds: &mut Feeds) -> &mut Feed<Self> {
-        &mut feeds.calls
-    }
-
-    fn shelf(shelves: &mut Shelves) -> &mut Option<Journal> {
-        &mut shelves.calls
     }
 }
 

@@ -30,6 +30,8 @@ use crate::locks::TenantLocks;
 use crate::owner::ForeignState;
 use crate::tree::Trees;
 
+/// Of the data directory, which a restore fills, too.
+pub const TENANTS: &str = "tenants";
 const RELEASES: &str = "releases";
 const LOGS: &str = "logs";
 const STATE: &str = "state";
@@ -237,7 +239,7 @@ impl Directories {
 pub fn foreign_states(data: &Path) -> Vec<ForeignState> {
     use std::os::unix::fs::MetadataExt;
     let own = geteuid().as_raw();
-    let tenants = fs::read_dir(data.join(super::TENANTS)).into_iter().flatten().flatten();
+    let tenants = fs::read_dir(data.join(TENANTS)).into_iter().flatten().flatten();
     let foreign = |tenant: fs::DirEntry| {
         let state = tenant.path().join(STATE);
         let found = fs::symlink_metadata(&state).ok().filter(fs::Metadata::is_dir)?;
