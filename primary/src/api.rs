@@ -38,6 +38,7 @@ use crate::provision::Provision;
 use crate::release::Releases;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+use crate::token_push::TokenPush;
 use crate::upload::Uploads;
 
 /// What stands behind the API. Each handler takes the one or two parts that it needs.
@@ -59,7 +60,7 @@ pub struct Api {
 #[derive(Clone)]
 struct State {
     api: Api,
-    grants: tokens::Grants,
+    push: TokenPush,
 }
 
 macro_rules! parts {
@@ -89,21 +90,21 @@ impl FromRef<State> for health::Stopping {
     }
 }
 
-impl FromRef<State> for tokens::Grants {
+impl FromRef<State> for TokenPush {
     fn from_ref(state: &State) -> Self {
-        state.grants.clone()
+        state.push.clone()
     }
 }
 
 pub fn router(api: Api) -> Router {
-    let grants = tokens::Grants::new(api.store.clone(), api.fleet.clone());
+    let push = TokenPush::new(api.store.clone(), api.fleet.clone());
     let (router, document) = routes();
     router
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(Extension(openapi::Rendered::new(&document)))
         .layer(middleware::from_fn(error::identify))
-        .with_state(State { api, grants })
+        .with_state(State { api, push })
 }
 
 /// Everything that is served here, and the document of it.

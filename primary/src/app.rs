@@ -131,7 +131,7 @@ pub fn up(written: Written) -> anyhow::Result<()> {
 
 /// What kept a port, memory or a name is gone before anything is bound or made.
 fn end_leftovers(config: &Config, notes: &Notes) {
-    match notes.end_leftovers(&config.tenants.users) {
+    match notes.end_leftovers(&config.tenants.uids) {
         Ok(0) => {}
         Ok(processes) => warn!(processes, "an earlier host left processes, which were ended"),
         Err(error) => error!(error = &error as &dyn std::error::Error, "leftovers"),
@@ -247,9 +247,9 @@ async fn start(
     let store = Store::open(&config.host.data)?;
     let (zygote, keeper, greeting) = Zygote::greet(&programs.worker, zygote, notes).await?;
     let found = cgroups.as_ref().map(|cgroups| cgroups.kind().as_str()).map_err(Clone::clone);
-    let isolation = Isolation::new(greeting.walls, found, &config.tenants.users);
-    let users = isolation.users.is_ok().then(|| config.tenants.users.clone());
-    let compilers = users.as_ref().map(|users| *users.start());
+    let isolation = Isolation::new(greeting.walls, found, &config.tenants.uids);
+    let uids = isolation.uids.is_ok().then(|| config.tenants.uids.clone());
+    let compilers = uids.as_ref().map(|uids| *uids.start());
     isolation.refuse_below(config.host.isolation)?;
     let (attempts, escapes) = keeper.try_walls(compilers).await?;
     if !escapes.is_empty() {
@@ -266,10 +266,10 @@ async fn start(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let compiler = Compiler::new(programs.compile, greeting.engine, compilers, namespaces, cores);
     let trees = Trees::new(&programs.worker);
-    let (data, has_users) = (&config.host.data, users.is_some());
+    let (data, has_uids) = (&config.host.data, uids.is_some());
     let reserve = config.uploads.disk_reserve_mb << 20;
     let releases =
-        Releases::open(data, store.clone(), compiler, trees.clone(), has_users, reserve).await?;
+        Releases::open(data, store.clone(), compiler, trees.clone(), has_uids, reserve).await?;
     fail::moment(Point::StartBundle);
     let mut bundled = Vec::new();
     for (function, artifact) in releases.bundle().await? {
@@ -300,7 +300,7 @@ async fn start(
         trusted_proxies: config.front.trusted_proxies.iter().map(ToString::to_string).collect(),
         trusted_headers: config.front.trusted_headers.iter().map(ToString::to_string).collect(),
         isolation: isolation.level(),
-        has_users,
+        has_uids,
         cgroups: cgroups.ok(),
     });
     let watching = tokio::spawn(async move { sockets.run().await });
@@ -317,7 +317,7 @@ async fn start(
         releases.clone(),
         logs.clone(),
         tenants_at,
-        users.map(|users| users.start() + 1..=*users.end()),
+        uids.map(|uids| uids.start() + 1..=*uids.end()),
         bundled,
     );
 
@@ -326,8 +326,8 @@ async fn start(
     provision.settle_ports().await?;
     match provision.settle().await {
         // Those that have one are served, and the others told.
-        Err(error @ ProvisionError::NoUser(_)) => {
-            error!(error = &error as &dyn std::error::Error, "tenants without a user id");
+        Err(error @ ProvisionError::NoUid(_)) => {
+            error!(error = &error as &dyn std::error::Error, "tenants without a uid");
         }
         settled => settled?,
     }

@@ -86,7 +86,7 @@ pub struct Compiler {
     /// The engine that will load the artifacts.
     pub engine: String,
     /// Whom it runs as, where the host can choose.
-    user: Option<u32>,
+    uid: Option<u32>,
     /// Which it joins, in this order, in place of making some.
     namespaces: Vec<OwnedFd>,
     turns: Fair<TenantId>,
@@ -101,12 +101,12 @@ impl Compiler {
     pub fn new(
         program: PathBuf,
         engine: String,
-        user: Option<u32>,
+        uid: Option<u32>,
         namespaces: Vec<OwnedFd>,
         cores: usize,
     ) -> Self {
         let at_once = cores.max(2);
-        Self { program, engine, user, namespaces, turns: Fair::new(at_once, at_once / 2) }
+        Self { program, engine, uid, namespaces, turns: Fair::new(at_once, at_once / 2) }
     }
 
     pub async fn turn(&self, tenant: TenantId) -> Compiling {
@@ -165,8 +165,8 @@ impl Compiler {
             .map_err(CompileError::Spawn)?;
         let conversation = async {
             let channel = Channel::new(ours).map_err(SocketError::from)?;
-            let (engine, user) = (self.engine.clone(), self.user);
-            let request = CompileRequest { version: VERSION, engine, job, user };
+            let (engine, uid) = (self.engine.clone(), self.uid);
+            let request = CompileRequest { version: VERSION, engine, job, uid };
             let files = files.iter().map(|file| file.as_fd());
             let files: Vec<_> = files.chain(self.namespaces.iter().map(AsFd::as_fd)).collect();
             channel.send(&request, &files).await?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures_util::stream;
-use hearth_connection::forwarding::{Peer, is_forwarding};
+use hearth_connection::forwarding::{Word, is_forwarding};
 use hearth_connection::{Drain, Received, Side, Waiting, end_request_hop};
 use hearth_wire::{
     FromWorker, FromZygote, FunctionPath, Limits, PathMatch, Route, Routes, TenantName, ToWorker,
@@ -281,7 +281,7 @@ async fn pass(request: Request<Received>, log: Log) -> Response {
     };
     tokio::spawn(worker);
     let mut request = request.map(Body::new);
-    let stranger = Peer::Stranger([192, 0, 2, 7].into());
+    let stranger = Word::Stranger([192, 0, 2, 7].into());
     proxy::request_headers(request.headers_mut(), stranger, None);
     proxy::to_worker(&mut request, "tenant.localhost");
     *request.uri_mut() = origin_form(request.uri(), request.uri().path());

@@ -38,6 +38,7 @@ mod stderr;
 mod store;
 mod telemetry;
 mod terminal;
+mod token_push;
 mod tree;
 mod upkeep;
 mod uplink;

@@ -19,21 +19,21 @@ pub struct TenantLocks<K: Clone + Eq + Hash = TenantId>(Arc<Short<HashMap<K, Slo
 struct Slot {
     lock: Arc<Mutex<()>>,
     /// Who holds it, and who waits for it.
-    users: usize,
+    claims: usize,
 }
 
 /// What is its tenant's alone until this is dropped.
 pub struct TenantLock<K: Clone + Eq + Hash = TenantId> {
-    // Given back before its user goes.
+    // Given back before its claim goes.
     _guard: OwnedMutexGuard<()>,
-    _user: User<K>,
+    _claim: Claim<K>,
 }
 
 /// As many wait for the lock as may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crowded;
 
-struct User<K: Clone + Eq + Hash> {
+struct Claim<K: Clone + Eq + Hash> {
     locks: TenantLocks<K>,
     key: K,
     lock: Arc<Mutex<()>>,
@@ -56,52 +56,52 @@ impl<K: Clone + Eq + Hash> TenantLocks<K> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more user, unless there are as many before it.
-    fn enter(&self, key: &K, before_max: usize) -> Result<User<K>, Crowded> {
+    /// One more claim, unless there are as many before it.
+    fn enter(&self, key: &K, before_max: usize) -> Result<Claim<K>, Crowded> {
         let mut slots = self.slots();
-        let users = slots.get(key).map_or(0, |slot| slot.users);
-        if users > before_max {
+        let claims = slots.get(key).map_or(0, |slot| slot.claims);
+        if claims > before_max {
             return Err(Crowded);
         }
-        let new = || Slot { lock: Arc::default(), users: 0 };
+        let new = || Slot { lock: Arc::default(), claims: 0 };
         let slot = slots.entry(key.clone()).or_insert_with(new);
-        slot.users += 1;
-        Ok(User { locks: self.clone(), key: key.clone(), lock: slot.lock.clone() })
+        slot.claims += 1;
+        Ok(Claim { locks: self.clone(), key: key.clone(), lock: slot.lock.clone() })
     }
 
     /// Waits for its turn, behind all who came before.
     pub async fn lock(&self, key: &K) -> TenantLock<K> {
-        self.lock_among(key, usize::MAX).await.expect("there are fewer users than numbers")
+        self.lock_among(key, usize::MAX).await.expect("there are fewer claims than numbers")
     }
 
     /// The same where fewer than so many wait already.
     pub async fn lock_among(&self, key: &K, waiting_max: usize) -> Result<TenantLock<K>, Crowded> {
-        let user = self.enter(key, waiting_max)?;
-        let guard = user.lock.clone().lock_owned().await;
-        Ok(TenantLock { _guard: guard, _user: user })
+        let claim = self.enter(key, waiting_max)?;
+        let guard = claim.lock.clone().lock_owned().await;
+        Ok(TenantLock { _guard: guard, _claim: claim })
     }
 
     /// The same on a thread that may wait.
     pub fn blocking_lock(&self, key: &K) -> TenantLock<K> {
-        let user = self.enter(key, usize::MAX).expect("there are fewer users than numbers");
-        let guard = user.lock.clone().blocking_lock_owned();
-        TenantLock { _guard: guard, _user: user }
+        let claim = self.enter(key, usize::MAX).expect("there are fewer claims than numbers");
+        let guard = claim.lock.clone().blocking_lock_owned();
+        TenantLock { _guard: guard, _claim: claim }
     }
 
     /// Now or not at all.
     pub fn try_lock(&self, key: &K) -> Option<TenantLock<K>> {
-        let user = self.enter(key, 0).ok()?;
-        let guard = user.lock.clone().try_lock_owned().ok()?;
-        Some(TenantLock { _guard: guard, _user: user })
+        let claim = self.enter(key, 0).ok()?;
+        let guard = claim.lock.clone().try_lock_owned().ok()?;
+        Some(TenantLock { _guard: guard, _claim: claim })
     }
 }
 
-impl<K: Clone + Eq + Hash> Drop for User<K> {
+impl<K: Clone + Eq + Hash> Drop for Claim<K> {
     fn drop(&mut self) {
         let mut slots = self.locks.slots();
         if let Some(slot) = slots.get_mut(&self.key) {
-            slot.users -= 1;
-            if slot.users == 0 {
+            slot.claims -= 1;
+            if slot.claims == 0 {
                 slots.remove(&self.key);
             }
         }
@@ -166,7 +166,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
         /// Whoever comes, waits, goes and gives up, in whatever order: one at a time has it, in the
-        /// order in which they came, and what is known of a tenant goes with its last user.
+        /// order in which they came, and what is known of a tenant goes with its last claim.
         #[test]
         fn one_at_a_time_in_turn_and_nothing_stays(
             events in prop::collection::vec((0..4_u8, 0..3_u8, 0..8_usize), 0..60),

@@ -47,10 +47,10 @@ pub enum ProvisionError {
     )]
     NameRests { name: TenantName, from: Timestamp },
     #[error(
-        "no user id of {}-{} is free for a tenant's workers; remove a tenant, or widen --users and start again",
+        "no uid of {}-{} is free for a tenant's workers; remove a tenant, or widen --uids and start again",
         .0.start(), .0.end()
     )]
-    NoUser(RangeInclusive<u32>),
+    NoUid(RangeInclusive<u32>),
     #[error(
         "files of an earlier tenant {name} cannot be removed ({error}); remove them by hand, or take another name"
     )]
@@ -67,7 +67,7 @@ impl Fault for ProvisionError {
         match self {
             Self::Unknown(_) => Verdict::caller(Code::NotFound, self),
             Self::Exists(_) | Self::NameRests { .. } => Verdict::caller(Code::Conflict, self),
-            Self::NoPort(_) | Self::PortsRest { .. } | Self::NoUser(_) => {
+            Self::NoPort(_) | Self::PortsRest { .. } | Self::NoUid(_) => {
                 Verdict::limit(Code::Conflict, self)
             }
             Self::Left { .. } => Verdict::host(Code::Conflict, self),
@@ -94,7 +94,7 @@ pub struct Provision {
     addresses: Addresses,
     bundled: Arc<[Bundled]>,
     /// For tenants' workers, where they can have users of their own.
-    users: Option<RangeInclusive<u32>>,
+    uids: Option<RangeInclusive<u32>>,
     /// One at a time looks for a port and a user, or gives them back.
     creating: Arc<Mutex<()>>,
 }
@@ -106,11 +106,11 @@ impl Provision {
         releases: Releases,
         logs: Logs,
         addresses: Addresses,
-        users: Option<RangeInclusive<u32>>,
+        uids: Option<RangeInclusive<u32>>,
         bundled: Vec<Bundled>,
     ) -> Self {
         let (creating, bundled) = (Arc::default(), bundled.into());
-        Self { store, fleet, releases, logs, addresses, bundled, users, creating }
+        Self { store, fleet, releases, logs, addresses, bundled, uids, creating }
     }
 
     /// Sees to it that tenants of a store that was restored have ports of this host's. To be called
@@ -131,13 +131,13 @@ impl Provision {
 
     /// Gives each tenant what it lacks of this machine: a user of its own.
     pub async fn settle(&self) -> Result<(), ProvisionError> {
-        let Some(users) = &self.users else { return Ok(()) };
-        if !self.store.lacks_users().await? {
+        let Some(uids) = &self.uids else { return Ok(()) };
+        if !self.store.lacks_uids().await? {
             return Ok(());
         }
-        match self.store.give_users(users.clone(), self.releases.left_users()).await? {
+        match self.store.give_uids(uids.clone(), self.releases.left_uids()).await? {
             0 => Ok(()),
-            _ => Err(ProvisionError::NoUser(users.clone())),
+            _ => Err(ProvisionError::NoUid(uids.clone())),
         }
     }
 

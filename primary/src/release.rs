@@ -237,7 +237,7 @@ impl Releases {
         store: Store,
         compiler: Compiler,
         trees: Trees,
-        has_users: bool,
+        has_uids: bool,
         disk_reserve: u64,
     ) -> Result<Self, ReleaseError> {
         let tmp = data.join("tmp");
@@ -255,7 +255,7 @@ impl Releases {
             data: data.to_owned(),
             modules: Modules::new(kept, tmp),
             compiler,
-            directories: Directories::new(tenants, trees, has_users),
+            directories: Directories::new(tenants, trees, has_uids),
             store,
             key,
             checked: DashSet::new(),
@@ -501,9 +501,9 @@ impl Releases {
         let (artifacts, modules) = self.checked(tenant, functions).await?;
         let manifest = self.inner.manifest(tenant, generation, functions, &modules);
         let (inner, releases) = (self.inner.clone(), self.inner.releases(tenant));
-        let (limits, user) = (manifest.limits, tenant.user);
+        let (limits, uid) = (manifest.limits, tenant.uid);
         let written = self.inner.on_thread(tenant.id, move || {
-            inner.directories.settle(&manifest.tenant, user)?;
+            inner.directories.settle(&manifest.tenant, uid)?;
             match is_release(&releases, &manifest, &artifacts) {
                 true => Ok(()),
                 false => inner.link(&releases, &manifest, &artifacts),
@@ -659,8 +659,8 @@ impl Releases {
     }
 
     /// Users of tenants that are no more, whose files could not be removed.
-    pub fn left_users(&self) -> HashSet<u32> {
-        self.inner.directories.left_users()
+    pub fn left_uids(&self) -> HashSet<u32> {
+        self.inner.directories.left_uids()
     }
 
     /// Removes the files of tenants that are no more: a host was killed while it removed them, or

@@ -146,7 +146,7 @@ impl Job {
         pipe: Option<BorrowedFd<'_>>,
     ) -> Result<Self, TreeError> {
         let owner = fstat(directory).map_err(|errno| TreeError::Spawn(errno.into()))?.st_uid;
-        let user = (owner != geteuid().as_raw()).then_some(owner);
+        let uid = (owner != geteuid().as_raw()).then_some(owner);
         let (control, theirs) = pair().map_err(TreeError::Spawn)?;
         let (errors, its_errors) = io::pipe().map_err(TreeError::Spawn)?;
         let child = Command::new(program)
@@ -161,7 +161,7 @@ impl Job {
             .map_err(TreeError::Spawn)?;
         let started = Self { child, control, errors };
         let fds: Vec<_> = [directory.as_fd()].into_iter().chain(pipe).collect();
-        send(&started.control, &TreeRequest { version: VERSION, user, job }, &fds)?;
+        send(&started.control, &TreeRequest { version: VERSION, uid, job }, &fds)?;
         Ok(started)
     }
 

@@ -173,8 +173,8 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
                 };
                 told?;
             }
-            ToZygote::Try { user } => {
-                let cell = Cell { user, data_bytes: None };
+            ToZygote::Try { uid } => {
+                let cell = Cell { uid, data_bytes: None };
                 let mut escapes = Vec::new();
                 for attempt in ATTEMPTS {
                     match hearth_jail::fork() {
@@ -199,8 +199,8 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
 }
 
 fn walls(standing: &Standing) -> Walls {
-    let Standing { namespaces, users, landlock } = standing.clone();
-    Walls { namespaces, users, landlock }
+    let Standing { namespaces, uids, landlock } = standing.clone();
+    Walls { namespaces, uids, landlock }
 }
 
 /// Tries one thing in a child, which is fenced in as a worker is.
@@ -251,8 +251,8 @@ fn settle(
 }
 
 fn fence(cell: Cell) -> Result<hearth_jail::Cell, WallError> {
-    let Cell { user, data_bytes } = cell;
-    let cell = hearth_jail::Cell { user, data_bytes };
+    let Cell { uid, data_bytes } = cell;
+    let cell = hearth_jail::Cell { uid, data_bytes };
     hearth_jail::fence_worker(cell)?;
     Ok(cell)
 }

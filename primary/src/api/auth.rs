@@ -205,7 +205,7 @@ mod tests {
             port: 4_000,
             generation: 1,
             limits: Default::default(),
-            user: None,
+            uid: None,
             created_at: Timestamp::UNIX_EPOCH,
         }
     }

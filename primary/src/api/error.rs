@@ -23,6 +23,7 @@ use crate::provision::ProvisionError;
 use crate::refusal::{refuse, request_id};
 use crate::release::ReleaseError;
 use crate::store::StoreError;
+use crate::token_push::PushError;
 use crate::upload::UploadError;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static(names::REQUEST_ID);
@@ -81,7 +82,7 @@ macro_rules! faults {
     )+};
 }
 
-faults![StoreError, FleetError, LogsError, BackupError, RestoreError, ReleaseError, ProvisionError];
+faults![StoreError, FleetError, LogsError, BackupError, RestoreError, ReleaseError, ProvisionError, PushError];
 
 /// A change is logged by whoever carries it out, since nobody may wait for it any more.
 impl From<UploadError> for Refusal {

@@ -14,10 +14,8 @@ use super::error::Refusal;
 use super::openapi::{ScopeSchema, TenantParam};
 use super::request::{JsonBody, TokenId};
 use crate::actor::Author;
-use crate::fail::{self, Point};
-use crate::fleet::Fleet;
-use crate::locks::TenantLocks;
-use crate::store::{Store, Tenant, TenantId, TokenRow, is_token_name};
+use crate::store::{Store, TenantId, TokenRow, is_token_name};
+use crate::token_push::TokenPush;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -68,30 +66,6 @@ struct TenantTokenParams {
     #[param(pattern = "^[a-z0-9][a-z0-9-]{0,62}$", example = "demo")]
     tenant: String,
     id: i64,
-}
-
-/// Tells workers of their tenants' tokens, one change of a tenant at a time: without that, an
-/// older list could come to a worker after a newer one, and bring a revoked token back.
-#[derive(Clone)]
-pub struct Grants {
-    store: Store,
-    fleet: Fleet,
-    changing: TenantLocks,
-}
-
-impl Grants {
-    pub fn new(store: Store, fleet: Fleet) -> Self {
-        Self { store, fleet, changing: TenantLocks::default() }
-    }
-
-    async fn push(&self, tenant: &Tenant) -> Result<(), Refusal> {
-        fail::moment(Point::TokenPush);
-        let _alone = self.changing.lock(&tenant.id).await;
-        let grants = self.store.grants(tenant.id).await?;
-        self.fleet.set_tokens(&tenant.name, grants).await?;
-        fail::moment(Point::TokenPushed);
-        Ok(())
-    }
 }
 
 fn info(row: TokenRow) -> TokenInfo {
@@ -160,12 +134,12 @@ async fn delete(
 pub async fn create_token(
     at: AtTenant,
     State(store): State<Store>,
-    State(grants): State<Grants>,
+    State(push): State<TokenPush>,
     JsonBody(new): JsonBody<TokenNew>,
 ) -> Result<(StatusCode, Json<TokenMade>), Refusal> {
     let (tenant, caller) = at.permit(Scope::Owner)?;
     let made = create(&store, Some(tenant.id), new, caller.author).await?;
-    grants.push(&tenant).await?;
+    push.push(&tenant).await?;
     Ok(made)
 }
 
@@ -194,11 +168,11 @@ pub async fn delete_token(
     at: AtTenant,
     TokenId(id): TokenId,
     State(store): State<Store>,
-    State(grants): State<Grants>,
+    State(push): State<TokenPush>,
 ) -> Result<StatusCode, Refusal> {
     let (tenant, caller) = at.permit(Scope::Owner)?;
     delete(&store, Some(tenant.id), id, caller.author).await?;
-    grants.push(&tenant).await?;
+    push.push(&tenant).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -313,7 +313,7 @@ fn data(config: &Config) -> Check {
         let found = format!("a restore into {} did not end", data.display());
         return fail(CHECK, found, "do it again: hearth restore FILE --data DIR");
     }
-    let foreign = match owner::can_give(&config.tenants.users) {
+    let foreign = match owner::can_give(&config.tenants.uids) {
         Ok(()) => Vec::new(),
         Err(_) => foreign_states(data),
     };
@@ -417,7 +417,7 @@ fn walls(config: &Config, checks: &mut Vec<Check>) {
     let worker = std::env::current_exe().map(|path| path.with_file_name("hearth-worker"));
     let surveyed = worker
         .map_err(anyhow::Error::from)
-        .and_then(|worker| survey(&worker, &config.tenants.users));
+        .and_then(|worker| survey(&worker, &config.tenants.uids));
     let (isolation, escapes) = match surveyed {
         Ok(surveyed) => surveyed,
         Err(error) => {

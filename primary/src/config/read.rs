@@ -26,7 +26,11 @@ pub fn environment_layer(environment: &BTreeMap<String, String>) -> Result<Layer
             Some(row) => {
                 let (texts, key) = (vec![text.clone()], row.name.to_owned());
                 let from = Source::Environment(name.clone());
-                layer.insert(row.name, Given { texts, key, from });
+                let given = Given { texts, key, from };
+                if let Some(before) = layer.insert(row.name, given) {
+                    let (one, other) = (row.variable(), name.clone());
+                    return Err(ConfigError::Twice { one, other, from: before.from });
+                }
             }
             None if is_foreign(name, text) => {}
             None => return Err(ConfigError::Unknown(table::unknown_variable(name))),
@@ -73,11 +77,12 @@ impl File<'_> {
         table: toml::Table,
     ) -> Result<(), ConfigError> {
         for (key, value) in table {
-            let Some(row) = rows.iter().find(|row| row.key == key) else {
+            let Some(row) = rows.iter().find(|row| row.is_key(&key)) else {
                 let unknown = table::unknown_key(name, &key, rows, &self.place());
                 return Err(ConfigError::Unknown(unknown));
             };
-            self.take(row, row.in_section(), &value)?;
+            let key = if key == row.key { row.in_section() } else { format!("{name}.{key}") };
+            self.take(row, key, &value)?;
         }
         Ok(())
     }

@@ -18,6 +18,10 @@ use super::environment::PREFIX;
 use super::error::{ConfigError, Source};
 use super::kinds::Kind;
 
+fn variable_of(name: &str) -> String {
+    format!("{PREFIX}{}", name.to_ascii_uppercase().replace('-', "_"))
+}
+
 /// One setting.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
@@ -27,6 +31,8 @@ pub struct Row {
     pub section: &'static str,
     /// Its name there.
     pub key: &'static str,
+    /// A name that it had, and that is still taken for it in every place.
+    pub once: Option<&'static str>,
     pub value_name: &'static str,
     /// For people: one sentence without its full stop.
     pub about: &'static str,
@@ -40,7 +46,23 @@ pub struct Row {
 impl Row {
     /// In the environment: `HEARTH_TENANT_BIND`.
     pub fn variable(&self) -> String {
-        format!("{PREFIX}{}", self.name.to_ascii_uppercase().replace('-', "_"))
+        variable_of(self.name)
+    }
+
+    /// Whether it is written so in the environment.
+    pub fn is_variable(&self, variable: &str) -> bool {
+        let names = [Some(self.name), self.once].into_iter().flatten();
+        names.map(variable_of).any(|name| name == variable)
+    }
+
+    /// Whether it is written so in its section.
+    pub fn is_key(&self, key: &str) -> bool {
+        self.key == key || self.once == Some(key)
+    }
+
+    /// Whether it is called so, anywhere else.
+    pub fn is_name(&self, name: &str) -> bool {
+        self.name == name || self.once == Some(name)
     }
 
     /// In its section: `tenants.bind`.
@@ -57,7 +79,8 @@ impl Row {
             None => self.about.to_owned(),
         };
         let action = if self.many { ArgAction::Append } else { ArgAction::Set };
-        Arg::new(self.name).long(self.name).value_name(self.value_name).help(help).action(action)
+        let argument = Arg::new(self.name).long(self.name).value_name(self.value_name);
+        argument.aliases(self.once).help(help).action(action)
     }
 }
 
@@ -89,7 +112,8 @@ pub trait Section: Sized {
 /// one field: Type, "name" "key in its section" "VALUE" = "default", kind of its values;
 /// ```
 ///
-/// `one` has a default, `maybe` none and is an option then, `many` is a list.
+/// `one` has a default, `maybe` none and is an option then, `many` is a list. What had another name
+/// says so behind its default: `(once "old")`.
 macro_rules! settings {
     (
         $(#[doc = $doc:literal])+
@@ -97,7 +121,7 @@ macro_rules! settings {
         $(
             $(#[doc = $about:literal])+
             $shape:ident $field:ident: $type:ty, $long:literal $key:literal $value:literal
-            $(= $default:literal)?, $kind:expr;
+            $(= $default:literal)? $((once $once:literal))?, $kind:expr;
         )+
     ) => {
         $(#[doc = $doc])+
@@ -114,6 +138,7 @@ macro_rules! settings {
                     name: $long,
                     section: $section,
                     key: $key,
+                    once: $crate::config::settings::settings!(@default $($once)?),
                     value_name: $value,
                     about: concat!($($about),+).trim_ascii_start(),
                     default: $crate::config::settings::settings!(@default $($default)?),

@@ -17,11 +17,11 @@ pub fn rows() -> impl Iterator<Item = &'static Row> + Clone {
 }
 
 pub fn of_name(name: &str) -> Option<&'static Row> {
-    rows().find(|row| row.name == name)
+    rows().find(|row| row.is_name(name))
 }
 
 pub fn of_variable(name: &str) -> Option<&'static Row> {
-    rows().find(|row| row.variable() == name)
+    rows().find(|row| row.is_variable(name))
 }
 
 /// The settings of the section of this name.

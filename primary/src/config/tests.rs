@@ -73,7 +73,7 @@ fn nothing_written_is_the_defaults_of_the_contract() {
         "data=./hearth-data isolation=auto listen=127.0.0.1:3400 \
          trusted-header=x-forwarded-for trusted-header=x-forwarded-proto \
          connections-per-address=256 handover=auto tenant-bind=127.0.0.1 tenant-ports=3411-13410 \
-         rest=7days idle=1m users=1900000000-1900065535 uploads=32 uploads-per-tenant=8 \
+         rest=7days idle=1m uids=1900000000-1900065535 uploads=32 uploads-per-tenant=8 \
          upload-time=10m disk-reserve=64 log=auto log-filter=info"
     );
     assert_eq!((config.host.ready_fd, config.front.domain.clone()), (None, None));
@@ -127,6 +127,27 @@ fn every_setting_has_examples_and_a_name_of_its_own() {
         assert!(!environment::OTHERS.contains(&&*row.variable()), "{row:?}");
         assert!(!row.about.ends_with('.') && !row.about.contains(". "), "{row:?}");
     }
+}
+
+#[test]
+fn a_setting_is_taken_by_the_name_that_it_had() {
+    let uids = |config: Result<Config, String>| config.unwrap().tenants.uids;
+    let had = 5_000..=6_000;
+    assert_eq!(uids(resolve(args("users", "5000-6000"), &[], None)), had);
+    assert_eq!(uids(resolve(nothing(), &[("HEARTH_USERS", "5000-6000")], None)), had);
+    for file in ["users = \"5000-6000\"", "[tenants]\nusers = \"5000-6000\""] {
+        assert_eq!(uids(resolve(nothing(), &[], Some(file))), had, "{file}");
+    }
+    // One of both only, since nobody can say which is meant.
+    let both = [("HEARTH_UIDS", "5000-6000"), ("HEARTH_USERS", "7000-8000")];
+    let said = resolve(nothing(), &both, None).unwrap_err();
+    assert!(said.contains("`HEARTH_UIDS` and `HEARTH_USERS`"), "{said}");
+    let file = "uids = \"5000-6000\"\n[tenants]\nusers = \"7000-8000\"";
+    let said = resolve(nothing(), &[], Some(file)).unwrap_err();
+    assert!(said.contains("are two names of one setting"), "{said}");
+    // Nobody is told to write it so.
+    let said = resolve(nothing(), &[("HEARTH_USER", "5000-6000")], None).unwrap_err();
+    assert!(!said.contains("HEARTH_USERS"), "{said}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub struct Shared {
     pub trusted_headers: Vec<String>,
     pub isolation: Level,
     /// Whether each tenant's workers are of a user of its own.
-    pub has_users: bool,
+    pub has_uids: bool,
     /// `None` where there are none on this machine.
     pub cgroups: Option<Cgroups>,
 }

@@ -41,8 +41,8 @@ pub async fn fork(
                 tenant.port
             )));
         };
-        if shared.has_users && tenant.user.is_none() {
-            let reason = "no user id is free for its workers: the host's operator widens --users";
+        if shared.has_uids && tenant.uid.is_none() {
+            let reason = "no uid is free for its workers: the host's operator widens --uids";
             return Err(StartError::Release(reason.to_owned()));
         }
         let prepared =
@@ -59,7 +59,7 @@ pub async fn fork(
         let cgroup = cgroup(&tenant, limits, &shared).await;
         let cell = Cell {
             // One that an earlier host gave it is not to be had everywhere.
-            user: tenant.user.filter(|_| shared.has_users),
+            uid: tenant.uid.filter(|_| shared.has_uids),
             // A cgroup counts what is really taken, of all workers of the tenant together.
             data_bytes: cgroup.is_none().then_some(limits.total_memory_mb << 20),
         };

@@ -477,9 +477,9 @@ impl Keeper {
 
     /// Has the zygote try from within a worker's walls what they must not allow, before anything
     /// is served. Tells how many attempts there were, and which were not kept in.
-    pub async fn try_walls(&self, user: Option<u32>) -> Result<(u32, Vec<String>), ZygoteError> {
+    pub async fn try_walls(&self, uid: Option<u32>) -> Result<(u32, Vec<String>), ZygoteError> {
         let channel = &self.conversation.channel;
-        channel.send(&ToZygote::Try { user }, &[]).await?;
+        channel.send(&ToZygote::Try { uid }, &[]).await?;
         let tried = tokio::time::timeout(HELLO_DEADLINE, channel.recv::<FromZygote>());
         match tried.await.map_err(|_| ZygoteError::Gone)??.ok_or(ZygoteError::Gone)?.0 {
             FromZygote::Tried { attempts, escapes } => Ok((attempts, escapes)),

@@ -45,7 +45,7 @@ pub(super) struct Directories {
     root: PathBuf,
     trees: Trees,
     /// Whether this host can give files to tenants' users.
-    has_users: bool,
+    has_uids: bool,
     /// Held by whoever settles that one: what there is to do takes as long as what lies there.
     settling: TenantLocks<TenantName>,
     /// Users whose files could not be removed, as far as that was tried.
@@ -53,8 +53,8 @@ pub(super) struct Directories {
 }
 
 impl Directories {
-    pub fn new(root: PathBuf, trees: Trees, has_users: bool) -> Self {
-        Self { root, trees, has_users, settling: TenantLocks::default(), left: Mutex::default() }
+    pub fn new(root: PathBuf, trees: Trees, has_uids: bool) -> Self {
+        Self { root, trees, has_uids, settling: TenantLocks::default(), left: Mutex::default() }
     }
 
     fn of(&self, tenant: &TenantName) -> PathBuf {
@@ -73,7 +73,7 @@ impl Directories {
     /// Gives each of these tenants its `state` before somebody asks for it, where the host has no
     /// users to give: a backup reads them, too. Tells which could not be.
     pub fn settle_all(&self, tenants: &[TenantName]) -> Vec<(TenantName, io::Error)> {
-        if self.has_users {
+        if self.has_uids {
             return Vec::new();
         }
         let there = tenants.iter().filter(|tenant| self.of(tenant).join(STATE).exists());
@@ -83,12 +83,12 @@ impl Directories {
     /// Sees to it that a tenant has a `state`, and that it is its user's. One that is somebody
     /// else's was restored, or is of a time when the host had no users to give: it is copied, by
     /// the one who may read it to the one who is to have it.
-    pub fn settle(&self, tenant: &TenantName, user: Option<u32>) -> io::Result<()> {
+    pub fn settle(&self, tenant: &TenantName, uid: Option<u32>) -> io::Result<()> {
         let _alone = self.settling.blocking_lock(tenant);
         let dir = self.of(tenant);
         let (state, other) = (dir.join(STATE), dir.join(OTHER_STATE));
-        let user = user.filter(|_| self.has_users);
-        let wanted = user.unwrap_or_else(|| geteuid().as_raw());
+        let uid = uid.filter(|_| self.has_uids);
+        let wanted = uid.unwrap_or_else(|| geteuid().as_raw());
         self.clear(&other)?;
         let found = match place(&state) {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -103,7 +103,7 @@ impl Directories {
             Some(owner) if owner == wanted => return Ok(()),
             // Of a time when it had users to give. Nobody here may read it, and an empty one need
             // not be.
-            Some(owner) if !self.has_users => {
+            Some(owner) if !self.has_uids => {
                 let foreign = || ForeignState { state: state.clone(), owner, own: wanted };
                 fs::remove_dir(&state).map_err(|_| io::Error::other(foreign()))?;
                 None
@@ -112,7 +112,7 @@ impl Directories {
         };
         durable::create_own_dir(&dir, Point::TenantState)?;
         DirBuilder::new().mode(0o700).create(&other)?;
-        if user.is_some() {
+        if uid.is_some() {
             std::os::unix::fs::chown(&other, Some(wanted), Some(wanted))?;
         }
         match found {
@@ -122,7 +122,7 @@ impl Directories {
                 durable::sync_file_system(&dir, Point::TenantState)?;
                 // The old one goes the next time: a backup may be reading it.
                 durable::exchange(&other, &state, Point::TenantState)?;
-                info!(%tenant, user = wanted, "a tenant's state was given to its user");
+                info!(%tenant, uid = wanted, "a tenant's state was given to its user");
             }
         }
         durable::sync_dir(&dir, Point::TenantState)
@@ -163,7 +163,7 @@ impl Directories {
     /// Removes the directories of all that `is_known` does not know. What cannot be removed is told,
     /// and keeps nothing else from it.
     pub fn remove_strangers(&self, is_known: impl Fn(&OsString) -> bool) -> io::Result<()> {
-        let mut users = HashSet::new();
+        let mut uids = HashSet::new();
         for entry in fs::read_dir(&self.root)? {
             let name = entry?.file_name();
             if is_known(&name) {
@@ -171,16 +171,16 @@ impl Directories {
             }
             let left = self.root.join(name);
             if let Err(error) = self.remove_dir(&left, Point::StartStrangers) {
-                users.extend(owners(&left));
+                uids.extend(owners(&left));
                 warn!(left = %left.display(), error = &error as &dyn std::error::Error, "files of a tenant that was removed cannot be: its user id is given to nobody while they are there, and it is tried again every ten minutes");
             }
         }
-        *self.left() = users;
+        *self.left() = uids;
         Ok(())
     }
 
     /// Users of tenants that are no more, whose files could not be removed.
-    pub fn left_users(&self) -> HashSet<u32> {
+    pub fn left_uids(&self) -> HashSet<u32> {
         self.left().clone()
     }
 

@@ -129,7 +129,7 @@ fn an_ordinary_user_reaches_level_b_and_everything_works() {
     assert_eq!(status["CapEff"], "0000000000000000");
     let said = host.log();
     assert!(said.contains("isolation  B: namespaces, Landlock, system call filter"), "{said}");
-    assert!(said.contains("no users: the host does not run as root"), "{said}");
+    assert!(said.contains("no uids: the host does not run as root"), "{said}");
     assert!(said.contains("→ Delegate=cpu memory pids"), "{said}");
 }
 

@@ -187,7 +187,7 @@ fn what_cannot_be_removed_of_a_tenant_is_nobody_elses_and_stops_nobody() {
 #[test]
 fn when_all_user_ids_are_given_it_is_said_and_the_others_are_served() {
     // One for compilers, and two for tenants; the first start makes one of these.
-    let mut host = Host::with(&["--users", "1950000-1950002"]);
+    let mut host = Host::with(&["--uids", "1950000-1950002"]);
     let [first, second] = {
         let listed = host.send(&host.admin("GET", "/tenants")).expect(200).json();
         let known = listed["tenants"].as_array().unwrap().len();
@@ -199,7 +199,7 @@ fn when_all_user_ids_are_given_it_is_said_and_the_others_are_served() {
     let one_more = host.admin("POST", "/tenants").json(&json!({ "name": "third" }));
     for _ in 0..2 {
         let refused = host.send(&one_more).expect_problem(409, "conflict");
-        refused.expect_detail("no user id of 1950001-1950002 is free").expect_detail("--users");
+        refused.expect_detail("no uid of 1950001-1950002 is free").expect_detail("--uids");
     }
     let none = host.send(&host.admin("GET", "/tenants/third"));
     none.expect_problem(404, "not_found");
@@ -235,7 +235,7 @@ fn when_all_user_ids_are_given_it_is_said_and_the_others_are_served() {
     }
     let reason = second.ask("/worker")["reason"].as_str().unwrap().to_owned();
     assert!(reason.contains("no user id is free"), "{reason}");
-    assert!(host.log().contains("no user id of 1950001-1950002 is free"));
+    assert!(host.log().contains("no uid of 1950001-1950002 is free"));
 }
 
 /// By the kernel's word: who has more is ended sooner.

@@ -84,7 +84,7 @@ fn ask_compiler(job: CompileJob, engine: &str, files: &[&File]) -> CompileReply 
         .stderr(Stdio::from(errors()))
         .spawn()
         .unwrap();
-    let request = CompileRequest { version: VERSION, engine: engine.to_owned(), job, user: None };
+    let request = CompileRequest { version: VERSION, engine: engine.to_owned(), job, uid: None };
     let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
     hearth_wire::send(&ours, &request, &files).unwrap();
     let (reply, _) = hearth_wire::recv::<CompileReply>(&ours).unwrap().expect("one reply");

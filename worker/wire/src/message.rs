@@ -50,7 +50,7 @@ pub enum ToZygote {
     },
     /// Tries from within a worker's walls what they must not allow. Answered by `Tried`.
     Try {
-        user: Option<u32>,
+        uid: Option<u32>,
     },
     /// Answered by `Alive`: a zygote that cannot answer forks nothing either.
     AreYouAlive,
@@ -60,7 +60,7 @@ pub enum ToZygote {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cell {
     /// The user and group that it becomes.
-    pub user: Option<u32>,
+    pub uid: Option<u32>,
     /// Private memory that it may write to, beyond what it is born with, where no cgroup bounds all
     /// of it.
     pub data_bytes: Option<u64>,
@@ -73,7 +73,7 @@ pub struct Walls {
     /// Why there are no namespaces of their own, where there are none.
     pub namespaces: Result<(), String>,
     /// Whether each worker can have a user of its own.
-    pub users: bool,
+    pub uids: bool,
     /// The version of the kernel's Landlock.
     pub landlock: Option<u32>,
 }
@@ -434,7 +434,7 @@ pub struct CompileRequest {
     pub engine: String,
     pub job: CompileJob,
     /// The user and group that it becomes before it looks at its files.
-    pub user: Option<u32>,
+    pub uid: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -214,7 +214,7 @@ mod tests {
     /// The bytes on the wire: a change here is a new [`VERSION`].
     #[test]
     fn golden_bytes() {
-        let cell = Cell { user: Some(7), data_bytes: None };
+        let cell = Cell { uid: Some(7), data_bytes: None };
         assert_eq!(encode(&ToZygote::Hello { version: VERSION }).unwrap(), [0, 12]);
         assert_eq!(encode(&ToZygote::Fork { ticket: 300, cell }).unwrap(), [2, 0xac, 2, 1, 7, 0]);
         for (number, origin) in (0..).zip(Origin::ALL) {

@@ -100,7 +100,7 @@ async fn what_it_says_of_this_machine_is_not_taken() {
     rebuild(&file, &again.path().join(FILE)).unwrap();
     let store = Store::open(again.path()).unwrap();
     let tenants = store.tenants().await.unwrap();
-    assert!(tenants.iter().all(|tenant| tenant.user.is_none()));
+    assert!(tenants.iter().all(|tenant| tenant.uid.is_none()));
     let digest = ModuleDigest::new([0; 32]);
     assert_eq!(store.artifact_mac(tenants[0].id, digest, "e").await.unwrap(), None);
     // The port that this host does not give goes, and the other one stays.
