@@ -299,11 +299,7 @@ mod tests {
             ((false, false, false, false), Level::D),
         ] {
             let (uids, namespaces, landlock, cgroups) = stands;
-            assert_eq!(
-                isolation(uids, namespaces, landlock, cgroups).level(),
-                level,
-                "{stands:?}"
-            );
+            assert_eq!(isolation(uids, namespaces, landlock, cgroups).level(), level, "{stands:?}");
         }
         assert!(Level::A > Level::B && Level::B > Level::C && Level::C > Level::D);
     }

@@ -82,7 +82,16 @@ macro_rules! faults {
     )+};
 }
 
-faults![StoreError, FleetError, LogsError, BackupError, RestoreError, ReleaseError, ProvisionError, PushError];
+faults![
+    StoreError,
+    FleetError,
+    LogsError,
+    BackupError,
+    RestoreError,
+    ReleaseError,
+    ProvisionError,
+    PushError
+];
 
 /// A change is logged by whoever carries it out, since nobody may wait for it any more.
 impl From<UploadError> for Refusal {

@@ -189,11 +189,7 @@ impl Store {
     /// Gives each tenant that has none a user of its own, the lowest that nobody has and that has
     /// left nothing. One that has one keeps it, whatever the range is now. Tells how many have none
     /// all the same, since all are given; the oldest come first.
-    pub async fn give_uids(
-        &self,
-        range: RangeInclusive<u32>,
-        left: HashSet<u32>,
-    ) -> Result<usize> {
+    pub async fn give_uids(&self, range: RangeInclusive<u32>, left: HashSet<u32>) -> Result<usize> {
         self.write(Asker::Host, move |db| {
             let numbers = |sql: &str| -> rusqlite::Result<Vec<i64>> {
                 db.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()

@@ -43,7 +43,7 @@ fn a_worker_that_outlives_its_host_is_ended_by_the_next_one() {
         let bystander = other.tenant("demo");
         bystander.deploy("slow", guests::slow());
         let mut call = bystander.open();
-        call.send(&bystander.door().request("POST", "/slow?ms=8000").bytes("demo")).unwrap();
+        call.send(&bystander.address().request("POST", "/slow?ms=8000").bytes("demo")).unwrap();
         let spared = other.workers(&bystander);
         let [one, two] = ["one", "two"].map(|name| {
             let tenant = host.tenant(name);
@@ -65,8 +65,8 @@ fn a_worker_that_outlives_its_host_is_ended_by_the_next_one() {
             assert_eq!(holders(one.port, &taken).len(), 1);
             host.start_again();
             for tenant in [&one, &two] {
-                for door in tenant.doors() {
-                    assert_eq!(door.post("/one", "").expect(200).text(), "version one");
+                for address in tenant.addresses() {
+                    assert_eq!(address.post("/one", "").expect(200).text(), "version one");
                 }
                 assert_eq!(tenant.state(), "ready");
             }
@@ -230,8 +230,8 @@ fn when_all_user_ids_are_given_it_is_said_and_the_others_are_served() {
         let called = crate::http::Request::new("POST", &format!("/t/{name}/hello")).body("{}");
         host.send(&called).expect(200);
     }
-    for door in second.doors() {
-        door.post("/hello", "{}").expect_problem(503, "worker_unavailable");
+    for address in second.addresses() {
+        address.post("/hello", "{}").expect_problem(503, "worker_unavailable");
     }
     let reason = second.ask("/worker")["reason"].as_str().unwrap().to_owned();
     assert!(reason.contains("no user id is free"), "{reason}");

@@ -5,8 +5,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::process::{Command, Stdio};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -390,8 +390,8 @@ fn what_a_call_wrote_is_there_when_it_is_answered() {
     for at in 0..20 {
         let text = format!("line {at} of them");
         let id = format!("call-{at}");
-        let request = tenant.door().request("POST", "/prints").header("x-request-id", &id);
-        tenant.door().send(&request.body(format!("{text}\n"))).expect(204);
+        let request = tenant.address().request("POST", "/prints").header("x-request-id", &id);
+        tenant.address().send(&request.body(format!("{text}\n"))).expect(204);
         let lines = tenant.ask(&format!("/logs?request_id={id}&stream=stdout"));
         assert_eq!(lines["lines"][0]["text"], text, "{lines}");
     }

@@ -1,8 +1,8 @@
 //! What the prompt for a token leaves of the terminal that it asks at.
 
 use std::fs;
-use std::process::Command;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 

@@ -8,7 +8,7 @@ use boon::{Compiler, Schemas};
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::host::{Door, Host, Tenant};
+use crate::host::{Address, Host, Tenant};
 use crate::http::{Answer, Connection, Request};
 use crate::processes::eventually;
 
@@ -49,8 +49,8 @@ fn chunked(request: Request, pieces: &[&[u8]]) -> Request {
 }
 
 /// For the guest `answers_with`.
-fn asked(door: &Door, path: &str, answer: &Value) -> Request {
-    door.request("POST", path).header("x-answer", &answer.to_string())
+fn asked(address: &Address, path: &str, answer: &Value) -> Request {
+    address.request("POST", path).header("x-answer", &answer.to_string())
 }
 
 #[track_caller]
@@ -89,7 +89,7 @@ fn a_body_that_breaks_its_schema_is_refused_with_pointers_and_the_function_is_no
     let tenant = host.tenant("demo");
     let options = json!({ "schema": { "body": order() } });
     tenant.deploy_with("order", guests::answers_with(), &options);
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for (body, expected) in [
             ("[]", &[""][..]),
             ("{}", &[""]),
@@ -107,20 +107,20 @@ fn a_body_that_breaks_its_schema_is_refused_with_pointers_and_the_function_is_no
                 &["/lines/0/count", "/lines/1", "/lines/2/count", "/name"],
             ),
         ] {
-            let answer = door.post("/order", body);
-            assert_eq!(answer.header("x-hearth-version"), Some("/order@1"), "{}", door.name);
+            let answer = address.post("/order", body);
+            assert_eq!(answer.header("x-hearth-version"), Some("/order@1"), "{}", address.name);
             let expected: Vec<_> = expected.iter().map(|at| ("body", *at)).collect();
             violates(answer, &expected);
         }
-        let missing = door.post("/order", "{}");
+        let missing = address.post("/order", "{}");
         assert_eq!(
             missing.json()["errors"],
             json!([{"in": "body", "pointer": "", "message": "\"name\" is a required property"}])
         );
         missing.expect_detail("\"name\" is a required property");
         let fine = r#"{"name":"a","lines":[{"count":1,"below":{"count":2.0}}]}"#;
-        let request = door.request("POST", "/order").header("x-request-id", "fine").body(fine);
-        assert_eq!(door.send(&request).expect(200).text(), fine, "it is passed on as it came");
+        let request = address.request("POST", "/order").header("x-request-id", "fine").body(fine);
+        assert_eq!(address.send(&request).expect(200).text(), fine, "it is passed on as it came");
     }
     // The function's own first words, and the calls' records, are of those that were fine.
     eventually("the last one's words", || {
@@ -146,7 +146,7 @@ fn a_body_that_is_no_json_is_refused_whatever_it_calls_itself() {
     let tenant = host.tenant("demo");
     let options = json!({ "schema": { "body": {"type": "object"} } });
     tenant.deploy_with("order", guests::answers_with(), &options);
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for (body, said) in [
             (&b"{"[..], "this is no JSON: "),
             (b"{} {}", "this is no JSON: "),
@@ -155,14 +155,15 @@ fn a_body_that_is_no_json_is_refused_whatever_it_calls_itself() {
             (b" ", "this is no JSON: "),
             (b"", "there is no body"),
         ] {
-            let request = door.request("POST", "/order").header("content-type", "application/json");
-            let answer = door.send(&request.body(body));
+            let request =
+                address.request("POST", "/order").header("content-type", "application/json");
+            let answer = address.send(&request.body(body));
             let message = answer.json()["errors"][0]["message"].as_str().unwrap().to_owned();
-            assert!(message.starts_with(said), "{}: {message}", door.name);
+            assert!(message.starts_with(said), "{}: {message}", address.name);
             violates(answer, &[("body", "")]);
         }
-        let request = door.request("POST", "/order").header("content-type", "text/plain");
-        door.send(&request.body(" {\"a\": 1}\n")).expect(200);
+        let request = address.request("POST", "/order").header("content-type", "text/plain");
+        address.send(&request.body(" {\"a\": 1}\n")).expect(200);
     }
 }
 
@@ -175,7 +176,7 @@ fn a_body_has_one_reading_whoever_reads_it() {
     let response = json!({"200": {"properties": {"count": {"maximum": 10}}}});
     let schema = json!({"body": body, "querystring": query, "response": response});
     tenant.deploy_with("order", guests::answers_with(), &json!({ "schema": schema }));
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for (body, said) in [
             (r#"{"role":"admin","role":"guest"}"#, "the key \"role\" stands twice"),
             (r#"{"r\u006fle":"admin","role":"guest"}"#, "the key \"role\" stands twice"),
@@ -187,28 +188,29 @@ fn a_body_has_one_reading_whoever_reads_it() {
             (r#"{"count":12345678901234567890123}"#, "maximum"),
             (r#"{"other":12345678901234567890123}"#, "more digits than all readers keep"),
         ] {
-            let answer = door.post("/order", body).expect_problem(400, "schema_violation");
+            let answer = address.post("/order", body).expect_problem(400, "schema_violation");
             answer.expect_detail(said);
         }
         let target = "/order?limit=10.00000000000000000001";
-        violates(door.post(target, "{}"), &[("querystring", "/limit")]);
+        violates(address.post(target, "{}"), &[("querystring", "/limit")]);
         for fine in [
             r#"{"role":"guest","count":10}"#,
             r#"{"count":9.99999999999999999999,"other":0.10000000000000001}"#,
             r#"{"count":1e-999999999,"id":18446744073709551615}"#,
         ] {
-            assert_eq!(door.post("/order?limit=10.0", fine).expect(200).text(), fine);
+            assert_eq!(address.post("/order?limit=10.0", fine).expect(200).text(), fine);
         }
         for answer in [r#"{"count":10.00000000000000000001}"#, r#"{"count":11,"count":1}"#] {
             let wanted = json!({ "status": 200, "body": answer });
-            let request = asked(&door, "/order", &wanted).body("{}");
-            door.send(&request).expect_problem(500, "response_invalid");
+            let request = asked(&address, "/order", &wanted).body("{}");
+            address.send(&request).expect_problem(500, "response_invalid");
         }
         // What is packed is not judged as it stands, when the function would unpack it.
-        let packed = door.request("POST", "/order").header("content-encoding", "gzip").body("{}");
-        door.send(&packed).expect_problem(415, "unsupported_media_type");
-        let plain = door.request("POST", "/order").header("content-encoding", "identity");
-        door.send(&plain.body("{}")).expect(200);
+        let packed =
+            address.request("POST", "/order").header("content-encoding", "gzip").body("{}");
+        address.send(&packed).expect_problem(415, "unsupported_media_type");
+        let plain = address.request("POST", "/order").header("content-encoding", "identity");
+        address.send(&plain.body("{}")).expect(200);
     }
 }
 
@@ -222,17 +224,17 @@ fn a_method_that_has_no_body_as_a_rule_needs_none() {
     tenant.deploy_with("any", guests::answers_with(), &options);
     let or_none = json!({ "schema": { "body": {"type": ["object", "null"]} } });
     tenant.deploy_with("or-none", guests::answers_with(), &or_none);
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for method in methods {
-            let with = |body: &str| door.send(&door.request(method, "/any").body(body));
+            let with = |body: &str| address.send(&address.request(method, "/any").body(body));
             let needs = matches!(method, "POST" | "PUT" | "PATCH");
-            assert_eq!(with("").status, if needs { 400 } else { 200 }, "{method} {}", door.name);
-            assert_eq!(with("{}").status, 200, "{method} {}", door.name);
-            assert_eq!(with("[]").status, 400, "{method} {}", door.name);
+            assert_eq!(with("").status, if needs { 400 } else { 200 }, "{method} {}", address.name);
+            assert_eq!(with("{}").status, 200, "{method} {}", address.name);
+            assert_eq!(with("[]").status, 400, "{method} {}", address.name);
         }
-        door.post("/or-none", "").expect(200);
-        door.post("/or-none", "null").expect(200);
-        violates(door.post("/or-none", "0"), &[("body", "")]);
+        address.post("/or-none", "").expect(200);
+        address.post("/or-none", "null").expect(200);
+        violates(address.post("/or-none", "0"), &[("body", "")]);
     }
 }
 
@@ -248,40 +250,40 @@ fn a_body_is_held_whole_up_to_sixteen_mebibytes() {
     tenant.deploy_with("long", guests::answers_with(), &options);
     let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2)).into_bytes();
     let answer = json!({ "body": "read" });
-    for door in tenant.doors() {
-        let ask = || asked(&door, "/long", &answer);
+    for address in tenant.addresses() {
+        let ask = || asked(&address, "/long", &answer);
         // Around what is held for nothing, and a good deal more.
         for length in [10, 65_535, 65_536, 65_537, 300_000, 2 << 20] {
             let body = text(length);
-            assert_eq!(door.send(&ask().body(&body)).expect(200).text(), "read");
+            assert_eq!(address.send(&ask().body(&body)).expect(200).text(), "read");
             let pieces: Vec<_> = body.chunks(50_000).collect();
-            assert_eq!(door.send(&chunked(ask(), &pieces)).expect(200).text(), "read");
+            assert_eq!(address.send(&chunked(ask(), &pieces)).expect(200).text(), "read");
             let wrong = [b"[".as_slice(), &body, b"]"].concat();
-            violates(door.send(&ask().body(&wrong)), &[("body", "")]);
+            violates(address.send(&ask().body(&wrong)), &[("body", "")]);
             let pieces: Vec<_> = wrong.chunks(50_000).collect();
-            violates(door.send(&chunked(ask(), &pieces)), &[("body", "")]);
+            violates(address.send(&chunked(ask(), &pieces)), &[("body", "")]);
         }
         let most = text(HELD_MAX);
-        assert_eq!(door.send(&ask().body(&most)).expect(200).text(), "read", "{}", door.name);
+        assert_eq!(address.send(&ask().body(&most)).expect(200).text(), "read", "{}", address.name);
         let pieces: Vec<_> = most.chunks(1 << 20).collect();
-        assert_eq!(door.send(&chunked(ask(), &pieces)).expect(200).text(), "read");
+        assert_eq!(address.send(&chunked(ask(), &pieces)).expect(200).text(), "read");
         // One more, announced: what was not read is of no use to anybody.
-        let mut connection = Connection::open(door.to).unwrap();
+        let mut connection = Connection::open(address.to).unwrap();
         let announced = ask().header("content-length", &(HELD_MAX + 1).to_string());
-        connection.send(&announced.bytes(&door.to.to_string())).unwrap();
+        connection.send(&announced.bytes(&address.to.to_string())).unwrap();
         connection.answer("POST").expect_problem(413, "too_large").expect_detail("16777216");
         // And in pieces, whose end nobody announces.
-        let mut connection = Connection::open(door.to).unwrap();
+        let mut connection = Connection::open(address.to).unwrap();
         let head = ask().header("transfer-encoding", "chunked");
         let more = [format!("{:x}\r\n", HELD_MAX + 1).into_bytes(), text(HELD_MAX + 1)].concat();
-        connection.send(&head.bytes(&door.to.to_string())).unwrap();
+        connection.send(&head.bytes(&address.to.to_string())).unwrap();
         // It may answer, and close, before all of it is sent.
         let _ = connection.send(&more);
         connection.answer("POST").expect_problem(413, "too_large");
     }
-    let door = tenant.door();
-    let last = asked(&door, "/long", &answer).header("x-request-id", "last").body(r#""""#);
-    door.send(&last).expect(200);
+    let address = tenant.address();
+    let last = asked(&address, "/long", &answer).header("x-request-id", "last").body(r#""""#);
+    address.send(&last).expect(200);
     eventually("the last one's words", || lines(&tenant, "request_id=last").pop());
     assert_eq!(lines(&tenant, "").len(), 3 * 14 + 1, "a violation starts nothing");
 }
@@ -298,12 +300,12 @@ fn long_bodies_that_come_at_once_take_turns() {
             .map(|at| {
                 let (tenant, body) = (&tenant, &body);
                 scope.spawn(move || {
-                    let door = tenant.door();
-                    let request = asked(&door, "/long", &json!({}));
+                    let address = tenant.address();
+                    let request = asked(&address, "/long", &json!({}));
                     let pieces: Vec<_> = body.chunks(1 << 20).collect();
                     let request =
                         if at % 2 == 0 { chunked(request, &pieces) } else { request.body(body) };
-                    door.send(&request).status
+                    address.send(&request).status
                 })
             })
             .collect();
@@ -332,7 +334,7 @@ fn text_in_a_query_becomes_what_its_schema_asks_for() {
     });
     let options = json!({ "methods": ["GET", "POST"], "schema": { "querystring": query } });
     tenant.deploy_with("find", guests::echo(), &options);
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for fine in [
             "limit=5",
             "limit=5&ratio=0.5&all=true&name=1",
@@ -342,8 +344,8 @@ fn text_in_a_query_becomes_what_its_schema_asks_for() {
             "l%69mit=5&name=a+b%20%C3%A4",
             "&limit=5&&name=",
         ] {
-            let seen = door.get(&format!("/find?{fine}")).expect(200).json();
-            assert_eq!(seen["target"], format!("/find?{fine}"), "{}", door.name);
+            let seen = address.get(&format!("/find?{fine}")).expect(200).json();
+            assert_eq!(seen["target"], format!("/find?{fine}"), "{}", address.name);
         }
         for (query, expected) in [
             ("", &[""][..]),
@@ -361,7 +363,7 @@ fn text_in_a_query_becomes_what_its_schema_asks_for() {
             ("?limit=x&all=2", &["/all", "/limit"]),
         ] {
             let expected: Vec<_> = expected.iter().map(|at| ("querystring", *at)).collect();
-            violates(door.get(&format!("/find{query}")), &expected);
+            violates(address.get(&format!("/find{query}")), &expected);
         }
     }
 }
@@ -381,16 +383,16 @@ fn names_of_headers_have_no_case_and_all_of_a_head_is_told_at_once() {
     let query = json!({ "required": ["q"] });
     let options = json!({ "schema": { "headers": headers, "querystring": query } });
     tenant.deploy_with("find", guests::echo(), &options);
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         let with = |target: &str, sent: &[(&str, &str)]| {
-            let request = door.request("POST", target);
-            door.send(&sent.iter().fold(request, |it, (name, value)| it.header(name, value)))
+            let request = address.request("POST", target);
+            address.send(&sent.iter().fold(request, |it, (name, value)| it.header(name, value)))
         };
         let fine =
             [("X-RETRIES", "3"), ("x-Exact", "Yes"), ("x-list", "true"), ("X-List", "false")];
         let seen = with("/find?q", &fine).expect(200).json();
-        assert_eq!(seen["headers"]["x-retries"], json!(["3"]), "{}: {seen}", door.name);
-        assert_eq!(seen["headers"]["x-list"], json!(["true", "false"]), "{}: {seen}", door.name);
+        assert_eq!(seen["headers"]["x-retries"], json!(["3"]), "{}: {seen}", address.name);
+        assert_eq!(seen["headers"]["x-list"], json!(["true", "false"]), "{}: {seen}", address.name);
         for (sent, expected) in [
             (&[][..], &[""][..]),
             (&[("x-retries", "many")], &["/x-retries"]),
@@ -435,10 +437,10 @@ fn schemas_that_cannot_be_used_are_refused_by_name_and_nothing_changes() {
     ] {
         let options = json!({ "schema": schema }).to_string();
         let files = [("order.wasm", guests::version_two())];
-        for door in tenant.doors() {
-            let request = door.request("POST", "/$upload").bearer(&tenant.token);
+        for address in tenant.addresses() {
+            let request = address.request("POST", "/$upload").bearer(&tenant.token);
             let request = crate::host::upload(request, &files, Some(&options));
-            door.send(&request).expect_problem(400, "bad_request").expect_detail(said);
+            address.send(&request).expect_problem(400, "bad_request").expect_detail(said);
         }
         let request = tenant.api("POST", "/functions");
         let request = crate::host::upload(request, &files, Some(&options));
@@ -476,7 +478,7 @@ fn a_check_without_end_is_ended_and_keeps_nobody_waiting() {
     tenant.deploy_with("deep", guests::answers_with(), &schema);
     let body = format!("{}1{}", r#"{"in":"#.repeat(60), "}".repeat(60));
     let mut waiting = tenant.open();
-    let request = tenant.door().request("POST", "/deep").body(body.as_bytes());
+    let request = tenant.address().request("POST", "/deep").body(body.as_bytes());
     waiting.send(&request.bytes("demo")).unwrap();
     for _ in 0..20 {
         tenant.post("/hello", "").expect(200);
@@ -517,17 +519,17 @@ fn a_tenants_document_is_openapi_3_1_with_its_schemas() {
     });
     let options = json!({ "methods": ["GET", "POST"], "path": "prefix", "schema": schema });
     tenant.deploy_with("order", guests::answers_with(), &options);
-    let door = tenant.door();
+    let address = tenant.address();
     let itself = json!({"type": "array", "items": {"$ref": "#"}});
     let nested = json!({"schema": {"body": itself, "response": {"4xx": true}}});
     let nested = crate::host::upload(
-        door.request("POST", "/jobs/$upload").bearer(&tenant.token),
+        address.request("POST", "/jobs/$upload").bearer(&tenant.token),
         &[("order.wasm", guests::answers_with())],
         Some(&nested.to_string()),
     );
-    door.send(&nested).expect(200);
-    for door in tenant.doors() {
-        let document = door.get("/$openapi.json").expect(200).json();
+    address.send(&nested).expect(200);
+    for address in tenant.addresses() {
+        let document = address.get("/$openapi.json").expect(200).json();
         is_openapi(&document);
         let post = &document["paths"]["/order"]["post"];
         assert_eq!(
@@ -557,10 +559,10 @@ fn a_tenants_document_is_openapi_3_1_with_its_schemas() {
             &json!({"type": "array", "items": {"$ref": "#/components/schemas/jobs.order.body"}})
         );
 
-        let listed = door.get("/$functions").expect(200).json();
+        let listed = address.get("/$functions").expect(200).json();
         let functions = listed["functions"].as_array().unwrap();
         let of = |path: &str| functions.iter().find(|function| function["path"] == path).unwrap();
-        assert_eq!(of("/order")["options"]["schema"], schema, "{}", door.name);
+        assert_eq!(of("/order")["options"]["schema"], schema, "{}", address.name);
         assert_eq!(
             of("/jobs/order")["options"]["schema"],
             json!({"body": itself, "response": {"4xx": true}})

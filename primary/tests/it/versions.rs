@@ -144,10 +144,10 @@ fn names_that_differ_only_in_case_are_one_path() {
 fn functions_in_directories_are_addressed_as_one_segment_by_api() {
     let host = Host::start();
     let tenant = host.tenant("demo");
-    let door = tenant.door();
+    let address = tenant.address();
     let files = [("nightly.wasm", guests::version_one())];
-    let request = crate::host::upload(door.request("POST", "/jobs/$upload"), &files, None);
-    let up = door.send(&request.bearer(&tenant.token)).expect(200).json();
+    let request = crate::host::upload(address.request("POST", "/jobs/$upload"), &files, None);
+    let up = address.send(&request.bearer(&tenant.token)).expect(200).json();
     assert_eq!(up["functions"][0]["path"], "/jobs/nightly");
     tenant.post("/jobs/nightly", "").expect(200);
     assert_eq!(tenant.ask("/functions/jobs%2Fnightly")["version"], 1);

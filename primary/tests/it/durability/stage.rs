@@ -261,9 +261,9 @@ pub const UPLOADS: &[Operation] = &[
             let at_hand = stage.at_hand.borrow();
             let files: Vec<(&str, &[u8])> =
                 at_hand.iter().map(|(name, module)| (&**name, &**module)).collect();
-            let door = stage.tenant.door();
-            let request = host::upload(door.request("POST", "/$upload"), &files, None);
-            request.bearer(&stage.tenant.token).try_send(door.to)
+            let address = stage.tenant.address();
+            let request = host::upload(address.request("POST", "/$upload"), &files, None);
+            request.bearer(&stage.tenant.token).try_send(address.to)
         },
         expect: uploaded,
     },
