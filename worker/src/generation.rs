@@ -132,6 +132,6 @@ fn open(release: &OwnedFd, name: &str) -> io::Result<File> {
     let file = File::from(openat(release.as_fd(), name, flags, Mode::empty())?);
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "what lies there is no file")),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "what lies there is not a file")),
     }
 }

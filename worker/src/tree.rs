@@ -38,7 +38,7 @@ const LOOK: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 pub fn run() -> anyhow::Result<()> {
-    let control = hearth_jail::take_stdin().context("standard input is no control socket")?;
+    let control = hearth_jail::take_stdin().context("standard input is not a control socket")?;
     let Some((request, fds)) = hearth_wire::recv::<TreeRequest>(&control)? else { return Ok(()) };
     let reply = match perform(request, fds) {
         Ok(done) => TreeReply::Done(done),

@@ -52,19 +52,19 @@ pub struct Base {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ZygoteError {
-    #[error("standard input is no control socket")]
+    #[error("standard input is not a control socket")]
     NoControl(#[source] io::Error),
     #[error("the control socket broke")]
     Socket(#[source] SocketError),
     #[error("the primary is gone")]
     Gone,
-    #[error("the primary said something else than expected: {0}")]
+    #[error("the primary sent an unexpected message: {0}")]
     Unexpected(String),
     #[error(transparent)]
     Wall(#[from] WallError),
     #[error("the engine cannot be built")]
     Engine(#[source] wasmtime::Error),
-    #[error("system call")]
+    #[error("a system call failed")]
     Io(#[from] io::Error),
 }
 
