@@ -44,7 +44,7 @@ pub use origin::{NotAllowed, Origin};
 pub use problem::{Code, PROBLEM_JSON, Place, Problem, Violation};
 pub use request_id::RequestId;
 pub use route::{Builtin, Route, Routes, below};
-pub use schema::{Answers, Schema, Schemas};
+pub use schema::{Answers, Schema, SchemaPlaceError, Schemas};
 pub use socket::{
     Channel, FDS_MAX, FRAME_MAX, SocketError, encode_into, pair, parse, recv, send, watch,
 };

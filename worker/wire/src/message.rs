@@ -488,6 +488,9 @@ pub struct Diagnosis {
 }
 
 #[cfg(test)]
+mod golden;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::limits::UNREAD_MAX_BYTES;

@@ -142,7 +142,7 @@ pub struct Problem {
 impl Problem {
     /// Said of a request whose body is not what its head says, wherever that is noticed.
     pub const BROKEN_BODY: &str =
-        "the body ended before it was complete, or in chunks that are none";
+        "the body ended before it was complete, or its chunks are not valid";
 
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
