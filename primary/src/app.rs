@@ -116,7 +116,7 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     }
     if config.front.names_headers_of_nobody() {
         warn!(
-            "--trusted-header does nothing without --trusted-proxy: nobody is believed in any header"
+            "--trusted-header has no effect without --trusted-proxy: no peer is a trusted proxy then"
         );
     }
     end_leftovers(&config, &notes);
@@ -208,7 +208,7 @@ pub fn lock(data: &Path) -> anyhow::Result<Lock> {
 /// The descriptor under a handle of our own, closed on exec, so that no child holds it open.
 fn take_ready_fd(fd: i32) -> anyhow::Result<File> {
     let file = File::options().write(true).open(format!("/proc/self/fd/{fd}"));
-    let file = file.with_context(|| format!("--ready-fd {fd} is no open descriptor"))?;
+    let file = file.with_context(|| format!("--ready-fd {fd} is not an open descriptor"))?;
     nix::unistd::close(fd)?;
     Ok(file)
 }
@@ -274,7 +274,7 @@ async fn start(
     // Before anything is made.
     let listener = TcpListener::bind(config.front.listen)
         .await
-        .with_context(|| format!("--listen {} cannot be had", config.front.listen))?;
+        .with_context(|| format!("--listen {} cannot be bound", config.front.listen))?;
     sockets::bound_unread(&listener)?;
     let listen = listener.local_addr()?;
     let store = Store::open(&config.host.data)?;
@@ -541,7 +541,7 @@ fn tell_systemd(config: &Config, state: &str) {
     };
     let told = UnixDatagram::unbound().and_then(|s| s.send_to_addr(state.as_bytes(), &address?));
     if let Err(error) = told {
-        warn!(error = &error as &dyn std::error::Error, "systemd was not told");
+        warn!(error = &error as &dyn std::error::Error, "systemd could not be notified");
     }
 }
 

@@ -51,13 +51,13 @@ const STALLED: Duration = Duration::from_secs(60);
 pub enum BackupError {
     #[error("a backup is being made already; there is one at a time")]
     Busy,
-    #[error("the store")]
+    #[error("the store failed")]
     Store(#[from] StoreError),
-    #[error("a file of the data directory")]
+    #[error("a file of the data directory could not be read or written")]
     Disk(#[from] io::Error),
-    #[error("the modules")]
+    #[error("the modules could not be read")]
     Release(#[from] ReleaseError),
-    #[error("the files of the tenant {tenant}")]
+    #[error("the files of the tenant {tenant} could not be read")]
     Tree { tenant: TenantName, source: TreeError },
     #[error("the backup could not be passed on")]
     Write(#[source] io::Error),
@@ -265,7 +265,7 @@ fn tree_members(
         let entry = entry.map_err(|error| failed(error.to_string()))?;
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let path = path.trim_end_matches('/').parse();
-        let path = path.map_err(|_| failed("a name that is none".to_owned()))?;
+        let path = path.map_err(|_| failed("the name of a file is not valid".to_owned()))?;
         let (tenant, size) = (tenant.clone(), entry.size());
         match entry.header().entry_type() {
             EntryType::Directory => archive.directory(&Member::Directory { tenant, path }),

@@ -66,7 +66,7 @@ struct Cli {
 enum Command {
     /// Run the host
     #[command(
-        after_help = "Each option is also a variable (--tenant-bind is HEARTH_TENANT_BIND) and a key of the file of --config (tenant-bind = \"127.0.0.1\"), where it may also stand in a section ([tenants], below it bind = \"127.0.0.1\"). An option goes over a variable goes over the file.\n\nExample:\n  hearth up --data /var/lib/hearth --listen 127.0.0.1:3400"
+        after_help = "Each option is also a variable (--tenant-bind is HEARTH_TENANT_BIND) and a key of the file of --config (tenant-bind = \"127.0.0.1\"), where it may also stand in a section ([tenants], below it bind = \"127.0.0.1\"). An option takes precedence over a variable, and a variable over the file.\n\nExample:\n  hearth up --data /var/lib/hearth --listen 127.0.0.1:3400"
     )]
     Up(Box<UpArgs>),
     /// Store the address of a host and a token for it
@@ -153,7 +153,7 @@ pub enum CliError {
     Backup(ArchiveError),
     #[error(transparent)]
     Restore(RestoreError),
-    #[error("standard output")]
+    #[error("standard output could not be written")]
     Output(#[source] io::Error),
     #[error(transparent)]
     Up(Box<dyn Error + Send + Sync>),

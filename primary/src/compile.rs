@@ -47,7 +47,7 @@ pub enum CompileError {
     Spawn(#[source] io::Error),
     #[error("the conversation with the compiler broke")]
     Socket(#[from] SocketError),
-    #[error("a file of the conversation")]
+    #[error("a file for the compiler could not be made")]
     File(#[from] io::Error),
     #[error("the compiler answered another question: {0:?}")]
     Unexpected(CompileReply),

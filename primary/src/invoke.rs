@@ -46,7 +46,7 @@ enum SendError {
     Unavailable(#[from] Unavailable),
     #[error(transparent)]
     Link(#[from] LinkError),
-    #[error("no worker was ready in time")]
+    #[error("the worker was not ready in time")]
     Late,
 }
 

@@ -152,7 +152,7 @@ fn end(processes: &[Process]) -> usize {
     for (pid, process) in &killed {
         warn!(pid, "a process that an earlier host left was ended");
         if !is_gone(process, deadline) {
-            warn!(pid, "it was killed and is not gone");
+            warn!(pid, "a process that an earlier host left was killed and did not end");
         }
     }
     killed.len()

@@ -55,7 +55,7 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogsError {
-    #[error("{FOLLOWERS_MAX} follow this already, which is the most")]
+    #[error("{FOLLOWERS_MAX} clients follow this already, which is the limit")]
     TooManyFollowers,
     #[error("the journal could not be read")]
     Read(#[source] io::Error),
@@ -432,7 +432,7 @@ impl Owner {
                 *T::shelf(self.shelves(tenant)) = None;
                 // A late report of a tenant that was removed has nowhere to go.
                 if error.kind() != io::ErrorKind::NotFound {
-                    warn!(%tenant, error = &error as &dyn std::error::Error, "journal not written");
+                    warn!(%tenant, error = &error as &dyn std::error::Error, "a journal could not be written");
                 }
                 count_dropped::<T>(tenant, count);
                 dropped = dropped.saturating_add(count);
@@ -480,7 +480,7 @@ impl Owner {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                warn!(%tenant, error = &error as &dyn std::error::Error, "journals not removed");
+                warn!(%tenant, error = &error as &dyn std::error::Error, "the journals could not be removed");
             }
         }
     }

@@ -56,7 +56,7 @@ pub enum ProvisionError {
     Left { name: TenantName, error: io::Error },
     #[error("the tenant's first generation could not be made")]
     Release(#[from] ReleaseError),
-    #[error("the store")]
+    #[error("the store failed")]
     Store(#[from] StoreError),
 }
 
@@ -138,7 +138,7 @@ impl Provision {
         match self.store.settle_ports(ports.clone()).await {
             Ok(settled) => {
                 for (tenant, before, port) in settled {
-                    warn!(%tenant, before, port, "the port that this tenant had is not one of --tenant-ports; it has another one now");
+                    warn!(%tenant, before, port, "the tenant's port is not one of --tenant-ports, so the tenant has another port now");
                 }
                 Ok(())
             }
@@ -367,7 +367,7 @@ impl Provision {
     async fn undo(&self, tenant: &Tenant) {
         if let Err(error) = self.store.delete_tenant(tenant.id).await {
             // The next start takes it back.
-            warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "half a tenant is left");
+            warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "a tenant could not be removed completely");
         }
         self.forget(tenant).await;
     }
@@ -418,7 +418,7 @@ impl Provision {
     async fn forget(&self, tenant: &Tenant) {
         if let Err(error) = self.releases.forget(tenant).await {
             // Every sweep finds a tree without a tenant and tries again.
-            warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "files were left");
+            warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "files of a removed tenant could not be removed");
         }
     }
 }

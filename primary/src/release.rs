@@ -102,9 +102,9 @@ pub enum ReleaseError {
     Options(#[source] OptionsError),
     #[error(transparent)]
     Ingest(#[from] IngestError),
-    #[error("a file of the data directory")]
+    #[error("a file of the data directory could not be read or written")]
     Disk(#[from] io::Error),
-    #[error("the store")]
+    #[error("the store failed")]
     Store(#[from] StoreError),
     #[error(transparent)]
     NoRoom(#[from] NoRoom),

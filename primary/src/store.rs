@@ -53,7 +53,7 @@ const QUEUE: usize = TURNS + 1;
 /// Another process that holds the file (a backup) is waited for this long.
 const BUSY: Duration = Duration::from_secs(5);
 pub const FILE: &str = "hearth.db";
-/// What came in a backup, before [`rebuild`] has made a store of it.
+/// What came in a backup, before [`rebuild()`] has made a store of it.
 pub const ARCHIVED: &str = "archived.db";
 
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +62,7 @@ pub enum StoreError {
     Exists,
     #[error("port {0} belongs to another tenant")]
     PortTaken(u16),
-    #[error("there are {max} {what} already, which is the most")]
+    #[error("there are {max} {what} already, which is the limit")]
     TooMany { what: &'static str, max: usize },
     #[error("there is no such {0}")]
     Missing(&'static str),
@@ -75,7 +75,7 @@ pub enum StoreError {
     TooNew { found: i64, known: i64 },
     #[error("the store's thread could not be started")]
     Thread(#[source] io::Error),
-    #[error("no random bytes could be had")]
+    #[error("random bytes could not be read")]
     Random(#[source] getrandom::Error),
     #[error("the store's disk is full")]
     Full(#[source] rusqlite::Error),

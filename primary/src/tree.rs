@@ -36,11 +36,11 @@ pub enum TreeError {
     Spawn(#[source] io::Error),
     #[error("the conversation about a tenant's directory broke")]
     Socket(#[from] SocketError),
-    #[error("a tenant's directory: {0}")]
+    #[error("the helper for a tenant's directory failed: {0}")]
     Failed(String),
-    #[error("the work in a tenant's directory ended without a word")]
+    #[error("the helper for a tenant's directory exited without an answer")]
     Gone,
-    #[error("the work in a tenant's directory took too long")]
+    #[error("the helper for a tenant's directory took too long")]
     Late,
 }
 

@@ -86,7 +86,7 @@ async fn purge(store: &Store) -> Result<(), StoreError> {
 async fn clean(uploads: &Uploads) -> Result<(), ReleaseError> {
     let files = uploads.sweep().await?;
     if files > 0 {
-        info!(files, "swept files that nothing names");
+        info!(files, "removed files that nothing refers to");
     }
     Ok(())
 }

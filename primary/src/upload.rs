@@ -71,15 +71,15 @@ pub enum UploadError {
     Crowded,
     #[error("the changes of this tenant before this one take too long; nothing changed")]
     NoTurn,
-    #[error("as many uploads are under way as may be: {} of one tenant, {} of all; try again soon", .0.most_of_one, .0.most)]
+    #[error("too many uploads are under way: one tenant may have {} at once, and all together {}; try again soon", .0.most_of_one, .0.most)]
     TooMany(Places),
-    #[error("the upload was not here and compiled within {}", humantime::format_duration(*.0))]
+    #[error("the upload was not received and compiled within {}", humantime::format_duration(*.0))]
     Late(Duration),
     #[error("{}", .0.detail)]
     Packed(Box<Problem>),
     #[error("the head of a part is longer than any needs to be")]
     PartHead,
-    #[error("the upload is no multipart/form-data: {0}")]
+    #[error("the upload is not valid multipart/form-data: {0}")]
     Multipart(#[from] multer::Error),
     #[error("the upload has no file; send one as a part named, for example, hello.wasm")]
     NoFile,
@@ -95,7 +95,7 @@ pub enum UploadError {
         "the part {0:?} names its file with `filename*` alone, which is not for forms; send filename=\"NAME.wasm\""
     )]
     ExtendedFileName(String),
-    #[error("{file:?} gives no function's path: {source}")]
+    #[error("{file:?} does not give a valid path of a function: {source}")]
     Path { file: String, source: NameError },
     #[error("two parts of the upload give one function: {0} and {1}")]
     Twice(FunctionPath, FunctionPath),
@@ -137,7 +137,7 @@ pub enum UploadError {
     Swap { current: Generation, source: SwapError },
     #[error("the release could not be written")]
     Release(#[from] ReleaseError),
-    #[error("the store")]
+    #[error("the store failed")]
     Store(#[from] StoreError),
 }
 

@@ -46,7 +46,7 @@ pub enum RestoreError {
     NotEmpty { data: PathBuf, found: String },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    #[error("the backup's store")]
+    #[error("the backup's store could not be read")]
     Store(#[from] StoreError),
     #[error("the backup is damaged: {0}")]
     Damaged(String),

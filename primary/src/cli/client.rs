@@ -117,7 +117,7 @@ impl Encryption {
                 format!("{url} does not speak https: it speaks http there; write http:// instead")
             }
             Self::Unknown => format!(
-                "nobody who is trusted here has signed the certificate of {url}; if it is right, \
+                "no trusted authority has signed the certificate of {url}; if it is right, \
                  name its authority's: --ca-file FILE"
             ),
             Self::Authority => format!(

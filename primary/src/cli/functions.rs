@@ -37,7 +37,7 @@ pub struct RollbackArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "For the tenant's owner. Its versions are kept for a while: hearth rollback PATH VERSION brings one\nback.\n\nExample:\n  hearth rm jobs/nightly"
+    after_help = "Only the tenant's owner may do this. The versions are kept for a while: hearth rollback PATH VERSION\nbrings one back.\n\nExample:\n  hearth rm jobs/nightly"
 )]
 pub struct RmArgs {
     /// The function, like hello or jobs/nightly

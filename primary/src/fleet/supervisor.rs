@@ -390,7 +390,10 @@ impl Supervisor {
                 Some(Event::Ready(worker))
             }
             FromWorker::Ready { version, .. } => {
-                self.kill(worker, format!("it speaks version {version}, not {VERSION}"));
+                self.kill(
+                    worker,
+                    format!("the worker speaks version {version}, and the host speaks {VERSION}"),
+                );
                 None
             }
             FromWorker::Refused { mut reason } => {
@@ -472,7 +475,7 @@ impl Supervisor {
                 return Some(Event::Died(worker, reason));
             }
             Err(StartError::Host(reason)) => {
-                warn!(tenant = %self.tenant.name, reason, "no worker forked");
+                warn!(tenant = %self.tenant.name, reason, "a worker could not be forked");
                 return Some(Event::NotForked(worker, reason));
             }
         };

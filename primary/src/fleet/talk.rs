@@ -102,7 +102,7 @@ pub async fn accompany(
         if !matches!(nonsense, Nonsense::Silent(_)) {
             count_nonsense(&tenant);
         }
-        warn!(tenant = %tenant.name, worker = worker.0, error = &nonsense as &dyn std::error::Error, "ending a worker that talks nonsense");
+        warn!(tenant = %tenant.name, worker = worker.0, error = &nonsense as &dyn std::error::Error, "ending a worker that broke the protocol");
         zygote::kill(&pidfd);
         nonsense.to_string()
     };

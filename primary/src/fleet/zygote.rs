@@ -53,7 +53,7 @@ pub enum ZygoteError {
     Spawn(#[source] io::Error),
     #[error("the conversation with the zygote broke")]
     Socket(#[from] SocketError),
-    #[error("the zygote said something else than expected: {0}")]
+    #[error("the zygote sent an unexpected message: {0}")]
     Unexpected(String),
     #[error(
         "hearth-worker speaks version {theirs} and hearth speaks {VERSION}: install both from one build"
@@ -63,7 +63,7 @@ pub enum ZygoteError {
     Fork(String),
     #[error("the zygote ended before it answered")]
     Gone,
-    #[error("the zygote gives no sign of life")]
+    #[error("the zygote does not answer")]
     Hung,
 }
 
@@ -257,7 +257,10 @@ impl Keeper {
                 match self.restart().await {
                     Ok(()) => break info!("a new zygote serves"),
                     Err(error) => {
-                        error!(error = &error as &dyn std::error::Error, "no new zygote");
+                        error!(
+                            error = &error as &dyn std::error::Error,
+                            "a new zygote could not be started"
+                        );
                     }
                 }
             }
@@ -429,7 +432,7 @@ impl Conversation {
         let telling = tokio::spawn(stderr::relay(errors, Speaker::zygote()));
         if let Err(error) = notes.note(child.id()) {
             // The next host will not know its workers by it.
-            warn!(error = &error as &dyn std::error::Error, "a zygote is not noted");
+            warn!(error = &error as &dyn std::error::Error, "a zygote could not be noted");
         }
         match greet(socket).await {
             Ok((channel, greeting)) => {

@@ -118,7 +118,11 @@ impl Journal {
 /// What cannot be removed is told, and keeps nothing from being written.
 fn remove(folder: &Folder, name: &str) {
     if let Err(error) = folder.remove(name) {
-        warn!(name, error = &error as &dyn std::error::Error, "a segment of a journal is left");
+        warn!(
+            name,
+            error = &error as &dyn std::error::Error,
+            "a segment of a journal could not be removed"
+        );
     }
 }
 

@@ -137,7 +137,7 @@ impl Directories {
         copied?;
         unpacking.finish().map_err(io::Error::other)?;
         if packed.left_out > 0 {
-            warn!(%tenant, files = packed.left_out, "files that are no tenant's own are left behind");
+            warn!(%tenant, files = packed.left_out, "files that do not belong to the tenant were left behind");
         }
         Ok(())
     }
@@ -172,7 +172,7 @@ impl Directories {
             let left = self.root.join(name);
             if let Err(error) = self.remove_dir(&left, Point::StartStrangers) {
                 users.extend(owners(&left));
-                warn!(left = %left.display(), error = &error as &dyn std::error::Error, "files of a tenant that was removed cannot be: its user id is given to nobody while they are there, and it is tried again every ten minutes");
+                warn!(left = %left.display(), error = &error as &dyn std::error::Error, "the files of a removed tenant could not be removed: no other tenant gets its user id before they are, and it is tried again every ten minutes");
             }
         }
         *self.left() = users;

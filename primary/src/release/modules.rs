@@ -48,13 +48,15 @@ pub enum IngestError {
     TooLarge(u64),
     #[error("the file unpacks into more than {UNPACKS_MAX} times its bytes, which no module does")]
     TooDense,
-    #[error("the file is named .wasm.zst and is no zstd frame (or one with a window above 8 MiB)")]
+    #[error(
+        "the file is named .wasm.zst, but it is not a zstd frame, or its window is above 8 MiB"
+    )]
     NotZstd,
     #[error("the file is empty")]
     Empty,
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
-    #[error("storing the module")]
+    #[error("the module could not be stored")]
     Disk(#[source] io::Error),
 }
 

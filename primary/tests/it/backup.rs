@@ -612,7 +612,7 @@ fn tenants_come_back_into_a_host_that_serves() {
     let whole = fs::read(&file).unwrap();
     fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
     let said = host.command(ADMIN_TOKEN, &["restore", text(&cut)]).failed(1);
-    assert!(said.contains("it was cut off on its way"), "{said}");
+    assert!(said.contains("the transfer was cut off"), "{said}");
     host.send(&host.admin("GET", "/tenants/demo")).expect(404);
     let made = restore(&["--tenant", "demo", "--json"]).json();
     let port = made["restored"][0]["port"].as_u64().unwrap();

@@ -216,7 +216,7 @@ fn a_login_says_what_is_wrong_with_an_address() {
         (format!("https://{front}"), 1, "it speaks http there"),
         (format!("http://{port}"), 1, "the API is at the host's front door"),
         (format!("http://{front}/t/demo"), 1, "the API is at the host's front door"),
-        ("hearth.lan:3400".to_owned(), 1, "`hearth.lan:3400` is no address"),
+        ("hearth.lan:3400".to_owned(), 1, "`hearth.lan:3400` is not a valid address"),
         (format!("http://{front}/api/v1"), 0, "knows you as owner"),
         (front.to_string(), 0, "knows you as owner"),
     ] {

@@ -43,7 +43,7 @@ fn row_02_a_worker_that_gives_no_sign_of_life_is_ended() {
     let begun = Instant::now();
     eventually("its end", || (!is_alive(stuck)).then_some(()));
     assert!(begun.elapsed() > Duration::from_secs(10), "{:?}", begun.elapsed());
-    assert!(host.log().contains("it is stuck: it did not answer the host for 15 seconds"));
+    assert!(host.log().contains("the worker is stuck: it did not answer the host for 15 seconds"));
     assert_eq!(tenant.post("/one", "").expect(200).text(), "version one");
 }
 
@@ -196,7 +196,7 @@ fn a_zygote_that_hangs_is_replaced_and_no_wake_waits_long_for_it() {
         assert!(!is_alive(hung));
         assert_ne!(host.zygote(), Some(hung));
     }
-    assert!(host.log().contains("the zygote gives no sign of life"));
+    assert!(host.log().contains("the zygote does not answer"));
 
     // Its worker lives on, and its end is noticed.
     assert_eq!(host.workers(&awake), kept);

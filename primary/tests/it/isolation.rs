@@ -183,7 +183,7 @@ fn row_47_below_what_is_asked_for_nothing_starts() {
     let output = hearth_without("seccomp", &["up", "--listen", "127.0.0.1:0"]);
     assert!(!output.status.success());
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("a filter does not stand"), "{error}");
+    assert!(error.contains("a filter could not be set up"), "{error}");
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    let control = hearth_jail::take_stdin().context("standard input is no control socket")?;
+    let control = hearth_jail::take_stdin().context("standard input is not a control socket")?;
     // Never closed but by the process's end: the filter trusts its number.
     let control = ManuallyDrop::new(control);
     // From the primary, which is trusted; the files that come with it are not.

@@ -45,9 +45,9 @@ const USERS_THREADS: u64 = 512;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WallError {
-    #[error("{wall} does not stand")]
+    #[error("{wall} could not be set up")]
     Os { wall: &'static str, source: io::Error },
-    #[error("Landlock does not stand")]
+    #[error("Landlock could not be set up")]
     Landlock(#[source] ::landlock::RulesetError),
     #[error(transparent)]
     Filter(#[from] FilterError),

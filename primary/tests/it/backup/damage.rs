@@ -68,7 +68,7 @@ fn what_was_cut_off_or_changed_on_its_way() {
     for at in [1, 10, whole.len() / 3, whole.len() / 2, whole.len() - 100, whole.len() - 1] {
         refused(&place, &whole[..at], "");
     }
-    refused(&place, &whole[..whole.len() / 2], "it was cut off on its way");
+    refused(&place, &whole[..whole.len() / 2], "the transfer was cut off");
     // One bit, at places from the first byte to the last.
     for place_of in 0..24 {
         let at = (whole.len() - 1) * place_of / 23;
@@ -89,9 +89,9 @@ fn what_is_something_else() {
     refused(
         &place,
         &pack(&vec![entry("other.txt", EntryType::Regular, b"x")]),
-        "no backup of Hearth's",
+        "not a backup of Hearth",
     );
-    refused(&place, &pack(&Vec::new()), "no backup of Hearth's");
+    refused(&place, &pack(&Vec::new()), "not a backup of Hearth");
     let tomorrow = json!({ "format": 2, "hearth": "9.9.9", "made_at": "2030-01-01T00:00:00Z" });
     let mut newer = members.clone();
     newer[0] = entry("backup.json", EntryType::Regular, tomorrow.to_string().as_bytes());
@@ -212,7 +212,7 @@ fn what_does_not_agree_with_itself() {
     refused(&place, &pack(&torn), "the backup is damaged: its store");
     let mut endless = members.clone();
     endless.pop();
-    refused(&place, &pack(&endless), "it was cut off on its way");
+    refused(&place, &pack(&endless), "the transfer was cut off");
     let mut nowhere = members.clone();
     let strange = entry("tenants/demo/state/deep/x", EntryType::Regular, b"x");
     nowhere.insert(find("tenants/demo").unwrap() + 1, strange);
