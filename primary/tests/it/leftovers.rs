@@ -175,7 +175,7 @@ fn what_cannot_be_removed_of_a_tenant_is_nobody_elses_and_stops_nobody() {
                 tenant.post("/hello", "{}").expect(200);
             }
         }
-        assert!(host.log().contains("files of a tenant that was removed cannot be"));
+        assert!(host.log().contains("the files of a removed tenant could not be removed"));
         host.send(&again).expect_problem(409, "conflict");
         drop(stuck);
         host.send(&again).expect(201);

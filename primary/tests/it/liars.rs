@@ -109,8 +109,8 @@ fn row_26_a_worker_that_talks_nonsense_is_ended_and_its_tenant_backs_off() {
     let liars = Liars::new();
     let neighbour = call_on(&liars.neighbour);
     for (lie, reason) in [
-        ("garbage", "no message"),
-        ("giant", "no message"),
+        ("garbage", "could not be decoded"),
+        ("giant", "could not be decoded"),
         ("ready", "`Ready`"),
         ("tokens", "`Applied`"),
         ("reported", "`Reported`"),

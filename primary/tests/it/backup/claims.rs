@@ -155,7 +155,7 @@ fn row_15_of_a_tenants_directory_there_is_only_what_a_backup_keeps() {
         let mut members = members.clone();
         members.insert(members.len() - 1, entry(name, kind, b""));
         consistent(&mut members);
-        refused_everywhere(&place, &host, &pack(&members), "which no backup has");
+        refused_everywhere(&place, &host, &pack(&members), "the backup has an unknown entry");
     }
 }
 

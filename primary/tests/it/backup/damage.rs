@@ -125,7 +125,11 @@ fn what_no_backup_has() {
         "hearth.db-wal",
         "lock",
     ] {
-        refused(&place, &with(entry(name, EntryType::Regular, b"x")), "which no backup has");
+        refused(
+            &place,
+            &with(entry(name, EntryType::Regular, b"x")),
+            "the backup has an unknown entry",
+        );
     }
     for kind in [
         EntryType::Symlink,
@@ -139,7 +143,7 @@ fn what_no_backup_has() {
     ] {
         let (mut header, content) = entry("tenants/demo/state", kind, b"");
         header.set_link_name("/tmp").unwrap();
-        refused(&place, &with((header, content)), "which no backup has");
+        refused(&place, &with((header, content)), "the backup has an unknown entry");
     }
     let stranger = entry("tenants/stranger/state", EntryType::Directory, b"");
     refused(&place, &with(stranger), "its store does not name tenants/stranger/state");
@@ -152,7 +156,11 @@ fn what_no_backup_has() {
     let again = members.iter().find(|(header, _)| name(header) == "hearth.db").unwrap().clone();
     refused(&place, &with(again), "it has two stores");
     let deep = format!("tenants/demo/{}x", "a/".repeat(8));
-    refused(&place, &with(entry(&deep, EntryType::Regular, b"x")), "which no backup has");
+    refused(
+        &place,
+        &with(entry(&deep, EntryType::Regular, b"x")),
+        "the backup has an unknown entry",
+    );
 }
 
 #[test]
