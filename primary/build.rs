@@ -1,4 +1,5 @@
-//! Embeds the bundled functions, which `cargo xtask build` made and packed, and lists the
+//! Embeds the bundle: `functions/bundle.json`, which says what is mounted where, and the components,
+//! which `cargo xtask build` made and packed. Lists the
 //! guests of the system tests, so that a guest without a test does not compile. Builds nothing.
 
 use std::fmt::Write;
@@ -9,7 +10,7 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this package has a parent");
     for (name, source) in [
-        ("bundled.rs", bundled(&root.join("target/bundled"))),
+        ("bundled.rs", bundled(&root.join("functions/bundle.json"), &root.join("target/bundled"))),
         ("guests.rs", guests(&root.join("functions/testing/src/bin"))),
     ] {
         match source {
@@ -19,9 +20,11 @@ fn main() {
     }
 }
 
-/// `BUNDLED`: the name and the packed module of each.
-fn bundled(directory: &Path) -> Result<String, String> {
-    let mut source = String::from("pub static BUNDLED: &[(&str, &[u8])] = &[\n");
+/// `BUNDLE`: what is mounted where. `COMPONENTS`: the name and the packed module of each.
+fn bundled(bundle: &Path, directory: &Path) -> Result<String, String> {
+    println!("cargo::rerun-if-changed={}", bundle.display());
+    let mut source = format!("pub static BUNDLE: &[u8] = include_bytes!({bundle:?});\n");
+    source.push_str("pub static COMPONENTS: &[(&str, &[u8])] = &[\n");
     let files = files(directory, ".wasm.zst").unwrap_or_default();
     if files.is_empty() {
         return Err("there are no bundled functions yet; run `cargo xtask build`".to_owned());

@@ -32,12 +32,13 @@ use utoipa_axum::routes;
 
 use crate::backup::Backups;
 use crate::fleet::Fleet;
+use crate::generations::Generations;
 use crate::invoke::Calls;
 use crate::logs::Logs;
 use crate::provision::Provision;
-use crate::release::Releases;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+use crate::token_push::TokenPush;
 use crate::upload::Uploads;
 
 /// What stands behind the API. Each handler takes the one or two parts that it needs.
@@ -47,7 +48,7 @@ pub struct Api {
     pub fleet: Fleet,
     pub uploads: Uploads,
     pub calls: Calls,
-    pub releases: Releases,
+    pub generations: Generations,
     pub provision: Provision,
     pub logs: Logs,
     pub telemetry: Telemetry,
@@ -59,12 +60,8 @@ pub struct Api {
 #[derive(Clone)]
 struct State {
     api: Api,
-    grants: tokens::Grants,
+    push: TokenPush,
 }
-
-/// Whether the host is going down.
-#[derive(Clone)]
-pub struct Stopping(CancellationToken);
 
 macro_rules! parts {
     ($($part:ident: $type:ty),+ $(,)?) => {
@@ -80,34 +77,34 @@ parts! {
     fleet: Fleet,
     uploads: Uploads,
     calls: Calls,
-    releases: Releases,
+    generations: Generations,
     provision: Provision,
     logs: Logs,
     telemetry: Telemetry,
     backups: Backups,
 }
 
-impl FromRef<State> for Stopping {
+impl FromRef<State> for health::Stopping {
     fn from_ref(state: &State) -> Self {
         Self(state.api.stop.clone())
     }
 }
 
-impl FromRef<State> for tokens::Grants {
+impl FromRef<State> for TokenPush {
     fn from_ref(state: &State) -> Self {
-        state.grants.clone()
+        state.push.clone()
     }
 }
 
 pub fn router(api: Api) -> Router {
-    let grants = tokens::Grants::new(api.store.clone(), api.fleet.clone());
+    let push = TokenPush::new(api.store.clone(), api.fleet.clone());
     let (router, document) = routes();
     router
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(Extension(openapi::Rendered::new(&document)))
         .layer(middleware::from_fn(error::identify))
-        .with_state(State { api, grants })
+        .with_state(State { api, push })
 }
 
 /// Everything that is served here, and the document of it.

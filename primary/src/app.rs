@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +18,7 @@ use futures_util::future::join_all;
 use hearth_connection::begin_calendar;
 use hearth_wire::{Auth, TOKEN_PREFIX};
 use jiff::Timestamp;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use rustix::io::Errno;
+use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -38,21 +36,21 @@ use crate::descriptors::{self, LEAST, Shares};
 use crate::drain::{self, Running, Signals};
 use crate::durable;
 use crate::fail::{self, Point};
-use crate::files;
 use crate::fleet::cgroups::{self, Cgroups};
 use crate::fleet::sockets::{self, Sockets};
 use crate::fleet::zygote::{self, Spawned, Zygote};
 use crate::fleet::{Fleet, Shared};
 use crate::front::{Bounds, Front};
 use crate::gateway::{Gateway, Trusted};
+use crate::generations::{Generations, Source};
 use crate::invoke::Calls;
 use crate::isolation::{Isolation, State, Wall};
 use crate::leftovers::Notes;
+use crate::lock::{self, Lock};
 use crate::logs::Logs;
 use crate::names::Names;
-use crate::owner::{self, LOCK};
+use crate::owner;
 use crate::provision::{Addresses, Provision, ProvisionError};
-use crate::release::Releases;
 use crate::store::{Store, Tenant, TenantId};
 use crate::telemetry::{self, Telemetry};
 use crate::terminal;
@@ -81,7 +79,7 @@ pub fn up(written: Written) -> anyhow::Result<()> {
         format!("the data directory {} cannot be made", config.host.data.display())
     })?;
     owner::check(&config.host.data)?;
-    let Lock { notes, directory: _held } = lock(&config.host.data)?;
+    let Lock { notes, directory: _held } = lock::take(&config.host.data)?;
     let notes = Arc::new(Notes::new(notes));
     if restore::is_unfinished(&config.host.data) {
         let data = config.host.data.display();
@@ -116,7 +114,7 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     }
     if config.front.names_headers_of_nobody() {
         warn!(
-            "--trusted-header does nothing without --trusted-proxy: nobody is believed in any header"
+            "--trusted-header has no effect without --trusted-proxy: no peer is a trusted proxy then"
         );
     }
     end_leftovers(&config, &notes);
@@ -133,7 +131,7 @@ pub fn up(written: Written) -> anyhow::Result<()> {
 
 /// What kept a port, memory or a name is gone before anything is bound or made.
 fn end_leftovers(config: &Config, notes: &Notes) {
-    match notes.end_leftovers(&config.tenants.users) {
+    match notes.end_leftovers(&config.tenants.uids) {
         Ok(0) => {}
         Ok(processes) => warn!(processes, "an earlier host left processes, which were ended"),
         Err(error) => error!(error = &error as &dyn std::error::Error, "leftovers"),
@@ -174,41 +172,10 @@ impl Programs {
     }
 }
 
-/// That one process has a data directory: it goes with that process.
-pub struct Lock {
-    /// The file of that name, in which a host keeps its notes.
-    pub notes: File,
-    /// Held as well, since the file can be removed under a host that runs. Not every file system lends
-    /// a directory for it.
-    pub directory: Option<OwnedFd>,
-}
-
-pub fn lock(data: &Path) -> anyhow::Result<Lock> {
-    let path = data.join(LOCK);
-    let taken = || {
-        anyhow::anyhow!(
-            "another hearth runs on {}; stop it, or give --data another directory",
-            data.display()
-        )
-    };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(data, flags, Mode::empty())
-        .with_context(|| format!("{} cannot be opened", data.display()))?;
-    let directory = match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Some(directory),
-        Err(Errno::WOULDBLOCK) => return Err(taken()),
-        Err(_) => None,
-    };
-    let notes = files::open_or_make(&path)
-        .with_context(|| format!("{} cannot be opened", path.display()))?;
-    flock(&notes, FlockOperation::NonBlockingLockExclusive).map_err(|_| taken())?;
-    Ok(Lock { notes, directory })
-}
-
 /// The descriptor under a handle of our own, closed on exec, so that no child holds it open.
 fn take_ready_fd(fd: i32) -> anyhow::Result<File> {
     let file = File::options().write(true).open(format!("/proc/self/fd/{fd}"));
-    let file = file.with_context(|| format!("--ready-fd {fd} is no open descriptor"))?;
+    let file = file.with_context(|| format!("--ready-fd {fd} is not an open descriptor"))?;
     nix::unistd::close(fd)?;
     Ok(file)
 }
@@ -274,15 +241,15 @@ async fn start(
     // Before anything is made.
     let listener = TcpListener::bind(config.front.listen)
         .await
-        .with_context(|| format!("--listen {} cannot be had", config.front.listen))?;
+        .with_context(|| format!("--listen {} cannot be bound", config.front.listen))?;
     sockets::bound_unread(&listener)?;
     let listen = listener.local_addr()?;
     let store = Store::open(&config.host.data)?;
     let (zygote, keeper, greeting) = Zygote::greet(&programs.worker, zygote, notes).await?;
     let found = cgroups.as_ref().map(|cgroups| cgroups.kind().as_str()).map_err(Clone::clone);
-    let isolation = Isolation::new(greeting.walls, found, &config.tenants.users);
-    let users = isolation.users.is_ok().then(|| config.tenants.users.clone());
-    let compilers = users.as_ref().map(|users| *users.start());
+    let isolation = Isolation::new(greeting.walls, found, &config.tenants.uids);
+    let uids = isolation.uids.is_ok().then(|| config.tenants.uids.clone());
+    let compilers = uids.as_ref().map(|uids| *uids.start());
     isolation.refuse_below(config.host.isolation)?;
     let (attempts, escapes) = keeper.try_walls(compilers).await?;
     if !escapes.is_empty() {
@@ -299,16 +266,16 @@ async fn start(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let compiler = Compiler::new(programs.compile, greeting.engine, compilers, namespaces, cores);
     let trees = Trees::new(&programs.worker);
-    let (data, has_users) = (&config.host.data, users.is_some());
+    let (data, has_uids) = (&config.host.data, uids.is_some());
     let reserve = config.uploads.disk_reserve_mb << 20;
-    let releases =
-        Releases::open(data, store.clone(), compiler, trees.clone(), has_users, reserve).await?;
+    let generations =
+        Generations::open(data, store.clone(), compiler, trees.clone(), has_uids, reserve).await?;
     fail::moment(Point::StartBundle);
-    let mut bundled = Vec::new();
-    for (function, artifact) in releases.bundle().await? {
-        zygote.preload(function.module.sha256, artifact).await?;
-        bundled.push(function);
-    }
+    #[cfg(debug_assertions)]
+    let source = config.bundle.clone().map_or(Source::Embedded, Source::Directory);
+    #[cfg(not(debug_assertions))]
+    let source = Source::Embedded;
+    zygote.bundle(generations.assemble(source).await?).await?;
 
     let logs = Logs::open(&config.host.data, shares.journals)?;
     let sockets = Arc::new(Sockets::new()?);
@@ -318,7 +285,7 @@ async fn start(
     let fleet = Fleet::new(Shared {
         sockets: sockets.clone(),
         zygote,
-        releases: releases.clone(),
+        generations: generations.clone(),
         logs: logs.clone(),
         turned: to_turn,
         uplinks: to_open,
@@ -333,12 +300,12 @@ async fn start(
         trusted_proxies: config.front.trusted_proxies.iter().map(ToString::to_string).collect(),
         trusted_headers: config.front.trusted_headers.iter().map(ToString::to_string).collect(),
         isolation: isolation.level(),
-        has_users,
+        has_uids,
         cgroups: cgroups.ok(),
     });
     let watching = tokio::spawn(async move { sockets.run().await });
     let intake = config.uploads.intake();
-    let uploads = Uploads::new(store.clone(), fleet.clone(), releases.clone(), intake);
+    let uploads = Uploads::new(store.clone(), fleet.clone(), generations.clone(), intake);
     let tenants_at = Addresses {
         bind: config.tenants.bind,
         ports: config.tenants.ports.clone(),
@@ -347,26 +314,25 @@ async fn start(
     let provision = Provision::new(
         store.clone(),
         fleet.clone(),
-        releases.clone(),
+        generations.clone(),
         logs.clone(),
         tenants_at,
-        users.map(|users| users.start() + 1..=*users.end()),
-        bundled,
+        uids.map(|uids| uids.start() + 1..=*uids.end()),
     );
 
     // Before anybody can be given what an old one's files belong to.
-    releases.forget_strangers(&provision.tenants().await?).await?;
+    generations.forget_strangers(&provision.tenants().await?).await?;
     provision.settle_ports().await?;
     match provision.settle().await {
         // Those that have one are served, and the others told.
-        Err(error @ ProvisionError::NoUser(_)) => {
-            error!(error = &error as &dyn std::error::Error, "tenants without a user id");
+        Err(error @ ProvisionError::NoUid(_)) => {
+            error!(error = &error as &dyn std::error::Error, "tenants without a uid");
         }
         settled => settled?,
     }
     let mut tenants = provision.tenants().await?;
     fail::moment(Point::StartAdopt);
-    for (tenant, error) in releases.settle_all(&tenants).await {
+    for (tenant, error) in generations.settle_all(&tenants).await {
         error!(%tenant, error = &error as &dyn std::error::Error, "this tenant is not served");
     }
     let mut adopted = Vec::new();
@@ -413,11 +379,11 @@ async fn start(
         fleet: fleet.clone(),
         uploads: uploads.clone(),
         calls,
-        releases: releases.clone(),
+        generations: generations.clone(),
         provision: provision.clone(),
         logs: logs.clone(),
         telemetry: telemetry.clone(),
-        backups: Backups::new(store.clone(), releases.clone(), trees, stop.clone()),
+        backups: Backups::new(store.clone(), generations.clone(), trees, stop.clone()),
         stop: stop.clone(),
     });
     let requests = UploadRequests { store: store.clone(), uploads: uploads.clone() };
@@ -432,7 +398,7 @@ async fn start(
         store.clone(),
         uploads,
         provision.clone(),
-        releases,
+        generations.clone(),
         fleet.clone(),
         telemetry,
         stop.clone(),
@@ -444,7 +410,7 @@ async fn start(
     tenants.sort_by_key(|tenant| had.get(&tenant.id) == Some(&false));
     let without_port = had.values().filter(|had| !**had).count();
     let first = tenants.first().filter(|_| tenants.len() > without_port);
-    let trial = trial(&store, &provision, first).await;
+    let trial = trial(&store, &generations, &provision, first).await;
     tell_ready(ready, config, listen)?;
     let here = Here { count: tenants.len(), without_port, first, trial };
     greet(&provision, &here, listen, &admin_token, &isolation);
@@ -541,16 +507,21 @@ fn tell_systemd(config: &Config, state: &str) {
     };
     let told = UnixDatagram::unbound().and_then(|s| s.send_to_addr(state.as_bytes(), &address?));
     if let Err(error) = told {
-        warn!(error = &error as &dyn std::error::Error, "systemd was not told");
+        warn!(error = &error as &dyn std::error::Error, "systemd could not be notified");
     }
 }
 
 /// A call to try, of the function that a new tenant has, where it is still that.
-async fn trial(store: &Store, provision: &Provision, first: Option<&Tenant>) -> String {
+async fn trial(
+    store: &Store,
+    generations: &Generations,
+    provision: &Provision,
+    first: Option<&Tenant>,
+) -> String {
     let Some(first) = first else { return String::new() };
-    let functions = store.live_functions(first.id).await.unwrap_or_default();
-    let is_there = functions.iter().any(|function| {
-        let is_hello = function.path.as_str() == FIRST_FUNCTION && function.bundled;
+    let own = store.own_functions(first.id).await.unwrap_or_default();
+    let is_there = generations.bundle().beneath(&own).iter().any(|function| {
+        let is_hello = function.path.as_str() == FIRST_FUNCTION && function.is_bundled();
         is_hello && function.options().resolve().auth == Auth::Public
     });
     if !is_there {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use hearth_wire::{ModuleDigest, TenantName, TreePath};
+use hearth_wire::{Code, ModuleDigest, TenantName, TreePath};
 use http_body_util::BodyExt;
 use tar::{Archive, EntryType};
 use tempfile::TempDir;
@@ -33,9 +33,10 @@ use tracing::{error, info, warn};
 use crate::actor::Author;
 use crate::durable;
 use crate::fail::Point;
+use crate::fault::{Fault, Verdict};
 use crate::files;
+use crate::generations::{GenerationError, Generations, KEPT, module_file};
 use crate::patience::within;
-use crate::release::{KEPT, ReleaseError, Releases, module_file};
 use crate::store::{self, Contents, Store, StoreError};
 use crate::tree::{TreeError, Trees};
 use archive::{LeftOut, Member, Writer};
@@ -51,22 +52,34 @@ const STALLED: Duration = Duration::from_secs(60);
 pub enum BackupError {
     #[error("a backup is being made already; there is one at a time")]
     Busy,
-    #[error("the store")]
+    #[error("the store failed")]
     Store(#[from] StoreError),
-    #[error("a file of the data directory")]
+    #[error("a file of the data directory could not be read or written")]
     Disk(#[from] io::Error),
-    #[error("the modules")]
-    Release(#[from] ReleaseError),
-    #[error("the files of the tenant {tenant}")]
+    #[error("the modules could not be read")]
+    Generation(#[from] GenerationError),
+    #[error("the files of the tenant {tenant} could not be read")]
     Tree { tenant: TenantName, source: TreeError },
     #[error("the backup could not be passed on")]
     Write(#[source] io::Error),
 }
 
+impl Fault for BackupError {
+    fn verdict(&self) -> Verdict {
+        let failed = "the backup could not be made; the host's log says why";
+        match self {
+            Self::Busy => Verdict::caller(Code::Conflict, self),
+            Self::Store(error) => error.verdict(),
+            Self::Generation(error) => error.verdict().within(failed),
+            Self::Disk(_) | Self::Tree { .. } | Self::Write(_) => Verdict::of_host(self, failed),
+        }
+    }
+}
+
 #[derive(Clone)]
 pub struct Backups {
     store: Store,
-    releases: Releases,
+    generations: Generations,
     trees: Trees,
     /// Cancelled when the host goes down, which waits for no backup.
     stop: CancellationToken,
@@ -91,8 +104,13 @@ pub struct Staged {
 }
 
 impl Backups {
-    pub fn new(store: Store, releases: Releases, trees: Trees, stop: CancellationToken) -> Self {
-        Self { store, releases, trees, stop, alone: Arc::new(Semaphore::new(1)) }
+    pub fn new(
+        store: Store,
+        generations: Generations,
+        trees: Trees,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { store, generations, trees, stop, alone: Arc::new(Semaphore::new(1)) }
     }
 
     pub async fn begin(&self, by: &Author) -> Result<Stream, BackupError> {
@@ -143,10 +161,10 @@ impl Backups {
             }
             drop(chunks);
         };
-        let (releases, trees) = (self.releases.clone(), self.trees.clone());
+        let (generations, trees) = (self.generations.clone(), self.trees.clone());
         let staging = tokio::task::spawn_blocking(move || {
             let disk = |source| RestoreError::Disk { data: "the data directory".into(), source };
-            let directory = releases.scratch().map_err(disk)?;
+            let directory = generations.scratch().map_err(disk)?;
             let (_, contents) = restore::unpack(Chunks::new(arriving), directory.path(), &trees)?;
             durable::sync_file_system(directory.path(), Point::DataSync).map_err(disk)?;
             Ok(Staged { directory, contents, _alone: alone })
@@ -156,11 +174,11 @@ impl Backups {
     }
 
     async fn snapshot(&self) -> Result<Snapshot, BackupError> {
-        let directory = self.releases.scratch()?;
+        let directory = self.generations.scratch()?;
         // No sweep between the copy and the links.
-        let _arriving = self.releases.arriving().await;
+        let _arriving = self.generations.arriving().await;
         let contents = self.store.snapshot(directory.path()).await?;
-        let missing = self.releases.link_modules(&contents.modules, directory.path()).await?;
+        let missing = self.generations.link_modules(&contents.modules, directory.path()).await?;
         Ok(Snapshot { directory, contents, missing })
     }
 
@@ -194,7 +212,7 @@ impl Backups {
         for tenant in contents.tenants.into_keys() {
             let mut left_out = 0_u64;
             for part in KEPT {
-                let left = match self.releases.kept(&tenant, part) {
+                let left = match self.generations.kept(&tenant, part) {
                     Ok(Some(directory)) => self.tree(&tenant, &directory, part, &mut archive)?,
                     Ok(None) => 0,
                     // One tenant's directory that is none is no reason for having no backup.
@@ -265,7 +283,7 @@ fn tree_members(
         let entry = entry.map_err(|error| failed(error.to_string()))?;
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let path = path.trim_end_matches('/').parse();
-        let path = path.map_err(|_| failed("a name that is none".to_owned()))?;
+        let path = path.map_err(|_| failed("the name of a file is not valid".to_owned()))?;
         let (tenant, size) = (tenant.clone(), entry.size());
         match entry.header().entry_type() {
             EntryType::Directory => archive.directory(&Member::Directory { tenant, path }),

@@ -4,16 +4,12 @@
 //! API, or works in a function's directory. Exit status 0 done, 1 refused or failed (the reason
 //! on standard error), 2 wrong usage.
 
-use std::error::Error;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::backup::archive::ArchiveError;
-use crate::backup::restore::RestoreError;
-use crate::config::{ClientArgs, ConfigError, LoginError, UpArgs, Written};
+use crate::config::{ClientArgs, UpArgs, Written};
 use crate::terminal::{self, complain};
 
 mod audit;
@@ -22,6 +18,7 @@ mod build;
 mod client;
 mod consent;
 mod doctor;
+mod error;
 mod follow;
 mod functions;
 mod limits;
@@ -41,7 +38,7 @@ mod transport;
 mod upload;
 mod workers;
 
-use client::{Encryption, Said};
+use error::{CliError, chain};
 use print::Print;
 
 #[derive(Debug, Parser)]
@@ -66,7 +63,7 @@ struct Cli {
 enum Command {
     /// Run the host
     #[command(
-        after_help = "Each option is also a variable (--tenant-bind is HEARTH_TENANT_BIND) and a key of the file of --config (tenant-bind = \"127.0.0.1\"), where it may also stand in a section ([tenants], below it bind = \"127.0.0.1\"). An option goes over a variable goes over the file.\n\nExample:\n  hearth up --data /var/lib/hearth --listen 127.0.0.1:3400"
+        after_help = "Each option is also a variable (--tenant-bind is HEARTH_TENANT_BIND) and a key of the file of --config (tenant-bind = \"127.0.0.1\"), where it may also stand in a section ([tenants], below it bind = \"127.0.0.1\"). An option takes precedence over a variable, and a variable over the file.\n\nExample:\n  hearth up --data /var/lib/hearth --listen 127.0.0.1:3400"
     )]
     Up(Box<UpArgs>),
     /// Store the address of a host and a token for it
@@ -122,48 +119,6 @@ enum Command {
         after_help = "Example:\n  hearth completions bash > ~/.local/share/bash-completion/completions/hearth"
     )]
     Completions { shell: clap_complete::Shell },
-}
-
-/// Why a command was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum CliError {
-    #[error("{0}")]
-    Usage(String),
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Login(#[from] LoginError),
-    #[error("{0}")]
-    Refused(String),
-    #[error("{0}")]
-    Problem(Said),
-    #[error("{url} cannot be reached")]
-    Unreachable { url: String, source: Box<ureq::Error> },
-    #[error("the connection to {url} broke before there was an answer")]
-    Broken { url: String, source: Box<ureq::Error> },
-    #[error("{}", .fault.at(.url))]
-    Encryption { url: String, fault: Encryption },
-    #[error("the answer broke off")]
-    Cut(#[source] io::Error),
-    #[error("the answer is not what this version of hearth knows")]
-    Answer(#[source] serde_json::Error),
-    #[error("{}", path.display())]
-    File { path: PathBuf, source: io::Error },
-    #[error(transparent)]
-    Backup(ArchiveError),
-    #[error(transparent)]
-    Restore(RestoreError),
-    #[error("standard output")]
-    Output(#[source] io::Error),
-    #[error(transparent)]
-    Up(Box<dyn Error + Send + Sync>),
-    /// The reason has been told.
-    #[error("")]
-    Told,
-}
-
-fn usage(message: impl Into<String>) -> CliError {
-    CliError::Usage(message.into())
 }
 
 /// Commands that talk to no host.
@@ -280,24 +235,10 @@ fn explain(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-/// An error and its sources in one line; a source that says the same is not repeated.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(said.trim_end());
-        }
-        source = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ConfigError;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         let said = command().try_get_matches_from(line.split(' '))?;

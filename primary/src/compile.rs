@@ -3,7 +3,7 @@
 //! with its files, and answers once. Whoever wants one waits for a turn, which is fair: however
 //! much one tenant has to compile, another's turn comes after at most one of each who waits.
 //!
-//! What is compiled and where the artifact goes is `release`'s to say.
+//! What is compiled and where the artifact goes is `generations`' to say.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use hearth_wire::limits::OPTIONS_MAX_BYTES;
 use hearth_wire::{
-    Channel, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, HandlerKind,
+    Channel, Code, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, HandlerKind,
     Options, SocketError, VERSION, pair,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -23,6 +23,7 @@ use tokio::process::Command;
 use tracing::error;
 
 use crate::fair::{Fair, Turn};
+use crate::fault::{Disk, Fault, Verdict};
 use crate::stderr::{self, Speaker};
 use crate::store::TenantId;
 use crate::telemetry;
@@ -47,10 +48,30 @@ pub enum CompileError {
     Spawn(#[source] io::Error),
     #[error("the conversation with the compiler broke")]
     Socket(#[from] SocketError),
-    #[error("a file of the conversation")]
+    #[error("a file for the compiler could not be made")]
     File(#[from] io::Error),
     #[error("the compiler answered another question: {0:?}")]
     Unexpected(CompileReply),
+}
+
+impl Fault for CompileError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Refused(Diagnosis { detail, imports, .. }) => Verdict {
+                imports: imports.clone(),
+                ..Verdict::function(Code::InvalidModule, detail)
+            },
+            Self::Full => Disk::Full.into(),
+            Self::Failed(_)
+            | Self::Spawn(_)
+            | Self::Socket(_)
+            | Self::File(_)
+            | Self::Unexpected(_) => Verdict::of_host(
+                self,
+                "the host's compiler failed; its operator finds why in the log",
+            ),
+        }
+    }
 }
 
 pub struct Compiled {
@@ -65,7 +86,7 @@ pub struct Compiler {
     /// The engine that will load the artifacts.
     pub engine: String,
     /// Whom it runs as, where the host can choose.
-    user: Option<u32>,
+    uid: Option<u32>,
     /// Which it joins, in this order, in place of making some.
     namespaces: Vec<OwnedFd>,
     turns: Fair<TenantId>,
@@ -80,12 +101,12 @@ impl Compiler {
     pub fn new(
         program: PathBuf,
         engine: String,
-        user: Option<u32>,
+        uid: Option<u32>,
         namespaces: Vec<OwnedFd>,
         cores: usize,
     ) -> Self {
         let at_once = cores.max(2);
-        Self { program, engine, user, namespaces, turns: Fair::new(at_once, at_once / 2) }
+        Self { program, engine, uid, namespaces, turns: Fair::new(at_once, at_once / 2) }
     }
 
     pub async fn turn(&self, tenant: TenantId) -> Compiling {
@@ -144,8 +165,8 @@ impl Compiler {
             .map_err(CompileError::Spawn)?;
         let conversation = async {
             let channel = Channel::new(ours).map_err(SocketError::from)?;
-            let (engine, user) = (self.engine.clone(), self.user);
-            let request = CompileRequest { version: VERSION, engine, job, user };
+            let (engine, uid) = (self.engine.clone(), self.uid);
+            let request = CompileRequest { version: VERSION, engine, job, uid };
             let files = files.iter().map(|file| file.as_fd());
             let files: Vec<_> = files.chain(self.namespaces.iter().map(AsFd::as_fd)).collect();
             channel.send(&request, &files).await?;
@@ -190,7 +211,7 @@ impl Compiler {
 }
 
 /// A file that is nowhere but in memory.
-fn memory() -> io::Result<File> {
+pub fn memory() -> io::Result<File> {
     Ok(memfd_create("options", MemfdFlags::CLOEXEC)?.into())
 }
 

@@ -7,143 +7,43 @@
 //! ```
 //!
 //! Each noun has a file with its settings, one row each (`settings.rs` says what follows from a
-//! row), and a line in `sections!` here. A key that nobody knows, or a value that is not valid, ends
+//! row), and a line in `sections.rs`. A key that nobody knows, or a value that is not valid, ends
 //! the start with an error that names the key, where it was written and what is expected. Applies
 //! nothing: that is for the parts that get their share of [`Config`]. Secrets are never part of it;
 //! [`Config::read_secrets`] fetches them.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use hearth_wire::Unknown;
-
 mod client;
 mod environment;
+mod error;
 mod front;
 mod host;
 mod kinds;
 mod log;
 mod read;
+mod sections;
 mod settings;
+mod table;
 mod tenants;
 mod uploads;
 
 pub use client::{Client, ClientArgs, Login, LoginError, ProxyWritten, UserDirectories, is_local};
 use environment::{environment, variable};
+pub use error::{AdminToken, ConfigError};
 pub use front::Handover;
 pub use log::{Log, LogFormat};
 use read::{environment_layer, file_layer, read_guarded};
-pub use settings::UpArgs;
-use settings::{Layer, Layers, Row, Section};
+pub use sections::Config;
+use settings::{Layer, Layers};
+pub use table::UpArgs;
 
-macro_rules! sections {
-    ($($name:ident: $section:ident)+) => {
-        /// Everything that `hearth up` was told, complete and valid. Prints itself without secrets.
-        #[derive(Debug, Clone, PartialEq, Eq)]
-        pub struct Config {
-            $(pub $name: $name::$section,)+
-            /// Rather than in a file, which nothing is said of then.
-            pub admin_token_in_environment: bool,
-            /// Where systemd wants to be told that Hearth serves.
-            pub notify_socket: Option<PathBuf>,
-            /// Where the tests of crashes say what is to fail.
-            #[cfg(debug_assertions)]
-            pub fail_points: Option<PathBuf>,
-        }
-
-        /// Each with its name in the file, what it is about, and its settings.
-        const SECTIONS: &[(&str, &str, &[Row])] =
-            &[$(($name::$section::NAME, $name::$section::ABOUT, $name::$section::ROWS)),+];
-
-        impl Written {
-            fn resolve_all(self) -> Result<Config, ConfigError> {
-                Ok(Config {
-                    $($name: Section::resolve(&self.layers)?,)+
-                    admin_token_in_environment: false,
-                    notify_socket: self.notify_socket,
-                    #[cfg(debug_assertions)]
-                    fail_points: self.fail_points,
-                })
-            }
-        }
-
-        impl Config {
-            fn list(&self) -> Vec<(&'static str, String)> {
-                [$(self.$name.list()),+].concat()
-            }
-        }
-
-        #[cfg(test)]
-        const EXAMPLES: &[(&[tests::Good], &[tests::Bad])] =
-            &[$(($name::examples::GOOD, $name::examples::BAD)),+];
-    };
-}
-
-sections! {
-    host: Host
-    front: Front
-    tenants: Tenants
-    uploads: Uploads
-    log: Log
-}
-
-const PREFIX: &str = "HEARTH_";
 /// A token that somebody made up must still be hard to guess.
 const ADMIN_TOKEN_BYTES: RangeInclusive<usize> = 16..=512;
 const ADMIN_TOKEN_FILE: &str = "admin-token-file";
-/// A configuration or token file that is larger is some other file.
-const FILE_BYTES_MAX: u64 = 1 << 20;
-
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("{0}")]
-    Unknown(Unknown),
-    #[error("`{key}` ({from}) must be {expected}, not `{value}`")]
-    Value { key: String, from: Source, value: String, expected: String },
-    #[error("`{one}` and `{other}` ({from}) are two names of one setting; keep one of them")]
-    Twice { one: String, other: String, from: Source },
-    #[error("HEARTH_ADMIN_TOKEN and HEARTH_ADMIN_TOKEN_FILE exclude each other; set one")]
-    TwoAdminTokens,
-    #[error("the token in {from} must be one line of 16 to 512 visible ASCII characters")]
-    AdminToken { from: AdminToken },
-    #[error("{} cannot be read", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
-    #[error(
-        "the login that is stored in {} cannot be read; store it again: hearth login ADDRESS (or set HEARTH_URL and HEARTH_TOKEN)",
-        path.display()
-    )]
-    StoredLogin { path: PathBuf, source: io::Error },
-    #[error(
-        "everybody on this machine may change {}, and with that take over the host; forbid it: chmod o-w {}",
-        path.display(), path.display()
-    )]
-    Everybodys { path: PathBuf },
-    #[error("{} is not valid TOML", path.display())]
-    Toml { path: PathBuf, source: Box<toml::de::Error> },
-}
-
-/// Where a value was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// `--idle`
-    Option(&'static str),
-    /// `HEARTH_IDLE`
-    Environment(String),
-    File(PathBuf),
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Option(key) => write!(f, "option --{key}"),
-            Self::Environment(name) => write!(f, "environment {name}"),
-            Self::File(path) => write!(f, "in {}", path.display()),
-        }
-    }
-}
 
 /// Settings as they were written, and nothing resolved yet.
 #[derive(Debug)]
@@ -153,6 +53,8 @@ pub struct Written {
     notify_socket: Option<PathBuf>,
     #[cfg(debug_assertions)]
     fail_points: Option<PathBuf>,
+    #[cfg(debug_assertions)]
+    bundle: Option<PathBuf>,
 }
 
 impl Written {
@@ -184,6 +86,8 @@ impl Written {
         Ok(Self {
             #[cfg(debug_assertions)]
             fail_points: args.fail_points.clone(),
+            #[cfg(debug_assertions)]
+            bundle: args.bundle.clone(),
             layers: Layers([args.layer, environment_layer(environment)?, file]),
             token_in_environment,
             notify_socket: environment.get("NOTIFY_SOCKET").map(PathBuf::from),
@@ -198,29 +102,18 @@ impl Written {
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let by_option = self.layers.is_by_option(ADMIN_TOKEN_FILE);
         let in_environment = self.token_in_environment && !by_option;
-        let mut config = self.resolve_all()?;
+        let mut config = Config::resolve(&self.layers)?;
+        config.notify_socket = self.notify_socket;
+        #[cfg(debug_assertions)]
+        {
+            config.fail_points = self.fail_points;
+            config.bundle = self.bundle;
+        }
         if in_environment {
             config.admin_token_in_environment = true;
             config.host.admin_token_file = None;
         }
         Ok(config)
-    }
-}
-
-/// Where the admin token comes from, when it is not made at the first start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdminToken {
-    /// HEARTH_ADMIN_TOKEN
-    Environment,
-    File(PathBuf),
-}
-
-impl fmt::Display for AdminToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Environment => f.write_str("HEARTH_ADMIN_TOKEN"),
-            Self::File(path) => path.display().fmt(f),
-        }
     }
 }
 

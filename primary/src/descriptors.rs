@@ -82,7 +82,7 @@ pub fn raise() -> u64 {
     limit.current = limit.maximum;
     if let Err(errno) = setrlimit(Resource::Nofile, limit) {
         // Then there are fewer, which everything goes by.
-        complain(format_args!("the limit of open files stays as it is: {errno}"));
+        complain(format_args!("the limit of open files could not be raised: {errno}"));
     }
     getrlimit(Resource::Nofile).current.unwrap_or(MOST)
 }

@@ -144,7 +144,7 @@ async fn stop(running: Running) {
         logs,
         store,
     } = running;
-    info!("stopping: who comes from now on is told so");
+    info!("stopping: new requests are refused");
     stop.cancel();
     logs.end_follows().await;
     // A task that panicked has stopped as well, and has said so.

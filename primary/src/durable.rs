@@ -9,18 +9,9 @@ use std::io;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
-use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use crate::fail::{self, Point};
-
-/// Whether the disk did not take or give what it should: it is full, or its owner's share of it is,
-/// or it fails, or takes nothing any more.
-pub fn is_the_disks(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
-        || error.raw_os_error() == Some(Errno::IO.raw_os_error())
-}
 
 #[expect(clippy::disallowed_methods, reason = "this is the place for it")]
 pub fn sync(file: &File, point: Point) -> io::Result<()> {

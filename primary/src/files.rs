@@ -73,13 +73,15 @@ fn regular(opened: rustix::io::Result<OwnedFd>) -> io::Result<File> {
     let opened = opened.map_err(|errno| match errno {
         Errno::LOOP => something_else("a link lies in the place of a file"),
         // A socket, or a pipe that nobody reads, or a directory that was to be written.
-        Errno::NXIO | Errno::ISDIR => something_else("what lies in the place of a file is none"),
+        Errno::NXIO | Errno::ISDIR => {
+            something_else("what lies in the place of a file is not a file")
+        }
         errno => errno.into(),
     })?;
     match FileType::from_raw_mode(fstat(&opened)?.st_mode) {
         FileType::RegularFile => Ok(opened.into()),
         FileType::Directory => Err(something_else("a directory lies in the place of a file")),
-        _ => Err(something_else("what lies in the place of a file is none")),
+        _ => Err(something_else("what lies in the place of a file is not a file")),
     }
 }
 
@@ -87,7 +89,7 @@ fn folder(opened: rustix::io::Result<OwnedFd>) -> io::Result<OwnedFd> {
     opened.map_err(|errno| match errno {
         // With O_DIRECTORY a link is no directory, whatever it leads to.
         Errno::NOTDIR | Errno::LOOP => {
-            something_else("what lies in the place of a directory is none")
+            something_else("what lies in the place of a directory is not a directory")
         }
         errno => errno.into(),
     })

@@ -1,7 +1,8 @@
 //! All tenants' workers: one supervisor a tenant, and what they share.
 //!
 //! ```text
-//!  fleet ─┬─ supervisor (one a tenant) ── lifecycle, told (pure) · links · status
+//!  fleet ─┬─ supervisor (one a tenant) ── lifecycle, told (pure) · listening, workers, callers,
+//!         │    │                            reports, parking · links · status
 //!         │    └─ talk (one a worker) ── conversation (pure) · uplinks
 //!         ├─ zygote      forks workers; vigil says when it counts as hung (pure)
 //!         ├─ sockets     watches the listeners of tenants without a worker
@@ -9,26 +10,34 @@
 //!         └─ parking     connections between two requests and two workers
 //! ```
 //!
-//! Knows tenants by name and generations by number. What is in a generation is `release`'s,
+//! Knows tenants by name and generations by number. What is in a generation is `generations`',
 //! what is kept is the store's, and who may ask is the API's.
 
+mod callers;
 pub mod cgroups;
 pub mod conversation;
+mod error;
+mod handle;
 mod inbox;
 mod lifecycle;
 mod links;
+mod listening;
 mod parking;
+mod reports;
+mod shared;
 pub mod sockets;
 mod start;
 pub mod status;
 mod supervisor;
 mod talk;
 mod told;
+mod turning;
 mod uplinks;
 mod vigil;
+mod workers;
 pub mod zygote;
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,22 +45,20 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
 use hearth_wire::{Entry, Generation, TenantName, TokenGrant, What};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use cgroups::Cgroups;
+pub use error::{CallError, Cause, FleetError, SwapError, Unavailable};
+use handle::Handle;
 use inbox::Command;
 pub use inbox::Commit;
 pub use links::{LinkError, Links};
 use parking::Connection;
+pub use shared::{Shared, Turned};
 pub use status::{WorkerState, WorkerStatus};
-use supervisor::{Handle, Supervisor};
+use supervisor::Supervisor;
 pub use uplinks::Uplink;
 
-use crate::isolation::Level;
-use crate::logs::Logs;
-use crate::names::Names;
-use crate::release::Releases;
 use crate::store::Tenant;
 
 /// Two seconds in all.
@@ -59,95 +66,6 @@ const BIND_TRIES: u32 = 40;
 const BIND_PAUSE: Duration = Duration::from_millis(50);
 /// How long whoever reads a log waits for what a worker has to add.
 const REPORT_PATIENCE: Duration = Duration::from_secs(1);
-
-/// A call cannot be served now. The reason is fit for callers of that tenant.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the worker is unavailable: {reason}")]
-pub struct Unavailable {
-    pub retry_after: Duration,
-    pub cause: Cause,
-    pub reason: String,
-}
-
-/// As far as it is a caller's to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// Its worker ended, and none is started for now.
-    Ended,
-    /// Its own port is another program's.
-    PortTaken(u16),
-    Crowded,
-    Stopping,
-}
-
-impl Unavailable {
-    /// What a caller of a barred tenant is told: somebody must act first.
-    const BARRED: Duration = Duration::from_secs(30);
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum SwapError {
-    #[error("another change of this tenant is under way")]
-    Busy,
-    /// The generation before it still serves.
-    #[error("the new generation did not start: {0}")]
-    NotStarted(String),
-    #[error("there is no such tenant")]
-    NoTenant,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum FleetError {
-    #[error("there is no such tenant")]
-    NoTenant,
-    #[error("port {0} is used by another program")]
-    PortTaken(u16),
-    #[error(transparent)]
-    Swap(#[from] SwapError),
-}
-
-/// A connection to the port of a tenant whose worker is backing off or barred, for the primary
-/// itself to answer.
-pub struct Turned {
-    pub tenant: Tenant,
-    pub stream: TcpStream,
-    /// Was read of it by a worker before.
-    pub unread: Vec<u8>,
-    pub retry_after: Duration,
-    /// One of the tenant's.
-    pub place: OwnedSemaphorePermit,
-}
-
-/// What all supervisors use.
-pub struct Shared {
-    pub sockets: Arc<sockets::Sockets>,
-    pub zygote: zygote::Zygote,
-    pub releases: Releases,
-    pub logs: Logs,
-    pub turned: mpsc::Sender<Turned>,
-    pub uplinks: mpsc::Sender<Uplink>,
-    /// Starts that are under way at once; the queue behind it is fair.
-    pub starts: Arc<Semaphore>,
-    pub tenant_bind: IpAddr,
-    /// Where the front door is.
-    pub front: SocketAddr,
-    /// Those of the front door.
-    pub names: Arc<Names>,
-    /// Connections that are with no worker, of all tenants together.
-    pub parking_room: Arc<Semaphore>,
-    /// Links to one worker at once.
-    pub links: usize,
-    /// Links that wait for a request, of all tenants together.
-    pub idle_links: Arc<Semaphore>,
-    pub idle: Duration,
-    pub trusted_proxies: Vec<String>,
-    pub trusted_headers: Vec<String>,
-    pub isolation: Level,
-    /// Whether each tenant's workers are of a user of its own.
-    pub has_users: bool,
-    /// `None` where there are none on this machine.
-    pub cgroups: Option<Cgroups>,
-}
 
 #[derive(Clone)]
 pub struct Fleet {
@@ -370,13 +288,4 @@ pub async fn bind_patiently(ip: IpAddr, port: u16) -> std::io::Result<OwnedFd> {
             bound => return bound,
         }
     }
-}
-
-/// Why a call got no worker.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    #[error("there is no such tenant")]
-    NoTenant,
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
 }

@@ -38,13 +38,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::descriptors::{Shares, is_shortage};
-use crate::fleet::{Cause, Turned, sockets};
+use crate::fleet::{Turned, Unavailable, sockets};
 use crate::gateway::route::Target;
 use crate::gateway::{Gateway, named, unknown_name};
-use crate::refusal::{refuse, request_id, stopping, turned_away};
+use crate::problem;
+use crate::refusal::{refuse, request_id};
 use crate::store::{Store, Tenant};
 use crate::upload::request::UploadRequests;
 use crowd::{Crowd, Origin};
@@ -171,7 +172,9 @@ impl Front {
             Target::Platform if STATE_OF_HOST.contains(&request.uri().path()) => {
                 self.platform(request, peer).await
             }
-            _ if self.stop.is_cancelled() => stopping(&request_id(request.headers())),
+            _ if self.stop.is_cancelled() => {
+                problem::answer(&Unavailable::stopping(), &request_id(request.headers()))
+            }
             Target::Platform => self.platform(request, peer).await,
             Target::Host(tenant) => match upload_dir(request.method(), request.uri().path()) {
                 Some(dir) => self.take_upload(&tenant, dir, request).await,
@@ -251,9 +254,9 @@ impl Front {
     ) -> Response {
         let id = request_id(request.headers());
         let mut response = match upload_dir(request.method(), request.uri().path()) {
-            _ if self.stop.is_cancelled() => stopping(&id),
+            _ if self.stop.is_cancelled() => problem::answer(&Unavailable::stopping(), &id),
             Some(dir) => self.uploads.answer(&tenant, dir, request).await,
-            None => turned_away(retry_after, Cause::Ended, &id),
+            None => problem::answer(&Unavailable::ended(retry_after), &id),
         };
         // The next request belongs to a worker, and this connection does not lead to one.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -267,15 +270,15 @@ impl Front {
         dir: UploadDir,
         request: Request<Body>,
     ) -> Response {
-        let problem = match self.store.tenant(name).await {
-            Ok(Some(tenant)) => return self.uploads.answer(&tenant, dir, request).await,
-            Ok(None) => Problem::new(Code::NotFound, format!("there is no tenant {name}")),
-            Err(error) => {
-                error!(error = &error as &dyn std::error::Error, "store");
-                Problem::new(Code::Internal, "the host's store failed")
+        let id = request_id(request.headers());
+        match self.store.tenant(name).await {
+            Ok(Some(tenant)) => self.uploads.answer(&tenant, dir, request).await,
+            Ok(None) => {
+                let detail = format!("there is no tenant {name}");
+                refuse(Problem::new(Code::NotFound, detail), None, &id)
             }
-        };
-        refuse(problem, None, &request_id(request.headers()))
+            Err(error) => problem::answer(&error, &id),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures_util::stream;
-use hearth_connection::forwarding::{Peer, is_forwarding};
+use hearth_connection::forwarding::{Word, is_forwarding};
 use hearth_connection::{Drain, Received, Side, Waiting, end_request_hop};
 use hearth_wire::{
     FromWorker, FromZygote, FunctionPath, Limits, PathMatch, Route, Routes, TenantName, ToWorker,
@@ -26,9 +26,9 @@ use crate::gateway::origin_form;
 use crate::gateway::peek::{Peek, peek};
 use crate::gateway::proxy;
 use crate::gateway::route::{Target, route};
+use crate::generations::modules::{IngestError, Modules};
+use crate::generations::room::Rooms;
 use crate::names::Names;
-use crate::release::modules::{IngestError, Modules};
-use crate::release::room::Rooms;
 use crate::store::TenantId;
 use crate::upload::parts;
 
@@ -88,7 +88,7 @@ pub fn upload(bytes: &[u8]) {
             }
         }
         Err(error) => {
-            let problem = error.problem();
+            let problem = crate::problem::of(&error);
             assert!(problem.status < 500, "{error}");
         }
     }
@@ -281,7 +281,7 @@ async fn pass(request: Request<Received>, log: Log) -> Response {
     };
     tokio::spawn(worker);
     let mut request = request.map(Body::new);
-    let stranger = Peer::Stranger([192, 0, 2, 7].into());
+    let stranger = Word::Stranger([192, 0, 2, 7].into());
     proxy::request_headers(request.headers_mut(), stranger, None);
     proxy::to_worker(&mut request, "tenant.localhost");
     *request.uri_mut() = origin_form(request.uri(), request.uri().path());

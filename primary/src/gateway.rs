@@ -16,7 +16,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use hearth_connection::credentials;
-use hearth_connection::forwarding::Peer;
+use hearth_connection::forwarding::Word;
 use hearth_wire::{Code, Origin, Problem, TenantName, TokenDigest};
 use http::header::{HOST, HeaderName};
 use http::uri::{Authority, PathAndQuery};
@@ -71,11 +71,11 @@ impl Gateway {
         self.trusted.networks.iter().any(|net| net.contains(&ip))
     }
 
-    fn peer(&self, ip: IpAddr) -> Peer<'_> {
+    fn peer(&self, ip: IpAddr) -> Word<'_> {
         let ip = ip.to_canonical();
         match self.is_trusted(ip) {
-            true => Peer::Trusted(ip, &self.trusted.headers),
-            false => Peer::Stranger(ip),
+            true => Word::Believed(ip, &self.trusted.headers),
+            false => Word::Stranger(ip),
         }
     }
 

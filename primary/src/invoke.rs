@@ -16,16 +16,18 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use hearth_connection::{Pacing, caller};
-use hearth_wire::{Code, Origin, Problem, RequestId, Scope, TenantName, Usage, header};
+use hearth_wire::{Code, Origin, RequestId, Scope, TenantName, Usage, header};
 use http::header::{HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Uri, Version};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::error_span;
 
+use crate::fault::{Fault, Logged, Verdict};
 use crate::fleet::{CallError, Cause, Fleet, LinkError, Unavailable};
 use crate::gateway::proxy;
 use crate::patience::within;
-use crate::refusal::{refuse, request_id, stopping, turned_away};
+use crate::problem;
+use crate::refusal::request_id;
 
 /// How long a call waits for a worker.
 const WAKE_DEADLINE: Duration = Duration::from_secs(30);
@@ -37,16 +39,23 @@ const USAGE_MAX_BYTES: usize = 1 << 10;
 const USAGE_DEADLINE: Duration = Duration::from_secs(2);
 /// The host that a function sees which nobody called by a name.
 const NAMELESS: &str = "localhost";
+/// When to come again where calls have ended, or a worker has been started, by then.
+const SOON: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 enum SendError {
-    #[error("there is no such tenant")]
-    NoTenant,
+    #[error("there is no tenant {0}")]
+    NoTenant(TenantName),
+    /// As those are told who may know it.
+    #[error(
+        "port {port} of this tenant is used by another program: free it, then `hearth worker start --tenant {tenant}`"
+    )]
+    PortTaken { tenant: TenantName, port: u16, retry_after: Duration },
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     #[error(transparent)]
     Link(#[from] LinkError),
-    #[error("no worker was ready in time")]
+    #[error("the worker was not ready in time")]
     Late,
 }
 
@@ -103,7 +112,7 @@ impl Calls {
     ) -> Response {
         let id = name_request(request.headers_mut());
         if self.stop.is_cancelled() {
-            return stopping(&id);
+            return problem::answer(&Unavailable::stopping(), &id);
         }
         match self.offer(tenant, origin, request).await {
             Ok(mut response) => {
@@ -111,7 +120,10 @@ impl Calls {
                 proxy::response_headers(response.headers_mut());
                 response
             }
-            Err(error) => refusal(tenant, origin, error, &id),
+            Err(error) => {
+                let span = error_span!("call", %tenant, request_id = %id);
+                span.in_scope(|| problem::answer(&error, &id))
+            }
         }
     }
 
@@ -144,7 +156,15 @@ impl Calls {
             let links = within(WAKE_DEADLINE, self.fleet.links(tenant));
             let links = match links.await.map_err(|_| SendError::Late)? {
                 Ok(links) => links,
-                Err(CallError::NoTenant) => return Err(SendError::NoTenant),
+                Err(CallError::NoTenant) => return Err(SendError::NoTenant(tenant.clone())),
+                Err(CallError::Unavailable(Unavailable {
+                    retry_after,
+                    cause: Cause::PortTaken(port),
+                    ..
+                })) if origin.may_know_why() => {
+                    let tenant = tenant.clone();
+                    return Err(SendError::PortTaken { tenant, port, retry_after });
+                }
                 Err(CallError::Unavailable(unavailable)) => return Err(unavailable.into()),
             };
             match links.call(origin, request).await {
@@ -167,35 +187,27 @@ fn name_request(headers: &mut HeaderMap) -> RequestId {
 }
 
 /// Of the host a caller hears what concerns a caller.
-fn refusal(tenant: &TenantName, origin: Origin, error: SendError, id: &RequestId) -> Response {
-    let (problem, retry_after) = match &error {
-        SendError::NoTenant => {
-            (Problem::new(Code::NotFound, format!("there is no tenant {tenant}")), None)
+impl Fault for SendError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::NoTenant(_) => Verdict::caller(Code::NotFound, self),
+            Self::PortTaken { retry_after, .. } => Verdict::host(Code::WorkerUnavailable, self)
+                .again_after(*retry_after)
+                .logged(Logged::No),
+            Self::Unavailable(unavailable) => unavailable.verdict(),
+            Self::Link(LinkError::Busy) => {
+                let told = "the tenant has as many calls running and waiting as it may";
+                Verdict::limit(Code::TooManyRequests, told).again_after(SOON)
+            }
+            Self::Link(LinkError::Lost(_) | LinkError::Closed(_) | LinkError::Io(_))
+            | Self::Late => {
+                let told = "the worker ended before it answered; whether the call ran is not known";
+                Verdict::function(Code::WorkerUnavailable, told)
+                    .again_after(SOON)
+                    .logged(Logged::Warning)
+            }
         }
-        SendError::Unavailable(Unavailable {
-            retry_after, cause: Cause::PortTaken(port), ..
-        }) if origin.may_know_why() => {
-            let detail = format!(
-                "port {port} of this tenant is used by another program: free it, then `hearth \
-                 worker start --tenant {tenant}`"
-            );
-            (Problem::new(Code::WorkerUnavailable, detail), Some(*retry_after))
-        }
-        SendError::Unavailable(Unavailable { retry_after, cause, .. }) => {
-            return turned_away(*retry_after, *cause, id);
-        }
-        SendError::Link(LinkError::Busy) => {
-            let detail = "the tenant has as many calls running and waiting as it may";
-            (Problem::new(Code::TooManyRequests, detail), Some(Duration::from_secs(1)))
-        }
-        SendError::Link(LinkError::Lost(_) | LinkError::Closed(_) | LinkError::Io(_))
-        | SendError::Late => {
-            warn!(%tenant, request_id = %id, error = &error as &dyn std::error::Error, "call lost");
-            let detail = "the worker ended before it answered; whether the call ran is not known";
-            (Problem::new(Code::WorkerUnavailable, detail), Some(Duration::from_secs(1)))
-        }
-    };
-    refuse(problem, retry_after, id)
+    }
 }
 
 #[cfg(test)]
@@ -293,12 +305,12 @@ mod tests {
             reason: "it is its owner's".to_owned(),
         };
         for (error, status, after) in [
-            (SendError::NoTenant, 404, None),
+            (SendError::NoTenant(acme), 404, None),
             (SendError::Unavailable(unavailable), 503, Some("2")),
             (SendError::Link(LinkError::Busy), 429, Some("1")),
             (SendError::Late, 503, Some("1")),
         ] {
-            let response = refusal(&acme, Origin::Outside, error, &id);
+            let response = problem::answer(&error, &id);
             assert_eq!(response.status(), status);
             let told = response.headers().get("retry-after");
             assert_eq!(told.map(|told| told.to_str().unwrap()), after, "{status}");

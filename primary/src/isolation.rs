@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use crate::fleet::cgroups::Cgroups;
 use crate::fleet::zygote::{self, Spawned};
-use crate::owner::{self, NoUsers};
+use crate::owner::{self, NoUids};
 
 /// The version of Landlock, of Linux 6.7, that forbids addresses too. Before it they are the
 /// filter's and the empty network's to forbid.
@@ -51,7 +51,7 @@ impl Level {
     /// What it means, in a few words.
     pub fn meaning(self) -> &'static str {
         match self {
-            Self::A => "own users, cgroups, namespaces, Landlock, system call filter",
+            Self::A => "own uids, cgroups, namespaces, Landlock, system call filter",
             Self::B => "namespaces, Landlock, system call filter",
             Self::C => "Landlock, system call filter",
             Self::D => "system call filter alone",
@@ -72,7 +72,7 @@ pub struct Isolation {
     /// Which cgroups, or why there are none.
     pub cgroups: Result<&'static str, String>,
     /// Whether tenants have user ids of their own, or why not.
-    pub users: Result<(), NoUsers>,
+    pub uids: Result<(), NoUids>,
     pub root: bool,
 }
 
@@ -102,16 +102,16 @@ impl Isolation {
         cgroups: Result<&'static str, String>,
         ids: &RangeInclusive<u32>,
     ) -> Self {
-        let users = match owner::can_give(ids) {
-            Ok(()) if !walls.users => Err(NoUsers::Rights("CAP_SETUID CAP_SETGID".to_owned())),
-            users => users,
+        let uids = match owner::can_give(ids) {
+            Ok(()) if !walls.uids => Err(NoUids::Rights("CAP_SETUID CAP_SETGID".to_owned())),
+            uids => uids,
         };
-        Self { walls, cgroups, users, root: geteuid().is_root() }
+        Self { walls, cgroups, uids, root: geteuid().is_root() }
     }
 
     pub fn level(&self) -> Level {
-        let Walls { namespaces, users: _, landlock } = &self.walls;
-        match (landlock, namespaces, self.users.is_ok() && self.cgroups.is_ok()) {
+        let Walls { namespaces, uids: _, landlock } = &self.walls;
+        match (landlock, namespaces, self.uids.is_ok() && self.cgroups.is_ok()) {
             (None, ..) => Level::D,
             (Some(_), Err(_), _) => Level::C,
             (Some(_), Ok(()), false) => Level::B,
@@ -121,7 +121,7 @@ impl Isolation {
 
     /// All walls, the lowest first.
     pub fn table(&self) -> Vec<Wall> {
-        let Walls { namespaces, users: _, landlock } = &self.walls;
+        let Walls { namespaces, uids: _, landlock } = &self.walls;
         let filter = State::Stands("no call that a worker does not need".to_owned());
         let landlock = match landlock {
             Some(version) if *version < KNOWS_ADDRESSES => {
@@ -147,27 +147,27 @@ impl Isolation {
                 },
             },
         };
-        let users = match &self.users {
+        let uids = match &self.uids {
             Ok(()) => State::Stands("one for each tenant".to_owned()),
             Err(reason) => {
                 let (why, fix) = match reason {
-                    NoUsers::NotRoot => (
+                    NoUids::NotRoot => (
                         "the host does not run as root".to_owned(),
                         "run the host as root: hearth install",
                     ),
-                    NoUsers::Rights(missing) => (
+                    NoUids::Rights(missing) => (
                         format!("the host runs as root without {missing}"),
                         "CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_CHOWN … in the service's \
                          file, or --cap-add of a container",
                     ),
-                    NoUsers::Ids(ids) => (
+                    NoUids::Ids(ids) => (
                         format!(
                             "this user namespace has not all of the ids {}-{}",
                             ids.start(),
                             ids.end()
                         ),
                         "start the host outside of it, or give it ids that /proc/self/uid_map and \
-                         gid_map have: --users FIRST-LAST",
+                         gid_map have: --uids FIRST-LAST",
                     ),
                 };
                 let lost = "all workers run as the host's user, kept apart by filter and Landlock";
@@ -187,7 +187,7 @@ impl Isolation {
             ("system calls", filter),
             ("landlock", landlock),
             ("namespaces", namespaces),
-            ("users", users),
+            ("uids", uids),
             ("cgroups", cgroups),
         ]
         .map(|(name, state)| Wall { name, state })
@@ -235,8 +235,8 @@ fn survey_by(
     };
     let isolation = Isolation::new(walls, cgroups, ids);
     // The first of them is the compiler's, which is nobody's else.
-    let user = isolation.users.is_ok().then_some(*ids.start());
-    let escapes = match ask(zygote.socket(), ToZygote::Try { user })? {
+    let uid = isolation.uids.is_ok().then_some(*ids.start());
+    let escapes = match ask(zygote.socket(), ToZygote::Try { uid })? {
         FromZygote::Tried { escapes, .. } => escapes,
         other => bail!("the zygote said {other:?}; install all programs from one build"),
     };
@@ -259,31 +259,31 @@ fn ask(socket: &OwnedFd, question: ToZygote) -> anyhow::Result<FromZygote> {
 mod tests {
     use super::*;
 
-    fn isolation(users: bool, namespaces: bool, landlock: bool, cgroups: bool) -> Isolation {
+    fn isolation(uids: bool, namespaces: bool, landlock: bool, cgroups: bool) -> Isolation {
         let namespaces = if namespaces { Ok(()) } else { Err("not allowed".to_owned()) };
-        let walls = Walls { namespaces, users, landlock: landlock.then_some(7) };
+        let walls = Walls { namespaces, uids, landlock: landlock.then_some(7) };
         let cgroups = if cgroups { Ok("cgroup v2") } else { Err("read-only".to_owned()) };
-        let users = if users { Ok(()) } else { Err(NoUsers::NotRoot) };
-        let root = users.is_ok();
-        Isolation { walls, cgroups, users, root }
+        let uids = if uids { Ok(()) } else { Err(NoUids::NotRoot) };
+        let root = uids.is_ok();
+        Isolation { walls, cgroups, uids, root }
     }
 
     #[test]
     fn what_keeps_tenants_from_user_ids_has_a_remedy_of_its_own() {
         let told = |reason| {
-            let isolation = Isolation { users: Err(reason), ..isolation(true, true, true, true) };
+            let isolation = Isolation { uids: Err(reason), ..isolation(true, true, true, true) };
             assert_eq!(isolation.level(), Level::B);
-            let wall = isolation.table().into_iter().find(|wall| wall.name == "users").unwrap();
+            let wall = isolation.table().into_iter().find(|wall| wall.name == "uids").unwrap();
             let State::Missing { why, fix, .. } = wall.state else { panic!("it stands") };
             format!("{why} → {fix}")
         };
-        let rights = told(NoUsers::Rights("CAP_CHOWN".to_owned()));
+        let rights = told(NoUids::Rights("CAP_CHOWN".to_owned()));
         assert!(
             rights.contains("as root without CAP_CHOWN") && rights.contains("--cap-add"),
             "{rights}"
         );
-        let ids = told(NoUsers::Ids(70_000..=70_010));
-        assert!(ids.contains("70000-70010") && ids.contains("--users FIRST-LAST"), "{ids}");
+        let ids = told(NoUids::Ids(70_000..=70_010));
+        assert!(ids.contains("70000-70010") && ids.contains("--uids FIRST-LAST"), "{ids}");
         assert!(!ids.contains("CAP_"), "{ids}");
     }
 
@@ -298,12 +298,8 @@ mod tests {
             ((true, true, false, true), Level::D),
             ((false, false, false, false), Level::D),
         ] {
-            let (users, namespaces, landlock, cgroups) = stands;
-            assert_eq!(
-                isolation(users, namespaces, landlock, cgroups).level(),
-                level,
-                "{stands:?}"
-            );
+            let (uids, namespaces, landlock, cgroups) = stands;
+            assert_eq!(isolation(uids, namespaces, landlock, cgroups).level(), level, "{stands:?}");
         }
         assert!(Level::A > Level::B && Level::B > Level::C && Level::C > Level::D);
     }
@@ -314,7 +310,7 @@ mod tests {
         assert!(here.refuse_below(Level::C).is_ok());
         let refused = here.refuse_below(Level::B).unwrap_err().to_string();
         assert!(refused.starts_with("isolation reaches level C here, and B is asked for"));
-        for part in ["namespaces: not allowed", "→ sysctl ", "users: ", "cgroups: read-only"] {
+        for part in ["namespaces: not allowed", "→ sysctl ", "uids: ", "cgroups: read-only"] {
             assert!(refused.contains(part), "{refused}");
         }
         assert!(!refused.contains("landlock"), "{refused}");

@@ -75,7 +75,7 @@ struct Process {
     session: i32,
     began: u64,
     is_dead: bool,
-    user: u32,
+    uid: u32,
     /// Whether it can have no new privileges and has a filter of system calls, as zygotes and
     /// their workers have.
     is_fenced: bool,
@@ -103,7 +103,7 @@ impl Notes {
 
     /// Ends what earlier hosts left, and forgets their zygotes. Only what is provably theirs: of a
     /// noted session, whose leader is gone or that very zygote, a user of this host's, and fenced.
-    pub fn end_leftovers(&self, users: &RangeInclusive<u32>) -> io::Result<usize> {
+    pub fn end_leftovers(&self, uids: &RangeInclusive<u32>) -> io::Result<usize> {
         let mut text = String::new();
         let mut file = &self.file;
         file.rewind()?;
@@ -115,7 +115,7 @@ impl Notes {
         let sessions: Vec<Session> = text.lines().filter_map(|line| line.parse().ok()).collect();
         let sessions = sessions.into_iter().filter(|it| it.world == here).collect::<Vec<_>>();
         let own = geteuid().as_raw();
-        let is_ours = |user: u32| user == own || users.contains(&user);
+        let is_ours = |uid: u32| uid == own || uids.contains(&uid);
         let left = match sessions.as_slice() {
             [] => Vec::new(),
             sessions => leftovers(sessions, &processes()?, is_ours),
@@ -142,7 +142,7 @@ fn leftovers(
         })
     };
     let left = alive.values().filter(of_session);
-    left.filter(|it| it.is_fenced && is_ours(it.user)).map(|it| (*it).clone()).collect()
+    left.filter(|it| it.is_fenced && is_ours(it.uid)).map(|it| (*it).clone()).collect()
 }
 
 /// Kills these and waits until they are gone. Tells how many there were.
@@ -152,7 +152,7 @@ fn end(processes: &[Process]) -> usize {
     for (pid, process) in &killed {
         warn!(pid, "a process that an earlier host left was ended");
         if !is_gone(process, deadline) {
-            warn!(pid, "it was killed and is not gone");
+            warn!(pid, "a process that an earlier host left was killed and did not end");
         }
     }
     killed.len()
@@ -209,7 +209,7 @@ fn parse(pid: i32, stat: &str, status: &str) -> Option<Process> {
         session: fields.get(3)?.parse().ok()?,
         began: began(stat)?,
         is_dead: ["Z", "X"].contains(fields.first()?),
-        user: of("Uid")?.parse().ok()?,
+        uid: of("Uid")?.parse().ok()?,
         is_fenced: of("NoNewPrivs") == Some("1") && of("Seccomp") == Some(FILTERED),
     })
 }
@@ -232,13 +232,13 @@ mod tests {
     }
 
     fn worker(pid: i32) -> Process {
-        Process { pid, session: 100, began: 60, is_dead: false, user: 7, is_fenced: true }
+        Process { pid, session: 100, began: 60, is_dead: false, uid: 7, is_fenced: true }
     }
 
     fn left(processes: &[Process]) -> Vec<i32> {
         let sessions = [Session { world: world(), leader: 100, began: 50 }];
         let mut left: Vec<_> =
-            leftovers(&sessions, processes, |user| user == 7).iter().map(|it| it.pid).collect();
+            leftovers(&sessions, processes, |uid| uid == 7).iter().map(|it| it.pid).collect();
         left.sort_unstable();
         left
     }
@@ -249,7 +249,7 @@ mod tests {
             Process { session: 101, ..worker(2) },
             Process { began: 49, ..worker(3) },
             Process { is_dead: true, ..worker(4) },
-            Process { user: 8, ..worker(5) },
+            Process { uid: 8, ..worker(5) },
             Process { is_fenced: false, ..worker(6) },
         ];
         let mut all = vec![worker(1)];

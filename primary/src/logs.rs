@@ -10,151 +10,45 @@
 //! Best effort by design: nothing here is synced, and whatever does not fit is dropped and
 //! counted. The thread alone writes; who may read is the API's to decide.
 
+mod error;
+mod followers;
 mod journal;
+mod owner;
+mod record;
 mod records;
 
-pub use journal::{Page, Query};
+pub use error::LogsError;
+pub use followers::News;
+pub use journal::{PAGE_MAX, Page, Query};
+pub use owner::Kept;
+pub use record::{Entry, Filter, Record};
 pub use records::{Call, Line};
 
 use std::collections::HashMap;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use hearth_wire::{FunctionPath, LogStream, Report, TenantName};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use hearth_wire::{Report, TenantName};
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::fair::{Fair, Turn};
-use journal::Journal;
+use followers::Followers;
+use owner::{Owner, Request, count_both_dropped, directory, taken};
 
 /// Reports that wait to be written, of all tenants and of one. A report is below
 /// [`hearth_wire::FRAME_MAX`], so that this is 16 MiB at the most.
 const QUEUE: usize = 256;
 const QUEUE_OF_ONE: usize = 16;
-/// Records that a follower may be behind before it misses some.
-const BEHIND_MAX: usize = 256;
-/// Followers of one tenant's lines, and of its calls.
-const FOLLOWERS_MAX: usize = 32;
 /// Pages that are read at once, of all tenants and of one.
 const READERS: usize = 4;
 const READERS_OF_ONE: usize = 2;
-/// Records of the past that one read returns, and what they may take together as they are kept:
-/// whoever asked has them in memory until they are read.
-pub const PAGE_MAX: usize = 1_000;
-const PAGE_BYTES: usize = 256 << 10;
-
 /// That there is something that cannot be read is said once in this time, of all tenants.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
-
-#[derive(Debug, thiserror::Error)]
-pub enum LogsError {
-    #[error("{FOLLOWERS_MAX} follow this already, which is the most")]
-    TooManyFollowers,
-    #[error("the journal could not be read")]
-    Read(#[source] io::Error),
-    #[error("the journals are closed")]
-    Closed,
-}
-
-/// Which records a reader wants; what is `None` matches all.
-#[derive(Debug, Clone, Default)]
-pub struct Filter {
-    pub path: Option<FunctionPath>,
-    pub request_id: Option<String>,
-    pub stream: Option<LogStream>,
-}
-
-impl Filter {
-    fn takes(&self, function: &FunctionPath, request_id: &str) -> bool {
-        let path = |path: &FunctionPath| path.as_str().eq_ignore_ascii_case(function.as_str());
-        self.path.as_ref().is_none_or(path)
-            && self.request_id.as_ref().is_none_or(|id| id == request_id)
-    }
-}
-
-/// One kind of what is kept: a line, or a call.
-pub trait Record: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
-    /// Begins the names of its segments.
-    const KIND: &str;
-    /// As figures name it.
-    const ONE: &str;
-
-    fn matches(&self, filter: &Filter) -> bool;
-    fn feed(feeds: &mut Feeds) -> &mut Feed<Self>;
-    fn shelf(shelves: &mut Shelves) -> &mut Option<Journal>;
-}
-
-/// A record and its id, which counts the tenant's records of one kind from 1 and outlives a
-/// restart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<T> {
-    pub id: u64,
-    pub record: T,
-}
-
-/// What a follower is sent.
-#[derive(Debug, Clone)]
-pub enum News<T> {
-    Entry(Arc<Entry<T>>),
-    /// So many were dropped before they could be kept.
-    Dropped(u64),
-}
-
-type Feed<T> = broadcast::Sender<News<T>>;
-
-/// One tenant's followers.
-pub struct Feeds {
-    lines: Feed<Line>,
-    calls: Feed<Call>,
-}
-
-impl Feeds {
-    fn new() -> Self {
-        Self {
-            lines: broadcast::Sender::new(BEHIND_MAX),
-            calls: broadcast::Sender::new(BEHIND_MAX),
-        }
-    }
-
-    fn deserted(&self) -> bool {
-        self.lines.receiver_count() == 0 && self.calls.receiver_count() == 0
-    }
-}
-
-/// One tenant's journals, opened when first written.
-#[derive(Default)]
-pub struct Shelves {
-    lines: Option<Journal>,
-    calls: Option<Journal>,
-    /// When it was used last, by the owner's count.
-    used: u64,
-}
-
-enum Request {
-    Take {
-        tenant: TenantName,
-        report: Report,
-    },
-    /// A piece of work for the owner that is typed by the kind of record.
-    Follow(Box<dyn FnOnce(&mut Owner) + Send>),
-    Remove {
-        tenant: TenantName,
-        done: oneshot::Sender<()>,
-    },
-    EndFollows,
-    /// Answered in its turn.
-    Settle(oneshot::Sender<()>),
-    Close {
-        done: oneshot::Sender<()>,
-    },
-}
 
 /// Where a follower begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,7 +153,7 @@ impl Logs {
     }
 
     /// What comes from now on, after what `since` asks for, with nothing between them lost.
-    pub async fn follow<T: Record>(
+    pub async fn follow<T: Kept>(
         &self,
         tenant: &TenantName,
         since: Since,
@@ -310,31 +204,6 @@ impl Logs {
     }
 }
 
-fn directory(tenants: &Path, tenant: &TenantName) -> PathBuf {
-    tenants.join(tenant.as_str()).join("logs")
-}
-
-fn taken(waiting: &DashMap<TenantName, usize>, tenant: &TenantName) {
-    if let dashmap::Entry::Occupied(mut entry) = waiting.entry(tenant.clone()) {
-        *entry.get_mut() -= 1;
-        if *entry.get() == 0 {
-            entry.remove();
-        }
-    }
-}
-
-fn count_both_dropped(tenant: &TenantName, lines: u64, calls: u64) {
-    count_dropped::<Line>(tenant, lines);
-    count_dropped::<Call>(tenant, calls);
-}
-
-fn count_dropped<T: Record>(tenant: &TenantName, dropped: u64) {
-    if dropped > 0 {
-        let labels = [("tenant", tenant.to_string()), ("kind", T::ONE.to_owned())];
-        metrics::counter!("hearth_log_records_dropped_total", &labels).increment(dropped);
-    }
-}
-
 /// Counts what a reader met, and says it now and then: somebody may read the same again and again.
 fn tell_unreadable<T: Record>(tenant: &TenantName, unreadable: u64, said: &Mutex<Option<Instant>>) {
     if unreadable == 0 {
@@ -349,170 +218,12 @@ fn tell_unreadable<T: Record>(tenant: &TenantName, unreadable: u64, said: &Mutex
     }
 }
 
-/// The one writer.
-struct Owner {
-    tenants: Arc<Path>,
-    waiting: Arc<DashMap<TenantName, usize>>,
-    shelves: HashMap<TenantName, Shelves>,
-    followers: Followers,
-    open_max: usize,
-    uses: u64,
-}
-
-enum Followers {
-    /// By tenant, where there are any.
-    Served(HashMap<TenantName, Feeds>),
-    /// The host is going down.
-    Ended,
-}
-
-impl Followers {
-    fn feeds(&mut self) -> Option<&mut HashMap<TenantName, Feeds>> {
-        match self {
-            Self::Served(feeds) => Some(feeds),
-            Self::Ended => None,
-        }
-    }
-}
-
-impl Owner {
-    fn run(mut self, mut queue: mpsc::Receiver<Request>) {
-        while let Some(request) = queue.blocking_recv() {
-            if let Request::Close { done } = request {
-                queue.close();
-                drop(self);
-                let _ = done.send(());
-                return;
-            }
-            // It is everybody's thread: what one tenant's part of it comes to is that tenant's.
-            if catch_unwind(AssertUnwindSafe(|| self.perform(request))).is_err() {
-                error!("a request about a tenant's journals failed; the others go on");
-                // Whatever it was at is opened anew.
-                self.shelves.clear();
-            }
-        }
-    }
-
-    fn perform(&mut self, request: Request) {
-        match request {
-            Request::Take { tenant, report } => {
-                taken(&self.waiting, &tenant);
-                self.take(&tenant, report);
-            }
-            Request::Follow(subscribe) => subscribe(self),
-            Request::Remove { tenant, done } => {
-                self.remove(&tenant);
-                let _ = done.send(());
-            }
-            Request::EndFollows => self.followers = Followers::Ended,
-            Request::Settle(done) => {
-                let _ = done.send(());
-            }
-            Request::Close { .. } => unreachable!("it is the loop's"),
-        }
-    }
-
-    fn take(&mut self, tenant: &TenantName, report: Report) {
-        let Report { lines, calls, lines_dropped, calls_dropped } = report;
-        count_both_dropped(tenant, lines_dropped, calls_dropped);
-        self.write(tenant, lines.into_iter().map(Line::from).collect(), lines_dropped);
-        self.write(tenant, calls.into_iter().map(Call::from).collect(), calls_dropped);
-        if let Some(feeds) = self.followers.feeds()
-            && feeds.get(tenant).is_some_and(Feeds::deserted)
-        {
-            feeds.remove(tenant);
-        }
-    }
-
-    fn write<T: Record>(&mut self, tenant: &TenantName, records: Vec<T>, mut dropped: u64) {
-        let count = records.len() as u64;
-        let first = match self.journal::<T>(tenant).and_then(|journal| journal.append(&records)) {
-            Ok(first) => Some(first),
-            Err(error) => {
-                *T::shelf(self.shelves(tenant)) = None;
-                // A late report of a tenant that was removed has nowhere to go.
-                if error.kind() != io::ErrorKind::NotFound {
-                    warn!(%tenant, error = &error as &dyn std::error::Error, "journal not written");
-                }
-                count_dropped::<T>(tenant, count);
-                dropped = dropped.saturating_add(count);
-                None
-            }
-        };
-        let Some(feeds) = self.followers.feeds().and_then(|feeds| feeds.get_mut(tenant)) else {
-            return;
-        };
-        let feed = T::feed(feeds);
-        if feed.receiver_count() == 0 {
-            return;
-        }
-        // A receiver that went away in the meantime is no loss.
-        if let Some(first) = first {
-            for (id, record) in (first..).zip(records) {
-                let _ = feed.send(News::Entry(Arc::new(Entry { id, record })));
-            }
-        }
-        if dropped > 0 {
-            let _ = feed.send(News::Dropped(dropped));
-        }
-    }
-
-    /// The id that the next record will have, and what comes from then on.
-    fn subscribe<T: Record>(
-        &mut self,
-        tenant: &TenantName,
-    ) -> Result<(u64, broadcast::Receiver<News<T>>), LogsError> {
-        let next = self.journal::<T>(tenant).map_err(LogsError::Read)?.next();
-        let feeds = self.followers.feeds().ok_or(LogsError::Closed)?;
-        let feed = T::feed(feeds.entry(tenant.clone()).or_insert_with(Feeds::new));
-        match feed.receiver_count() {
-            0..FOLLOWERS_MAX => Ok((next, feed.subscribe())),
-            _ => Err(LogsError::TooManyFollowers),
-        }
-    }
-
-    fn remove(&mut self, tenant: &TenantName) {
-        self.shelves.remove(tenant);
-        if let Some(feeds) = self.followers.feeds() {
-            feeds.remove(tenant);
-        }
-        match std::fs::remove_dir_all(directory(&self.tenants, tenant)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                warn!(%tenant, error = &error as &dyn std::error::Error, "journals not removed");
-            }
-        }
-    }
-
-    fn shelves(&mut self, tenant: &TenantName) -> &mut Shelves {
-        self.uses += 1;
-        if self.shelves.len() >= self.open_max && !self.shelves.contains_key(tenant) {
-            let oldest = self.shelves.iter().min_by_key(|(_, shelves)| shelves.used);
-            if let Some(name) = oldest.map(|(name, _)| name.clone()) {
-                self.shelves.remove(&name);
-            }
-        }
-        let shelves = self.shelves.entry(tenant.clone()).or_default();
-        shelves.used = self.uses;
-        shelves
-    }
-
-    fn journal<T: Record>(&mut self, tenant: &TenantName) -> io::Result<&mut Journal> {
-        let directory = directory(&self.tenants, tenant);
-        let shelf = T::shelf(self.shelves(tenant));
-        match shelf {
-            Some(journal) => Ok(journal),
-            None => Ok(shelf.insert(Journal::open(directory, T::KIND)?)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use hearth_wire::{CallRecord, LogLine, Origin, Outcome};
+    use hearth_wire::{CallRecord, LogLine, LogStream, Origin, Outcome};
     use tokio::sync::broadcast::error::RecvError;
 
+    use super::followers::{BEHIND_MAX, FOLLOWERS_MAX};
     use super::*;
 
     const OPEN: usize = 16;
@@ -532,7 +243,7 @@ mod tests {
         LogLine {
             time_ms: 1,
             function: "/a".parse().unwrap(),
-            version: 1,
+            version: 1.into(),
             request_id: "r".into(),
             stream: LogStream::Stdout,
             text: text.into(),
@@ -543,7 +254,7 @@ mod tests {
         CallRecord {
             time_ms: 1,
             function: "/a".parse().unwrap(),
-            version: 1,
+            version: 1.into(),
             origin: Origin::Api,
             request_id: "r".into(),
             method: "POST".into(),
@@ -648,7 +359,7 @@ mod tests {
         for _ in 0..FOLLOWERS_MAX {
             followers.push(follow().await.unwrap());
         }
-        assert!(matches!(follow().await, Err(LogsError::TooManyFollowers)));
+        assert!(matches!(follow().await, Err(LogsError::TooManyFollowers(_))));
         followers.pop();
         follow().await.unwrap();
     }

@@ -166,7 +166,7 @@ fn of_another<const N: usize>(data: &Path, paths: [PathBuf; N]) -> Result<(), Ow
 
 /// Why tenants cannot have user ids of their own, where the zygote could change its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoUsers {
+pub enum NoUids {
     NotRoot,
     /// Of the rights that it takes, the ones that are missing.
     Rights(String),
@@ -175,7 +175,7 @@ pub enum NoUsers {
 }
 
 /// Whether this process can give tenants these user ids.
-pub fn can_give(ids: &RangeInclusive<u32>) -> Result<(), NoUsers> {
+pub fn can_give(ids: &RangeInclusive<u32>) -> Result<(), NoUids> {
     const NEEDED: [(CapabilitySet, &str); 3] = [
         (CapabilitySet::SETUID, "CAP_SETUID"),
         (CapabilitySet::SETGID, "CAP_SETGID"),
@@ -188,14 +188,14 @@ pub fn can_give(ids: &RangeInclusive<u32>) -> Result<(), NoUsers> {
     // course.
     match (missing.is_empty(), geteuid().is_root()) {
         (true, _) => {}
-        (false, true) => return Err(NoUsers::Rights(missing.join(" "))),
-        (false, false) => return Err(NoUsers::NotRoot),
+        (false, true) => return Err(NoUids::Rights(missing.join(" "))),
+        (false, false) => return Err(NoUids::NotRoot),
     }
     // Where they cannot be read there are no namespaces, and all ids are there.
     let maps = ["/proc/self/uid_map", "/proc/self/gid_map"].map(fs::read_to_string);
     let lacks_some = |map: io::Result<String>| map.is_ok_and(|map| !has_all(&map, ids));
     match maps.into_iter().any(lacks_some) {
-        true => Err(NoUsers::Ids(ids.clone())),
+        true => Err(NoUids::Ids(ids.clone())),
         false => Ok(()),
     }
 }

@@ -1,5 +1,5 @@
-//! The birth and the end of a tenant: a port of its own, the bundled functions, an owner's token;
-//! and the removal of all of it.
+//! The birth and the end of a tenant: a port of its own, a first generation, an owner's token; and
+//! the removal of all of it. What it serves from then on comes with the build.
 
 mod ports;
 
@@ -11,19 +11,20 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_wire::{Code, Generation, OptionsPatch, Problem, TenantName, TokenGrant};
+use hearth_wire::{Code, Generation, TenantName, TokenGrant};
 use jiff::Timestamp;
 use rustix::io::Errno;
 use tokio::sync::Mutex;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::actor::Author;
 use crate::backup::Staged;
 use crate::fail::{self, Point};
+use crate::fault::{Fault, Verdict};
 use crate::fleet::{self, Fleet, sockets};
+use crate::generations::{GenerationError, Generations};
 use crate::logs::Logs;
-use crate::release::{Bundled, ReleaseError, Releases};
-use crate::store::{self, Cause, Change, NewGeneration, Store, StoreError, Tenant, VersionRow};
+use crate::store::{self, Cause, NewGeneration, OwnFunctions, Store, StoreError, Tenant};
 
 /// A new tenant's generation.
 const FIRST: Generation = 1;
@@ -46,51 +47,32 @@ pub enum ProvisionError {
     )]
     NameRests { name: TenantName, from: Timestamp },
     #[error(
-        "no user id of {}-{} is free for a tenant's workers; remove a tenant, or widen --users and start again",
+        "no uid of {}-{} is free for a tenant's workers; remove a tenant, or widen --uids and start again",
         .0.start(), .0.end()
     )]
-    NoUser(RangeInclusive<u32>),
+    NoUid(RangeInclusive<u32>),
     #[error(
         "files of an earlier tenant {name} cannot be removed ({error}); remove them by hand, or take another name"
     )]
     Left { name: TenantName, error: io::Error },
     #[error("the tenant's first generation could not be made")]
-    Release(#[from] ReleaseError),
-    #[error("the store")]
+    Generation(#[from] GenerationError),
+    #[error("the store failed")]
     Store(#[from] StoreError),
 }
 
-impl ProvisionError {
-    /// What the caller is told. What is ours to mend is logged, with its causes.
-    pub fn problem(&self) -> Problem {
-        if let Self::Release(_) | Self::Store(_) = self {
-            error!(error = self as &dyn std::error::Error, "a tenant could not be made or removed");
-        }
+impl Fault for ProvisionError {
+    fn verdict(&self) -> Verdict {
+        let failed = "the tenant could not be made or removed; the host's log says why";
         match self {
-            Self::Unknown(_) => Problem::new(Code::NotFound, self.to_string()),
-            Self::Exists(_)
-            | Self::NoPort(_)
-            | Self::PortsRest { .. }
-            | Self::NameRests { .. }
-            | Self::NoUser(_)
-            | Self::Left { .. } => Problem::new(Code::Conflict, self.to_string()),
-            Self::Store(StoreError::Full(_)) => {
-                Problem::new(Code::StorageFull, "the host's disk is full")
+            Self::Unknown(_) => Verdict::caller(Code::NotFound, self),
+            Self::Exists(_) | Self::NameRests { .. } => Verdict::caller(Code::Conflict, self),
+            Self::NoPort(_) | Self::PortsRest { .. } | Self::NoUid(_) => {
+                Verdict::limit(Code::Conflict, self)
             }
-            Self::Store(error @ StoreError::ReadOnly)
-            | Self::Release(ReleaseError::Store(error @ StoreError::ReadOnly)) => {
-                Problem::new(Code::StorageFull, error.to_string())
-            }
-            Self::Store(StoreError::Disk(_)) => {
-                Problem::new(Code::StorageFull, "the host's disk failed")
-            }
-            Self::Release(error) if error.code() == Code::StorageFull => {
-                Problem::new(Code::StorageFull, "the host's disk is full, or fails")
-            }
-            Self::Release(_) | Self::Store(_) => {
-                let detail = "the tenant could not be made or removed; the host's log says why";
-                Problem::new(Code::Internal, detail)
-            }
+            Self::Left { .. } => Verdict::host(Code::Conflict, self),
+            Self::Generation(error) => error.verdict().within(failed),
+            Self::Store(error) => error.verdict().within(failed),
         }
     }
 }
@@ -107,12 +89,11 @@ pub struct Addresses {
 pub struct Provision {
     store: Store,
     fleet: Fleet,
-    releases: Releases,
+    generations: Generations,
     logs: Logs,
     addresses: Addresses,
-    bundled: Arc<[Bundled]>,
     /// For tenants' workers, where they can have users of their own.
-    users: Option<RangeInclusive<u32>>,
+    uids: Option<RangeInclusive<u32>>,
     /// One at a time looks for a port and a user, or gives them back.
     creating: Arc<Mutex<()>>,
 }
@@ -121,14 +102,12 @@ impl Provision {
     pub fn new(
         store: Store,
         fleet: Fleet,
-        releases: Releases,
+        generations: Generations,
         logs: Logs,
         addresses: Addresses,
-        users: Option<RangeInclusive<u32>>,
-        bundled: Vec<Bundled>,
+        uids: Option<RangeInclusive<u32>>,
     ) -> Self {
-        let (creating, bundled) = (Arc::default(), bundled.into());
-        Self { store, fleet, releases, logs, addresses, bundled, users, creating }
+        Self { store, fleet, generations, logs, addresses, uids, creating: Arc::default() }
     }
 
     /// Sees to it that tenants of a store that was restored have ports of this host's. To be called
@@ -138,7 +117,7 @@ impl Provision {
         match self.store.settle_ports(ports.clone()).await {
             Ok(settled) => {
                 for (tenant, before, port) in settled {
-                    warn!(%tenant, before, port, "the port that this tenant had is not one of --tenant-ports; it has another one now");
+                    warn!(%tenant, before, port, "the tenant's port is not one of --tenant-ports, so the tenant has another port now");
                 }
                 Ok(())
             }
@@ -149,13 +128,13 @@ impl Provision {
 
     /// Gives each tenant what it lacks of this machine: a user of its own.
     pub async fn settle(&self) -> Result<(), ProvisionError> {
-        let Some(users) = &self.users else { return Ok(()) };
-        if !self.store.lacks_users().await? {
+        let Some(uids) = &self.uids else { return Ok(()) };
+        if !self.store.lacks_uids().await? {
             return Ok(());
         }
-        match self.store.give_users(users.clone(), self.releases.left_users()).await? {
+        match self.store.give_uids(uids.clone(), self.generations.left_uids()).await? {
             0 => Ok(()),
-            _ => Err(ProvisionError::NoUser(users.clone())),
+            _ => Err(ProvisionError::NoUid(uids.clone())),
         }
     }
 
@@ -168,7 +147,7 @@ impl Provision {
         // Whoever comes or goes meanwhile waits.
         let _creating = self.creating.lock().await;
         let tenants = self.store.tenants().await?;
-        Ok(self.releases.forget_strangers(&tenants).await.map_err(ReleaseError::Disk)?)
+        Ok(self.generations.forget_strangers(&tenants).await.map_err(GenerationError::Disk)?)
     }
 
     /// Where a tenant's functions are called.
@@ -181,7 +160,7 @@ impl Provision {
         format!("http://{}", std::net::SocketAddr::new(ip, tenant.port))
     }
 
-    /// Makes a tenant with the bundled functions, and its owner's token, which is shown once.
+    /// Makes a tenant, which has the bundled functions at once, and its owner's token, which is shown once.
     pub async fn create(
         &self,
         name: TenantName,
@@ -269,13 +248,13 @@ impl Provision {
             listeners.push(listener);
         }
         let tenants = {
-            let _arriving = self.releases.arriving().await;
+            let _arriving = self.generations.arriving().await;
             let from = staged.directory.path();
-            self.releases.take_over(from, names).await.map_err(ReleaseError::Disk)?;
+            self.generations.take_over(from, names).await.map_err(GenerationError::Disk)?;
             let imported = self.store.import(from.join(store::FILE), wanted, by.clone()).await;
             // What failed on its way to the disk may be there all the same, and names these.
             if imported.is_err() && !self.store.is_read_only() {
-                self.releases.remove_trees(names).await.map_err(ReleaseError::Disk)?;
+                self.generations.remove_trees(names).await.map_err(GenerationError::Disk)?;
             }
             imported?
         };
@@ -311,7 +290,7 @@ impl Provision {
         for tenant in tenants {
             let mut tenant = self.current(tenant).await?;
             if tenant.generation == 0 {
-                let _arriving = self.releases.arriving().await;
+                let _arriving = self.generations.arriving().await;
                 let first = self.first(&tenant, Cause::Restored, by).await?;
                 self.store.commit_generation(first).await?;
                 tenant = self.current(&tenant).await?;
@@ -329,15 +308,15 @@ impl Provision {
 
     /// A new tenant's first generation, and its owner's token.
     async fn found(&self, tenant: &Tenant, by: &Author) -> Result<String, ProvisionError> {
-        let _arriving = self.releases.arriving().await;
+        let _arriving = self.generations.arriving().await;
         // What an earlier one of that name could not be rid of must not become this one's.
-        let forgotten = self.releases.forget(tenant).await;
+        let forgotten = self.generations.forget(tenant).await;
         forgotten.map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                ReleaseError::Disk(error).into()
+                GenerationError::Disk(error).into()
             }
             _ if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
-                ReleaseError::Disk(error).into()
+                GenerationError::Disk(error).into()
             }
             _ => ProvisionError::Left { name: tenant.name.clone(), error },
         })?;
@@ -345,21 +324,22 @@ impl Provision {
         Ok(self.store.found_tenant(first).await?)
     }
 
-    /// Writes a tenant's first generation, which is then to be committed.
+    /// Writes a tenant's first generation, which is then to be committed: nothing of its own, over
+    /// what comes with this build.
     async fn first(
         &self,
         tenant: &Tenant,
         cause: Cause,
         by: &Author,
     ) -> Result<NewGeneration, ProvisionError> {
-        let rows: Vec<VersionRow> = self.bundled.iter().map(first_version).collect();
-        self.releases.write(tenant, FIRST, &rows).await?;
+        self.generations.write(tenant, FIRST, &OwnFunctions::default()).await?;
         Ok(NewGeneration {
             tenant: tenant.id,
             generation: FIRST,
             cause,
             by: by.clone(),
-            changes: rows.into_iter().map(Change::Add).collect(),
+            bundle: self.generations.bundle().mounts.clone(),
+            changes: Vec::new(),
         })
     }
 
@@ -367,7 +347,7 @@ impl Provision {
     async fn undo(&self, tenant: &Tenant) {
         if let Err(error) = self.store.delete_tenant(tenant.id).await {
             // The next start takes it back.
-            warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "half a tenant is left");
+            warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "a tenant could not be removed completely");
         }
         self.forget(tenant).await;
     }
@@ -416,28 +396,9 @@ impl Provision {
     }
 
     async fn forget(&self, tenant: &Tenant) {
-        if let Err(error) = self.releases.forget(tenant).await {
+        if let Err(error) = self.generations.forget(tenant).await {
             // Every sweep finds a tree without a tenant and tries again.
-            warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "files were left");
+            warn!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "files of a removed tenant could not be removed");
         }
-    }
-}
-
-fn first_version(function: &Bundled) -> VersionRow {
-    let Bundled { path, module } = function;
-    VersionRow {
-        path: path.clone(),
-        version: 1,
-        sha256: module.sha256,
-        size: module.size,
-        stored: module.stored,
-        kind: module.kind,
-        imports: module.imports.clone(),
-        declared: module.declared.clone(),
-        uploaded: OptionsPatch::default(),
-        set: OptionsPatch::default(),
-        bundled: true,
-        created_at: Timestamp::now(),
-        created_by: "hearth".to_owned(),
     }
 }

@@ -10,11 +10,6 @@ use hearth_wire::{Code, PROBLEM_JSON, Problem, RequestId, header};
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 
-use crate::fleet::Cause;
-
-/// When to come again: a host that is started anew is soon there.
-const RETRY_STOPPED: Duration = Duration::from_secs(5);
-
 /// The request id that a caller sent, or a new one.
 pub fn request_id(headers: &HeaderMap) -> RequestId {
     let sent = headers.get(header::REQUEST_ID).and_then(|id| RequestId::parse(id.as_bytes()));
@@ -44,27 +39,4 @@ pub fn refuse(problem: Problem, retry_after: Option<Duration>, id: &RequestId) -
         headers.insert(RETRY_AFTER, text(&seconds.to_string()));
     }
     response
-}
-
-/// What callers of a tenant are told whose worker does not come. Why is its owner's to see.
-pub fn turned_away(retry_after: Duration, cause: Cause, id: &RequestId) -> Response {
-    let detail = match cause {
-        Cause::Ended => {
-            "this tenant's worker ended unexpectedly and is not started again for now; its owner \
-             finds the reason with `hearth worker list`, and can upload a fix meanwhile"
-        }
-        Cause::PortTaken(_) => {
-            "this tenant is not served for now: its own port is used by another program on the host; \
-             the host's operator can free it"
-        }
-        Cause::Crowded => "too many callers wait for this tenant's worker",
-        Cause::Stopping => "the host is stopping",
-    };
-    let problem = Problem::new(Code::WorkerUnavailable, detail);
-    refuse(problem, Some(retry_after), id)
-}
-
-/// What callers are told who come while the host stops.
-pub fn stopping(id: &RequestId) -> Response {
-    turned_away(RETRY_STOPPED, Cause::Stopping, id)
 }

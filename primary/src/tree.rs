@@ -4,7 +4,7 @@
 //! directory's own descriptor.
 //!
 //! All of it blocks, for as long as the other side moves. What is packed, and where to, is
-//! `backup`'s to say; which directory goes, `release`'s.
+//! `backup`'s to say; which directory goes, `generations`'.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -36,11 +36,11 @@ pub enum TreeError {
     Spawn(#[source] io::Error),
     #[error("the conversation about a tenant's directory broke")]
     Socket(#[from] SocketError),
-    #[error("a tenant's directory: {0}")]
+    #[error("the helper for a tenant's directory failed: {0}")]
     Failed(String),
-    #[error("the work in a tenant's directory ended without a word")]
+    #[error("the helper for a tenant's directory exited without an answer")]
     Gone,
-    #[error("the work in a tenant's directory took too long")]
+    #[error("the helper for a tenant's directory took too long")]
     Late,
 }
 
@@ -146,7 +146,7 @@ impl Job {
         pipe: Option<BorrowedFd<'_>>,
     ) -> Result<Self, TreeError> {
         let owner = fstat(directory).map_err(|errno| TreeError::Spawn(errno.into()))?.st_uid;
-        let user = (owner != geteuid().as_raw()).then_some(owner);
+        let uid = (owner != geteuid().as_raw()).then_some(owner);
         let (control, theirs) = pair().map_err(TreeError::Spawn)?;
         let (errors, its_errors) = io::pipe().map_err(TreeError::Spawn)?;
         let child = Command::new(program)
@@ -161,7 +161,7 @@ impl Job {
             .map_err(TreeError::Spawn)?;
         let started = Self { child, control, errors };
         let fds: Vec<_> = [directory.as_fd()].into_iter().chain(pipe).collect();
-        send(&started.control, &TreeRequest { version: VERSION, user, job }, &fds)?;
+        send(&started.control, &TreeRequest { version: VERSION, uid, job }, &fds)?;
         Ok(started)
     }
 

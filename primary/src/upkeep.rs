@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::fleet::Fleet;
+use crate::generations::{GenerationError, Generations};
 use crate::provision::Provision;
-use crate::release::{ReleaseError, Releases};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::upload::Uploads;
@@ -35,7 +35,7 @@ pub async fn run(
     store: Store,
     uploads: Uploads,
     provision: Provision,
-    releases: Releases,
+    generations: Generations,
     fleet: Fleet,
     telemetry: Telemetry,
     stop: CancellationToken,
@@ -47,16 +47,16 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return,
             _ = sweep.tick() => {
-                caught("purge", purge(&store)).await;
+                caught("purge", purge(&store, &generations)).await;
                 caught("strangers", provision.sweep()).await;
                 caught("sweep", clean(&uploads)).await;
             }
-            _ = scrub.tick() => caught("scrub", releases.scrub()).await,
-            () = releases.changed() => caught("refresh", uploads.refresh()).await,
+            _ = scrub.tick() => caught("scrub", generations.scrub()).await,
+            () = generations.changed() => caught("refresh", uploads.refresh()).await,
             _ = census.tick() => {
                 telemetry.fold();
                 fleet.gauge();
-                releases.gauge();
+                generations.gauge();
             }
         }
     }
@@ -74,19 +74,19 @@ async fn caught<E: std::error::Error + 'static>(
     }
 }
 
-async fn purge(store: &Store) -> Result<(), StoreError> {
-    let now = Timestamp::now();
-    let functions = store.purge(now - REMOVED_KEPT, now - AUDIT_KEPT).await?;
+async fn purge(store: &Store, generations: &Generations) -> Result<(), StoreError> {
+    let (now, bundled) = (Timestamp::now(), generations.bundle().folded());
+    let functions = store.purge(now - REMOVED_KEPT, now - AUDIT_KEPT, bundled).await?;
     if functions > 0 {
         info!(functions, "forgot functions that were removed");
     }
     Ok(())
 }
 
-async fn clean(uploads: &Uploads) -> Result<(), ReleaseError> {
+async fn clean(uploads: &Uploads) -> Result<(), GenerationError> {
     let files = uploads.sweep().await?;
     if files > 0 {
-        info!(files, "swept files that nothing names");
+        info!(files, "removed files that nothing refers to");
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! `src/bindings.rs` is what `wit/function.wit` says, so that neither changes alone. Generated
-//! code is kept so that authors need not build its generator.
+//! `src/bindings.rs` is what `wit/function.wit` says, so that neither changes alone, by a generator
+//! of the version that it runs with. Generated code is kept so that authors need not build its
+//! generator.
 
 use std::path::Path;
 
@@ -30,4 +31,23 @@ fn the_bindings_are_those_of_the_interface() {
         std::fs::write(&beside, generated).unwrap();
         panic!("the bindings are not those of the interface; see {}", beside.display());
     }
+}
+
+#[test]
+fn the_generator_is_of_the_version_that_its_code_runs_with() {
+    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
+    let lock = std::fs::read_to_string(lock).unwrap();
+    let package = lock.split("[[package]]").find(|it| it.contains("name = \"hearth-sdk\"\n"));
+    let package = package.expect("the SDK is locked");
+    // A version is named where there are several, which is so as long as `wstd` has an older one.
+    let version = |name: &str| {
+        let named = package.lines().filter_map(|line| line.trim().strip_prefix('"'));
+        let mut rest = named.filter_map(|line| line.strip_prefix(name)?.strip_suffix("\","));
+        rest.find(|rest| rest.is_empty() || rest.starts_with(' ')).map(str::to_owned)
+    };
+    let runs_with = version("wit-bindgen").expect("the SDK links it");
+    let generators = ["wit-bindgen-core", "wit-bindgen-rust"].map(version);
+    assert_eq!(generators, [Some(runs_with.clone()), Some(runs_with.clone())]);
+    let kept = include_str!("../src/bindings.rs").lines().next().unwrap();
+    assert!(runs_with.is_empty() || kept.contains(&runs_with), "{kept}: {runs_with}");
 }

@@ -81,7 +81,7 @@ pub fn admit<B>(
     allowed.map_err(|not_allowed| refused(not_allowed, caller))?;
     if function.damaged {
         let ManifestFunction { path, version, .. } = function;
-        return Err(Refusal::new(Code::ModuleDamaged, Problem::damaged(path, *version)));
+        return Err(Refusal::new(Code::ModuleDamaged, Problem::damaged(path, version)));
     }
     let announced = request.headers().get(CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -145,7 +145,7 @@ mod tests {
         options.auth = auth;
         ManifestFunction {
             path: "/a".parse().unwrap(),
-            version: 1,
+            version: 1.into(),
             sha256: ModuleDigest::new([0; 32]),
             kind: HandlerKind::IncomingHandler,
             options,

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hearth_connection::{Answer, Received};
+use hearth_wire::uplink::Service;
 use hearth_wire::{
-    Auth, Code, FunctionPath, Manifest, ManifestFunction, Origin, Problem, Usage, complain,
+    Auth, Builtin, Code, FunctionPath, Manifest, ManifestFunction, Origin, Problem, Usage, complain,
 };
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response};
@@ -22,18 +23,16 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::refusal::{Refusal, full, method_refused};
-use crate::serve::Tenant;
+use crate::serving::Serving;
 use crate::uplink::UplinkError;
-use hearth_wire::Builtin;
-use hearth_wire::uplink::Service;
 
 pub async fn answer(
-    tenant: &Arc<Tenant>,
+    serving: &Arc<Serving>,
     origin: Origin,
     builtin: Builtin,
     request: Request<Received>,
 ) -> Result<Answer, Refusal> {
-    let manifest = &tenant.generation.manifest;
+    let manifest = &serving.generation.manifest;
     match builtin {
         Builtin::Health => {
             reads(request.method())?;
@@ -49,18 +48,18 @@ pub async fn answer(
         }
         Builtin::Usage => {
             reads(request.method())?;
-            let (running, waiting) = tenant.permits.in_use();
+            let (running, waiting) = serving.room.permits.in_use();
             Ok(json_answer(&Usage {
                 calls_running: running as u64,
                 calls_waiting: waiting as u64,
-                connections: tenant.connections.load(Ordering::Relaxed) as u64,
+                connections: serving.room.connections.load(Ordering::Relaxed) as u64,
             }))
         }
         Builtin::Upload { dir } => {
             if request.method() != Method::POST {
                 return Err(method_refused("POST"));
             }
-            upload(tenant, dir, request).await
+            upload(serving, dir, request).await
         }
     }
 }
@@ -73,13 +72,13 @@ fn reads(method: &Method) -> Result<(), Refusal> {
 }
 
 async fn upload(
-    tenant: &Arc<Tenant>,
+    serving: &Arc<Serving>,
     dir: Option<FunctionPath>,
     request: Request<Received>,
 ) -> Result<Answer, Refusal> {
     // The swap that it causes drains this very worker, which waits for it.
-    let counted = tenant.uploads.begin();
-    let answered = tenant.uplinks.request(&Service::Upload { dir }, request).await;
+    let counted = serving.doing.uploads.begin();
+    let answered = serving.uplinks.request(&Service::Upload { dir }, request).await;
     let answer = answered.map_err(|error| {
         if let UplinkError::BrokenBody = error {
             return Refusal::new(Code::BadRequest, Problem::BROKEN_BODY);
@@ -120,6 +119,7 @@ fn functions(manifest: &Manifest, origin: Origin) -> Value {
             json!({
                 "path": path,
                 "version": version,
+                "bundled": version.is_bundled(),
                 "sha256": sha256,
                 "methods": options.methods,
                 "options": options,
@@ -147,9 +147,11 @@ mod tests {
             generation: 3,
             engine: "e".to_owned(),
             limits: hearth_wire::Limits::default(),
+            bundle: hearth_wire::Bundle::default().digest,
+            over: hearth_wire::Over::default(),
             functions: vec![ManifestFunction {
                 path: "/jobs/nightly".parse().unwrap(),
-                version: 2,
+                version: 2.into(),
                 sha256: ModuleDigest::new([0; 32]),
                 kind: HandlerKind::IncomingHandler,
                 options: OptionsPatch::parse(options).unwrap().resolve(),
@@ -165,6 +167,7 @@ mod tests {
         assert_eq!(listed["generation"], 3);
         assert_eq!(function["path"], "/jobs/nightly");
         assert_eq!(function["version"], 2);
+        assert_eq!(function["bundled"], false);
         assert_eq!(function["sha256"], "0".repeat(64));
         assert_eq!(function["methods"], json!(["GET", "POST"]));
         assert_eq!(function["options"]["auth"], "invoke");

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 
 use crate::finish::Time;
 use crate::peer::Peer;
-use crate::serve::{self, Tenant};
+use crate::serve;
+use crate::serving::Serving;
 
 /// How the paths of uploads end, and no function's.
 const UPLOAD: &str = "/$upload";
@@ -52,7 +53,7 @@ pub struct Departure<S> {
 /// Serves one connection to its end, or until it is another process's.
 pub async fn serve<S>(
     arrival: Arrival<S>,
-    tenant: Arc<Tenant>,
+    serving: Arc<Serving>,
     drain: watch::Receiver<Drain>,
 ) -> Option<Departure<S>>
 where
@@ -68,15 +69,15 @@ where
         let first = std::mem::take(&mut *first.lock().unwrap_or_else(PoisonError::into_inner));
         let (woken_at, is_newcomer) = first;
         if is_newcomer {
-            tenant.newcomers.give_back();
+            serving.room.newcomers.give_back();
         }
         let cold = woken_at.map(|since| since.elapsed());
-        let tenant = Arc::clone(&tenant);
-        async move { serve::answer(&tenant, peer, cold, request).await }
+        let serving = Arc::clone(&serving);
+        async move { serve::answer(&serving, peer, cold, request).await }
     };
     // A client in the middle of a head keeps the worker awake, as one in the middle of a call.
     let asking = |presence| match (presence, side) {
-        (Presence::Asking, Side::Outside) => Some(tenant.activity.begin()),
+        (Presence::Asking, Side::Outside) => Some(serving.doing.activity.begin()),
         _ => None,
     };
     let arrival = Waiting { stream, unread, since };
@@ -85,7 +86,7 @@ where
     let break_off = |_: &S| ();
     let served = hearth_connection::serve(arrival, side, drain, asking, break_off, answer);
     let cut = async {
-        tenant.finish.comes(Time::Over).await;
+        serving.doing.finish.comes(Time::Over).await;
         // That is no call, and has a time of its own.
         if uploads.load(Ordering::Relaxed) {
             std::future::pending().await

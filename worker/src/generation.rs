@@ -1,5 +1,6 @@
-//! One generation as its worker serves it: the manifest, and each function linked and ready to
-//! be instantiated. Immutable; the next generation is another process's.
+//! One generation as its worker serves it: the manifest laid over the build's bundle, and each
+//! function linked and ready to be instantiated. Immutable; the next generation is another
+//! process's.
 //!
 //! Reads the release directory by its descriptor alone and only while the worker starts.
 
@@ -11,16 +12,17 @@ use std::sync::{Arc, OnceLock};
 use hearth_host::{Handler, LinkError};
 use hearth_schema::{Checks, SchemaError};
 use hearth_wire::limits::FUNCTIONS_MAX;
-use hearth_wire::{Manifest, ManifestFunction, Start};
+use hearth_wire::{FunctionVersion, Manifest, ManifestFunction, Mount, Start};
 use rustix::fs::{Mode, OFlags, openat};
 
 use crate::zygote::Base;
 use hearth_wire::Routes;
 
-/// A hundred functions with the longest options.
-const MANIFEST_MAX_BYTES: u64 = 32 << 20;
+/// A hundred functions with the longest options, and as many that are bundled and were changed.
+const MANIFEST_MAX_BYTES: u64 = 64 << 20;
 
 pub struct Generation {
+    /// With what is bundled among its functions.
     pub manifest: Manifest,
     pub routes: Routes,
     /// In the manifest's order, as the routes number them.
@@ -69,19 +71,21 @@ pub enum GenerationError {
 }
 
 pub fn load(base: &Base, release: &OwnedFd, start: &Start) -> Result<Generation, GenerationError> {
-    let manifest = read_manifest(release)?;
+    let mut manifest = read_manifest(release)?;
     let ours = format!("{} generation {}", start.tenant, start.generation);
     let theirs = format!("{} generation {}", manifest.tenant, manifest.generation);
     if ours != theirs {
         return Err(GenerationError::Other { ours, theirs });
     }
     let engine = hearth_engine::fingerprint();
-    if manifest.engine != engine {
+    // Where nothing is its own, the engine of an earlier build made none of it.
+    if manifest.engine != engine && !manifest.functions.is_empty() {
         return Err(GenerationError::Engine { ours: engine, theirs: manifest.engine });
     }
     if manifest.functions.len() > FUNCTIONS_MAX {
         return Err(GenerationError::TooMany(manifest.functions.len()));
     }
+    lay(&mut manifest, base);
     let handlers = manifest.functions.iter().map(|function| match function.damaged {
         true => Ok(None),
         false => handler(base, release, function).map(Some),
@@ -90,6 +94,29 @@ pub fn load(base: &Base, release: &OwnedFd, start: &Start) -> Result<Generation,
     let routes = Routes::new(manifest.functions.iter().map(|f| (&f.path, f.options.path)));
     let checks = manifest.functions.iter().map(|_| OnceLock::new()).collect();
     Ok(Generation { manifest, routes, handlers, checks })
+}
+
+/// Adds what this build has to what is the tenant's own, whichever bundle the manifest was written
+/// over.
+fn lay(manifest: &mut Manifest, base: &Base) {
+    let Base { bundle, handlers, .. } = base;
+    let own = manifest.functions.iter().map(|function| (&function.path, function.options.path));
+    let mounted = bundle.beside(own, &manifest.over);
+    let mounted = mounted.into_iter().map(|function| {
+        let options = function.options().resolve().within(&manifest.limits);
+        let Mount { path, sha256, kind, declared: _, options: _ } = function.mount;
+        ManifestFunction {
+            path: path.clone(),
+            version: FunctionVersion::Bundled(bundle.build.clone()),
+            sha256: *sha256,
+            kind: *kind,
+            options,
+            damaged: !handlers.contains_key(sha256),
+        }
+    });
+    let mounted: Vec<_> = mounted.collect();
+    manifest.functions.extend(mounted);
+    manifest.functions.sort_by(|a, b| a.path.cmp(&b.path));
 }
 
 fn read_manifest(release: &OwnedFd) -> Result<Manifest, GenerationError> {
@@ -112,16 +139,14 @@ fn handler(
     function: &ManifestFunction,
 ) -> Result<Handler, GenerationError> {
     let path = || function.path.to_string();
-    let component = match base.preloaded.get(&function.sha256) {
-        Some(component) => component.clone(),
-        None => {
-            let name = function.artifact();
-            let file = open(release, &name)
-                .map_err(|source| GenerationError::Read { file: name, source })?;
-            hearth_engine::load(&base.engine, &file)
-                .map_err(|source| GenerationError::Load { path: path(), source })?
-        }
-    };
+    if let Some(linked) = base.handlers.get(&function.sha256) {
+        return Ok(hearth_host::share(linked));
+    }
+    let name = function.artifact();
+    let file =
+        open(release, &name).map_err(|source| GenerationError::Read { file: name, source })?;
+    let component = hearth_engine::load(&base.engine, &file)
+        .map_err(|source| GenerationError::Load { path: path(), source })?;
     hearth_host::prepare(&base.linker, &component)
         .map_err(|source| GenerationError::Link { path: path(), source })
 }
@@ -132,6 +157,6 @@ fn open(release: &OwnedFd, name: &str) -> io::Result<File> {
     let file = File::from(openat(release.as_fd(), name, flags, Mode::empty())?);
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "what lies there is no file")),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "what lies there is not a file")),
     }
 }

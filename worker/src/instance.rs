@@ -15,23 +15,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use hearth_host::{Backends, Guest, Surroundings};
+use hearth_wire::Options;
 use tokio::time::Instant;
-use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
+use wasmtime::{Engine, PoolConcurrencyLimitError, Store, UpdateDeadline};
 use wasmtime_wasi_http::handler::Proxy;
 
+use crate::generation::Generation;
 use crate::host;
 use crate::host::log::GuestLog;
 use crate::report::CallLog;
-use crate::serve::Tenant;
 
 /// An instance without a call goes after this long, and its memory with it.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 /// As many as can run at once.
 const KEPT_MAX: usize = 64;
 
-/// What one tenant has of them besides those that run.
-#[derive(Default)]
+/// What one worker has of them besides those that run, and what they are made of.
 pub struct Instances {
+    engine: Engine,
+    generation: Arc<Generation>,
     idle: Mutex<Idle>,
     /// What instances left to those that come next, and where its log goes.
     spare: Mutex<Vec<(Surroundings, GuestLog)>>,
@@ -46,6 +48,14 @@ struct Idle {
 }
 
 impl Instances {
+    pub fn new(engine: Engine, generation: Arc<Generation>) -> Self {
+        Self { engine, generation, idle: Mutex::default(), spare: Mutex::default() }
+    }
+
+    fn options(&self, function: usize) -> &Options {
+        &self.generation.manifest.functions[function].options
+    }
+
     fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,7 +83,7 @@ impl Instances {
         instances.remove(last).map(|(_, instance)| instance)
     }
 
-    fn keep(&self, instance: Instance, tenant: &Arc<Tenant>) {
+    fn keep(self: &Arc<Self>, instance: Instance) {
         let mut idle = self.idle();
         let crowded_out = match idle.instances.len() < KEPT_MAX {
             true => None,
@@ -81,11 +91,11 @@ impl Instances {
         };
         idle.instances.push_back((Instant::now(), instance));
         if !std::mem::replace(&mut idle.is_watched, true) {
-            tokio::spawn(watch(Arc::downgrade(tenant)));
+            tokio::spawn(watch(Arc::downgrade(self)));
         }
         drop(idle);
         if let Some((_, instance)) = crowded_out {
-            instance.end(tenant);
+            instance.end(self);
         }
     }
 
@@ -102,11 +112,11 @@ impl Instances {
 }
 
 /// Ends instances that were idle for too long, until there are none.
-async fn watch(tenant: Weak<Tenant>) {
+async fn watch(instances: Weak<Instances>) {
     loop {
         let oldest = {
-            let Some(tenant) = tenant.upgrade() else { return };
-            let mut idle = tenant.instances.idle();
+            let Some(instances) = instances.upgrade() else { return };
+            let mut idle = instances.idle();
             let Some((oldest, _)) = idle.instances.front() else {
                 idle.is_watched = false;
                 return;
@@ -114,9 +124,9 @@ async fn watch(tenant: Weak<Tenant>) {
             *oldest
         };
         tokio::time::sleep_until(oldest + IDLE_MAX).await;
-        let Some(tenant) = tenant.upgrade() else { return };
-        for instance in tenant.instances.take_idle(Instant::now() - IDLE_MAX) {
-            instance.end(&tenant);
+        let Some(instances) = instances.upgrade() else { return };
+        for instance in instances.take_idle(Instant::now() - IDLE_MAX) {
+            instance.end(&instances);
         }
     }
 }
@@ -133,11 +143,11 @@ pub struct Instance {
 
 impl Instance {
     /// For one call, whose log this is.
-    pub fn take(tenant: &Tenant, function: usize, log: &Arc<CallLog>) -> Self {
-        let options = &tenant.generation.manifest.functions[function].options;
-        let kept = if options.reuse > 1 { tenant.instances.take(function) } else { None };
+    pub fn take(instances: &Instances, function: usize, log: &Arc<CallLog>) -> Self {
+        let is_reused = instances.options(function).reuse > 1;
+        let kept = if is_reused { instances.take(function) } else { None };
         let mut instance = kept.unwrap_or_else(|| {
-            let (store, log) = store(tenant, function);
+            let (store, log) = store(instances, function);
             Self { function, store, log, proxy: None, calls: 0 }
         });
         instance.calls += 1;
@@ -154,31 +164,31 @@ impl Instance {
     /// Instantiated, if it was not.
     pub async fn ready(
         &mut self,
-        tenant: &Tenant,
+        instances: &Instances,
         log: &Arc<CallLog>,
     ) -> wasmtime::Result<(&mut Store<Guest>, &Proxy)> {
         let proxy = match self.proxy.take() {
             Some(proxy) => proxy,
-            None => self.instantiate(tenant, log).await?,
+            None => self.instantiate(instances, log).await?,
         };
         Ok((&mut self.store, self.proxy.insert(proxy)))
     }
 
     async fn instantiate(
         &mut self,
-        tenant: &Tenant,
+        instances: &Instances,
         log: &Arc<CallLog>,
     ) -> wasmtime::Result<Proxy> {
-        let handler = tenant.generation.handler(self.function);
+        let handler = instances.generation.handler(self.function);
         loop {
             let made = handler.instantiate_async(&mut self.store).await;
             let lacks_room =
                 made.as_ref().is_err_and(wasmtime::Error::is::<PoolConcurrencyLimitError>);
-            let idle = if lacks_room { tenant.instances.take_oldest() } else { None };
+            let idle = if lacks_room { instances.take_oldest() } else { None };
             let Some(idle) = idle else { return made };
             // A call goes before an instance that only could be called.
-            idle.end(tenant);
-            (self.store, self.log) = store(tenant, self.function);
+            idle.end(instances);
+            (self.store, self.log) = store(instances, self.function);
             self.begin(log);
         }
     }
@@ -189,28 +199,27 @@ impl Instance {
     }
 
     /// After a call that went well: kept for another one, or ended.
-    pub fn give_back(mut self, tenant: &Arc<Tenant>) {
-        let options = &tenant.generation.manifest.functions[self.function].options;
-        if self.calls >= options.reuse || !hearth_host::is_settled(&mut self.store) {
-            return self.end(tenant);
+    pub fn give_back(mut self, instances: &Arc<Instances>) {
+        let reuse = instances.options(self.function).reuse;
+        if self.calls >= reuse || !hearth_host::is_settled(&mut self.store) {
+            return self.end(instances);
         }
         self.log.end();
-        tenant.instances.keep(self, tenant);
+        instances.keep(self);
     }
 
-    pub fn end(self, tenant: &Tenant) {
+    pub fn end(self, instances: &Instances) {
         let guest = self.store.into_data();
         self.log.end();
-        tenant.instances.keep_surroundings(guest.into_surroundings(), self.log);
+        instances.keep_surroundings(guest.into_surroundings(), self.log);
     }
 }
 
-fn store(tenant: &Tenant, function: usize) -> (Store<Guest>, GuestLog) {
-    let options = &tenant.generation.manifest.functions[function].options;
-    let memory_bytes = options.memory_mb as usize * (1 << 20);
-    let (surroundings, log) = tenant.instances.surroundings();
+fn store(instances: &Instances, function: usize) -> (Store<Guest>, GuestLog) {
+    let memory_bytes = instances.options(function).memory_mb as usize * (1 << 20);
+    let (surroundings, log) = instances.surroundings();
     let guest = Guest::new(surroundings, Backends::denied(), memory_bytes);
-    let mut store = hearth_host::store(&tenant.engine, guest);
+    let mut store = hearth_host::store(&instances.engine, guest);
     // Tokio's own yield, since only that lets the runtime look at its sockets and clocks first.
     store.epoch_deadline_callback(|_| {
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))

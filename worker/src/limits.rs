@@ -1,7 +1,7 @@
 //! What calls may take of the worker: a turn, and the processor's time in slices; and what
 //! connections may on which nobody calls.
 //!
-//! Owns the permits with their rate, the pace of newcomers, the count of running calls, and the
+//! Owns the permits with their rate, the pace of newcomers, the counts of running calls, and the
 //! ticker that makes a guest without end give way. What a refusal is answered with is decided in
 //! [`crate::serve`]; what an instance may have of memory, in `hearth_host`.
 
@@ -251,6 +251,37 @@ impl Drop for Counted {
         if self.count.counted.calls.fetch_sub(1, Ordering::Relaxed) == 1 {
             *self.count.quiet_since() = Instant::now();
             self.count.counted.quiet.notify_waiters();
+        }
+    }
+}
+
+/// The guests' tasks. They outlive their connections where a guest works on after its answer.
+#[derive(Default)]
+pub struct Calls {
+    running: AtomicUsize,
+    ended: Notify,
+}
+
+impl Calls {
+    /// One more, which [`Calls::end`] ends.
+    pub fn begin(&self) {
+        self.running.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn end(&self) {
+        if self.running.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.ended.notify_waiters();
+        }
+    }
+
+    /// Waits for those that are left; no new one comes any more.
+    pub async fn finish(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.running.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            ended.await;
         }
     }
 }

@@ -1,11 +1,12 @@
 //! `hearth-worker`: serves the functions of exactly one tenant.
 //!
 //! `hearth-worker zygote` holds the engine and forks workers; `hearth-worker exec` is the slower
-//! way to the same [`control::run`], one process for one worker. `hearth-worker tree` does one job
+//! way to the same [`birth::run`], one process for one worker. `hearth-worker tree` does one job
 //! in one tenant's directory. Whichever it is, the control socket is the standard input and
 //! everything else comes with messages. Opens no socket and reads no environment.
 
 mod admit;
+mod birth;
 mod builtin;
 mod call;
 mod check;
@@ -17,13 +18,17 @@ mod generation;
 mod heap;
 mod host;
 mod instance;
+mod ledger;
+mod life;
 mod limits;
 #[cfg(feature = "bench")]
 mod measure;
+mod meeting;
 mod peer;
 mod refusal;
 mod report;
 mod serve;
+mod serving;
 mod threads;
 mod tree;
 mod uplink;
@@ -32,7 +37,7 @@ mod zygote;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use control::End;
+use birth::End;
 use hearth_wire::{EXIT_STARVED, complain};
 
 /// A worker that has all of the memory that it may have ends by a code of its own.
@@ -76,7 +81,7 @@ fn main() -> ExitCode {
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => return failed(&error.into()),
     };
-    match control::run(inherited) {
+    match birth::run(inherited) {
         Ok(End::Done) => ExitCode::SUCCESS,
         Ok(End::Refused) => ExitCode::from(EXIT_REFUSED),
         Err(error) => failed(&error.into()),

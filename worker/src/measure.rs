@@ -28,7 +28,6 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -42,17 +41,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
 
 use crate::admit::Grants;
-use crate::call::{self, Calls, Ledger};
-use crate::check;
+use crate::call;
 use crate::connection::{self, Arrival, Drain};
-use crate::finish::Finish;
 use crate::generation;
-use crate::instance::{Instance, Instances};
-use crate::limits::{ActivityCount, Newcomers, Permits, Ticker};
+use crate::instance::Instance;
+use crate::ledger::Ledger;
 use crate::peer::{Peer, Trusted};
-use crate::report::{CallLog, Reporter};
-use crate::serve::Tenant;
-use crate::uplink::Uplinks;
+use crate::report::CallLog;
+use crate::serving::Serving;
 use crate::zygote::Base;
 
 const CALLS: u32 = 50_000;
@@ -86,8 +82,8 @@ pub fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
     let only = arguments.next();
     let release = OwnedFd::from(File::open(&release).context(release)?);
     let base = Base::new()?;
-    let once = tenant(&base, &release, 1)?;
-    let often = tenant(&base, &release, REUSE)?;
+    let once = serving(&base, &release, 1)?;
+    let often = serving(&base, &release, REUSE)?;
     let functions = &once.generation.manifest.functions;
     let wanted = |given: &str| path.as_deref().is_none_or(|path| path == given);
     let number = functions.iter().position(|function| wanted(function.path.as_str()));
@@ -140,7 +136,7 @@ fn processor_time() -> Duration {
 }
 
 /// As a worker has it, with that many calls an instance.
-fn tenant(base: &Base, release: &OwnedFd, reuse: u32) -> anyhow::Result<Arc<Tenant>> {
+fn serving(base: &Base, release: &OwnedFd, reuse: u32) -> anyhow::Result<Arc<Serving>> {
     let manifest = rustix::fs::openat(
         release,
         Manifest::FILE,
@@ -162,69 +158,55 @@ fn tenant(base: &Base, release: &OwnedFd, reuse: u32) -> anyhow::Result<Arc<Tena
     for function in &mut generation.manifest.functions {
         function.options.reuse = reuse;
     }
-    let limits = generation.manifest.limits;
-    Ok(Arc::new(Tenant {
-        name: start.tenant,
-        trusted: Trusted::default(),
-        domain: None,
-        ticker: Ticker::new(base.engine.clone()),
-        engine: base.engine.clone(),
-        generation,
-        grants: watch::Sender::new(Arc::new(Grants::new())).subscribe(),
-        permits: Permits::new(&limits, Instant::now()),
-        newcomers: Newcomers::new(&limits, Instant::now()),
-        room: check::Room::new(),
-        connections: AtomicUsize::new(0),
-        activity: ActivityCount::new(),
-        uploads: ActivityCount::new(),
-        finish: Finish::new(),
-        calls: Calls::default(),
-        instances: Instances::default(),
-        reporter: Reporter::new(limits.log_bytes_per_second),
-        uplinks: Uplinks::new(),
-    }))
+    let grants = watch::Sender::new(Arc::new(Grants::new())).subscribe();
+    let (engine, trusted) = (base.engine.clone(), Trusted::default());
+    let serving = Serving::new(engine, generation, trusted, &start, grants, Instant::now());
+    Ok(Arc::new(serving))
 }
 
-fn log(tenant: &Tenant, number: usize) -> CallLog {
-    let function = &tenant.generation.manifest.functions[number];
+fn log(serving: &Serving, number: usize) -> CallLog {
+    let function = &serving.generation.manifest.functions[number];
     CallLog {
-        reporter: tenant.reporter.clone(),
+        reporter: serving.reporter.clone(),
         function: function.path.clone(),
-        version: function.version,
+        version: function.version.clone(),
         request_id: RequestId::from_random([7; 16]),
     }
 }
 
-async fn whole(tenant: &Arc<Tenant>, number: usize, body: &str) -> anyhow::Result<()> {
-    let path = tenant.generation.manifest.functions[number].path.as_str();
+async fn whole(serving: &Arc<Serving>, number: usize, body: &str) -> anyhow::Result<()> {
+    let path = serving.generation.manifest.functions[number].path.as_str();
     let ledger =
-        Ledger::new(log(tenant, number), Origin::Outside, &Method::POST, Instant::now(), None);
+        Ledger::new(log(serving, number), Origin::Outside, &Method::POST, Instant::now(), None);
     let ledger = Arc::new(ledger);
-    ledger.count(tenant.activity.begin());
-    let Ok(permit) = tenant.permits.turn(Instant::now()).await else { bail!("there is no turn") };
+    ledger.count(serving.doing.activity.begin());
+    let Ok(permit) = serving.room.permits.turn(Instant::now()).await else {
+        bail!("there is no turn")
+    };
     let sent = Full::new(Bytes::copy_from_slice(body.as_bytes()));
     let request = Request::post(path)
         .header("host", "demo")
         .header("content-type", "application/json")
         .header("content-length", body.len())
         .body(sent.map_err(|never| match never {}).boxed_unsync())?;
-    let answer = call::call(tenant, number, request, permit, Arc::clone(&ledger)).await;
+    let answer = call::call(serving, number, request, permit, Arc::clone(&ledger)).await;
     let Ok(answer) = answer else { bail!("{:?}", answer.err()) };
     ensure!(answer.status() == 200, "the answer is {}", answer.status());
     ledger.answered(answer.status());
     answer.into_body().collect().await?;
     drop(ledger);
-    while tenant.activity.now().calls > 0 {
+    while serving.doing.activity.now().calls > 0 {
         tokio::task::yield_now().await;
     }
     Ok(())
 }
 
-async fn instance(tenant: &Tenant, number: usize) -> anyhow::Result<()> {
-    let log = Arc::new(log(tenant, number));
-    let mut instance = Instance::take(tenant, number, &log);
-    instance.ready(tenant, &log).await?;
-    instance.end(tenant);
+async fn instance(serving: &Serving, number: usize) -> anyhow::Result<()> {
+    let log = Arc::new(log(serving, number));
+    let instances = &serving.doing.instances;
+    let mut instance = Instance::take(instances, number, &log);
+    instance.ready(instances, &log).await?;
+    instance.end(instances);
     Ok(())
 }
 
@@ -236,12 +218,12 @@ struct Connection {
 }
 
 impl Connection {
-    fn open(tenant: &Arc<Tenant>, path: &str, body: &str) -> Self {
+    fn open(serving: &Arc<Serving>, path: &str, body: &str) -> Self {
         let (stream, theirs) = tokio::io::duplex(64 << 10);
         let peer = Peer::Tcp([127, 0, 0, 1].into(), Entry::Port);
         let drain = watch::Sender::new(Drain::No).subscribe();
         let arrival = Arrival::new(theirs, peer, None);
-        tokio::spawn(connection::serve(arrival, Arc::clone(tenant), drain));
+        tokio::spawn(connection::serve(arrival, Arc::clone(serving), drain));
         let length = body.len();
         let request = format!(
             "POST {path} HTTP/1.1\r\nhost: demo\r\ncontent-type: application/json\r\n\

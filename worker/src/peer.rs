@@ -21,11 +21,11 @@ pub struct Trusted {
 }
 
 impl Trusted {
-    fn peer(&self, ip: IpAddr) -> forwarding::Peer<'_> {
+    fn peer(&self, ip: IpAddr) -> forwarding::Word<'_> {
         let ip = ip.to_canonical();
         match self.networks.iter().any(|network| network.contains(&ip)) {
-            true => forwarding::Peer::Trusted(ip, &self.headers),
-            false => forwarding::Peer::Stranger(ip),
+            true => forwarding::Word::Believed(ip, &self.headers),
+            false => forwarding::Word::Stranger(ip),
         }
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hearth_wire::limits::LOG_LINE_MAX_BYTES;
 use hearth_wire::{
-    CallRecord, Channel, FromWorker, FunctionPath, LogLine, LogStream, Report, RequestId,
-    SocketError, Version,
+    CallRecord, Channel, FromWorker, FunctionPath, FunctionVersion, LogLine, LogStream, Report,
+    RequestId, SocketError,
 };
 use tokio::sync::Notify;
 
@@ -100,7 +100,7 @@ impl Reporter {
 pub struct CallLog {
     pub reporter: Reporter,
     pub function: FunctionPath,
-    pub version: Version,
+    pub version: FunctionVersion,
     pub request_id: RequestId,
 }
 
@@ -111,7 +111,7 @@ impl CallLog {
         self.reporter.line(LogLine {
             time_ms: now_ms(),
             function: self.function.clone(),
-            version: self.version,
+            version: self.version.clone(),
             request_id: self.request_id.to_string(),
             stream,
             text,
@@ -199,11 +199,13 @@ impl Queue {
 }
 
 fn line_bytes(line: &LogLine) -> usize {
-    ITEM_BYTES + line.function.as_str().len() + line.request_id.len() + line.text.len()
+    let of_call = line.function.as_str().len() + line.version.bytes() + line.request_id.len();
+    ITEM_BYTES + of_call + line.text.len()
 }
 
 fn call_bytes(call: &CallRecord) -> usize {
-    ITEM_BYTES + call.function.as_str().len() + call.request_id.len() + call.method.len()
+    let of_function = call.function.as_str().len() + call.version.bytes();
+    ITEM_BYTES + of_function + call.request_id.len() + call.method.len()
 }
 
 #[cfg(test)]
@@ -217,7 +219,7 @@ mod tests {
         LogLine {
             time_ms: 0,
             function: "/f".parse().unwrap(),
-            version: 1,
+            version: 1.into(),
             request_id: "r".repeat(RequestId::BYTES_MAX),
             stream: LogStream::Stdout,
             text,
@@ -228,7 +230,7 @@ mod tests {
         CallRecord {
             time_ms: i64::MAX,
             function: "/f".parse().unwrap(),
-            version: u32::MAX,
+            version: FunctionVersion::Bundled("9.".repeat(32).try_into().unwrap()),
             origin: Origin::Internal,
             request_id: "r".repeat(RequestId::BYTES_MAX),
             method: "M".repeat(CallRecord::METHOD_MAX_BYTES),

@@ -6,41 +6,35 @@
 //! may say is for [`crate::peer`], whom a function is for for [`crate::admit`].
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-pub use hearth_connection::Answer;
-use hearth_connection::{BoxError, Received, has_content};
+use hearth_connection::{Answer, BoxError, Received, has_content};
 use hearth_schema::Checks;
 use hearth_wire::limits::CHECKED_BODY_MAX_BYTES;
 use hearth_wire::{
-    Answers, Code, FunctionPath, LogStream, NotAllowed, Origin, Outcome, Problem, RequestId,
-    TenantName, below, header as hearth,
+    Answers, Builtin, Code, FunctionPath, LogStream, NotAllowed, Origin, Outcome, Problem,
+    RequestId, Route, below, complain, header as hearth,
 };
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt;
-use tokio::sync::watch;
-use wasmtime::Engine;
 use wasmtime_wasi_http::Error as BodyError;
 
-use crate::admit::{Caller, Grants, admit};
+use crate::admit::{Caller, admit};
 use crate::builtin;
-use crate::call::{self, Calls, Failure, Ledger};
+use crate::call;
 use crate::check::{self, HoldError};
 use crate::cors::{self, Leave};
-use crate::finish::{Finish, Time};
-use crate::generation::Generation;
+use crate::finish::Time;
 use crate::host::http::{RequestBody, ResponseBody};
-use crate::instance::Instances;
-use crate::limits::{ActivityCount, Newcomers, NoTurn, Permits, Ticker};
-use crate::peer::{self, Peer, Trusted, X_FORWARDED_PREFIX};
+use crate::ledger::{Failure, Ledger};
+use crate::limits::NoTurn;
+use crate::peer::{self, Peer, X_FORWARDED_PREFIX};
 use crate::refusal::{Refusal, full, header_value, too_large};
-use crate::report::{CallLog, Reporter};
-use crate::uplink::Uplinks;
-use hearth_wire::{Builtin, Route, complain};
+use crate::report::CallLog;
+use crate::serving::Serving;
 
 /// When to come again, where all turns are taken.
 const RETRY_AFTER_BUSY: HeaderValue = HeaderValue::from_static("1");
@@ -48,46 +42,21 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const REQUEST_ID: HeaderName = HeaderName::from_static(hearth::REQUEST_ID);
 const VERSION: HeaderName = HeaderName::from_static(hearth::VERSION);
 
-/// All that answering needs, the same for every connection.
-pub struct Tenant {
-    pub name: TenantName,
-    pub trusted: Trusted,
-    /// Below which it has a name at the front door, besides `localhost`.
-    pub domain: Option<String>,
-    pub engine: Engine,
-    pub generation: Generation,
-    pub grants: watch::Receiver<Arc<Grants>>,
-    pub permits: Permits,
-    pub newcomers: Newcomers,
-    pub room: check::Room,
-    /// Those from outside, as the control loop counted them last.
-    pub connections: AtomicUsize,
-    pub activity: ActivityCount,
-    /// On their way to the host, which are no calls.
-    pub uploads: ActivityCount,
-    pub finish: Finish,
-    pub ticker: Ticker,
-    pub calls: Calls,
-    pub instances: Instances,
-    pub reporter: Reporter,
-    pub uplinks: Uplinks,
-}
-
 /// Answers one request. `cold` is how long its worker took to be there for it, where it waited
 /// for that.
 pub async fn answer(
-    tenant: &Arc<Tenant>,
+    serving: &Arc<Serving>,
     peer: Peer,
     cold: Option<Duration>,
     mut request: Request<Received>,
 ) -> Answer {
     let read_at = Instant::now();
-    peer.believe(request.headers_mut(), &tenant.trusted);
+    peer.believe(request.headers_mut(), &serving.trusted);
     let id = request_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, header_value(id.as_str()));
-    peer::complete(request.headers_mut(), &tenant.name);
-    let mut answer = match peer.leads_to(&request, &tenant.name, tenant.domain.as_deref()) {
-        Ok(()) => dispatch(tenant, peer.origin(), read_at, cold, &id, request).await,
+    peer::complete(request.headers_mut(), &serving.name);
+    let mut answer = match peer.leads_to(&request, &serving.name, serving.domain.as_deref()) {
+        Ok(()) => dispatch(serving, peer.origin(), read_at, cold, &id, request).await,
         Err(refusal) => refusal.into_answer(&id),
     };
     answer.headers_mut().insert(REQUEST_ID, header_value(id.as_str()));
@@ -104,19 +73,19 @@ fn request_id(headers: &HeaderMap) -> RequestId {
 }
 
 async fn dispatch(
-    tenant: &Arc<Tenant>,
+    serving: &Arc<Serving>,
     origin: Origin,
     read_at: Instant,
     cold: Option<Duration>,
     id: &RequestId,
     request: Request<Received>,
 ) -> Answer {
-    match tenant.generation.routes.find(request.uri().path()) {
+    match serving.generation.routes.find(request.uri().path()) {
         Route::Function(function) => {
-            function_answer(tenant, origin, read_at, cold, id, function, request).await
+            function_answer(serving, origin, read_at, cold, id, function, request).await
         }
         Route::Builtin(Builtin::Usage) if !origin.may_ask_usage() => no_function(&request, id),
-        Route::Builtin(builtin) => builtin::answer(tenant, origin, builtin, request)
+        Route::Builtin(builtin) => builtin::answer(serving, origin, builtin, request)
             .await
             .unwrap_or_else(|refusal| refusal.into_answer(id)),
         Route::NotFound => no_function(&request, id),
@@ -134,7 +103,7 @@ fn no_function(request: &Request<Received>, id: &RequestId) -> Answer {
 }
 
 async fn function_answer(
-    tenant: &Arc<Tenant>,
+    serving: &Arc<Serving>,
     origin: Origin,
     read_at: Instant,
     cold: Option<Duration>,
@@ -142,17 +111,17 @@ async fn function_answer(
     number: usize,
     mut request: Request<Received>,
 ) -> Answer {
-    let function = &tenant.generation.manifest.functions[number];
+    let function = &serving.generation.manifest.functions[number];
     let log = CallLog {
-        reporter: tenant.reporter.clone(),
+        reporter: serving.reporter.clone(),
         function: function.path.clone(),
-        version: function.version,
+        version: function.version.clone(),
         request_id: id.clone(),
     };
     let ledger = Arc::new(Ledger::new(log, origin, request.method(), read_at, cold));
     let now_seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let caller = {
-        let grants = tenant.grants.borrow();
+        let grants = serving.grants.borrow();
         Caller::identify(request.headers_mut(), origin, &grants, now_seconds.cast_signed())
     };
     // Of one that no page can call, no page is told anything.
@@ -176,7 +145,7 @@ async fn function_answer(
             if function.options.strip_prefix {
                 strip_prefix(&mut request, &function.path);
             }
-            called(tenant, number, request, &ledger).await
+            called(serving, number, request, &ledger).await
         }
         Err(refusal) => Err(refusal),
     };
@@ -219,13 +188,13 @@ fn strip_prefix<B>(request: &mut Request<B>, function: &FunctionPath) {
 
 /// What the schemas say, a turn, and then the guest.
 async fn called(
-    tenant: &Arc<Tenant>,
+    serving: &Arc<Serving>,
     number: usize,
     request: Request<Received>,
     ledger: &Arc<Ledger>,
 ) -> Result<Answer, Refusal> {
-    let options = &tenant.generation.manifest.functions[number].options;
-    let checks = tenant.generation.checks(number).map_err(|error| {
+    let options = &serving.generation.manifest.functions[number].options;
+    let checks = serving.generation.checks(number).map_err(|error| {
         complain(format_args!(
             "hearth-worker: a schema that was tried before does not compile: {error}"
         ));
@@ -234,9 +203,9 @@ async fn called(
     if let Some(checks) = checks {
         check::head(checks, request.uri().query(), request.headers())?;
     }
-    ledger.count(tenant.activity.begin());
+    ledger.count(serving.doing.activity.begin());
     let admitted = async {
-        let permit = tenant.permits.turn(Instant::now()).await.map_err(no_turn)?;
+        let permit = serving.room.permits.turn(Instant::now()).await.map_err(no_turn)?;
         let (head, body) = request.into_parts();
         let body = RequestBody::new(body, options.max_body, Arc::clone(ledger));
         let body = match checks.filter(|_| options.schema.body.is_some()) {
@@ -246,7 +215,7 @@ async fn called(
                 if let Some(packed) = Problem::of_coding(&head.headers) {
                     return Err(packed.into());
                 }
-                let room = tenant.room.requests();
+                let room = serving.room.checks.requests();
                 let held = check::hold(body, &head.headers, options.max_body, room);
                 let held = held.await.map_err(|error| match error {
                     HoldError::TooLarge | HoldError::Body(BodyError::HttpRequestBodySize(_)) => {
@@ -254,7 +223,7 @@ async fn called(
                     }
                     HoldError::Body(_) => Refusal::new(Code::BadRequest, Problem::BROKEN_BODY),
                 })?;
-                check::request(&tenant.room, checks, &head.method, &held.bytes).await?;
+                check::request(&serving.room.checks, checks, &head.method, &held.bytes).await?;
                 held.into_body().boxed_unsync()
             }
         };
@@ -263,19 +232,19 @@ async fn called(
     let (permit, request) = tokio::select! {
         biased;
         admitted = admitted => admitted?,
-        () = tenant.finish.comes(Time::Up) => {
+        () = serving.doing.finish.comes(Time::Up) => {
             ledger.end(Outcome::Stopped);
             return Err(failed(Failure::Stopped, options));
         }
     };
     let method = request.method().clone();
-    let answered = call::call(tenant, number, request, permit, Arc::clone(ledger)).await;
+    let answered = call::call(serving, number, request, permit, Arc::clone(ledger)).await;
     let response = answered.map_err(|failure| failed(failure, options))?;
     let status = response.status().as_u16();
     let has_content = has_content(&method, response.status());
     match (checks, options.schema.response(status)) {
         (Some(checks), Some((answers, _))) if has_content => {
-            let checked = checked(tenant, checks, answers, response, ledger).await;
+            let checked = checked(serving, checks, answers, response, ledger).await;
             checked.map_err(|failure| failed(failure, options))
         }
         _ => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
@@ -284,7 +253,7 @@ async fn called(
 
 /// An answer that its schema allows. Its head goes out when all of it is known.
 async fn checked(
-    tenant: &Tenant,
+    serving: &Serving,
     checks: &Arc<Checks>,
     answers: Answers,
     response: Response<ResponseBody>,
@@ -292,8 +261,8 @@ async fn checked(
 ) -> Result<Answer, Failure> {
     let (mut head, body) = response.into_parts();
     let most = CHECKED_BODY_MAX_BYTES;
-    let broken = match check::hold(body, &head.headers, most, tenant.room.answers()).await {
-        Ok(held) => match check::answer(&tenant.room, checks, answers, &held.bytes).await {
+    let broken = match check::hold(body, &head.headers, most, serving.room.checks.answers()).await {
+        Ok(held) => match check::answer(&serving.room.checks, checks, answers, &held.bytes).await {
             Ok(()) => {
                 head.headers.insert(CONTENT_LENGTH, held.bytes.len().into());
                 let body = held.into_body::<BoxError>();

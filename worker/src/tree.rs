@@ -38,7 +38,7 @@ const LOOK: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 pub fn run() -> anyhow::Result<()> {
-    let control = hearth_jail::take_stdin().context("standard input is no control socket")?;
+    let control = hearth_jail::take_stdin().context("standard input is not a control socket")?;
     let Some((request, fds)) = hearth_wire::recv::<TreeRequest>(&control)? else { return Ok(()) };
     let reply = match perform(request, fds) {
         Ok(done) => TreeReply::Done(done),
@@ -48,10 +48,10 @@ pub fn run() -> anyhow::Result<()> {
 }
 
 fn perform(request: TreeRequest, mut fds: Vec<OwnedFd>) -> anyhow::Result<TreeDone> {
-    let TreeRequest { version, user, job } = request;
+    let TreeRequest { version, uid, job } = request;
     ensure!(version == VERSION, "hearth-worker speaks version {VERSION}, and hearth {version}");
     let others = "the request came with other descriptors than it needs";
-    hearth_jail::fence_tree(user, fds.first().context(others)?.as_fd())?;
+    hearth_jail::fence_tree(uid, fds.first().context(others)?.as_fd())?;
     let pipe = (fds.len() == 2).then(|| fds.remove(1)).map(File::from);
     let (Some(directory), true) = (fds.pop(), fds.is_empty()) else {
         bail!("{others}");

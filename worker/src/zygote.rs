@@ -7,23 +7,24 @@
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use hearth_engine::{LoadError, Purpose};
-use hearth_host::Guest;
+use hearth_host::{Guest, Handler, LinkError};
 use hearth_jail::{
     ATTEMPTS, Attempt, ChildEnd, Children, EXIT_ESCAPED, EXIT_VIOLATION, ForkError, Forked, Seal,
     Slots, Standing, WallError,
 };
 use hearth_schema::Checks;
 use hearth_wire::{
-    Cell, ExitStatus, FromZygote, ModuleDigest, SocketError, ToZygote, VERSION, Walls, complain,
+    Bundle, Cell, ExitStatus, FromZygote, ModuleDigest, SocketError, ToZygote, VERSION, Walls,
+    complain,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use wasmtime::Engine;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::Linker;
 
 use crate::heap;
 
@@ -47,24 +48,37 @@ pub struct Inherited {
 pub struct Base {
     pub engine: Engine,
     pub linker: Linker<Guest>,
-    pub preloaded: HashMap<ModuleDigest, Component>,
+    /// What comes with this build.
+    pub bundle: Bundle,
+    /// What is mounted of it, loaded and linked once, however often.
+    pub handlers: HashMap<ModuleDigest, Handler>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum BundledError {
+    #[error("it does not load")]
+    Load(#[from] LoadError),
+    #[error("it does not link")]
+    Link(#[from] LinkError),
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ZygoteError {
-    #[error("standard input is no control socket")]
+    #[error("standard input is not a control socket")]
     NoControl(#[source] io::Error),
     #[error("the control socket broke")]
     Socket(#[source] SocketError),
     #[error("the primary is gone")]
     Gone,
-    #[error("the primary said something else than expected: {0}")]
+    #[error("the primary sent an unexpected message: {0}")]
     Unexpected(String),
     #[error(transparent)]
     Wall(#[from] WallError),
     #[error("the engine cannot be built")]
     Engine(#[source] wasmtime::Error),
-    #[error("system call")]
+    #[error("the bundle does not parse")]
+    Bundle(#[source] serde_json::Error),
+    #[error("a system call failed")]
     Io(#[from] io::Error),
 }
 
@@ -82,13 +96,38 @@ impl Base {
         let engine = hearth_engine::engine(Purpose::Run).map_err(ZygoteError::Engine)?;
         let linker = hearth_host::linker(&engine).map_err(ZygoteError::Engine)?;
         Checks::prepare();
-        Ok(Self { engine, linker, preloaded: HashMap::new() })
+        Ok(Self { engine, linker, bundle: Bundle::default(), handlers: HashMap::new() })
     }
 
-    fn preload(&mut self, sha256: ModuleDigest, artifact: OwnedFd) -> Result<(), LoadError> {
+    /// Tells which modules could not be had, and why.
+    fn take(
+        &mut self,
+        modules: Vec<ModuleDigest>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Vec<(ModuleDigest, String)>, ZygoteError> {
+        let mut fds = fds.into_iter();
+        let (bundle, artifacts) = (fds.next().map(File::from), fds);
+        let (Some(mut bundle), true) = (bundle, artifacts.len() == modules.len()) else {
+            return Err(ZygoteError::Unexpected("a bundle without its modules".to_owned()));
+        };
+        let mut json = Vec::new();
+        // A zygote before this one may have read it.
+        bundle.rewind()?;
+        bundle.read_to_end(&mut json)?;
+        self.bundle = serde_json::from_slice(&json).map_err(ZygoteError::Bundle)?;
+        let mut failed = Vec::new();
+        for (sha256, artifact) in modules.into_iter().zip(artifacts) {
+            match self.load(artifact) {
+                Ok(handler) => drop(self.handlers.insert(sha256, handler)),
+                Err(error) => failed.push((sha256, explain(&error))),
+            }
+        }
+        Ok(failed)
+    }
+
+    fn load(&self, artifact: OwnedFd) -> Result<Handler, BundledError> {
         let component = hearth_engine::load(&self.engine, &File::from(artifact))?;
-        self.preloaded.insert(sha256, component);
-        Ok(())
+        Ok(hearth_host::prepare(&self.linker, &component)?)
     }
 }
 
@@ -150,11 +189,10 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
                 };
                 hearth_wire::send(&control, &hello, &[])?;
             }
-            ToZygote::Preload { sha256 } => {
-                let [artifact] = exactly(fds)?;
-                let error = base.preload(sha256, artifact).err().map(|error| explain(&error));
+            ToZygote::Bundle { modules } => {
+                let failed = base.take(modules, fds)?;
                 held = prepare_forks(&ours)?;
-                hearth_wire::send(&control, &FromZygote::Preloaded { sha256, error }, &[])?;
+                hearth_wire::send(&control, &FromZygote::Bundled { failed }, &[])?;
             }
             ToZygote::Fork { ticket, cell } => {
                 let told = match hearth_jail::fork() {
@@ -173,8 +211,8 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
                 };
                 told?;
             }
-            ToZygote::Try { user } => {
-                let cell = Cell { user, data_bytes: None };
+            ToZygote::Try { uid } => {
+                let cell = Cell { uid, data_bytes: None };
                 let mut escapes = Vec::new();
                 for attempt in ATTEMPTS {
                     match hearth_jail::fork() {
@@ -199,8 +237,8 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
 }
 
 fn walls(standing: &Standing) -> Walls {
-    let Standing { namespaces, users, landlock } = standing.clone();
-    Walls { namespaces, users, landlock }
+    let Standing { namespaces, uids, landlock } = standing.clone();
+    Walls { namespaces, uids, landlock }
 }
 
 /// Tries one thing in a child, which is fenced in as a worker is.
@@ -251,8 +289,8 @@ fn settle(
 }
 
 fn fence(cell: Cell) -> Result<hearth_jail::Cell, WallError> {
-    let Cell { user, data_bytes } = cell;
-    let cell = hearth_jail::Cell { user, data_bytes };
+    let Cell { uid, data_bytes } = cell;
+    let cell = hearth_jail::Cell { uid, data_bytes };
     hearth_jail::fence_worker(cell)?;
     Ok(cell)
 }

@@ -1,4 +1,4 @@
-//! The function that every new tenant has.
+//! The function that every tenant has.
 
 #![expect(clippy::print_stdout, reason = "a function's standard output is its log")]
 

@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<()> {
             }
             None => {
                 let call =
-                    name.parse().ok().with_context(|| format!("{name} is no system call"))?;
+                    name.parse().ok().with_context(|| format!("{name} is not a system call"))?;
                 (call, vec![], NOT_KNOWN)
             }
         };

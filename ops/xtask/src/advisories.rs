@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 
 use crate::build::{cargo, root};
 use crate::chores::{Chores, succeed};
+use crate::policy;
 
 const ENGINE: &str = "wasmtime";
 const DATABASE: &str = "https://github.com/rustsec/advisory-db";
@@ -21,7 +22,9 @@ const LINES_MAX: usize = 6;
 pub(crate) fn run(chores: &mut Chores) -> anyhow::Result<()> {
     // Both are asked, whatever becomes of one.
     let line = chores.step("asking for releases of the engine's line", engine);
-    let advisories = chores.step("checking the dependencies against the advisories", check);
+    let mut deny = policy::deny(chores)?;
+    let advisories =
+        chores.step("checking the dependencies against the advisories", || check(&mut deny));
     match (line, advisories) {
         (Err(line), Err(advisories)) => Err(anyhow::anyhow!("{line:#}\n{advisories:#}")),
         (line, advisories) => line.and(advisories),
@@ -47,7 +50,7 @@ fn engine() -> anyhow::Result<()> {
     bail!("{ENGINE} has the release {newest}, and {pinned} is used: see SECURITY.md")
 }
 
-fn check() -> anyhow::Result<()> {
+fn check(deny: &mut Command) -> anyhow::Result<()> {
     // Asked first and by itself: an old copy of the database would be checked without a word.
     let mut git = Command::new("git");
     git.args(["ls-remote", "--quiet", DATABASE, "HEAD"]).env("GIT_TERMINAL_PROMPT", "0");
@@ -59,11 +62,7 @@ fn check() -> anyhow::Result<()> {
             ending(&reached)
         );
     }
-    let installed = cargo(["deny", "--version"]).output().context("cargo could not be run")?;
-    if !installed.status.success() {
-        bail!("cargo-deny is not installed: cargo install --locked cargo-deny");
-    }
-    succeed(&mut cargo(["deny", "check", "advisories"]))
+    succeed(deny.args(["check", "advisories"]))
 }
 
 /// The version that the workspace pins, whole.

@@ -13,6 +13,11 @@ mod build;
 mod chores;
 mod fuzz;
 mod javascript;
+mod lengths;
+mod policy;
+mod prose;
+mod rings;
+mod sources;
 mod suite;
 
 use std::ffi::OsString;

@@ -4,20 +4,27 @@
 use std::ffi::OsString;
 use std::fs;
 use std::num::NonZero;
+use std::process::Command;
 
 use crate::build::{self, HOST, With, cargo, packages};
 use crate::chores::Chores;
+use crate::{lengths, policy, prose, rings};
 
 const SDK: &[&str] = &["hearth-sdk", "hearth-sdk-macros", "hearth-options"];
 
 pub(crate) fn run(chores: &mut Chores, arguments: &[OsString]) -> anyhow::Result<()> {
     chores.command("checking the form", &mut cargo(["fmt", "--all", "--check"]))?;
+    chores.step("checking that no files import each other", rings::check)?;
+    chores.step("checking how long files are", lengths::check)?;
+    chores.step("checking that texts are plain", prose::check)?;
+    policy::check(chores)?;
     build::host(chores, With::Tests)?;
     chores.step("checking that only the compiler has Cranelift", only_the_compiler_compiles)?;
     let mut clippy = cargo(["clippy", "--all-targets"]);
     clippy.args(packages(HOST)).args(packages(&["hearth-compile", "xtask"])).args(packages(SDK));
     chores.command("linting the host", clippy.args(["--", "-D", "warnings"]))?;
     chores.command("linting the functions", &mut build::guest_check()?)?;
+    chores.command("checking the links of the documentation", &mut documentation())?;
     for (name, targets, packages) in [
         ("testing the parts", &["--lib", "--bins"][..], HOST),
         ("testing the compiler", &["--bins"], &["hearth-compile"]),
@@ -36,6 +43,15 @@ pub(crate) fn run(chores: &mut Chores, arguments: &[OsString]) -> anyhow::Result
     chores.command("testing the whole system", &mut system)
 }
 
+/// All that is ours, private things too, since most of it is. What clippy has looked at is not
+/// looked at again.
+fn documentation() -> Command {
+    let mut doc = cargo(["doc", "--no-deps", "--document-private-items"]);
+    doc.args(packages(HOST)).args(packages(&["hearth-compile", "xtask"])).args(packages(SDK));
+    doc.env("RUSTDOCFLAGS", "-D rustdoc::broken_intra_doc_links");
+    doc
+}
+
 /// How many of the system's tests run side by side: they wait more than they work.
 fn at_once() -> usize {
     2 * std::thread::available_parallelism().map_or(1, NonZero::get)
@@ -46,6 +62,7 @@ const SHOW: &str = "--show-output";
 
 /// The tests that have a long form, or a part of their names.
 const LONG: &[&str] = &[
+    "builds::all_wake_at_once_",
     "bursts_around_the_idle_time_lose_nothing",
     "durability::kills::",
     "durability::power::",

@@ -18,6 +18,7 @@ use super::lease::{self, Lease};
 use super::openapi::{ScopeSchema, tenant_name_or_null};
 use super::request::segments;
 use crate::actor::{Actor, Author};
+use crate::problem;
 use crate::refusal::request_id;
 use crate::store::{Store, StoreError, Tenant, TenantId, TokenRow};
 
@@ -66,12 +67,8 @@ pub async fn authenticate(
             let detail = "this token is not known here, was revoked or has expired";
             Err(Problem::new(Code::Unauthenticated, detail))
         }
-        Err(error) => Err(store_problem(error)),
+        Err(error) => Err(problem::tell(&error)),
     }
-}
-
-fn store_problem(error: StoreError) -> Problem {
-    Refusal::from(error).into_problem()
 }
 
 /// The whole rule. `tenant` is the one that the address names, if there is one.
@@ -208,7 +205,7 @@ mod tests {
             port: 4_000,
             generation: 1,
             limits: Default::default(),
-            user: None,
+            uid: None,
             created_at: Timestamp::UNIX_EPOCH,
         }
     }

@@ -81,7 +81,7 @@ pub struct RestoredTenant {
     request_body(content = Vec<u8>, content_type = "application/zstd"),
     responses(
         (status = 200, description = "They serve", body = RestoredTenants),
-        (status = 400, description = "It is no whole backup", body = super::openapi::ProblemSchema, content_type = "application/problem+json"),
+        (status = 400, description = "It is not a complete backup", body = super::openapi::ProblemSchema, content_type = "application/problem+json"),
         (status = 409, description = "The tenant that is named is here, or another backup is on its way", body = super::openapi::ProblemSchema, content_type = "application/problem+json"),
     ),
 )]

@@ -1,8 +1,7 @@
-//! How the API refuses: every error of the parts behind it becomes a problem here, once, and every
+//! How the API refuses: what the parts behind it say of their errors is an answer here, and every
 //! answer gets its request id here.
 
-use std::error::Error;
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -12,205 +11,92 @@ use hearth_connection::guard;
 use hearth_wire::{Code, Problem, RequestId, header as names};
 use http::header::ALLOW;
 use http::{HeaderName, HeaderValue};
-use tracing::{Instrument, error, info_span};
+use tracing::{Instrument, info_span};
 
 use crate::backup::BackupError;
-use crate::backup::archive::ArchiveError;
 use crate::backup::restore::RestoreError;
-use crate::fleet::{FleetError, SwapError};
+use crate::fault::{self, Fault};
+use crate::fleet::FleetError;
+use crate::generations::GenerationError;
 use crate::logs::LogsError;
+use crate::problem;
 use crate::provision::ProvisionError;
 use crate::refusal::{refuse, request_id};
-use crate::release::ReleaseError;
 use crate::store::StoreError;
+use crate::token_push::PushError;
 use crate::upload::UploadError;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static(names::REQUEST_ID);
 
-/// A problem on its way out. Its body is written by [`identify`], which knows the request.
-#[derive(Debug)]
-pub struct Refusal(Box<Problem>);
+/// A problem on its way out. Its body is written by [`identify`], which knows the request, and so is
+/// the log's line of what it comes from.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    problem: Box<Problem>,
+    unlogged: Option<Arc<dyn Fault + Send + Sync>>,
+}
 
 impl Refusal {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Problem::new(code, detail).into()
     }
 
-    /// For answers that are written elsewhere.
+    #[cfg(test)]
     pub fn into_problem(self) -> Problem {
-        *self.0
+        *self.problem
+    }
+
+    fn answer(self, id: &RequestId) -> Response {
+        if let Some(fault) = self.unlogged {
+            problem::log(&*fault);
+        }
+        // Whoever refuses for a while says so with the code.
+        let after = fault::again_after(self.problem.code);
+        refuse(*self.problem, after, id)
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
-        response.extensions_mut().insert(*self.0);
+        response.extensions_mut().insert(self);
         response
     }
 }
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        Self(Box::new(problem))
+        Self { problem: Box::new(problem), unlogged: None }
     }
 }
 
-impl From<StoreError> for Refusal {
-    fn from(error: StoreError) -> Self {
-        let code = match &error {
-            StoreError::Exists | StoreError::PortTaken(_) | StoreError::Stale { .. } => {
-                Code::Conflict
+/// Of parts whose errors nobody else logs: that is done where the answer is written.
+macro_rules! faults {
+    ($($error:ty),+ $(,)?) => {$(
+        impl From<$error> for Refusal {
+            fn from(error: $error) -> Self {
+                let problem = Box::new(problem::of(&error));
+                Self { problem, unlogged: Some(Arc::new(error)) }
             }
-            StoreError::TooMany { .. } => Code::Conflict,
-            StoreError::Missing(_) => Code::NotFound,
-            StoreError::Full(_) => {
-                return failed(Code::StorageFull, "the host's disk is full", &error);
-            }
-            StoreError::Closed => {
-                return failed(Code::WorkerUnavailable, "the host is going down", &error);
-            }
-            StoreError::ReadOnly => return failed(Code::StorageFull, &error.to_string(), &error),
-            StoreError::Disk(_) => {
-                return failed(Code::StorageFull, "the host's disk failed", &error);
-            }
-            StoreError::TooNew { .. }
-            | StoreError::Damaged(_)
-            | StoreError::Thread(_)
-            | StoreError::Random(_)
-            | StoreError::Foreign
-            | StoreError::Sqlite(_) => {
-                return failed(Code::Internal, "the host's store failed", &error);
-            }
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl From<FleetError> for Refusal {
-    fn from(error: FleetError) -> Self {
-        let code = match &error {
-            FleetError::NoTenant | FleetError::Swap(SwapError::NoTenant) => Code::NotFound,
-            FleetError::Swap(SwapError::Busy) => Code::Conflict,
-            FleetError::PortTaken(_) | FleetError::Swap(SwapError::NotStarted(_)) => {
-                Code::WorkerUnavailable
-            }
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl From<LogsError> for Refusal {
-    fn from(error: LogsError) -> Self {
-        match &error {
-            LogsError::TooManyFollowers => Self::new(Code::TooManyRequests, error.to_string()),
-            LogsError::Read(_) => failed(Code::Internal, "the journal could not be read", &error),
-            LogsError::Closed => failed(Code::WorkerUnavailable, "the host is going down", &error),
         }
-    }
+    )+};
 }
 
-impl From<BackupError> for Refusal {
-    fn from(error: BackupError) -> Self {
-        match error {
-            BackupError::Busy => Self::new(Code::Conflict, error.to_string()),
-            BackupError::Store(error) => error.into(),
-            BackupError::Disk(ref io) if io.kind() == std::io::ErrorKind::StorageFull => {
-                failed(Code::StorageFull, "the host's disk is full", &error)
-            }
-            BackupError::Disk(_)
-            | BackupError::Release(_)
-            | BackupError::Tree { .. }
-            | BackupError::Write(_) => failed(
-                Code::Internal,
-                "the backup could not be made; the host's log says why",
-                &error,
-            ),
-        }
-    }
-}
+faults![
+    StoreError,
+    FleetError,
+    LogsError,
+    BackupError,
+    RestoreError,
+    GenerationError,
+    ProvisionError,
+    PushError
+];
 
-impl From<RestoreError> for Refusal {
-    fn from(error: RestoreError) -> Self {
-        match &error {
-            RestoreError::InUse(_) | RestoreError::NotEmpty { .. } => {
-                Self::new(Code::Conflict, error.to_string())
-            }
-            RestoreError::Disk { source, .. }
-            | RestoreError::Archive(ArchiveError::Taken(source)) => {
-                if source.kind() == std::io::ErrorKind::StorageFull {
-                    return failed(Code::StorageFull, "the host's disk is full", &error);
-                }
-                failed(
-                    Code::Internal,
-                    "the backup could not be taken in; the host's log says why",
-                    &error,
-                )
-            }
-            RestoreError::Store(StoreError::Full(_) | StoreError::Disk(_)) => {
-                failed(Code::StorageFull, "the host's disk is full, or fails", &error)
-            }
-            RestoreError::Archive(ArchiveError::Read(_)) => {
-                Self::new(Code::BadRequest, "the backup broke off on its way")
-            }
-            RestoreError::Store(StoreError::TooNew { .. })
-            | RestoreError::Archive(_)
-            | RestoreError::Damaged(_) => Self::new(Code::BadRequest, error.to_string()),
-            RestoreError::Store(_) => Self::new(Code::BadRequest, "the backup's store is damaged"),
-        }
-    }
-}
-
+/// A change is logged by whoever carries it out, since nobody may wait for it any more.
 impl From<UploadError> for Refusal {
     fn from(error: UploadError) -> Self {
-        error.problem().into()
-    }
-}
-
-impl From<ReleaseError> for Refusal {
-    fn from(error: ReleaseError) -> Self {
-        failed(Code::Internal, "the data directory could not be read", &error)
-    }
-}
-
-impl From<ProvisionError> for Refusal {
-    fn from(error: ProvisionError) -> Self {
-        error.problem().into()
-    }
-}
-
-/// Ours to mend: logged with its causes, of which the caller learns nothing.
-fn failed(code: Code, detail: &str, error: &(dyn Error + 'static)) -> Refusal {
-    error!(error, "{detail}");
-    Refusal::new(code, detail)
-}
-
-/// When to come back, where that can help.
-fn retry_after(code: Code) -> Option<Duration> {
-    match code {
-        Code::TooManyRequests | Code::WorkerUnavailable => Some(Duration::from_secs(5)),
-        Code::BadRequest
-        | Code::InvalidPath
-        | Code::InvalidModule
-        | Code::SchemaViolation
-        | Code::Unauthenticated
-        | Code::Forbidden
-        | Code::NotFound
-        | Code::MethodNotAllowed
-        | Code::Conflict
-        | Code::TooLarge
-        | Code::UnsupportedMediaType
-        | Code::HeadersTooLarge
-        | Code::RequestTimeout
-        | Code::Misdirected
-        | Code::FunctionTrapped
-        | Code::FunctionNoResponse
-        | Code::ResponseInvalid
-        | Code::MemoryLimit
-        | Code::Timeout
-        | Code::StorageFull
-        | Code::ModuleDamaged
-        | Code::Internal => None,
+        problem::of(&error).into()
     }
 }
 
@@ -222,12 +108,11 @@ pub async fn identify(mut request: Request, next: Next) -> Response {
     let span = info_span!(
         "request", request_id = %id, method = %request.method(), path = request.uri().path()
     );
-    let mut response = next.run(request).instrument(span).await;
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+    let mut response = next.run(request).instrument(span.clone()).await;
+    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
         // That of a 405 comes from the router.
         let allow = response.headers_mut().remove(ALLOW);
-        let after = retry_after(problem.code);
-        response = refuse(problem, after, &id);
+        response = span.in_scope(|| refusal.answer(&id));
         response.headers_mut().extend(allow.map(|methods| (ALLOW, methods)));
     }
     guard(response.headers_mut());
@@ -274,7 +159,7 @@ mod tests {
             .route("/body", post(async |JsonBody(_): JsonBody<Named>| "taken"))
             .route("/query", get(async |Params(_): Params<Named>| "taken"))
             .route("/secret", get(async || Refusal::new(Code::Unauthenticated, "no token")))
-            .route("/busy", get(async || Refusal::from(LogsError::TooManyFollowers)))
+            .route("/busy", get(async || Refusal::from(LogsError::TooManyFollowers(32))))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
             .layer(middleware::from_fn(identify))

@@ -5,8 +5,8 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use hearth_wire::{
-    Code, FunctionPath, Generation, HandlerKind, Limits, ModuleDigest, Options, OptionsPatch,
-    Origin, Scope, Version,
+    Code, FunctionPath, FunctionVersion, Generation, HandlerKind, Limits, ModuleDigest, Options,
+    OptionsPatch, Origin, Scope, Wanted,
 };
 use http::{HeaderMap, Method, Uri};
 use jiff::Timestamp;
@@ -18,13 +18,13 @@ use super::auth::AtTenant;
 use super::error::Refusal;
 use super::openapi::{
     FunctionParams, HandlerKindSchema, OptionsPatchSchema, OptionsSchema, TenantParam,
-    function_path, sha256,
+    function_path, function_version, function_version_or_null, sha256, wanted_or_null,
 };
 use super::request::{Named, OptionalBody, OptionsBody, Params};
 use crate::gateway::proxy;
+use crate::generations::{self, Generations, Served};
 use crate::invoke::{Call, Calls};
-use crate::release::Releases;
-use crate::store::{FunctionRow, GenerationRow, Store, Tenant, VersionRow};
+use crate::store::{GenerationRow, Store, Tenant};
 use crate::upload::{Switched, Uploaded, Uploads};
 
 /// A function, as its active version is.
@@ -33,8 +33,8 @@ use crate::upload::{Switched, Uploaded, Uploads};
 pub struct FunctionInfo {
     #[schema(schema_with = function_path)]
     pub path: FunctionPath,
-    #[schema(value_type = u32)]
-    pub version: Version,
+    #[schema(schema_with = function_version)]
+    pub version: FunctionVersion,
     #[schema(schema_with = sha256)]
     pub sha256: ModuleDigest,
     /// Bytes of the module, unpacked.
@@ -47,11 +47,12 @@ pub struct FunctionInfo {
     #[schema(value_type = OptionsSchema)]
     pub options: Options,
     pub layers: OptionLayers,
-    /// Came with Hearth, and was not uploaded.
+    /// Comes with Hearth, and was not uploaded: a new build of Hearth brings its own.
     pub bundled: bool,
     /// The host's disk has changed its module: it is out of service until that is uploaded again.
     pub damaged: bool,
-    pub created_at: Timestamp,
+    /// Null where it comes with Hearth.
+    pub created_at: Option<Timestamp>,
 }
 
 /// Where a function's options come from; each goes over the one before it.
@@ -60,7 +61,7 @@ pub struct OptionLayers {
     /// By the module.
     #[schema(value_type = OptionsPatchSchema)]
     pub declared: OptionsPatch,
-    /// With the upload of the active version.
+    /// With the upload of the active version, or by Hearth where it comes with it.
     #[schema(value_type = OptionsPatchSchema)]
     pub uploaded: OptionsPatch,
     /// Since then, whichever version is active.
@@ -84,19 +85,21 @@ pub struct FunctionList {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Version)]
 pub struct VersionInfo {
-    #[schema(value_type = u32)]
-    pub version: Version,
+    #[schema(schema_with = function_version)]
+    pub version: FunctionVersion,
     #[schema(schema_with = sha256)]
     pub sha256: ModuleDigest,
     pub size: u64,
     pub stored: u64,
     pub active: bool,
+    /// Comes with Hearth.
     pub bundled: bool,
     /// The host's disk has changed its module.
     pub damaged: bool,
     #[schema(value_type = OptionsSchema)]
     pub options: Options,
-    pub created_at: Timestamp,
+    /// Null where it comes with Hearth.
+    pub created_at: Option<Timestamp>,
     pub created_by: String,
 }
 
@@ -104,20 +107,20 @@ pub struct VersionInfo {
 pub struct VersionList {
     #[schema(schema_with = function_path)]
     pub path: FunctionPath,
-    /// None where the function was removed; its versions are kept for a while.
-    #[schema(value_type = Option<u32>)]
-    pub active: Option<Version>,
-    /// Newest first.
+    /// Null where the function was removed; its versions are kept for a while.
+    #[schema(schema_with = function_version_or_null)]
+    pub active: Option<FunctionVersion>,
+    /// Newest first; what comes with Hearth last.
     pub versions: Vec<VersionInfo>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
-    /// Where it is missing, the version before the active one.
+    /// Where it is missing, the version before the active one, or what was removed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u32>, minimum = 1)]
-    pub version: Option<Version>,
+    #[schema(schema_with = wanted_or_null)]
+    pub version: Option<Wanted>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -171,9 +174,11 @@ pub struct InvokeParams {
     below: Option<String>,
 }
 
-fn function(row: VersionRow, limits: &Limits, releases: &Releases) -> FunctionInfo {
-    let options = row.options().resolve().within(limits);
-    let VersionRow {
+fn function(served: Served, limits: &Limits, generations: &Generations) -> FunctionInfo {
+    let options = served.options().resolve().within(limits);
+    let damaged = is_damaged(&served, generations);
+    let bundled = served.is_bundled();
+    let Served {
         path,
         version,
         sha256,
@@ -184,10 +189,10 @@ fn function(row: VersionRow, limits: &Limits, releases: &Releases) -> FunctionIn
         declared,
         uploaded,
         set,
-        bundled,
+        yields: _,
         created_at,
         created_by: _,
-    } = row;
+    } = served;
     FunctionInfo {
         path,
         version,
@@ -199,19 +204,21 @@ fn function(row: VersionRow, limits: &Limits, releases: &Releases) -> FunctionIn
         options,
         layers: OptionLayers { declared, uploaded, set },
         bundled,
-        damaged: releases.is_damaged(sha256),
+        damaged,
         created_at,
     }
 }
 
 fn version(
-    row: VersionRow,
-    active: Option<Version>,
+    served: Served,
+    active: Option<&FunctionVersion>,
     limits: &Limits,
-    releases: &Releases,
+    generations: &Generations,
 ) -> VersionInfo {
-    let options = row.options().resolve().within(limits);
-    let VersionRow {
+    let options = served.options().resolve().within(limits);
+    let damaged = is_damaged(&served, generations);
+    let bundled = served.is_bundled();
+    let Served {
         path: _,
         version,
         sha256,
@@ -222,22 +229,27 @@ fn version(
         declared: _,
         uploaded: _,
         set: _,
-        bundled,
+        yields: _,
         created_at,
         created_by,
-    } = row;
+    } = served;
     VersionInfo {
+        active: active == Some(&version),
         version,
         sha256,
         size,
         stored,
-        active: active == Some(version),
         bundled,
-        damaged: releases.is_damaged(sha256),
+        damaged,
         options,
         created_at,
         created_by,
     }
+}
+
+/// What comes with Hearth is made from Hearth itself at each start.
+fn is_damaged(served: &Served, generations: &Generations) -> bool {
+    !served.is_bundled() && generations.is_damaged(served.sha256)
 }
 
 fn no_function(path: &FunctionPath) -> Refusal {
@@ -253,11 +265,11 @@ fn no_function(path: &FunctionPath) -> Refusal {
 pub async fn list_functions(
     at: AtTenant,
     State(store): State<Store>,
-    State(releases): State<Releases>,
+    State(generations): State<Generations>,
 ) -> Result<Json<FunctionList>, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
-    let (rows, limits) = (store.live_functions(tenant.id).await?, tenant.limits());
-    let functions = rows.into_iter().map(|row| function(row, &limits, &releases)).collect();
+    let (served, limits) = (serves(&store, &generations, &tenant).await?, tenant.limits());
+    let functions = served.into_iter().map(|it| function(it, &limits, &generations)).collect();
     Ok(Json(FunctionList { functions }))
 }
 
@@ -295,30 +307,30 @@ pub async fn get_function(
     at: AtTenant,
     Named(path): Named,
     State(store): State<Store>,
-    State(releases): State<Releases>,
+    State(generations): State<Generations>,
 ) -> Result<Json<FunctionInfo>, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
-    active((&store, &releases), &tenant, &path).await.map(Json)
+    active((&store, &generations), &tenant, &path).await.map(Json)
 }
 
-/// A function as it is kept: names that differ in case alone are of one.
-async fn known(
+/// What the tenant serves: its own over what comes with this build.
+async fn serves(
     store: &Store,
+    generations: &Generations,
     tenant: &Tenant,
-    path: &FunctionPath,
-) -> Result<FunctionRow, Refusal> {
-    store.function(tenant.id, path).await?.ok_or_else(|| no_function(path))
+) -> Result<Vec<Served>, Refusal> {
+    Ok(generations.bundle().beneath(&store.own_functions(tenant.id).await?))
 }
 
+/// Names that differ in case alone are of one function.
 async fn active(
-    (store, releases): (&Store, &Releases),
+    (store, generations): (&Store, &Generations),
     tenant: &Tenant,
     path: &FunctionPath,
 ) -> Result<FunctionInfo, Refusal> {
-    let active = known(store, tenant, path).await?.active;
-    let versions = store.versions(tenant.id, path).await?;
-    let row = versions.into_iter().find(|row| Some(row.version) == active);
-    row.map(|row| function(row, &tenant.limits(), releases)).ok_or_else(|| no_function(path))
+    let mut served = serves(store, generations, tenant).await?;
+    let at = generations::one(&served, path).ok_or_else(|| no_function(path))?;
+    Ok(function(served.swap_remove(at), &tenant.limits(), generations))
 }
 
 /// Set options of a function
@@ -334,19 +346,20 @@ pub async fn set_options(
     at: AtTenant,
     Named(path): Named,
     State(store): State<Store>,
-    State(releases): State<Releases>,
+    State(generations): State<Generations>,
     State(uploads): State<Uploads>,
     OptionsBody(OptionChanges { options }): OptionsBody<OptionChanges>,
 ) -> Result<Json<FunctionInfo>, Refusal> {
     let (tenant, caller) = at.permit(Scope::Owner)?;
-    known(&store, &tenant, &path).await?;
     uploads.set_options(&tenant, &path, options, &caller.author).await?;
-    active((&store, &releases), &tenant, &path).await.map(Json)
+    active((&store, &generations), &tenant, &path).await.map(Json)
 }
 
 /// Take a function away
 ///
-/// For the tenant's owner. Its versions are kept for a while, so that it can be rolled back.
+/// For the tenant's owner. Its versions are kept for a while, so that it can be rolled back. Where
+/// Hearth brings a function at that path, that serves again; to remove that one lasts, until it is
+/// rolled back to.
 #[utoipa::path(
     delete, path = "/api/v1/tenants/{tenant}/functions/{path}", operation_id = "remove_function",
     tag = "functions", params(FunctionParams),
@@ -355,12 +368,10 @@ pub async fn set_options(
 pub async fn remove_function(
     at: AtTenant,
     Named(path): Named,
-    State(store): State<Store>,
     State(uploads): State<Uploads>,
 ) -> Result<Json<Switched>, Refusal> {
     let (tenant, caller) = at.permit(Scope::Owner)?;
-    let row = known(&store, &tenant, &path).await?;
-    Ok(Json(uploads.remove(&tenant, &row.path, &caller.author).await?))
+    Ok(Json(uploads.remove(&tenant, &path, &caller.author).await?))
 }
 
 /// The versions of a function that are kept
@@ -373,18 +384,30 @@ pub async fn list_versions(
     at: AtTenant,
     Named(path): Named,
     State(store): State<Store>,
-    State(releases): State<Releases>,
+    State(generations): State<Generations>,
 ) -> Result<Json<VersionList>, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
-    let row = known(&store, &tenant, &path).await?;
-    let versions = store.versions(tenant.id, &path).await?;
-    let limits = tenant.limits();
-    let versions = versions.into_iter();
-    let versions = versions.map(|kept| version(kept, row.active, &limits, &releases)).collect();
-    Ok(Json(VersionList { path: row.path, active: row.active, versions }))
+    let (row, limits) = (store.function(tenant.id, &path).await?, tenant.limits());
+    let served = serves(&store, &generations, &tenant).await?;
+    let active = generations::one(&served, &path).map(|at| &served[at].version);
+    let bundled = generations.bundle().find(&path);
+    let kept = match (&row, &bundled) {
+        (Some(row), _) => row.path.clone(),
+        (None, Some(bundled)) => bundled.path.clone(),
+        (None, None) => return Err(no_function(&path)),
+    };
+    // What was set goes over each of them.
+    let bundled = bundled
+        .map(|bundled| Served { set: row.map(|row| row.set).unwrap_or_default(), ..bundled });
+    let own = store.versions(tenant.id, &path).await?.into_iter().map(Served::from);
+    let versions = own.chain(bundled).map(|it| version(it, active, &limits, &generations));
+    Ok(Json(VersionList { path: kept, versions: versions.collect(), active: active.cloned() }))
 }
 
 /// Make another version the active one
+///
+/// Or what comes with Hearth, with `"version": "bundled"`, which takes back that it was removed as
+/// well.
 #[utoipa::path(
     post, path = "/api/v1/tenants/{tenant}/functions/{path}/rollback", operation_id = "rollback",
     tag = "functions", params(FunctionParams), request_body = Option<Rollback>,
@@ -393,12 +416,10 @@ pub async fn list_versions(
 pub async fn rollback(
     at: AtTenant,
     Named(path): Named,
-    State(store): State<Store>,
     State(uploads): State<Uploads>,
     OptionalBody(Rollback { version }): OptionalBody<Rollback>,
 ) -> Result<Json<Switched>, Refusal> {
     let (tenant, caller) = at.permit(Scope::Deploy)?;
-    known(&store, &tenant, &path).await?;
     Ok(Json(uploads.rollback(&tenant, &path, version, &caller.author).await?))
 }
 
@@ -420,6 +441,7 @@ pub async fn invoke(
     Named(path): Named,
     Params(InvokeParams { method, below }): Params<InvokeParams>,
     State(store): State<Store>,
+    State(generations): State<Generations>,
     State(calls): State<Calls>,
     mut request: Request,
 ) -> Result<Response, Refusal> {
@@ -430,7 +452,7 @@ pub async fn invoke(
         Some("CONNECT") => return Err(no_method()),
         Some(method) => method.parse().map_err(|_| no_method())?,
     };
-    let path = served(&store, &tenant, path).await?;
+    let path = called(serves(&store, &generations, &tenant).await?, path)?;
     *request.uri_mut() = address(&path, below.as_deref().unwrap_or_default())?;
     let call = Call {
         tenant: &tenant.name,
@@ -461,23 +483,16 @@ fn no_method() -> Refusal {
 
 /// What is called by this name. Whoever names a function means that one, and not what answers where
 /// there is no other.
-async fn served(
-    store: &Store,
-    tenant: &Tenant,
-    path: FunctionPath,
-) -> Result<FunctionPath, Refusal> {
-    if let Some(row) = store.function(tenant.id, &path).await?
-        && row.active.is_some()
-    {
-        return Ok(row.path);
+fn called(served: Vec<Served>, path: FunctionPath) -> Result<FunctionPath, Refusal> {
+    if let Some(at) = generations::one(&served, &path) {
+        return Ok(served[at].path.clone());
     }
-    let live = store.live_functions(tenant.id).await?;
-    let is_above = |function: &VersionRow| {
+    let is_above = |function: &Served| {
         let below = path.as_str().strip_prefix(function.path.as_str());
         below.is_some_and(|rest| rest.starts_with('/'))
             && function.options().resolve().path.takes_below()
     };
-    if live.iter().any(is_above) { Ok(path) } else { Err(no_function(&path)) }
+    if served.iter().any(is_above) { Ok(path) } else { Err(no_function(&path)) }
 }
 
 /// The generations that the tenant has had

@@ -11,15 +11,19 @@ use http::header::{CONTENT_TYPE, FORWARDED, HOST, VIA};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use super::Stopping;
 use super::auth::Admin;
 use super::error::Refusal;
 use crate::fleet::Fleet;
-use crate::release::Releases;
+use crate::generations::Generations;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
+
+/// Whether the host is going down.
+#[derive(Clone)]
+pub struct Stopping(pub CancellationToken);
 
 /// What a store that works never takes, and less than whoever asks is used to wait.
 const STORE_DEADLINE: Duration = Duration::from_secs(2);
@@ -85,10 +89,10 @@ pub async fn metrics(
     _scraper: Scraper,
     State(telemetry): State<Telemetry>,
     State(fleet): State<Fleet>,
-    State(releases): State<Releases>,
+    State(generations): State<Generations>,
 ) -> Response {
     fleet.gauge();
-    releases.gauge();
+    generations.gauge();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry.render()).into_response()
 }
 

@@ -372,7 +372,7 @@ mod tests {
         };
         let (answer, ()) = tokio::join!(taking, removing);
         let answer = answer.unwrap();
-        let problem = answer.extensions().get::<Problem>().unwrap();
+        let problem = answer.extensions().get::<Refusal>().unwrap().clone().into_problem();
         assert_eq!(problem.detail, "this token was removed");
     }
 }

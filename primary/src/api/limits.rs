@@ -12,8 +12,8 @@ use super::auth::{Admin, AtTenant};
 use super::error::Refusal;
 use super::openapi::TenantParam;
 use super::request::JsonBody;
+use crate::generations::Generations;
 use crate::invoke::Calls;
-use crate::release::Releases;
 use crate::store::{Store, Tenant};
 use crate::upload::Uploads;
 
@@ -52,13 +52,13 @@ async fn list(
     tenant: &Tenant,
     set: &LimitsPatch,
     store: &Store,
-    releases: &Releases,
+    generations: &Generations,
     calls: &Calls,
 ) -> Result<LimitList, Refusal> {
     let limits = set.resolve();
     let usage = calls.usage(&tenant.name).await;
-    let functions = store.live_functions(tenant.id).await?.len() as u64;
-    let disk = releases.disk_use(tenant).await?;
+    let functions = store.own_functions(tenant.id).await?.live.len() as u64;
+    let disk = generations.disk_use(tenant).await?;
     let used = |name: &str| match name {
         "calls_running" => Some(usage.calls_running),
         "calls_waiting" => Some(usage.calls_waiting),
@@ -93,11 +93,11 @@ async fn list(
 pub async fn list_limits(
     at: AtTenant,
     State(store): State<Store>,
-    State(releases): State<Releases>,
+    State(generations): State<Generations>,
     State(calls): State<Calls>,
 ) -> Result<Json<LimitList>, Refusal> {
     let (tenant, _) = at.permit(Scope::Deploy)?;
-    Ok(Json(list(&tenant, &tenant.limits, &store, &releases, &calls).await?))
+    Ok(Json(list(&tenant, &tenant.limits, &store, &generations, &calls).await?))
 }
 
 /// Set limits of a tenant
@@ -112,12 +112,12 @@ pub async fn set_limits(
     Admin(caller): Admin,
     at: AtTenant,
     State(store): State<Store>,
-    State(releases): State<Releases>,
+    State(generations): State<Generations>,
     State(calls): State<Calls>,
     State(uploads): State<Uploads>,
     JsonBody(LimitChanges { limits }): JsonBody<LimitChanges>,
 ) -> Result<Json<LimitList>, Refusal> {
     let (tenant, _) = at.permit(Scope::Admin)?;
     let set = uploads.set_limits(&tenant, limits, &caller.author).await?;
-    Ok(Json(list(&tenant, &set, &store, &releases, &calls).await?))
+    Ok(Json(list(&tenant, &set, &store, &generations, &calls).await?))
 }

@@ -13,7 +13,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures_util::stream;
-use hearth_wire::{Code, FunctionPath, LogStream, Origin, Outcome, Scope, Version};
+use hearth_wire::{Code, FunctionPath, FunctionVersion, LogStream, Origin, Outcome, Scope};
 use http::HeaderMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -24,10 +24,12 @@ use utoipa::ToSchema;
 use super::auth::AtTenant;
 use super::error::Refusal;
 use super::lease::Events;
-use super::openapi::{LogStreamSchema, OriginSchema, OutcomeSchema, TenantParam, function_path};
+use super::openapi::{
+    LogStreamSchema, OriginSchema, OutcomeSchema, TenantParam, function_path, function_version,
+};
 use super::request::{Params, limit};
 use crate::fleet::Fleet;
-use crate::logs::{Call, Entry, Filter, Followed, Line, Logs, News, Page, Query, Record, Since};
+use crate::logs::{Call, Entry, Filter, Followed, Kept, Line, Logs, News, Page, Query, Since};
 use crate::store::Tenant;
 
 const LIMIT_DEFAULT: usize = 100;
@@ -42,8 +44,8 @@ pub struct LineInfo {
     pub time: Timestamp,
     #[schema(schema_with = function_path)]
     pub function: FunctionPath,
-    #[schema(value_type = u32)]
-    pub version: Version,
+    #[schema(schema_with = function_version)]
+    pub version: FunctionVersion,
     pub request_id: String,
     #[schema(value_type = LogStreamSchema)]
     pub stream: LogStream,
@@ -67,8 +69,8 @@ pub struct CallInfo {
     pub time: Timestamp,
     #[schema(schema_with = function_path)]
     pub function: FunctionPath,
-    #[schema(value_type = u32)]
-    pub version: Version,
+    #[schema(schema_with = function_version)]
+    pub version: FunctionVersion,
     /// Where it came from: `outside` (at any of the tenant's addresses), `api`, `trigger`, or
     /// `internal` (another function of the tenant). Null for calls from before this was kept.
     #[schema(value_type = Option<OriginSchema>)]
@@ -154,7 +156,7 @@ fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
 }
 
 /// A record as a body and as an event.
-trait Told: Record {
+trait Told: Kept {
     /// The name of its events.
     const EVENT: &str;
 
@@ -392,7 +394,7 @@ mod tests {
         LogLine {
             time_ms: 1_700_000_000_123,
             function: "/a".parse().unwrap(),
-            version: 3,
+            version: 3.into(),
             request_id: "r-1".into(),
             stream: LogStream::Stdout,
             text: text.into(),
@@ -413,7 +415,7 @@ mod tests {
             port: 4_000,
             generation: 1,
             limits: Default::default(),
-            user: None,
+            uid: None,
             created_at: Timestamp::UNIX_EPOCH,
         };
         (directory, logs, tenant)

@@ -52,6 +52,33 @@ pub fn sha256() -> Object {
         .build()
 }
 
+/// A number or a text, each with its own bounds.
+fn number_or_text(also: Option<Type>) -> ObjectBuilder {
+    let types = [Some(Type::Integer), Some(Type::String), also];
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter(types.into_iter().flatten()))
+        .minimum(Some(1))
+        .maximum(Some(u32::MAX))
+}
+
+const FUNCTION_VERSION: &str =
+    "The number of a version that was uploaded, or the build's version where it comes with Hearth.";
+
+pub fn function_version() -> Object {
+    let schema = number_or_text(None).pattern(Some("^[0-9][0-9A-Za-z.+-]*$"));
+    schema.description(Some(FUNCTION_VERSION)).build()
+}
+
+pub fn function_version_or_null() -> Object {
+    let schema = number_or_text(Some(Type::Null)).pattern(Some("^[0-9][0-9A-Za-z.+-]*$"));
+    schema.description(Some(FUNCTION_VERSION)).build()
+}
+
+pub fn wanted_or_null() -> Object {
+    let said = "A version's number, or `bundled` for what comes with Hearth.";
+    number_or_text(Some(Type::Null)).pattern(Some("^bundled$")).description(Some(said)).build()
+}
+
 pub fn tenant_name_or_null() -> Object {
     or_null(tenant_name())
 }

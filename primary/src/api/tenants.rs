@@ -55,7 +55,7 @@ fn info(tenant: Tenant, fleet: &Fleet, provision: &Provision) -> Option<TenantIn
     // None where it is being removed.
     let worker = fleet.status(&tenant.name)?;
     let url = provision.url(&tenant);
-    let Tenant { id: _, name, port, generation, limits: _, user: _, created_at } = tenant;
+    let Tenant { id: _, name, port, generation, limits: _, uid: _, created_at } = tenant;
     Some(TenantInfo { name, port, url, generation, created_at, worker })
 }
 

@@ -1,16 +1,12 @@
 //! `/tenants/{tenant}/tokens` and, for the host's own, `/tokens`. A change is answered once every
 //! live worker of the tenant goes by it.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
-use dashmap::DashMap;
 use hearth_wire::{Code, Scope};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::auth::{Admin, AtTenant};
@@ -18,9 +14,8 @@ use super::error::Refusal;
 use super::openapi::{ScopeSchema, TenantParam};
 use super::request::{JsonBody, TokenId};
 use crate::actor::Author;
-use crate::fail::{self, Point};
-use crate::fleet::Fleet;
-use crate::store::{Store, Tenant, TenantId, TokenRow, is_token_name};
+use crate::store::{Store, TenantId, TokenRow, is_token_name};
+use crate::token_push::TokenPush;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -71,32 +66,6 @@ struct TenantTokenParams {
     #[param(pattern = "^[a-z0-9][a-z0-9-]{0,62}$", example = "demo")]
     tenant: String,
     id: i64,
-}
-
-/// Tells workers of their tenants' tokens, one change of a tenant at a time: without that, an
-/// older list could come to a worker after a newer one, and bring a revoked token back.
-#[derive(Clone)]
-pub struct Grants {
-    store: Store,
-    fleet: Fleet,
-    /// One small lock for each tenant whose tokens were changed since the start.
-    changing: Arc<DashMap<TenantId, Arc<Mutex<()>>>>,
-}
-
-impl Grants {
-    pub fn new(store: Store, fleet: Fleet) -> Self {
-        Self { store, fleet, changing: Arc::default() }
-    }
-
-    async fn push(&self, tenant: &Tenant) -> Result<(), Refusal> {
-        fail::moment(Point::TokenPush);
-        let changing = self.changing.entry(tenant.id).or_default().clone();
-        let _alone = changing.lock().await;
-        let grants = self.store.grants(tenant.id).await?;
-        self.fleet.set_tokens(&tenant.name, grants).await?;
-        fail::moment(Point::TokenPushed);
-        Ok(())
-    }
 }
 
 fn info(row: TokenRow) -> TokenInfo {
@@ -165,12 +134,12 @@ async fn delete(
 pub async fn create_token(
     at: AtTenant,
     State(store): State<Store>,
-    State(grants): State<Grants>,
+    State(push): State<TokenPush>,
     JsonBody(new): JsonBody<TokenNew>,
 ) -> Result<(StatusCode, Json<TokenMade>), Refusal> {
     let (tenant, caller) = at.permit(Scope::Owner)?;
     let made = create(&store, Some(tenant.id), new, caller.author).await?;
-    grants.push(&tenant).await?;
+    push.push(&tenant).await?;
     Ok(made)
 }
 
@@ -199,11 +168,11 @@ pub async fn delete_token(
     at: AtTenant,
     TokenId(id): TokenId,
     State(store): State<Store>,
-    State(grants): State<Grants>,
+    State(push): State<TokenPush>,
 ) -> Result<StatusCode, Refusal> {
     let (tenant, caller) = at.permit(Scope::Owner)?;
     delete(&store, Some(tenant.id), id, caller.author).await?;
-    grants.push(&tenant).await?;
+    push.push(&tenant).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tar::{Archive, Builder, EntryType, Header};
 
-use crate::release::KEPT;
+use crate::generations::KEPT;
 
 /// Raised when an older Hearth could not read it any more.
 const FORMAT: u32 = 1;
@@ -52,24 +52,24 @@ const PADDING_MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    #[error("this is no backup of Hearth's")]
+    #[error("this is not a backup of Hearth")]
     Foreign,
     #[error(
         "this backup has the format {found}, and this version of hearth reads {FORMAT}: use the version that made it ({hearth})"
     )]
     Format { found: u32, hearth: String },
-    #[error("the backup ends before its end; it was cut off on its way")]
+    #[error("the backup is incomplete: the transfer was cut off")]
     Cut,
     #[error("the backup is damaged: {0}")]
     Damaged(String),
-    #[error("the backup has an entry {0:?}, which no backup has")]
+    #[error("the backup has an unknown entry {0:?}")]
     Stranger(String),
     #[error("the backup has {name} with {size} bytes, and it may have {most}")]
     TooLarge { name: String, size: u64, most: u64 },
     #[error("the backup cannot be read")]
     Read(#[source] io::Error),
     /// Whoever takes the contents could not.
-    #[error("what the backup holds cannot be written")]
+    #[error("the contents of the backup could not be written")]
     Taken(#[source] io::Error),
 }
 

@@ -20,16 +20,18 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use hearth_wire::{ModuleDigest, TenantName, TreePath};
+use hearth_wire::{Code, ModuleDigest, TenantName, TreePath};
 use tar::{Builder, EntryType, Header};
 
 use super::archive::{self, ArchiveError, LeftOut, Member, Whole};
-use crate::app::Lock;
 use crate::durable;
 use crate::fail::Point;
+use crate::fault::{Fault, Verdict};
 use crate::files;
+use crate::generations::{MODULES, TENANTS, module_file};
+use crate::lock::{self, Lock};
 use crate::owner::{self, LOCK, LOST_AND_FOUND, RESTORING};
-use crate::release::{MODULES, TENANTS, module_file};
+use crate::store::database::DatabaseError;
 use crate::store::{self, Contents, StoreError};
 use crate::terminal::complain;
 use crate::tree::{TreeError, Trees, Unpacking};
@@ -46,7 +48,7 @@ pub enum RestoreError {
     NotEmpty { data: PathBuf, found: String },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    #[error("the backup's store")]
+    #[error("the backup's store could not be read")]
     Store(#[from] StoreError),
     #[error("the backup is damaged: {0}")]
     Damaged(String),
@@ -54,6 +56,29 @@ pub enum RestoreError {
     Disk { data: PathBuf, source: io::Error },
     #[error("{0}")]
     InUse(String),
+}
+
+impl Fault for RestoreError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::InUse(_) | Self::NotEmpty { .. } => Verdict::caller(Code::Conflict, self),
+            Self::Disk { .. } | Self::Archive(ArchiveError::Taken(_)) => {
+                let failed = "the backup could not be taken in; the host's log says why";
+                Verdict::of_host(self, failed)
+            }
+            Self::Store(StoreError::Database(
+                error @ (DatabaseError::Full(_) | DatabaseError::Disk(_)),
+            )) => error.verdict(),
+            Self::Archive(ArchiveError::Read(_)) => {
+                Verdict::caller(Code::BadRequest, "the backup broke off on its way")
+            }
+            Self::Store(StoreError::Database(error @ DatabaseError::TooNew { .. })) => {
+                Verdict::caller(Code::BadRequest, error)
+            }
+            Self::Archive(_) | Self::Damaged(_) => Verdict::caller(Code::BadRequest, self),
+            Self::Store(_) => Verdict::caller(Code::BadRequest, "the backup's store is damaged"),
+        }
+    }
 }
 
 /// What was restored.
@@ -96,8 +121,7 @@ impl<'a> Target<'a> {
         let made = !data.exists();
         fs::create_dir_all(data).map_err(disk)?;
         let made = (made, !data.join(LOCK).exists());
-        let lock =
-            crate::app::lock(data).map_err(|error| RestoreError::InUse(error.to_string()))?;
+        let lock = lock::take(data).map_err(|error| RestoreError::InUse(error.to_string()))?;
         let target = Self { data, half: data.join(RESTORING), made, _lock: lock };
         // It was empty when that began, and no host has started on it since: what else is there is
         // somebody's.
@@ -189,7 +213,8 @@ pub fn unpack(
     for dir in [half.join(MODULES), half.join(TENANTS)] {
         private_dir(&dir).map_err(disk)?;
     }
-    let mut filling = Filling { half, trees, named: None, tree: None, refused: None };
+    let (named, bundled) = (None, HashSet::new());
+    let mut filling = Filling { half, trees, named, bundled, tree: None, refused: None };
     let read =
         archive::read(source, &mut |member, size, content| filling.take(member, size, content));
     let Filling { named, tree, refused, .. } = filling;
@@ -220,6 +245,8 @@ struct Filling<'a> {
     trees: &'a Trees,
     /// What the store names, and the modules that came: from the store on, which comes first.
     named: Option<(Contents, HashSet<ModuleDigest>)>,
+    /// Modules of what came with an earlier build, which nothing names any more.
+    bundled: HashSet<ModuleDigest>,
     tree: Option<Tree>,
     /// Why the reading was ended, where it was not the file's fault.
     refused: Option<RestoreError>,
@@ -232,10 +259,14 @@ impl Filling<'_> {
                 let archived = self.half.join(store::ARCHIVED);
                 write_new(&archived, content)?;
                 let file = self.half.join(store::FILE);
-                let rebuilt = store::rebuild(&archived, &file).and_then(|()| store::inspect(&file));
+                let rebuilt = store::rebuild(&archived, &file)
+                    .and_then(|bundled| Ok((store::inspect(&file)?, bundled)));
                 match rebuilt {
-                    Ok(contents) => self.named = Some((contents, Default::default())),
-                    Err(StoreError::Damaged(what)) => {
+                    Ok((contents, bundled)) => {
+                        self.named = Some((contents, Default::default()));
+                        self.bundled = bundled;
+                    }
+                    Err(StoreError::Database(DatabaseError::Damaged(what))) => {
                         return self.refuse(damaged(format!("its store: {what}")));
                     }
                     Err(error) => return self.refuse(error.into()),
@@ -246,6 +277,10 @@ impl Filling<'_> {
                 Some((contents, put)) if contents.modules.contains(sha256) => {
                     put.insert(*sha256);
                     write_new(&self.half.join(MODULES).join(module_file(*sha256)), content)
+                }
+                // This build has its own.
+                Some(_) if self.bundled.remove(sha256) => {
+                    io::copy(content, &mut io::sink()).map(drop)
                 }
                 _ => self.refuse(damaged(format!("its store does not name {member}"))),
             },

@@ -6,24 +6,24 @@ use std::io::{self, Write};
 use hearth_wire::TenantName;
 use serde_json::{Map, Value};
 
-use super::CliError;
 use super::client::{Host, PAGE_MAX, query};
+use super::error::CliError;
 use super::print::{OrDash, Print, Table, seconds};
 use crate::api::audit::{ActorInfo, ActorKind, AuditEntry, AuditPage};
 use crate::config::ClientArgs;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "With the admin's token: what was changed of the host and of all tenants, or with --tenant of one of them, also where that is no more. With an owner's: what was changed of that tenant, by whomever. Changes are kept for 400 days, the last 2,000 of each tenant.\n\nExample:\n  hearth audit -n 20\n  hearth audit --tenant demo --action function.upload"
+    after_help = "With the admin's token, this shows the changes of the host and of all tenants; --tenant chooses one tenant, also one that was removed. With an owner's token, it shows the changes of that tenant, whoever made them. Changes are kept for 400 days, the last 2,000 of each tenant.\n\nExample:\n  hearth audit -n 20\n  hearth audit --tenant demo --action function.upload"
 )]
 pub struct AuditArgs {
     /// How many of the last changes, or fewer where they are large [default: 100]
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=PAGE_MAX))]
     changes: Option<u32>,
-    /// Only those of this kind, like function.upload, token.create or tenant.delete
+    /// Only changes of this kind, like function.upload, token.create or tenant.delete
     #[arg(long)]
     action: Option<String>,
-    /// Only those before this one, by its number: what the last answer says of older ones
+    /// Only changes before this one, by its number: what the last answer says of older ones
     #[arg(long, value_name = "ID")]
     before: Option<u64>,
 }

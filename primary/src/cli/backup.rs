@@ -17,9 +17,9 @@ use serde::Serialize;
 use ureq::SendBody;
 
 use super::client::{Call, Host, answer, query};
+use super::error::{CliError, usage};
 use super::print::{Print, bytes, escape, seconds};
 use super::replacing::Replacing;
-use super::{CliError, usage};
 use crate::api::backup::{RestoredTenant, RestoredTenants};
 use crate::app::Programs;
 use crate::backup::archive::{self, LeftOut};
@@ -37,7 +37,7 @@ const STDIO: &str = "-";
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "For the host's admin. The host goes on serving. The file holds tenants, tokens (their digests), functions, versions, modules and logs; a file of that name is replaced once the new one is whole; into a device or a pipe it is written as it comes.\n\nExample:\n  hearth backup hearth.tar.zst\n  hearth backup - | ssh elsewhere 'cat > hearth.tar.zst'"
+    after_help = "Only the host's admin may do this. The host goes on serving. The file holds tenants, tokens (their digests), functions, versions, modules and logs. An existing file of that name is replaced once the new one is complete; a device or a pipe gets the backup as it comes.\n\nExample:\n  hearth backup hearth.tar.zst\n  hearth backup - | ssh elsewhere 'cat > hearth.tar.zst'"
 )]
 pub struct BackupArgs {
     /// Where to; `-` is standard output
@@ -46,7 +46,7 @@ pub struct BackupArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "With --data, with no host on it, and as the user that the host runs as: everything, into an empty directory. Else, for the host's admin: the tenants that the host does not have, or that of --tenant; what it has stays as it is. Either way all is checked before any of it is put to use.\n\nExample:\n  hearth restore hearth.tar.zst --data /var/lib/hearth\n  hearth restore hearth.tar.zst --tenant demo"
+    after_help = "With --data, everything is restored into an empty directory; run it as the user that the host runs as, while no host uses the directory. Without --data, the running host takes over the tenants that it does not have, or the one of --tenant, and keeps those that it has; only the host's admin may do this. In both cases the whole backup is checked before any of it is used.\n\nExample:\n  hearth restore hearth.tar.zst --data /var/lib/hearth\n  hearth restore hearth.tar.zst --tenant demo"
 )]
 pub struct RestoreArgs {
     /// What `hearth backup` wrote; `-` is standard input
@@ -69,7 +69,7 @@ struct Summary<'a> {
 pub fn backup(args: &BackupArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
     if args.file == Path::new(STDIO) && io::stdout().is_terminal() {
         return Err(usage(
-            "a backup is no text for a terminal; name a file, or pass it on: hearth backup - | …",
+            "a backup cannot be shown on a terminal; name a file, or pass it on: hearth backup - | …",
         ));
     }
     let host = Host::connect(client)?;

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
-use super::CliError;
+use super::error::CliError;
 use super::print::{Print, bytes};
 
 pub const TARGET: &str = "wasm32-wasip2";

@@ -9,12 +9,12 @@ use std::time::Duration;
 use hearth_wire::{FunctionPath, PROBLEM_JSON, TenantName};
 use http::{Method, Response, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use ureq::{Agent, Body, SendBody};
 
+use super::error::{CliError, Encryption, Said, usage};
 use super::transport::{self, is_broken};
-use super::{CliError, usage};
 use crate::api::auth::Whoami;
 use crate::api::tenants::TenantList;
 use crate::config::{Client, ClientArgs};
@@ -44,99 +44,6 @@ pub struct Answer {
 impl Answer {
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, CliError> {
         serde_json::from_str(&self.text).map_err(CliError::Answer)
-    }
-}
-
-/// A problem as any version of Hearth may put it, and as functions do.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
-pub struct Said {
-    detail: String,
-    code: Option<String>,
-    request_id: Option<String>,
-    /// All of it, for programs.
-    #[serde(skip)]
-    pub json: String,
-}
-
-impl Said {
-    pub fn of(json: String) -> Result<Self, CliError> {
-        let said: Self = serde_json::from_str(&json).map_err(CliError::Answer)?;
-        Ok(Self { json, ..said })
-    }
-}
-
-impl std::fmt::Display for Said {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&super::print::escape(&self.detail))?;
-        match (&self.code, &self.request_id) {
-            (Some(code), Some(id)) => {
-                let (code, id) = (super::print::escape(code), super::print::escape(id));
-                write!(f, " ({code}, request {id})")
-            }
-            (Some(code), None) => write!(f, " ({})", super::print::escape(code)),
-            (None, _) => Ok(()),
-        }
-    }
-}
-
-/// Why there is no encrypted connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Encryption {
-    /// It is not spoken there.
-    Plain,
-    Unknown,
-    Authority,
-    Name,
-    Expired,
-    Early,
-    /// In the library's words.
-    Other(String),
-}
-
-impl Encryption {
-    /// The library tells it in words alone.
-    fn of(said: &str) -> Option<Self> {
-        if said.contains("InvalidContentType") {
-            return Some(Self::Plain);
-        }
-        let (_, what) = said.split_once("invalid peer certificate: ")?;
-        let about = |words: &[&str]| words.iter().any(|word| what.contains(word));
-        Some(match () {
-            () if about(&["UnknownIssuer"]) => Self::Unknown,
-            () if about(&["CaUsedAsEndEntity"]) => Self::Authority,
-            () if about(&["NotValidForName", "not valid for name"]) => Self::Name,
-            () if about(&["NotValidYet", "not valid yet"]) => Self::Early,
-            () if about(&["Expired", "expired"]) => Self::Expired,
-            () => Self::Other(what.to_owned()),
-        })
-    }
-
-    pub fn at(&self, url: &str) -> String {
-        match self {
-            Self::Plain => {
-                format!("{url} does not speak https: it speaks http there; write http:// instead")
-            }
-            Self::Unknown => format!(
-                "nobody who is trusted here has signed the certificate of {url}; if it is right, \
-                 name its authority's: --ca-file FILE"
-            ),
-            Self::Authority => format!(
-                "the certificate of {url} is an authority's own (CA:TRUE), and a server needs one \
-                 that is not: make it with CA:FALSE, or have an authority sign one and name that \
-                 authority's with --ca-file; docs/operating.md has the commands"
-            ),
-            Self::Name => format!(
-                "the certificate of {url} is for other names; use one of these, or have it made \
-                 for this one (subjectAltName)"
-            ),
-            Self::Expired => format!(
-                "the certificate of {url} has expired; renew it there, or set this machine's clock"
-            ),
-            Self::Early => format!(
-                "the certificate of {url} is not valid yet; set the clock, here or where it was made"
-            ),
-            Self::Other(what) => format!("the certificate of {url} is not valid: {what}"),
-        }
     }
 }
 

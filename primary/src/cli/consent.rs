@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, IsTerminal};
 
-use super::{CliError, usage};
+use super::error::{CliError, usage};
 use crate::terminal::ask;
 
 #[derive(Debug, Clone, Copy, clap::Args)]

@@ -18,16 +18,16 @@ use serde::Serialize;
 
 use super::build::{TARGET, Target, target};
 use super::client::Host;
+use super::error::{CliError, chain};
 use super::print::{Print, Table, bytes};
-use super::{CliError, chain};
 use crate::api::tenants::TenantList;
 use crate::backup::restore;
 use crate::config::{Client, ClientArgs, Config, UpArgs, Written};
 use crate::descriptors::{EACH_TENANT, Shares};
 use crate::fleet::cgroups::{Kind, mounted};
+use crate::generations::foreign_states;
 use crate::isolation::{State, Wall, survey};
 use crate::owner::{self, OwnerError};
-use crate::release::foreign_states;
 
 /// From which kernel on an instance's memory is reset page by page.
 const PAGEMAP_SCAN: (u32, u32) = (6, 7);
@@ -200,7 +200,7 @@ fn programs(checks: &mut Vec<Check>) {
         checks.push(if is_program {
             ok("programs", path.display().to_string())
         } else {
-            fail("programs", format!("{} is no program", path.display()), fix)
+            fail("programs", format!("{} is not a program", path.display()), fix)
         });
     }
 }
@@ -290,7 +290,7 @@ fn of_settings(config: &Config, checks: &mut Vec<Check>) {
     if config.front.names_headers_of_nobody() {
         checks.push(warn(
             "trusted header",
-            "trusted-header does nothing without trusted-proxy: nobody is believed in any header",
+            "trusted-header has no effect without trusted-proxy: no peer is a trusted proxy then",
             "name the proxy: --trusted-proxy, or leave --trusted-header out",
         ));
     }
@@ -305,7 +305,11 @@ fn data(config: &Config) -> Check {
             return fail(CHECK, error.to_string(), "choose another --data");
         }
         Err(error @ (OwnerError::Foreign { .. } | OwnerError::Closed { .. })) => {
-            return fail(CHECK, error.to_string(), "run Hearth as whom its data belongs to");
+            return fail(
+                CHECK,
+                error.to_string(),
+                "run Hearth as the user that its data belongs to",
+            );
         }
         Ok(()) => {}
     }
@@ -313,7 +317,7 @@ fn data(config: &Config) -> Check {
         let found = format!("a restore into {} did not end", data.display());
         return fail(CHECK, found, "do it again: hearth restore FILE --data DIR");
     }
-    let foreign = match owner::can_give(&config.tenants.users) {
+    let foreign = match owner::can_give(&config.tenants.uids) {
         Ok(()) => Vec::new(),
         Err(_) => foreign_states(data),
     };
@@ -349,7 +353,7 @@ fn address(setting: &'static str, at: SocketAddr, is_hearth: impl FnOnce() -> bo
                 io::ErrorKind::AddrNotAvailable => "choose an address that this machine has",
                 _ => "choose another, or give Hearth the right to it",
             };
-            fail(setting, format!("{at} cannot be had: {error}"), fix)
+            fail(setting, format!("{at} cannot be bound: {error}"), fix)
         }
     }
 }
@@ -389,7 +393,7 @@ fn disk(data: &Path, reserve: u64) -> Check {
         Ok(_) if access(existing, Access::WRITE_OK | Access::EXEC_OK).is_err() => fail(
             CHECK,
             format!("{} cannot be written by this user", existing.display()),
-            "run this as whom Hearth runs as, or choose another --data",
+            "run this as the user that Hearth runs as, or choose another --data",
         ),
         Ok(stat) => space(&absolute.display().to_string(), stat.f_bavail * stat.f_frsize, reserve),
         Err(error) => fail(
@@ -417,7 +421,7 @@ fn walls(config: &Config, checks: &mut Vec<Check>) {
     let worker = std::env::current_exe().map(|path| path.with_file_name("hearth-worker"));
     let surveyed = worker
         .map_err(anyhow::Error::from)
-        .and_then(|worker| survey(&worker, &config.tenants.users));
+        .and_then(|worker| survey(&worker, &config.tenants.uids));
     let (isolation, escapes) = match surveyed {
         Ok(surveyed) => surveyed,
         Err(error) => {

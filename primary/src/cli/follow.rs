@@ -9,8 +9,9 @@ use std::time::Duration;
 use http::{Method, header};
 use ureq::SendBody;
 
-use super::CliError;
-use super::client::{Call, Host, Said};
+use super::client::{Call, Host};
+use super::error::CliError;
+use super::error::Said;
 use crate::terminal::complain;
 
 /// One event; the largest is a log line, escaped.

@@ -5,15 +5,15 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use hearth_wire::{FunctionPath, Options, PathMatch, Version, limits};
+use hearth_wire::{FunctionPath, FunctionVersion, Options, PathMatch, Wanted, limits};
 use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
 use ureq::SendBody;
 
 use super::client::{Call, Host, is_problem, query, segment};
 use super::consent::Consent;
+use super::error::{CliError, usage};
 use super::print::{OrDash, Print, Table, body_out, bytes, seconds};
-use super::{CliError, usage};
 use crate::api::functions::{FunctionList, Rollback, VersionList};
 use crate::config::ClientArgs;
 use crate::terminal::mutter;
@@ -27,17 +27,18 @@ pub struct VersionsArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  hearth rollback hello 3")]
+#[command(after_help = "Example:\n  hearth rollback hello 3\n  hearth rollback hello bundled")]
 pub struct RollbackArgs {
     /// The function, like hello or jobs/nightly
     path: FunctionPath,
-    /// Which version [default: the one before the active one]
-    version: Option<Version>,
+    /// Which version, or `bundled` for what comes with Hearth [default: the one before the active
+    /// one]
+    version: Option<Wanted>,
 }
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "For the tenant's owner. Its versions are kept for a while: hearth rollback PATH VERSION brings one\nback.\n\nExample:\n  hearth rm jobs/nightly"
+    after_help = "Only the tenant's owner may do this. The versions are kept for a while: hearth rollback PATH VERSION\nbrings one back. What comes with Hearth at the path serves again; to remove that lasts, until\nhearth rollback PATH bundled.\n\nExample:\n  hearth rm jobs/nightly"
 )]
 pub struct RmArgs {
     /// The function, like hello or jobs/nightly
@@ -112,7 +113,7 @@ pub fn list(client: &ClientArgs, print: Print) -> Result<(), CliError> {
                 &methods.join(","),
                 auth,
                 &bytes(function.size),
-                &seconds(function.created_at),
+                &OrDash(function.created_at.map(seconds)),
                 &origin,
             ]);
         }
@@ -139,7 +140,7 @@ pub fn versions(args: &VersionsArgs, client: &ClientArgs, print: Print) -> Resul
                 &&sha256[..12],
                 &bytes(version.size),
                 &bytes(version.stored),
-                &seconds(version.created_at),
+                &OrDash(version.created_at.map(seconds)),
                 &if version.bundled { "bundled" } else { &version.created_by },
             ]);
         }
@@ -168,8 +169,12 @@ pub fn remove(args: &RmArgs, client: &ClientArgs, print: Print) -> Result<(), Cl
     let path = host.of_tenant(&format!("/functions/{}", segment(&args.path)))?;
     let answer = host.delete(&path)?;
     print.answer::<Switched>(&answer, |switched, out| {
-        let Switched { path, version: _, generation, swap_ms } = switched;
-        writeln!(out, "{path} is gone (generation {generation}, {swap_ms} ms).")
+        let Switched { path, version, generation, swap_ms } = switched;
+        let left = match version {
+            Some(FunctionVersion::Bundled(_)) => "is the one that comes with Hearth again",
+            Some(FunctionVersion::Own(_)) | None => "is gone",
+        };
+        writeln!(out, "{path} {left} (generation {generation}, {swap_ms} ms).")
     })
 }
 

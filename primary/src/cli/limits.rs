@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use hearth_wire::Limit;
 
 use super::client::Host;
+use super::error::{CliError, usage};
 use super::print::{OrDash, Print, Table};
-use super::{CliError, usage};
 use crate::api::limits::{LimitChanges, LimitInfo, LimitList};
 use crate::config::ClientArgs;
 use crate::terminal::complain;
@@ -15,7 +15,7 @@ const DEFAULT: &str = "default";
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Setting them is for the host's admin; they hold at once, and no connection is lost for it.\n\nExample:\n  hearth limits --tenant demo\n  hearth limits --tenant demo calls_running=16 rate_per_second=100\n  hearth limits --tenant demo calls_running=default"
+    after_help = "Only the host's admin may set limits. They apply at once, and no connection is lost.\n\nExample:\n  hearth limits --tenant demo\n  hearth limits --tenant demo calls_running=16 rate_per_second=100\n  hearth limits --tenant demo calls_running=default"
 )]
 pub struct LimitsArgs {
     /// Limits to set, as NAME=NUMBER, or NAME=default

@@ -3,9 +3,9 @@
 use std::io::{self, BufRead, IsTerminal, Read};
 
 use super::client::Host;
+use super::error::{CliError, usage};
 use super::print::{Print, escape};
 use super::secret::read_hidden;
-use super::{CliError, usage};
 use crate::config::{Client, ClientArgs, Login};
 use crate::terminal::complain;
 

@@ -6,9 +6,9 @@ use hearth_wire::{FunctionPath, LogStream, Origin};
 use serde::de::DeserializeOwned;
 
 use super::client::{Host, PAGE_MAX, query, segment};
+use super::error::{CliError, usage};
 use super::follow::{Event, follow};
 use super::print::{OrDash, Print, Table, bytes, escape, micros, milliseconds};
-use super::{CliError, usage};
 use crate::api::logs::{CallInfo, CallPage, LineInfo, LinePage, Missed};
 use crate::config::ClientArgs;
 use crate::terminal::{self, complain};
@@ -225,7 +225,7 @@ mod tests {
             id: 1,
             time: "2026-01-02T03:04:05.678Z".parse().unwrap(),
             function: "/hello".parse().unwrap(),
-            version: 3,
+            version: 3.into(),
             request_id: "r-1".to_owned(),
             stream: LogStream::Stderr,
             text: "a\n\u{1b}[31mb".to_owned(),
@@ -244,7 +244,7 @@ mod tests {
             id: 1,
             time: "2026-01-02T03:04:05.678Z".parse().unwrap(),
             function: "/hello".parse().unwrap(),
-            version: 3,
+            version: 3.into(),
             origin: Some(Origin::Api),
             request_id: "r-1".to_owned(),
             method: "POST".to_owned(),

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::error::{CliError, usage};
 use super::print::Print;
-use super::{CliError, usage};
 
 const RUST: &[(&str, &str)] = &[
     ("Cargo.toml", include_str!("../../templates/rust/Cargo.toml.in")),

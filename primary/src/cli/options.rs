@@ -7,14 +7,14 @@ use hearth_wire::{FunctionPath, json, limits};
 use serde_json::{Map, Value};
 
 use super::client::{Host, segment};
+use super::error::{CliError, usage};
 use super::print::{Print, escape};
-use super::{CliError, usage};
 use crate::api::functions::{FunctionInfo, OptionChanges, OptionLayers};
 use crate::config::ClientArgs;
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "What is set goes over what the module declares and what came with the upload, and stays through uploads and rollbacks; null takes it away again.\n\nExample:\n  hearth options hello\n  hearth options hello --set '{\"auth\":\"invoke\",\"cors\":[\"https://app.example\"]}'\n  hearth options hello --set '{\"auth\":null}'"
+    after_help = "Options that are set here take precedence over those of the module and of the upload, and stay through uploads and rollbacks; null removes one again.\n\nExample:\n  hearth options hello\n  hearth options hello --set '{\"auth\":\"invoke\",\"cors\":[\"https://app.example\"]}'\n  hearth options hello --set '{\"auth\":null}'"
 )]
 pub struct OptionsArgs {
     /// The function, like hello or jobs/nightly

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use textwrap::core::display_width;
 
-use super::CliError;
 use super::client::Answer;
+use super::error::CliError;
 pub use crate::terminal::escape;
 use crate::terminal::{self, Output, column, escape_json, escape_lines};
 

@@ -15,12 +15,13 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::process::geteuid;
 
-use super::CliError;
 use super::consent::Consent;
+use super::error::CliError;
 use super::print::Print;
 use super::replacing::Replacing;
-use crate::app::{self, Programs};
+use crate::app::Programs;
 use crate::config::UserDirectories;
+use crate::lock;
 use crate::owner;
 use crate::terminal::shell_word;
 
@@ -234,7 +235,7 @@ pub fn uninstall(args: &UninstallArgs, print: Print) -> Result<(), CliError> {
         steps.retain(|step| !matches!(step, Step::Systemctl { .. }));
         // What nobody stops would write on into what is removed.
         if args.purge && layout.data.is_dir() {
-            app::lock(&layout.data).map_err(|error| CliError::Refused(error.to_string()))?;
+            lock::take(&layout.data).map_err(|error| CliError::Refused(error.to_string()))?;
         }
     }
     args.place.perform(&layout, steps, print)?;

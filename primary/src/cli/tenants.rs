@@ -3,9 +3,9 @@
 use clap::Subcommand;
 use hearth_wire::TenantName;
 
-use super::CliError;
 use super::client::Host;
 use super::consent::Consent;
+use super::error::CliError;
 use super::print::{Print, Table, bytes, escape, seconds};
 use crate::api::tenants::{TenantInfo, TenantList, TenantMade, TenantNew};
 use crate::config::ClientArgs;

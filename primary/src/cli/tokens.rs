@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::client::Host;
 use super::consent::Consent;
+use super::error::{CliError, usage};
 use super::print::{OrDash, Print, Table, escape, seconds};
-use super::{CliError, usage};
 use crate::api::tokens::{TokenInfo, TokenList, TokenMade, TokenNew};
 use crate::config::ClientArgs;
 

@@ -19,7 +19,7 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Proxy, ProxyProtocol};
 
-use super::{CliError, usage};
+use super::error::{CliError, usage};
 pub use crate::config::is_local;
 use crate::config::{Client, ProxyWritten};
 

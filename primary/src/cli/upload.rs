@@ -11,9 +11,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ureq::SendBody;
 
 use super::client::{Call, Host, answer, query, segment};
+use super::error::{CliError, usage};
 use super::multipart::Multipart;
 use super::print::{Print, bytes, escape};
-use super::{CliError, options, sample, usage};
+use super::{options, sample};
 use crate::api::functions::FunctionInfo;
 use crate::api::tenants::TenantInfo;
 use crate::config::ClientArgs;

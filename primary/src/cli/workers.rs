@@ -3,8 +3,8 @@
 use clap::Subcommand;
 use hearth_wire::{Scope, TenantName};
 
-use super::CliError;
 use super::client::Host;
+use super::error::CliError;
 use super::print::{OrDash, Print, Table, bytes, escape, seconds};
 use crate::api::tenants::TenantList;
 use crate::config::ClientArgs;

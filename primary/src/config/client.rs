@@ -16,8 +16,9 @@ use hearth_wire::TenantName;
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
+use super::environment::variable;
+use super::error::{ConfigError, Source};
 use super::read::read;
-use super::{ConfigError, Source, variable};
 
 const URL_DEFAULT: &str = "http://127.0.0.1:3400";
 /// A stored login that is larger is none.
@@ -200,11 +201,11 @@ fn token(text: &str, from: Source) -> Result<String, ConfigError> {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
-    #[error("`{0}` is no address; it must be like http://127.0.0.1:3400")]
+    #[error("`{0}` is not a valid address; it must be like http://127.0.0.1:3400")]
     Url(String),
-    #[error("that is no token: it must be one line of visible ASCII characters")]
+    #[error("the token is not valid: it must be one line of visible ASCII characters")]
     Token,
-    #[error("HOME is not set, so there is no place for what is this user's")]
+    #[error("HOME is not set, so the login cannot be stored")]
     NoHome,
     #[error("{} cannot be written", path.display())]
     Write { path: PathBuf, source: io::Error },

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::PREFIX;
-
+/// Begins the names of all of the host's.
+pub const PREFIX: &str = "HEARTH_";
 /// Names below HEARTH_ that are not settings of the host.
 pub const OTHERS: [&str; 6] = [
     "HEARTH_CONFIG",

@@ -91,7 +91,7 @@ fn read_forwarding_header(text: &str) -> Option<HeaderName> {
 
 #[cfg(test)]
 pub mod examples {
-    use crate::config::tests::{Bad, Good};
+    use crate::config::settings::{Bad, Good};
 
     pub const GOOD: &[Good] = &[
         (

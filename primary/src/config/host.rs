@@ -27,7 +27,7 @@ const LEVELS: &[(&str, Level)] =
 
 #[cfg(test)]
 pub mod examples {
-    use crate::config::tests::{Bad, Good};
+    use crate::config::settings::{Bad, Good};
 
     pub const GOOD: &[Good] = &[
         ("data", ["/a", "/b", "c"], ["data=/a ", "data=/b ", "data=c "]),

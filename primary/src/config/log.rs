@@ -32,7 +32,7 @@ fn read_filter(text: &str) -> Option<String> {
 
 #[cfg(test)]
 pub mod examples {
-    use crate::config::tests::{Bad, Good};
+    use crate::config::settings::{Bad, Good};
 
     pub const GOOD: &[Good] = &[
         ("log", ["text", "json", "auto"], [" log=text ", " log=json ", " log=auto "]),

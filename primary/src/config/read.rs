@@ -7,10 +7,14 @@ use std::path::Path;
 
 use toml::Value;
 
-use super::environment::is_foreign;
-use super::settings::{self, Given, Layer, Row};
-use super::{ConfigError, FILE_BYTES_MAX, PREFIX, Source};
+use super::environment::{PREFIX, is_foreign};
+use super::error::{ConfigError, Source};
+use super::settings::{Given, Layer, Row};
+use super::table;
 use crate::files;
+
+/// A configuration or token file that is larger is some other file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 pub fn environment_layer(environment: &BTreeMap<String, String>) -> Result<Layer, ConfigError> {
     let mut layer = Layer::new();
@@ -18,14 +22,18 @@ pub fn environment_layer(environment: &BTreeMap<String, String>) -> Result<Layer
         if !name.starts_with(PREFIX) {
             break;
         }
-        match settings::of_variable(name) {
+        match table::of_variable(name) {
             Some(row) => {
                 let (texts, key) = (vec![text.clone()], row.name.to_owned());
                 let from = Source::Environment(name.clone());
-                layer.insert(row.name, Given { texts, key, from });
+                let given = Given { texts, key, from };
+                if let Some(before) = layer.insert(row.name, given) {
+                    let (one, other) = (row.variable(), name.clone());
+                    return Err(ConfigError::Twice { one, other, from: before.from });
+                }
             }
             None if is_foreign(name, text) => {}
-            None => return Err(ConfigError::Unknown(settings::unknown_variable(name))),
+            None => return Err(ConfigError::Unknown(table::unknown_variable(name))),
         }
     }
     Ok(layer)
@@ -36,7 +44,7 @@ pub fn file_layer(text: &str, path: &Path) -> Result<Layer, ConfigError> {
         .map_err(|source| ConfigError::Toml { path: path.to_owned(), source: Box::new(source) })?;
     let mut file = File { path, layer: Layer::new() };
     for (name, value) in table {
-        match (settings::section(&name), settings::of_name(&name), value) {
+        match (table::section(&name), table::of_name(&name), value) {
             (Some(rows), _, Value::Table(table)) => file.take_section(&name, rows, table)?,
             (_, Some(row), value) => file.take(row, name, &value)?,
             (Some(_), None, value) => {
@@ -45,11 +53,11 @@ pub fn file_layer(text: &str, path: &Path) -> Result<Layer, ConfigError> {
                 return Err(given.refused(expected, value.type_str()));
             }
             (None, None, Value::Table(_)) => {
-                let unknown = settings::unknown_section(&name, &file.place());
+                let unknown = table::unknown_section(&name, &file.place());
                 return Err(ConfigError::Unknown(unknown));
             }
             (None, None, _) => {
-                return Err(ConfigError::Unknown(settings::unknown_name(&name, &file.place())));
+                return Err(ConfigError::Unknown(table::unknown_name(&name, &file.place())));
             }
         }
     }
@@ -69,11 +77,12 @@ impl File<'_> {
         table: toml::Table,
     ) -> Result<(), ConfigError> {
         for (key, value) in table {
-            let Some(row) = rows.iter().find(|row| row.key == key) else {
-                let unknown = settings::unknown_key(name, &key, rows, &self.place());
+            let Some(row) = rows.iter().find(|row| row.is_key(&key)) else {
+                let unknown = table::unknown_key(name, &key, rows, &self.place());
                 return Err(ConfigError::Unknown(unknown));
             };
-            self.take(row, row.in_section(), &value)?;
+            let key = if key == row.key { row.in_section() } else { format!("{name}.{key}") };
+            self.take(row, key, &value)?;
         }
         Ok(())
     }

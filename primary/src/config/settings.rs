@@ -4,22 +4,23 @@
 //! ```text
 //! config/NOUN.rs: settings! { … }   one row a setting ──► its field, option, variable, key of the file,
 //!                                                         help, line of docs/settings.md, listing
-//! config.rs:      sections! { … }   one line a noun   ──► the sub-struct of Config, its section
+//! config/sections.rs: sections! { … }   one line a noun ──► the sub-struct of Config, its section
 //! ```
 //!
 //! A value is a text until its noun resolves it, whichever layer it is from. What kinds of values
 //! there are is in `kinds.rs`.
 
 use std::collections::BTreeMap;
-use std::iter;
-use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use hearth_wire::{Unknown, nearest};
+use clap::{Arg, ArgAction};
 
-use super::environment::OTHERS;
+use super::environment::PREFIX;
+use super::error::{ConfigError, Source};
 use super::kinds::Kind;
-use super::{ConfigError, PREFIX, SECTIONS, Source};
+
+fn variable_of(name: &str) -> String {
+    format!("{PREFIX}{}", name.to_ascii_uppercase().replace('-', "_"))
+}
 
 /// One setting.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +31,8 @@ pub struct Row {
     pub section: &'static str,
     /// Its name there.
     pub key: &'static str,
+    /// A name that it had, and that is still taken for it in every place.
+    pub once: Option<&'static str>,
     pub value_name: &'static str,
     /// For people: one sentence without its full stop.
     pub about: &'static str,
@@ -43,7 +46,23 @@ pub struct Row {
 impl Row {
     /// In the environment: `HEARTH_TENANT_BIND`.
     pub fn variable(&self) -> String {
-        format!("{PREFIX}{}", self.name.to_ascii_uppercase().replace('-', "_"))
+        variable_of(self.name)
+    }
+
+    /// Whether it is written so in the environment.
+    pub fn is_variable(&self, variable: &str) -> bool {
+        let names = [Some(self.name), self.once].into_iter().flatten();
+        names.map(variable_of).any(|name| name == variable)
+    }
+
+    /// Whether it is written so in its section.
+    pub fn is_key(&self, key: &str) -> bool {
+        self.key == key || self.once == Some(key)
+    }
+
+    /// Whether it is called so, anywhere else.
+    pub fn is_name(&self, name: &str) -> bool {
+        self.name == name || self.once == Some(name)
     }
 
     /// In its section: `tenants.bind`.
@@ -54,15 +73,24 @@ impl Row {
         }
     }
 
-    fn argument(&self) -> Arg {
+    pub fn argument(&self) -> Arg {
         let help = match self.default {
             Some(default) => format!("{} [default: {default}]", self.about),
             None => self.about.to_owned(),
         };
         let action = if self.many { ArgAction::Append } else { ArgAction::Set };
-        Arg::new(self.name).long(self.name).value_name(self.value_name).help(help).action(action)
+        let argument = Arg::new(self.name).long(self.name).value_name(self.value_name);
+        argument.aliases(self.once).help(help).action(action)
     }
 }
+
+/// A setting, a value of it by option, by variable and in the file, and what the configuration
+/// says of each.
+#[cfg(test)]
+pub type Good = (&'static str, [&'static str; 3], [&'static str; 3]);
+/// A setting, a value that is not valid, and what is said of it.
+#[cfg(test)]
+pub type Bad = (&'static str, &'static str, &'static str);
 
 /// A noun that has settings.
 pub trait Section: Sized {
@@ -84,7 +112,8 @@ pub trait Section: Sized {
 /// one field: Type, "name" "key in its section" "VALUE" = "default", kind of its values;
 /// ```
 ///
-/// `one` has a default, `maybe` none and is an option then, `many` is a list.
+/// `one` has a default, `maybe` none and is an option then, `many` is a list. What had another name
+/// says so behind its default: `(once "old")`.
 macro_rules! settings {
     (
         $(#[doc = $doc:literal])+
@@ -92,7 +121,7 @@ macro_rules! settings {
         $(
             $(#[doc = $about:literal])+
             $shape:ident $field:ident: $type:ty, $long:literal $key:literal $value:literal
-            $(= $default:literal)?, $kind:expr;
+            $(= $default:literal)? $((once $once:literal))?, $kind:expr;
         )+
     ) => {
         $(#[doc = $doc])+
@@ -109,6 +138,7 @@ macro_rules! settings {
                     name: $long,
                     section: $section,
                     key: $key,
+                    once: $crate::config::settings::settings!(@default $($once)?),
                     value_name: $value,
                     about: concat!($($about),+).trim_ascii_start(),
                     default: $crate::config::settings::settings!(@default $($default)?),
@@ -123,7 +153,13 @@ macro_rules! settings {
             fn resolve(
                 layers: &$crate::config::settings::Layers,
             ) -> Result<Self, $crate::config::ConfigError> {
-                Ok(Self { $($field: layers.$shape($long, $kind)?,)+ })
+                Ok(Self {$(
+                    $field: layers.$shape(
+                        $long,
+                        $crate::config::settings::settings!(@default $($default)?),
+                        $kind,
+                    )?,
+                )+})
             }
 
             fn list(&self) -> Vec<(&'static str, String)> {
@@ -149,57 +185,6 @@ macro_rules! settings {
 }
 
 pub(crate) use settings;
-
-pub fn rows() -> impl Iterator<Item = &'static Row> + Clone {
-    SECTIONS.iter().flat_map(|(_, _, rows)| rows.iter())
-}
-
-pub fn of_name(name: &str) -> Option<&'static Row> {
-    rows().find(|row| row.name == name)
-}
-
-pub fn of_variable(name: &str) -> Option<&'static Row> {
-    rows().find(|row| row.variable() == name)
-}
-
-/// The settings of the section of this name.
-pub fn section(name: &str) -> Option<&'static [Row]> {
-    let mut sections = SECTIONS.iter().filter(|(section, ..)| !section.is_empty());
-    sections.find(|(section, ..)| *section == name).map(|(_, _, rows)| *rows)
-}
-
-pub fn unknown_variable(name: &str) -> Unknown {
-    let bare = |name: &'static str| name.strip_prefix(PREFIX).unwrap_or(name);
-    let others = OTHERS.iter().map(|name| (bare(name), (*name).to_owned()));
-    let known = rows().map(|row| (row.name, row.variable())).chain(others);
-    let near = nearest(name.strip_prefix(PREFIX).unwrap_or(name), known);
-    let known = || rows().map(Row::variable).collect::<Vec<_>>().join(", ");
-    Unknown::placed("setting", name, "", near.as_deref(), known)
-}
-
-/// At the top of the file.
-pub fn unknown_name(name: &str, place: &str) -> Unknown {
-    let names = rows().map(|row| (row.name, row.name.to_owned()));
-    let known = names.chain(rows().map(|row| (row.key, row.in_section())));
-    let near = nearest(name, known);
-    let known = || rows().map(|row| row.name).collect::<Vec<_>>().join(", ");
-    Unknown::placed("setting", name, place, near.as_deref(), known)
-}
-
-pub fn unknown_key(section: &str, key: &str, rows_of_it: &'static [Row], place: &str) -> Unknown {
-    let all = || rows_of_it.iter().chain(rows());
-    let keys = all().map(|row| (row.key, row.in_section()));
-    let known = keys.chain(all().map(|row| (row.name, row.in_section())));
-    let near = nearest(key, known);
-    let known = || rows_of_it.iter().map(|row| row.key).collect::<Vec<_>>().join(", ");
-    Unknown::placed("setting", &format!("{section}.{key}"), place, near.as_deref(), known)
-}
-
-pub fn unknown_section(name: &str, place: &str) -> Unknown {
-    let known = SECTIONS.iter().map(|(section, ..)| *section).filter(|section| !section.is_empty());
-    let near = nearest(name, known.clone().map(|section| (section, section)));
-    Unknown::placed("section", name, place, near, || known.collect::<Vec<_>>().join(", "))
-}
 
 /// What was written of one setting in one place.
 #[derive(Debug, Clone)]
@@ -252,82 +237,39 @@ impl Layers {
         self.0[0].contains_key(name)
     }
 
-    pub fn one<T>(&self, name: &str, kind: Kind<T>) -> Result<T, ConfigError> {
+    pub fn one<T>(
+        &self,
+        name: &str,
+        default: Option<&str>,
+        kind: Kind<T>,
+    ) -> Result<T, ConfigError> {
         match self.given(name) {
             Some(given) => given.read(kind),
             None => {
-                let value = default(name).and_then(|text| (kind.read)(text));
+                let value = default.and_then(|text| (kind.read)(text));
                 Ok(value.expect("a setting without a default is declared as `maybe`"))
             }
         }
     }
 
-    pub fn maybe<T>(&self, name: &str, kind: Kind<T>) -> Result<Option<T>, ConfigError> {
+    pub fn maybe<T>(
+        &self,
+        name: &str,
+        _default: Option<&str>,
+        kind: Kind<T>,
+    ) -> Result<Option<T>, ConfigError> {
         self.given(name).map(|given| given.read(kind)).transpose()
     }
 
-    pub fn many<T>(&self, name: &str, kind: Kind<T>) -> Result<Vec<T>, ConfigError> {
+    pub fn many<T>(
+        &self,
+        name: &str,
+        default: Option<&str>,
+        kind: Kind<T>,
+    ) -> Result<Vec<T>, ConfigError> {
         match self.given(name) {
             Some(given) => given.read_all(kind),
-            None => Ok(default(name).into_iter().flat_map(items).filter_map(kind.read).collect()),
+            None => Ok(default.into_iter().flat_map(items).filter_map(kind.read).collect()),
         }
-    }
-}
-
-fn default(name: &str) -> Option<&'static str> {
-    of_name(name)?.default
-}
-
-/// The options of `hearth up`. Texts all of them: they are parsed where those of the environment
-/// and of the file are.
-#[derive(Debug, Clone, Default)]
-pub struct UpArgs {
-    pub config: Option<PathBuf>,
-    pub layer: Layer,
-    /// Where the tests of crashes say what is to fail.
-    #[cfg(debug_assertions)]
-    pub fail_points: Option<PathBuf>,
-}
-
-const CONFIG: &str = "config";
-#[cfg(debug_assertions)]
-const FAIL_POINTS: &str = "fail-points";
-
-impl clap::Args for UpArgs {
-    fn augment_args(command: Command) -> Command {
-        let path = |name| Arg::new(name).long(name).value_parser(value_parser!(PathBuf));
-        let config = path(CONFIG).value_name("FILE").help(
-            "A file of settings, in TOML: the options' names are its keys, and it may have sections",
-        );
-        #[cfg(debug_assertions)]
-        let command = command.arg(path(FAIL_POINTS).value_name("DIR").hide(true));
-        command.args(iter::once(config).chain(rows().map(Row::argument)))
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        Self::augment_args(command)
-    }
-}
-
-impl clap::FromArgMatches for UpArgs {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut layer = Layer::new();
-        for row in rows() {
-            if let Some(texts) = matches.get_many::<String>(row.name) {
-                let (texts, key) = (texts.cloned().collect(), row.name.to_owned());
-                layer.insert(row.name, Given { texts, key, from: Source::Option(row.name) });
-            }
-        }
-        Ok(Self {
-            config: matches.get_one(CONFIG).cloned(),
-            layer,
-            #[cfg(debug_assertions)]
-            fail_points: matches.get_one(FAIL_POINTS).cloned(),
-        })
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What tenants are given: addresses, names, user ids, and how long a worker lives without a call.
+//! What tenants are given: addresses, names, uids, and how long a worker lives without a call.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -26,20 +26,20 @@ settings! {
     /// A worker without a call for this long ends
     one idle: Duration, "idle" "idle" "DURATION" = "60s",
         duration(IDLE_MIN..=Duration::MAX, "60s or 5m");
-    /// The user ids that tenants are given, where the host runs as root
+    /// The uids that tenants are given, where the host runs as root
     // The first is the compiler's. By default they are where systemd's own list of ranges has nobody.
-    one users: RangeInclusive<u32>, "users" "users" "FIRST-LAST" = "1900000000-1900065535",
-        span("two user ids from 1000 on, like 1900000000-1900065535", are_users);
+    one uids: RangeInclusive<u32>, "uids" "uids" "FIRST-LAST" = "1900000000-1900065535"
+        (once "users"), span("two uids from 1000 on, like 1900000000-1900065535", are_uids);
 }
 
 /// Below are people and services, and the last number means nobody.
-fn are_users(users: &RangeInclusive<u32>) -> bool {
-    users.start() < users.end() && *users.start() >= 1_000 && *users.end() < u32::MAX
+fn are_uids(uids: &RangeInclusive<u32>) -> bool {
+    uids.start() < uids.end() && *uids.start() >= 1_000 && *uids.end() < u32::MAX
 }
 
 #[cfg(test)]
 pub mod examples {
-    use crate::config::tests::{Bad, Good};
+    use crate::config::settings::{Bad, Good};
 
     pub const GOOD: &[Good] = &[
         (
@@ -55,9 +55,9 @@ pub mod examples {
         ("rest", ["0s", "12h", "30days"], [" rest=0s ", " rest=12h ", " rest=30days "]),
         ("idle", ["10ms", "5m", "1h 5s"], [" idle=10ms ", " idle=5m ", " idle=1h 5s "]),
         (
-            "users",
+            "uids",
             ["1000-2000", "70000-70001", "5000-4294967294"],
-            [" users=1000-2000 ", " users=70000-70001 ", " users=5000-4294967294 "],
+            [" uids=1000-2000 ", " uids=70000-70001 ", " uids=5000-4294967294 "],
         ),
     ];
 
@@ -71,8 +71,8 @@ pub mod examples {
         ("rest", "101years", "must be a duration"),
         ("idle", "60", "must be a duration of at least 10ms, like 60s or 5m, not `60`"),
         ("idle", "9ms", "must be a duration of at least 10ms"),
-        ("users", "70000", "must be two user ids from 1000 on"),
-        ("users", "0-70000", "must be two user ids from 1000 on"),
-        ("users", "70000-70000", "must be two user ids from 1000 on"),
+        ("uids", "70000", "must be two uids from 1000 on"),
+        ("uids", "0-70000", "must be two uids from 1000 on"),
+        ("uids", "70000-70000", "must be two uids from 1000 on"),
     ];
 }

@@ -1,13 +1,9 @@
 //! Each setting in its places, and what is refused there. Which values are good and which are not
 //! is said beside each noun's rows.
 
+use super::sections::{EXAMPLES, SECTIONS};
+use super::settings::{Good, Row};
 use super::*;
-
-/// A setting, a value of it by option, by variable and in the file, and what the configuration
-/// says of each.
-pub type Good = (&'static str, [&'static str; 3], [&'static str; 3]);
-/// A setting, a value that is not valid, and what is said of it.
-pub type Bad = (&'static str, &'static str, &'static str);
 
 fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
@@ -60,7 +56,7 @@ fn variable_of(key: &str) -> String {
 
 /// Each of the two ways to write it in a file, and what it is called there.
 fn in_file(key: &str, text: &str) -> Vec<(String, String)> {
-    let row = settings::of_name(key).unwrap();
+    let row = table::of_name(key).unwrap();
     let mut ways = vec![(format!("{key} = {text:?}"), key.to_owned())];
     if !row.section.is_empty() {
         let toml = format!("[{}]\n{} = {text:?}", row.section, row.key);
@@ -77,7 +73,7 @@ fn nothing_written_is_the_defaults_of_the_contract() {
         "data=./hearth-data isolation=auto listen=127.0.0.1:3400 \
          trusted-header=x-forwarded-for trusted-header=x-forwarded-proto \
          connections-per-address=256 handover=auto tenant-bind=127.0.0.1 tenant-ports=3411-13410 \
-         rest=7days idle=1m users=1900000000-1900065535 uploads=32 uploads-per-tenant=8 \
+         rest=7days idle=1m uids=1900000000-1900065535 uploads=32 uploads-per-tenant=8 \
          upload-time=10m disk-reserve=64 log=auto log-filter=info"
     );
     assert_eq!((config.host.ready_fd, config.front.domain.clone()), (None, None));
@@ -122,15 +118,36 @@ fn each_setting_alone_changes_no_other() {
 #[test]
 fn every_setting_has_examples_and_a_name_of_its_own() {
     let examples: Vec<_> = good().map(|(key, ..)| key).collect();
-    for (at, row) in settings::rows().enumerate() {
+    for (at, row) in table::rows().enumerate() {
         assert!(examples.contains(&row.name), "{row:?} has no examples");
-        let others = || settings::rows().take(at);
+        let others = || table::rows().take(at);
         assert!(others().all(|other| other.name != row.name), "{row:?}");
         let place = (row.section, row.key);
         assert!(others().all(|other| (other.section, other.key) != place), "{row:?}");
         assert!(!environment::OTHERS.contains(&&*row.variable()), "{row:?}");
         assert!(!row.about.ends_with('.') && !row.about.contains(". "), "{row:?}");
     }
+}
+
+#[test]
+fn a_setting_is_taken_by_the_name_that_it_had() {
+    let uids = |config: Result<Config, String>| config.unwrap().tenants.uids;
+    let had = 5_000..=6_000;
+    assert_eq!(uids(resolve(args("users", "5000-6000"), &[], None)), had);
+    assert_eq!(uids(resolve(nothing(), &[("HEARTH_USERS", "5000-6000")], None)), had);
+    for file in ["users = \"5000-6000\"", "[tenants]\nusers = \"5000-6000\""] {
+        assert_eq!(uids(resolve(nothing(), &[], Some(file))), had, "{file}");
+    }
+    // One of both only, since nobody can say which is meant.
+    let both = [("HEARTH_UIDS", "5000-6000"), ("HEARTH_USERS", "7000-8000")];
+    let said = resolve(nothing(), &both, None).unwrap_err();
+    assert!(said.contains("`HEARTH_UIDS` and `HEARTH_USERS`"), "{said}");
+    let file = "uids = \"5000-6000\"\n[tenants]\nusers = \"7000-8000\"";
+    let said = resolve(nothing(), &[], Some(file)).unwrap_err();
+    assert!(said.contains("are two names of one setting"), "{said}");
+    // Nobody is told to write it so.
+    let said = resolve(nothing(), &[("HEARTH_USER", "5000-6000")], None).unwrap_err();
+    assert!(!said.contains("HEARTH_USERS"), "{said}");
 }
 
 #[test]
@@ -217,9 +234,7 @@ fn a_file_has_sections_and_one_name_for_each_setting() {
         let [(flat, _), (sectioned, called)] = &ways[..] else { continue };
         let error = resolve(nothing(), &[], Some(&format!("{flat}\n{sectioned}"))).unwrap_err();
         // Where a section is called as a setting is, TOML itself knows that key once only.
-        if settings::of_name(settings::of_name(key).unwrap().section)
-            .is_some_and(|row| row.name == key)
-        {
+        if table::of_name(table::of_name(key).unwrap().section).is_some_and(|row| row.name == key) {
             assert!(error.contains("h.toml is not valid TOML"), "{error}");
             continue;
         }

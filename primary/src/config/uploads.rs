@@ -38,7 +38,7 @@ impl Uploads {
 
 #[cfg(test)]
 pub mod examples {
-    use crate::config::tests::{Bad, Good};
+    use crate::config::settings::{Bad, Good};
 
     pub const GOOD: &[Good] = &[
         ("uploads", ["1", "64", "1000"], [" uploads=1 ", " uploads=64 ", " uploads=1000 "]),

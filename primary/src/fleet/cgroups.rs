@@ -373,7 +373,7 @@ fn remove(directory: &Path) {
                 thread::sleep(REMOVE_PAUSE);
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                warn!(error = &error as &dyn std::error::Error, "a cgroup is left");
+                warn!(error = &error as &dyn std::error::Error, "a cgroup could not be removed");
                 return;
             }
             _ => return,

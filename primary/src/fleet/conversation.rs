@@ -22,21 +22,21 @@ const MESSAGES_AT_ONCE: u32 = 200;
 /// What no worker of ours says or sends. It is ended for it, and its tenant backs off.
 #[derive(Debug, thiserror::Error)]
 pub enum Nonsense {
-    #[error("it sent no message of a worker's")]
+    #[error("the worker sent a message that could not be decoded")]
     Garbage(#[source] SocketError),
-    #[error("it said `{0}`, which was not its turn to say")]
+    #[error("the worker sent `{0}` when it was not allowed to")]
     OutOfTurn(&'static str),
-    #[error("it sent {came} descriptors where {due} were due")]
+    #[error("the worker sent {came} descriptors where {due} were due")]
     Descriptors { came: usize, due: usize },
-    #[error("it reported more at once than a report may hold")]
+    #[error("the worker reported more at once than a report may hold")]
     Report,
-    #[error("it passed on something that is no connection")]
+    #[error("the worker passed on something that is not a connection")]
     NoConnection,
-    #[error("it passed on a connection that is not its tenant's")]
+    #[error("the worker passed on a connection of another tenant")]
     Foreign,
-    #[error("it passed on more unread bytes than it may read")]
+    #[error("the worker passed on more unread bytes than it may read")]
     TooMuch,
-    #[error("it is stuck: it did not answer the host for {} seconds", .0.as_secs())]
+    #[error("the worker is stuck: it did not answer the host for {} seconds", .0.as_secs())]
     Silent(Duration),
 }
 
@@ -266,7 +266,7 @@ mod tests {
         let line = LogLine {
             time_ms: i64::MIN,
             function: "/f".parse().unwrap(),
-            version: 1,
+            version: 1.into(),
             request_id: "r".repeat(RequestId::BYTES_MAX),
             stream: LogStream::Stdout,
             text: "x".repeat(bytes),

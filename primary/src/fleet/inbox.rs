@@ -9,11 +9,11 @@ use hearth_wire::{Channel, FromWorker, Generation, Passing, What};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::conversation::Conversation;
+use super::error::{FleetError, SwapError, Unavailable};
 use super::lifecycle::WorkerId;
 use super::links::Links;
 use super::parking::Connection;
 use super::zygote::Forked;
-use super::{FleetError, SwapError, Unavailable};
 
 pub type Commit = BoxFuture<'static, Result<(), String>>;
 pub type Answer<T> = oneshot::Sender<T>;
@@ -50,8 +50,8 @@ pub enum Command {
 
 /// Why no process came of a start.
 pub enum StartError {
-    /// The release cannot be had: it counts like a death, since trying again changes nothing.
-    Release(String),
+    /// The generation cannot be had: it counts like a death, since trying again changes nothing.
+    Generation(String),
     /// The zygote or the kernel, or what is missing of either; not the tenant's doing.
     Host(String),
 }

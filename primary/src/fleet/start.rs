@@ -1,4 +1,4 @@
-//! How one worker is started: its release and its cgroup are made ready, what it is to know is laid
+//! How one worker is started: its generation and its cgroup are made ready, what it is to know is laid
 //! into its control socket, and the zygote forks it. What comes of it is told the supervisor.
 
 use std::os::fd::OwnedFd;
@@ -9,21 +9,21 @@ use hearth_wire::{Cell, Channel, Limits, Moment, Start, ToWorker, pair};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
-use super::Shared;
 use super::cgroups::Group;
 use super::conversation::Conversation;
 use super::inbox::{Command, Newborn, StartError};
 use super::lifecycle::WorkerId;
+use super::shared::Shared;
 use super::zygote::{Fork, ZygoteError};
-use crate::descriptors::is_shortage;
-use crate::release::Prepared;
+use crate::fault::{Fault, is_short};
+use crate::generations::Prepared;
 use crate::stderr::{self, Speaker};
 use crate::store::Tenant;
 
 /// How often one fork is asked for where zygotes die over it.
 const FORK_TRIES: u32 = 5;
 
-/// Prepares a release and has a worker forked for it.
+/// Prepares a generation and has a worker forked for it.
 pub async fn fork(
     start: Start,
     worker: WorkerId,
@@ -36,30 +36,30 @@ pub async fn fork(
     let newborn = async {
         let host = |error: &dyn std::error::Error| StartError::Host(error.to_string());
         let Some(listener) = listener else {
-            return Err(StartError::Release(format!(
+            return Err(StartError::Generation(format!(
                 "port {} is used by another program",
                 tenant.port
             )));
         };
-        if shared.has_users && tenant.user.is_none() {
-            let reason = "no user id is free for its workers: the host's operator widens --users";
-            return Err(StartError::Release(reason.to_owned()));
+        if shared.has_uids && tenant.uid.is_none() {
+            let reason = "no uid is free for its workers: the host's operator widens --uids";
+            return Err(StartError::Generation(reason.to_owned()));
         }
         let prepared =
-            shared.releases.prepare(&tenant, start.generation).await.map_err(|error| {
-                let told = error.for_owner();
+            shared.generations.prepare(&tenant, start.generation).await.map_err(|error| {
+                let told = error.verdict().told;
                 error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "release");
-                if is_short(&error) { StartError::Host(told) } else { StartError::Release(told) }
+                if is_short(&error) { StartError::Host(told) } else { StartError::Generation(told) }
             })?;
         let permit = shared.starts.clone().acquire_owned().await.map_err(|error| host(&error))?;
         let noticed = start.woken_at.map(Moment::instant);
         let start = ToWorker::Start(start);
-        let Prepared { release, limits } = prepared;
-        let release = Arc::new(release);
+        let Prepared { generation, limits } = prepared;
+        let release = Arc::new(generation);
         let cgroup = cgroup(&tenant, limits, &shared).await;
         let cell = Cell {
             // One that an earlier host gave it is not to be had everywhere.
-            user: tenant.user.filter(|_| shared.has_users),
+            uid: tenant.uid.filter(|_| shared.has_uids),
             // A cgroup counts what is really taken, of all workers of the tenant together.
             data_bytes: cgroup.is_none().then_some(limits.total_memory_mb << 20),
         };
@@ -86,13 +86,6 @@ pub async fn fork(
     };
     let newborn = newborn.await;
     let _ = inbox.send(Command::Forked(worker, Box::new(newborn))).await;
-}
-
-/// Whether it comes of a shortage of descriptors or memory, somewhere below.
-fn is_short(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(is_shortage)
 }
 
 /// The tenant's group, where this machine has any: made with its first worker, and from then on at

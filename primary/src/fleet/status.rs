@@ -1,10 +1,12 @@
 //! What a tenant's worker is doing, as the API and the command line show it.
 
-use crate::isolation::Level;
 use hearth_wire::Generation;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use super::lifecycle::{Life, Phase};
+use crate::isolation::Level;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -60,6 +62,34 @@ pub struct WorkerStatus {
     pub draining: u32,
     /// Connections that wait without a worker until their clients say something.
     pub parked: u32,
+}
+
+impl WorkerStatus {
+    /// As its tenant's life has it; which process that is, and what it takes, is found elsewhere.
+    pub fn of(life: &Life, isolation: Level) -> Self {
+        let (state, reason) = match &life.current {
+            Phase::Asleep | Phase::Stopped if !life.draining.is_empty() => {
+                (WorkerState::Draining, None)
+            }
+            Phase::Asleep | Phase::Stopped => (WorkerState::Asleep, None),
+            Phase::Starting { .. } => (WorkerState::Starting, None),
+            Phase::Ready { .. } => (WorkerState::Ready, None),
+            Phase::Backoff { reason, .. } => (WorkerState::Backoff, Some(reason.clone())),
+            Phase::Barred { reason } => (WorkerState::Barred, Some(reason.clone())),
+        };
+        Self {
+            state,
+            pid: None,
+            generation: life.generation,
+            since: Timestamp::now(),
+            reason,
+            isolation,
+            memory: None,
+            cpu_ms: None,
+            draining: life.draining.len() as u32,
+            parked: 0,
+        }
+    }
 }
 
 /// Reads a live process's resident memory (bytes) and processor time (milliseconds).

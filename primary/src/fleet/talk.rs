@@ -20,8 +20,9 @@ use super::conversation::{Conversation, Nonsense};
 use super::inbox::Command;
 use super::lifecycle::WorkerId;
 use super::links::Outgoing;
+use super::shared::Shared;
 use super::uplinks::{self, Uplink};
-use super::{Shared, zygote};
+use super::zygote;
 use crate::patience::LAST_LOOK;
 use crate::store::Tenant;
 
@@ -102,7 +103,7 @@ pub async fn accompany(
         if !matches!(nonsense, Nonsense::Silent(_)) {
             count_nonsense(&tenant);
         }
-        warn!(tenant = %tenant.name, worker = worker.0, error = &nonsense as &dyn std::error::Error, "ending a worker that talks nonsense");
+        warn!(tenant = %tenant.name, worker = worker.0, error = &nonsense as &dyn std::error::Error, "ending a worker that broke the protocol");
         zygote::kill(&pidfd);
         nonsense.to_string()
     };

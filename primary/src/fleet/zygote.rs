@@ -53,7 +53,7 @@ pub enum ZygoteError {
     Spawn(#[source] io::Error),
     #[error("the conversation with the zygote broke")]
     Socket(#[from] SocketError),
-    #[error("the zygote said something else than expected: {0}")]
+    #[error("the zygote sent an unexpected message: {0}")]
     Unexpected(String),
     #[error(
         "hearth-worker speaks version {theirs} and hearth speaks {VERSION}: install both from one build"
@@ -63,7 +63,7 @@ pub enum ZygoteError {
     Fork(String),
     #[error("the zygote ended before it answered")]
     Gone,
-    #[error("the zygote gives no sign of life")]
+    #[error("the zygote does not answer")]
     Hung,
 }
 
@@ -137,9 +137,24 @@ pub struct Fork {
     pub noticed: Option<Instant>,
 }
 
+/// What every fork is to hold: the bundle as JSON, and its modules' artifacts.
+pub struct Bundled {
+    pub json: OwnedFd,
+    pub artifacts: Vec<(ModuleDigest, OwnedFd)>,
+}
+
+impl Bundled {
+    fn message(&self) -> (ToZygote, Vec<BorrowedFd<'_>>) {
+        let modules = self.artifacts.iter().map(|(sha256, _)| *sha256).collect();
+        let artifacts = self.artifacts.iter().map(|(_, artifact)| artifact.as_fd());
+        let fds = std::iter::once(self.json.as_fd()).chain(artifacts);
+        (ToZygote::Bundle { modules }, fds.collect())
+    }
+}
+
 enum Request {
     Fork(Fork, oneshot::Sender<Result<Forked, ZygoteError>>),
-    Preload(ModuleDigest, OwnedFd),
+    Bundle(Arc<Bundled>),
 }
 
 #[derive(Clone)]
@@ -151,7 +166,7 @@ pub struct Zygote {
 pub struct Keeper {
     spawner: Spawner,
     requests: mpsc::Receiver<Request>,
-    preloads: Vec<(ModuleDigest, OwnedFd)>,
+    bundled: Option<Arc<Bundled>>,
     conversation: Conversation,
     vigil: Vigil,
     orphans: Vec<Orphans>,
@@ -180,7 +195,7 @@ impl Zygote {
         let keeper = Keeper {
             spawner: Spawner::new(worker_program).map_err(ZygoteError::Spawn)?,
             requests,
-            preloads: Vec::new(),
+            bundled: None,
             conversation,
             vigil: Vigil::new(Instant::now()),
             orphans: Vec::new(),
@@ -196,13 +211,9 @@ impl Zygote {
         answered.await.map_err(|_| ZygoteError::Gone)?
     }
 
-    /// Has a bundled function's artifact loaded, so that every later fork holds it already.
-    pub async fn preload(
-        &self,
-        sha256: ModuleDigest,
-        artifact: OwnedFd,
-    ) -> Result<(), ZygoteError> {
-        let request = Request::Preload(sha256, artifact);
+    /// Has what comes with this build loaded, so that every later fork holds it already.
+    pub async fn bundle(&self, bundled: Bundled) -> Result<(), ZygoteError> {
+        let request = Request::Bundle(Arc::new(bundled));
         self.requests.send(request).await.map_err(|_| ZygoteError::Gone)
     }
 }
@@ -257,7 +268,10 @@ impl Keeper {
                 match self.restart().await {
                     Ok(()) => break info!("a new zygote serves"),
                     Err(error) => {
-                        error!(error = &error as &dyn std::error::Error, "no new zygote");
+                        error!(
+                            error = &error as &dyn std::error::Error,
+                            "a new zygote could not be started"
+                        );
                     }
                 }
             }
@@ -288,16 +302,16 @@ impl Keeper {
         let (conversation, _) = Conversation::begin(spawned, &self.notes).await?;
         self.conversation = conversation;
         self.vigil = self.vigil.next(false, Instant::now());
-        for (sha256, artifact) in &self.preloads {
-            let preload = ToZygote::Preload { sha256: *sha256 };
-            say(&self.conversation.channel, &mut self.vigil, &preload, &[artifact.as_fd()]).await?;
+        if let Some(bundled) = &self.bundled {
+            let (message, fds) = bundled.message();
+            say(&self.conversation.channel, &mut self.vigil, &message, &fds).await?;
         }
         Ok(())
     }
 
     /// Until the zygote or every handle is gone.
     async fn serve(&mut self) -> Result<(), ZygoteError> {
-        let Self { requests, preloads, conversation, vigil, orphans, .. } = self;
+        let Self { requests, bundled, conversation, vigil, orphans, .. } = self;
         let Conversation { channel, child, forks, statuses, last_ticket } = conversation;
         loop {
             tokio::select! {
@@ -329,9 +343,9 @@ impl Keeper {
                                 let _ = waiting.send(status);
                             }
                         }
-                        FromZygote::Preloaded { sha256, error } => {
-                            if let Some(error) = error {
-                                error!(%sha256, error, "a bundled function is not preloaded");
+                        FromZygote::Bundled { failed } => {
+                            for (sha256, error) in failed {
+                                error!(%sha256, error, "what is bundled of this module is out of service");
                             }
                         }
                         FromZygote::Alive => {}
@@ -350,10 +364,11 @@ impl Keeper {
                 }
                 request = requests.recv() => match request {
                     None => return Ok(()),
-                    Some(Request::Preload(sha256, artifact)) => {
-                        preloads.push((sha256, artifact));
-                        let artifact = preloads.last().map(|(_, artifact)| artifact.as_fd());
-                        say(channel, vigil, &ToZygote::Preload { sha256 }, artifact.as_slice()).await?;
+                    Some(Request::Bundle(these)) => {
+                        let (message, fds) = these.message();
+                        // Before it is said: the next zygote is told it, whatever becomes of this one.
+                        *bundled = Some(these.clone());
+                        say(channel, vigil, &message, &fds).await?;
                     }
                     Some(Request::Fork(fork, answer)) => {
                         *last_ticket += 1;
@@ -429,7 +444,7 @@ impl Conversation {
         let telling = tokio::spawn(stderr::relay(errors, Speaker::zygote()));
         if let Err(error) = notes.note(child.id()) {
             // The next host will not know its workers by it.
-            warn!(error = &error as &dyn std::error::Error, "a zygote is not noted");
+            warn!(error = &error as &dyn std::error::Error, "a zygote could not be noted");
         }
         match greet(socket).await {
             Ok((channel, greeting)) => {
@@ -477,9 +492,9 @@ impl Keeper {
 
     /// Has the zygote try from within a worker's walls what they must not allow, before anything
     /// is served. Tells how many attempts there were, and which were not kept in.
-    pub async fn try_walls(&self, user: Option<u32>) -> Result<(u32, Vec<String>), ZygoteError> {
+    pub async fn try_walls(&self, uid: Option<u32>) -> Result<(u32, Vec<String>), ZygoteError> {
         let channel = &self.conversation.channel;
-        channel.send(&ToZygote::Try { user }, &[]).await?;
+        channel.send(&ToZygote::Try { uid }, &[]).await?;
         let tried = tokio::time::timeout(HELLO_DEADLINE, channel.recv::<FromZygote>());
         match tried.await.map_err(|_| ZygoteError::Gone)??.ok_or(ZygoteError::Gone)?.0 {
             FromZygote::Tried { attempts, escapes } => Ok((attempts, escapes)),

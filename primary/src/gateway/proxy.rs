@@ -2,7 +2,7 @@
 //! headers end here, forwarding headers are made or believed, and by path the browser is told to
 //! treat the answer as a stranger's. Bodies and trailers pass as they are.
 
-use hearth_connection::forwarding::{self, Peer};
+use hearth_connection::forwarding::{self, Word};
 use hearth_connection::{asks_to_close, caller, end_hop, end_request_hop};
 use hearth_wire::Origin;
 use hearth_wire::header::FORWARDED_PREFIX;
@@ -22,7 +22,7 @@ const SANDBOX: &str = "sandbox allow-scripts allow-forms";
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"hearth\"");
 
 /// Prepares a request's headers for a worker. `prefix` is what was taken off the path.
-pub fn request_headers(headers: &mut HeaderMap, peer: Peer<'_>, prefix: Option<&str>) {
+pub fn request_headers(headers: &mut HeaderMap, peer: Word<'_>, prefix: Option<&str>) {
     end_request_hop(headers);
     caller::withhold(headers, Origin::Outside);
     headers.remove(FORWARDED_PREFIX);
@@ -140,7 +140,7 @@ mod tests {
             ("cookie", "a=b"),
         ];
         assert_eq!(
-            after(&sent, |h| request_headers(h, Peer::Stranger(IP), None)),
+            after(&sent, |h| request_headers(h, Word::Stranger(IP), None)),
             pairs(&[
                 ("cookie", "a=b"),
                 ("host", "acme.localhost"),
@@ -164,7 +164,7 @@ mod tests {
         ];
         let named = [FORWARDED_FOR, FORWARDED_PROTO];
         assert_eq!(
-            after(&sent, |h| request_headers(h, Peer::Trusted(IP, &named), None)),
+            after(&sent, |h| request_headers(h, Word::Believed(IP, &named), None)),
             pairs(&[
                 ("host", "acme.localhost"),
                 ("x-forwarded-for", "10.0.0.1, 192.0.2.7"),
@@ -173,7 +173,7 @@ mod tests {
             ])
         );
         assert_eq!(
-            after(&sent, |h| request_headers(h, Peer::Trusted(IP, &[]), None)),
+            after(&sent, |h| request_headers(h, Word::Believed(IP, &[]), None)),
             pairs(&[
                 ("host", "acme.localhost"),
                 ("x-forwarded-for", "192.0.2.7"),
@@ -198,7 +198,7 @@ mod tests {
             ("x-public", "2"),
         ];
         assert_eq!(
-            after(&sent, |h| request_headers(h, Peer::Stranger(IP), None)),
+            after(&sent, |h| request_headers(h, Word::Stranger(IP), None)),
             pairs(&[
                 ("content-length", "3"),
                 ("host", "h"),
@@ -215,7 +215,7 @@ mod tests {
     fn by_path_cookies_stay_out_both_ways() {
         let sent = [("cookie", "session=1")];
         assert_eq!(
-            after(&sent, |h| request_headers(h, Peer::Stranger(IP), Some("/t/acme"))),
+            after(&sent, |h| request_headers(h, Word::Stranger(IP), Some("/t/acme"))),
             pairs(&[
                 ("x-forwarded-for", "192.0.2.7"),
                 ("x-forwarded-prefix", "/t/acme"),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
-use super::{Entry, Filter, PAGE_BYTES, Record};
+use super::record::{Entry, Filter, Record};
 use crate::files::{self, Folder};
 
 /// A segment is closed before it grows beyond this.
@@ -25,6 +25,11 @@ const SEGMENT_BYTES_MAX: u64 = 4 * SEGMENT_BYTES;
 /// Nobody counts so far: a greater id comes from outside. It is whole in JSON everywhere, and what
 /// is added to it here does not overflow.
 const ID_MAX: u64 = 1 << 53;
+
+/// Records of the past that one read returns, and what they may take together as they are kept:
+/// whoever asked has them in memory until they are read.
+pub const PAGE_MAX: usize = 1_000;
+const PAGE_BYTES: usize = 256 << 10;
 
 pub struct Journal {
     directory: PathBuf,
@@ -118,7 +123,11 @@ impl Journal {
 /// What cannot be removed is told, and keeps nothing from being written.
 fn remove(folder: &Folder, name: &str) {
     if let Err(error) = folder.remove(name) {
-        warn!(name, error = &error as &dyn std::error::Error, "a segment of a journal is left");
+        warn!(
+            name,
+            error = &error as &dyn std::error::Error,
+            "a segment of a journal could not be removed"
+        );
     }
 }
 
@@ -268,7 +277,7 @@ mod tests {
         Line {
             time_ms: 1,
             function: "/a".parse().unwrap(),
-            version: 1,
+            version: 1.into(),
             request_id: "r".into(),
             stream: LogStream::Stdout,
             text,

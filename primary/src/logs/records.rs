@@ -8,11 +8,10 @@
 
 use std::borrow::Cow;
 
-use hearth_wire::{CallRecord, FunctionPath, LogLine, LogStream, Origin, Outcome, Version};
+use hearth_wire::{CallRecord, FunctionPath, FunctionVersion, LogLine, LogStream, Origin, Outcome};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::journal::Journal;
-use super::{Feed, Feeds, Filter, Record, Shelves};
+use super::record::{Filter, Record};
 
 /// A line of a function's, or of Hearth about a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +19,7 @@ pub struct Line {
     /// Milliseconds since the epoch.
     pub time_ms: i64,
     pub function: FunctionPath,
-    pub version: Version,
+    pub version: FunctionVersion,
     pub request_id: String,
     pub stream: LogStream,
     pub text: String,
@@ -32,7 +31,7 @@ pub struct Call {
     /// When its head was read: milliseconds since the epoch.
     pub time_ms: i64,
     pub function: FunctionPath,
-    pub version: Version,
+    pub version: FunctionVersion,
     /// `None` in what was written before there were origins, or by a host that has more of them.
     #[serde(default, deserialize_with = "known")]
     pub origin: Option<Origin>,
@@ -99,14 +98,6 @@ impl Record for Line {
         filter.takes(&self.function, &self.request_id)
             && filter.stream.is_none_or(|stream| stream == self.stream)
     }
-
-    fn feed(feeds: &mut Feeds) -> &mut Feed<Self> {
-        &mut feeds.lines
-    }
-
-    fn shelf(shelves: &mut Shelves) -> &mut Option<Journal> {
-        &mut shelves.lines
-    }
 }
 
 impl Record for Call {
@@ -115,14 +106,6 @@ impl Record for Call {
 
     fn matches(&self, filter: &Filter) -> bool {
         filter.takes(&self.function, &self.request_id)
-    }
-
-    fn feed(feeds: &mut Feeds) -> &mut Feed<Self> {
-        &mut feeds.calls
-    }
-
-    fn shelf(shelves: &mut Shelves) -> &mut Option<Journal> {
-        &mut shelves.calls
     }
 }
 
@@ -141,7 +124,7 @@ mod tests {
         CallRecord {
             time_ms: 1_700_000_000_123,
             function: "/jobs/a".parse().unwrap(),
-            version: 3,
+            version: 3.into(),
             origin: Origin::Outside,
             request_id: "r-1".into(),
             method: "POST".into(),
@@ -158,7 +141,7 @@ mod tests {
         LogLine {
             time_ms: 1_700_000_000_123,
             function: "/Jobs/a".parse().unwrap(),
-            version: 3,
+            version: 3.into(),
             request_id: "r-1".into(),
             stream: LogStream::Host,
             text: "it \"failed\"".into(),

@@ -5,7 +5,11 @@ use hearth_wire::ModuleDigest;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Asker, Result, Store, StoreError, TenantId, bytes, change, column, millis};
+use super::columns::{bytes, column, millis};
+use super::database::change;
+use super::error::{Result, StoreError};
+use super::handle::{Asker, Store};
+use super::ids::TenantId;
 
 impl Store {
     /// Made when the store was; keys the artifacts' digests.
@@ -73,7 +77,7 @@ pub(super) fn ensure_host_key(db: &mut Connection) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::{scratch, tenant};
+    use crate::store::scratch::{scratch, tenant};
 
     #[tokio::test]
     async fn a_digest_is_of_one_tenant_and_one_engine() {
@@ -101,10 +105,10 @@ mod tests {
         for tenant in [acme, TenantId(0)] {
             store.put_artifact(tenant, module, "48-a", [7; 32]).await.unwrap();
         }
-        store.purge(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH).await.unwrap();
+        store.purge(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH, vec![]).await.unwrap();
         assert!(store.artifact_mac(acme, module, "48-a").await.unwrap().is_some());
         let later = Timestamp::now() + jiff::SignedDuration::from_secs(1);
-        store.purge(later, Timestamp::UNIX_EPOCH).await.unwrap();
+        store.purge(later, Timestamp::UNIX_EPOCH, vec![]).await.unwrap();
         assert_eq!(store.artifact_mac(acme, module, "48-a").await.unwrap(), None);
         assert!(store.artifact_mac(TenantId(0), module, "48-a").await.unwrap().is_some());
     }

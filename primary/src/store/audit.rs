@@ -15,10 +15,10 @@ use rusqlite::types::{FromSqlError, FromSqlResult, ToSql, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params_from_iter};
 use serde_json::{Map, Value};
 
-use super::{
-    Asker, Result, Store, StoreError, TenantId, column, instant, json, millis, optional, parsed,
-    signed, unsigned,
-};
+use super::columns::{column, instant, json, millis, optional, parsed, signed, unsigned};
+use super::error::{Result, StoreError};
+use super::handle::{Asker, Store};
+use super::ids::TenantId;
 use crate::actor::{Actor, Author};
 pub use difference::{Sides, TEXT_MAX_BYTES};
 

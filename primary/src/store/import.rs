@@ -12,7 +12,10 @@ use hearth_wire::TenantName;
 use rusqlite::Transaction;
 
 use super::audit::{self, Action, Event, Sides};
-use super::{Asker, Result, Store, StoreError, Tenant, change};
+use super::database::change;
+use super::error::{Result, StoreError};
+use super::handle::{Asker, Store};
+use super::tenants::Tenant;
 use crate::actor::Author;
 
 impl Store {
@@ -84,16 +87,16 @@ fn one(db: &Transaction<'_>, name: &TenantName, port: u16) -> Result<Tenant> {
         .collect::<rusqlite::Result<_>>()?;
     for old in functions {
         db.execute(
-            "INSERT INTO main.functions (tenant, path, folded, latest, active, removed_at, options)
-             SELECT ?, path, folded, latest, active, removed_at, options FROM other.functions WHERE id = ?",
+            "INSERT INTO main.functions (tenant, path, folded, latest, active, removed_at, hidden_at, options)
+             SELECT ?, path, folded, latest, active, removed_at, hidden_at, options FROM other.functions WHERE id = ?",
             (new, old),
         )?;
         let function = db.last_insert_rowid();
         db.execute(
             "INSERT INTO main.versions (function, version, sha256, size, stored, kind, imports,
-                 declared, uploaded, bundled, created_at, created_by)
+                 declared, uploaded, created_at, created_by)
              SELECT ?, version, sha256, size, stored, kind, imports,
-                 declared, uploaded, bundled, created_at, created_by
+                 declared, uploaded, created_at, created_by
              FROM other.versions WHERE function = ?",
             (function, old),
         )?;
@@ -106,7 +109,7 @@ mod tests {
     use hearth_wire::Scope;
 
     use super::*;
-    use crate::store::tests::{author, scratch, tenant};
+    use crate::store::scratch::{author, scratch, tenant};
 
     #[tokio::test]
     async fn a_tenant_comes_back_under_another_id_with_what_it_had() {

@@ -10,11 +10,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use hearth_wire::{ModuleDigest, TenantName};
+use rusqlite::Connection;
 use rusqlite::backup::Backup;
-use rusqlite::{Connection, OpenFlags};
 
-use super::{BUSY, FILE, Result, Store, StoreError, check, column, migrations, parsed};
+use super::columns::{column, parsed};
+use super::database::{DatabaseError, check, read_only, version};
+use super::error::Result;
+use super::handle::Store;
+use super::migrations::SCHEMA;
 
+/// The store's, in a data directory and in a backup.
+pub const FILE: &str = "hearth.db";
 /// Pages that are copied in one step; between two, others have the file.
 const STEP: i32 = 512;
 
@@ -29,13 +35,13 @@ pub struct Contents {
 impl Store {
     /// Makes a copy of the store in this directory, under its own name, and tells what it names.
     pub async fn snapshot(&self, directory: &Path) -> Result<Contents> {
-        let (file, copy) = (self.file.clone(), directory.join(FILE));
+        let (file, copy) = (self.database.file().to_owned(), directory.join(FILE));
         let copied = tokio::task::spawn_blocking(move || {
             snapshot(&file, &copy)?;
             inspect(&copy)
         });
         // It is cancelled only where the host ends.
-        copied.await.map_err(|_| StoreError::Closed)?
+        copied.await.map_err(|_| DatabaseError::Closed)?
     }
 }
 
@@ -62,7 +68,7 @@ fn snapshot(file: &Path, copy: &Path) -> Result<()> {
 pub fn inspect(copy: &Path) -> Result<Contents> {
     let db = read_only(copy)?;
     db.pragma_update(None, "trusted_schema", false)?;
-    migrations::check(&db)?;
+    version(&db, &SCHEMA)?;
     check(&db)?;
     let tenants = db
         .prepare("SELECT name, port FROM tenants")?
@@ -75,17 +81,11 @@ pub fn inspect(copy: &Path) -> Result<Contents> {
     Ok(Contents { tenants, modules })
 }
 
-fn read_only(file: &Path) -> Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(file, flags)?;
-    connection.busy_timeout(BUSY)?;
-    Ok(connection)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::{scratch, tenant};
+    use crate::store::StoreError;
+    use crate::store::scratch::{scratch, tenant};
 
     #[tokio::test]
     async fn a_copy_is_the_store_without_what_vouches_for_artifacts() {
@@ -130,6 +130,9 @@ mod tests {
         let db = Connection::open(&copy).unwrap();
         db.pragma_update(None, "user_version", 99).unwrap();
         drop(db);
-        assert!(matches!(inspect(&copy), Err(StoreError::TooNew { found: 99, .. })));
+        assert!(matches!(
+            inspect(&copy),
+            Err(StoreError::Database(DatabaseError::TooNew { found: 99, .. }))
+        ));
     }
 }

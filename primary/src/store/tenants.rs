@@ -9,14 +9,11 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use serde_json::{Map, Value};
 
 use super::audit::{self, Action, Event, Sides};
-use super::rebuild::RESTORED;
-use super::{Asker, Result, Store, StoreError, column, instant, json, millis, parsed, unsigned};
+use super::columns::{column, instant, json, millis, parsed, unsigned};
+use super::error::{Result, StoreError};
+use super::handle::{Asker, Store};
+use super::ids::TenantId;
 use crate::actor::Author;
-
-/// Never given twice, not even after its tenant is gone. `TenantId(0)` is nobody's and stands
-/// for the bundled functions.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct TenantId(pub(crate) i64);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
@@ -28,7 +25,7 @@ pub struct Tenant {
     /// What of its limits was set.
     pub limits: LimitsPatch,
     /// Whom its workers run as, where the host runs as root.
-    pub user: Option<u32>,
+    pub uid: Option<u32>,
     pub created_at: Timestamp,
 }
 
@@ -44,7 +41,7 @@ impl Tenant {
             port: row.get("port")?,
             generation: column(row, "generation", unsigned)?,
             limits: column(row, "limits", json)?,
-            user: row.get("user")?,
+            uid: row.get("user")?,
             created_at: column(row, "created_at", instant)?,
         })
     }
@@ -58,7 +55,9 @@ pub struct Freed {
     pub at: Timestamp,
 }
 
-const WITHOUT_USER: &str = "SELECT id FROM tenants WHERE user IS NULL ORDER BY id";
+/// In the table `host` of a store that was restored, until its ports are settled.
+pub(super) const RESTORED: &str = "restored";
+const WITHOUT_UID: &str = "SELECT id FROM tenants WHERE user IS NULL ORDER BY id";
 
 impl Store {
     /// All of them, by name.
@@ -183,18 +182,14 @@ impl Store {
     }
 
     /// Whether a tenant has no user of its own.
-    pub async fn lacks_users(&self) -> Result<bool> {
-        self.read(Asker::Host, |db| Ok(db.prepare_cached(WITHOUT_USER)?.exists([])?)).await
+    pub async fn lacks_uids(&self) -> Result<bool> {
+        self.read(Asker::Host, |db| Ok(db.prepare_cached(WITHOUT_UID)?.exists([])?)).await
     }
 
     /// Gives each tenant that has none a user of its own, the lowest that nobody has and that has
     /// left nothing. One that has one keeps it, whatever the range is now. Tells how many have none
     /// all the same, since all are given; the oldest come first.
-    pub async fn give_users(
-        &self,
-        range: RangeInclusive<u32>,
-        left: HashSet<u32>,
-    ) -> Result<usize> {
+    pub async fn give_uids(&self, range: RangeInclusive<u32>, left: HashSet<u32>) -> Result<usize> {
         self.write(Asker::Host, move |db| {
             let numbers = |sql: &str| -> rusqlite::Result<Vec<i64>> {
                 db.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect()
@@ -202,14 +197,14 @@ impl Store {
             let taken = numbers("SELECT user FROM tenants WHERE user IS NOT NULL")?;
             let taken: HashSet<i64> = taken.into_iter().collect();
             let mut free = range
-                .filter(|user| !left.contains(user))
+                .filter(|uid| !left.contains(uid))
                 .map(i64::from)
-                .filter(|user| !taken.contains(user));
+                .filter(|uid| !taken.contains(uid));
             let mut without = 0;
-            for id in numbers(WITHOUT_USER)? {
+            for id in numbers(WITHOUT_UID)? {
                 match free.next() {
-                    Some(user) => {
-                        db.execute("UPDATE tenants SET user = ? WHERE id = ?", (user, id))?;
+                    Some(uid) => {
+                        db.execute("UPDATE tenants SET user = ? WHERE id = ?", (uid, id))?;
                     }
                     None => without += 1,
                 }
@@ -312,7 +307,7 @@ pub(super) fn by_id(db: &Connection, id: TenantId) -> rusqlite::Result<Option<Te
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::{author, scratch, tenant};
+    use crate::store::scratch::{author, scratch, tenant};
 
     #[tokio::test]
     async fn names_and_ports_are_each_given_once() {
@@ -368,27 +363,27 @@ mod tests {
         for (name, port) in [("a", 4_001), ("b", 4_002), ("c", 4_003)] {
             tenants.push(tenant(&store, name, port).await);
         }
-        let users = async || {
+        let uids = async || {
             let tenants = store.tenants().await.unwrap();
-            tenants.iter().map(|tenant| tenant.user).collect::<Vec<_>>()
+            tenants.iter().map(|tenant| tenant.uid).collect::<Vec<_>>()
         };
-        assert_eq!(users().await, [None; 3]);
+        assert_eq!(uids().await, [None; 3]);
         let none = HashSet::new;
-        assert!(store.lacks_users().await.unwrap());
-        assert_eq!(store.give_users(2_000..=2_002, none()).await.unwrap(), 0);
-        assert!(!store.lacks_users().await.unwrap());
-        assert_eq!(users().await, [Some(2_000), Some(2_001), Some(2_002)]);
+        assert!(store.lacks_uids().await.unwrap());
+        assert_eq!(store.give_uids(2_000..=2_002, none()).await.unwrap(), 0);
+        assert!(!store.lacks_uids().await.unwrap());
+        assert_eq!(uids().await, [Some(2_000), Some(2_001), Some(2_002)]);
         store.delete_tenant(tenants[1].id).await.unwrap();
         tenant(&store, "d", 4_002).await;
         // Files of the one before are still there.
         let left = HashSet::from([2_001]);
-        assert_eq!(store.give_users(2_000..=2_002, left).await.unwrap(), 1);
-        assert_eq!(users().await, [Some(2_000), Some(2_002), None]);
+        assert_eq!(store.give_uids(2_000..=2_002, left).await.unwrap(), 1);
+        assert_eq!(uids().await, [Some(2_000), Some(2_002), None]);
         tenant(&store, "e", 4_005).await;
-        assert_eq!(store.give_users(2_000..=2_002, none()).await.unwrap(), 1);
-        assert_eq!(users().await, [Some(2_000), Some(2_002), Some(2_001), None]);
-        assert_eq!(store.give_users(3_000..=3_001, none()).await.unwrap(), 0);
-        assert_eq!(users().await, [Some(2_000), Some(2_002), Some(2_001), Some(3_000)]);
+        assert_eq!(store.give_uids(2_000..=2_002, none()).await.unwrap(), 1);
+        assert_eq!(uids().await, [Some(2_000), Some(2_002), Some(2_001), None]);
+        assert_eq!(store.give_uids(3_000..=3_001, none()).await.unwrap(), 0);
+        assert_eq!(uids().await, [Some(2_000), Some(2_002), Some(2_001), Some(3_000)]);
     }
 
     #[tokio::test]

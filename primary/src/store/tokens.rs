@@ -1,8 +1,7 @@
 //! Rows of tokens. Only a token's SHA-256 is kept; its text is given out once, by whoever asked
 //! for it. What a token may do is `api/auth.rs`'s and the worker's to decide.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,11 +12,13 @@ use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::audit::{self, Action, Event, Sides};
-use super::functions::commit;
-use super::{
-    Asker, NewGeneration, Result, Store, StoreError, TenantId, change, column, instant, millis,
-    optional, parsed,
-};
+use super::columns::{column, instant, millis, optional, parsed};
+use super::database::change;
+use super::error::{Result, StoreError};
+use super::generations::{NewGeneration, commit};
+use super::handle::{Asker, Store};
+use super::ids::TenantId;
+use super::known::Marked;
 use crate::actor::Author;
 
 /// A token's name goes into a header that functions read.
@@ -70,59 +71,6 @@ impl TokenRow {
     }
 }
 
-/// The host's own tokens, expired ones too, as all may ask for them without waiting: a request at a
-/// tenant's address that carries one is refused. Only the store changes them.
-#[derive(Clone, Default)]
-pub(super) struct Admins(Arc<RwLock<HashMap<TokenDigest, Marked>>>);
-
-/// Whether its text has the form of this platform's tokens.
-type Marked = bool;
-
-impl Admins {
-    pub(super) fn of(db: &Connection) -> Result<Self> {
-        let admins = Self::default();
-        admins.read(db)?;
-        Ok(admins)
-    }
-
-    fn read(&self, db: &Connection) -> Result<()> {
-        let mut statement =
-            db.prepare_cached("SELECT digest, marked FROM tokens WHERE tenant IS NULL")?;
-        let rows =
-            statement.query_map([], |row| Ok((TokenDigest::new(row.get(0)?), row.get(1)?)))?;
-        let admins = rows.collect::<rusqlite::Result<_>>()?;
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = admins;
-        Ok(())
-    }
-
-    fn get(&self) -> RwLockReadGuard<'_, HashMap<TokenDigest, Marked>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Changes in which tokens went that somebody may not have heard of yet; who is further behind looks
-/// for itself.
-const GONE: usize = 64;
-
-/// Tells whoever goes by a token that it went. Only the store says so, after the change.
-#[derive(Clone)]
-pub(super) struct Gone(broadcast::Sender<Arc<[i64]>>);
-
-impl Default for Gone {
-    fn default() -> Self {
-        Self(broadcast::Sender::new(GONE))
-    }
-}
-
-impl Gone {
-    pub(super) fn tell(&self, ids: &[i64]) {
-        if !ids.is_empty() {
-            // Nobody has to be there to hear it.
-            let _ = self.0.send(ids.into());
-        }
-    }
-}
-
 /// Hears of every token that is removed from when this is made.
 pub struct Removed {
     gone: broadcast::Receiver<Arc<[i64]>>,
@@ -152,7 +100,7 @@ impl Removed {
 impl Store {
     /// Hears of tokens that are removed from now on.
     pub fn removed(&self) -> Removed {
-        Removed { gone: self.gone.0.subscribe(), store: self.clone() }
+        Removed { gone: self.gone.subscribe(), store: self.clone() }
     }
 
     async fn is_token(&self, id: i64) -> Result<bool> {
@@ -456,7 +404,9 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::store::tests::{author, scratch, tenant};
+    use crate::store::database::DatabaseError;
+    use crate::store::known::GONE;
+    use crate::store::scratch::{author, scratch, tenant};
 
     fn soon() -> Option<Timestamp> {
         Some(Timestamp::now() + SignedDuration::from_hours(1))
@@ -579,7 +529,7 @@ mod tests {
             .await;
         assert!(matches!(nobody, Err(StoreError::Missing("tenant"))), "{nobody:?}");
         let mixed = store.create_token(None, "t".into(), Scope::Owner, None, author("ops")).await;
-        assert!(matches!(mixed, Err(StoreError::Sqlite(_))), "{mixed:?}");
+        assert!(matches!(mixed, Err(StoreError::Database(DatabaseError::Sqlite(_)))), "{mixed:?}");
     }
 
     #[tokio::test]

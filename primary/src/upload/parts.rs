@@ -15,8 +15,8 @@ use http::{HeaderMap, HeaderValue};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use serde_json::Value;
 
-use super::UploadError;
-use crate::release::modules::{IngestError, Packing, Spool, Spooled};
+use super::error::UploadError;
+use crate::generations::modules::{IngestError, Packing, Spool, Spooled};
 
 /// Files in one upload.
 pub const FILES_MAX: usize = 32;
@@ -91,7 +91,7 @@ pub async fn read(
             return Err(UploadError::Twice(earlier.path.clone(), path));
         }
         if incoming.len() == FILES_MAX {
-            return Err(UploadError::TooManyFiles);
+            return Err(UploadError::TooManyFiles(FILES_MAX));
         }
         let most = match packing {
             Packing::Plain => limits.module_bytes,

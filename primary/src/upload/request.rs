@@ -10,9 +10,11 @@ use hearth_wire::{Code, Problem, Scope, header};
 use http::Request;
 use http::header::{CONTENT_TYPE, HeaderValue};
 
-use super::{COME_AGAIN, UploadError, Uploads};
+use super::Uploads;
 use crate::api::auth;
 use crate::api::lease::Coming;
+use crate::fault::Fault;
+use crate::problem;
 use crate::refusal::{refuse, request_id};
 use crate::store::{Store, Tenant};
 
@@ -67,8 +69,8 @@ impl UploadRequests {
                 response
             }
             Err(error) => {
-                let crowded = matches!(error, UploadError::TooMany(_));
-                refuse(error.problem(), crowded.then_some(COME_AGAIN), &id)
+                // Logged where it was carried out.
+                refuse(problem::of(&error), error.verdict().retry_after, &id)
             }
         }
     }

@@ -296,7 +296,7 @@ fn connection_of(pid: i32) -> u64 {
 fn assault(host: &Host, tenant: &Tenant, neighbour: i32) {
     let worker = host.workers(tenant)[0];
     let mut caller = tenant.open();
-    let request = tenant.door().request("POST", "/one").bytes(&tenant.name);
+    let request = tenant.address().request("POST", "/one").bytes(&tenant.name);
     caller.send(&request).unwrap();
     caller.answer("POST").expect(200);
     let connection = connection_of(worker);

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use crate::builds::{earlier, of_an_earlier_build};
 use crate::durability::stage::sha256;
 use crate::guests;
 use crate::host::{ADMIN_TOKEN, Host, Tenant, run, upload};
@@ -221,11 +221,11 @@ fn an_upload_is_told_of_whatever_address_it_came_to() {
     let host = Host::start();
     let demo = host.tenant("demo");
     let deploy = demo.token("deploy");
-    for (number, door) in (1..).zip(demo.doors()) {
+    for (number, address) in (1..).zip(demo.addresses()) {
         let before = all(&host);
         let file = [("one.wasm", [guests::version_one(), guests::version_two()][number % 2])];
         let id = format!("upload-{number}");
-        let request = door.request("POST", "/$upload").header("x-request-id", &id);
+        let request = address.request("POST", "/$upload").header("x-request-id", &id);
         let broken = [("one.wasm", guests::core_module())];
         for (refused, code) in [
             (upload(request.clone(), &file, None), "unauthenticated"),
@@ -233,16 +233,16 @@ fn an_upload_is_told_of_whatever_address_it_came_to() {
             (upload(request.clone(), &broken, None).bearer(&deploy), "invalid_module"),
             (upload(request.clone(), &file, Some("{")).bearer(&deploy), "bad_request"),
         ] {
-            let answer = door.send(&refused);
-            assert_eq!(answer.json()["code"], code, "{}: {}", door.name, answer.text());
+            let answer = address.send(&refused);
+            assert_eq!(answer.json()["code"], code, "{}: {}", address.name, answer.text());
         }
         let sent = upload(request, &file, None).bearer(&deploy);
-        let generation = door.send(&sent).expect(200).json()["generation"].clone();
+        let generation = address.send(&sent).expect(200).json()["generation"].clone();
         // The same once more is no change.
-        assert_eq!(door.send(&sent).expect(200).json()["functions"][0]["unchanged"], true);
+        assert_eq!(address.send(&sent).expect(200).json()["functions"][0]["unchanged"], true);
         let after = all(&host);
         let new = &after[before.len()..];
-        assert_eq!(actions(new), ["token.create", "function.upload"], "{}", door.name);
+        assert_eq!(actions(new), ["token.create", "function.upload"], "{}", address.name);
         let row = &new[1];
         assert_eq!((&row["request_id"], &row["object"]), (&json!(id), &json!("/one")), "{row}");
         assert_eq!(row["actor"]["name"], "deploy", "{row}");
@@ -342,8 +342,8 @@ fn who_it_was_is_told_when_the_token_is_gone_and_its_name_is_anothers() {
     };
     let deploys = |token: &str, module| {
         let file = [("one.wasm", module)];
-        let request = upload(demo.door().request("POST", "/$upload"), &file, None);
-        demo.door().send(&request.bearer(token)).expect(200);
+        let request = upload(demo.address().request("POST", "/$upload"), &file, None);
+        demo.address().send(&request.bearer(token)).expect(200);
     };
     let (first, second) = (ci(), ci());
     deploys(&first.1, guests::version_one());
@@ -453,23 +453,22 @@ fn a_restore_is_told_of_and_brings_its_history_where_it_brings_all() {
 
 #[test]
 fn a_data_directory_from_before_is_taken_on() {
-    let mut host = Host::start();
-    let demo = host.tenant("demo");
-    demo.deploy("one", guests::version_one());
-    host.kill_and_wait();
-    as_the_version_before_left_it(&host.data());
-    host.start_again();
-    assert_eq!(all(&host), Vec::<Value>::new());
-    assert_eq!(demo.post("/one", "").expect(200).text(), "version one");
-    demo.deploy("one", guests::version_two());
-    let told = entries(&host, &demo.token, "");
-    assert_eq!(actions(&told), ["function.upload"]);
-    assert_eq!(told[0]["before"]["functions"]["/one"]["version"], 1);
-}
-
-fn as_the_version_before_left_it(data: &Path) {
-    let store = Connection::open(data.join("hearth.db")).unwrap();
+    let directory = of_an_earlier_build();
+    let store = Connection::open(directory.path().join("data/hearth.db")).unwrap();
+    // Before anything was told.
     store.execute_batch("DROP TABLE audit; PRAGMA user_version = 4;").unwrap();
+    store.close().unwrap();
+    let mut like = Host::start();
+    like.kill_and_wait();
+    let host = Host::on(directory, &like);
+    // This host has another admin's token.
+    assert_eq!(actions(&all(&host)), ["token.adopt"]);
+    let crowded = earlier(&host, "crowded");
+    assert_eq!(crowded.post("/one", "").expect(200).text(), "version one");
+    crowded.deploy("one", guests::version_two());
+    let told = entries(&host, &crowded.token, "");
+    assert_eq!(actions(&told), ["token.create", "function.upload"]);
+    assert_eq!(told[1]["before"]["functions"]["/one"]["version"], 1);
 }
 
 #[test]

@@ -106,8 +106,8 @@ fn a_host_under_load_comes_back_on_an_empty_directory() {
         move |done| {
             let module = [guests::version_two(), guests::version_one()][at % 2];
             at += 1;
-            let request = busy.door().request("POST", "/$upload").bearer(&busy.token);
-            let answer = upload(request, &[("one.wasm", module)], None).send(busy.door().to);
+            let request = busy.address().request("POST", "/$upload").bearer(&busy.token);
+            let answer = upload(request, &[("one.wasm", module)], None).send(busy.address().to);
             done.insert(answer.expect(200).json()["generation"].as_u64().unwrap());
         }
     });
@@ -155,11 +155,11 @@ fn a_host_under_load_comes_back_on_an_empty_directory() {
         }
     }
     assert_eq!(lines(&demo), told);
-    for door in demo.doors() {
-        assert_eq!(door.post("/one", "").expect(200).text(), "version one", "{}", door.name);
-        door.post("/private", "").expect_problem(401, "unauthenticated");
-        door.send(&door.request("POST", "/private").bearer(&invoke)).expect(200);
-        door.post("/hello", "{}").expect(200);
+    for address in demo.addresses() {
+        assert_eq!(address.post("/one", "").expect(200).text(), "version one", "{}", address.name);
+        address.post("/private", "").expect_problem(401, "unauthenticated");
+        address.send(&address.request("POST", "/private").bearer(&invoke)).expect(200);
+        address.post("/hello", "{}").expect(200);
     }
     demo.rollback("/one", 2);
     assert_eq!(demo.post("/one", "").expect(200).text(), "version two");
@@ -557,7 +557,7 @@ fn a_full_disk_ends_a_restore_and_leaves_nothing() {
             return eprintln!("skipped: nothing can be mounted here: {error}");
         }
         assert_eq!(said, "status 1\n", "{error}");
-        let told = ["No space left on device", "the store's disk is full"];
+        let told = ["No space left on device", "the host's disk is full"];
         assert!(told.iter().any(|told| error.contains(told)), "{error}");
     }
 }
@@ -593,8 +593,8 @@ fn tenants_come_back_into_a_host_that_serves() {
     });
     assert_eq!(names(&now), names(&tokens));
     demo.deploy_with("private", guests::echo(), &json!({ "auth": "invoke" }));
-    let door = demo.door();
-    door.send(&door.request("POST", "/private").bearer(&invoke)).expect(200);
+    let address = demo.address();
+    address.send(&address.request("POST", "/private").bearer(&invoke)).expect(200);
 
     // What is there is not changed, what is not in it cannot come.
     let said = restore(&["--tenant", "demo"]).failed(1);
@@ -612,7 +612,7 @@ fn tenants_come_back_into_a_host_that_serves() {
     let whole = fs::read(&file).unwrap();
     fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
     let said = host.command(ADMIN_TOKEN, &["restore", text(&cut)]).failed(1);
-    assert!(said.contains("it was cut off on its way"), "{said}");
+    assert!(said.contains("the transfer was cut off"), "{said}");
     host.send(&host.admin("GET", "/tenants/demo")).expect(404);
     let made = restore(&["--tenant", "demo", "--json"]).json();
     let port = made["restored"][0]["port"].as_u64().unwrap();

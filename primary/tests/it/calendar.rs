@@ -122,8 +122,8 @@ fn a_calendar_that_jumps_before_1970_ends_nothing() {
     // More than one answer of each thread's, from one that serves already and from a new one.
     for round in 0..30 {
         for tenant in [&awake, &asleep] {
-            for door in tenant.doors() {
-                door.post("/hello", "{}").expect(200);
+            for address in tenant.addresses() {
+                address.post("/hello", "{}").expect(200);
             }
             tenant.ask("/worker");
             tenant.ask("/logs");
@@ -144,8 +144,8 @@ fn a_calendar_that_jumps_before_1970_ends_nothing() {
     host.command(ADMIN_TOKEN, &["backup", saved.to_str().unwrap()]).done();
     host.send(&host.admin("DELETE", "/tenants/asleep")).expect(204);
     calendar.is_early(false);
-    for door in awake.doors() {
-        let answer = door.post("/hello", "{}").expect(200);
+    for address in awake.addresses() {
+        let answer = address.post("/hello", "{}").expect(200);
         assert!(answer.header("date").is_some());
     }
     let log = host.log();

@@ -211,12 +211,12 @@ fn a_login_says_what_is_wrong_with_an_address() {
             String::from_utf8(said.stdout).unwrap() + &String::from_utf8(said.stderr).unwrap(),
         )
     };
-    let (front, port) = (host.front, tenant.doors()[0].authority());
+    let (front, port) = (host.front, tenant.addresses()[0].authority());
     for (address, status, part) in [
         (format!("https://{front}"), 1, "it speaks http there"),
         (format!("http://{port}"), 1, "the API is at the host's front door"),
         (format!("http://{front}/t/demo"), 1, "the API is at the host's front door"),
-        ("hearth.lan:3400".to_owned(), 1, "`hearth.lan:3400` is no address"),
+        ("hearth.lan:3400".to_owned(), 1, "`hearth.lan:3400` is not a valid address"),
         (format!("http://{front}/api/v1"), 0, "knows you as owner"),
         (front.to_string(), 0, "knows you as owner"),
     ] {

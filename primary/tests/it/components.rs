@@ -29,15 +29,15 @@ fn every_kind_of_component_runs_packed_or_not_at_every_address() {
             assert!(function["stored"].as_u64().unwrap() < module.len() as u64, "{up}");
             let imports = function["imports"].to_string();
             assert!(imports.contains("wasi:"), "{imports}");
-            for door in tenant.doors() {
-                let answer = door.post(path, "Ada").expect(200);
+            for address in tenant.addresses() {
+                let answer = address.post(path, "Ada").expect(200);
                 let expected = match name {
                     "plain" => "version one".to_owned(),
                     "wstd" => "hello Ada from wstd".to_owned(),
                     // Each address takes off what is its own, so the function sees one path.
-                    _ => format!("hello http://{}{path} from wasip3", door.authority()),
+                    _ => format!("hello http://{}{path} from wasip3", address.authority()),
                 };
-                assert_eq!(answer.text(), expected, "{} at {}", path, door.name);
+                assert_eq!(answer.text(), expected, "{} at {}", path, address.name);
                 assert_eq!(answer.header("x-hearth-version"), Some(&*format!("{path}@1")));
             }
         }
@@ -98,7 +98,7 @@ fn every_call_has_a_fresh_instance() {
     tenant.deploy("static", guests::dirties_memory());
     let mut connection = tenant.open();
     for _ in 0..20 {
-        let answer = connection.call(&tenant.door().request("POST", "/static"));
+        let answer = connection.call(&tenant.address().request("POST", "/static"));
         assert_eq!(answer.expect(200).text(), "clean");
     }
 }

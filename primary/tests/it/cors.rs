@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::host::{Door, Host};
+use crate::host::{Address, Host};
 use crate::http::{Answer, Request};
 use crate::processes::{descendants, signal};
 
@@ -41,8 +41,9 @@ const EXPOSED: (&str, &str) = (
     "x-request-id, x-hearth-version, server-timing, retry-after, location",
 );
 
-fn preflight(door: &Door, path: &str, origin: &str) -> Request {
-    door.request("OPTIONS", path)
+fn preflight(address: &Address, path: &str, origin: &str) -> Request {
+    address
+        .request("OPTIONS", path)
         .header("origin", origin)
         .header("access-control-request-method", "POST")
         .header("access-control-request-headers", "authorization,content-type,x-mine")
@@ -63,40 +64,40 @@ fn a_preflight_is_answered_at_every_door_and_starts_nothing() {
     let vary = ("vary", "origin, access-control-request-method, access-control-request-headers");
     let asked = ("access-control-allow-headers", "authorization,content-type,x-mine");
     let age = ("access-control-max-age", "7200");
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for origin in [APP, "http://localhost:5173"] {
-            let answer = door.send(&preflight(&door, "/some", origin)).expect(204);
+            let answer = address.send(&preflight(&address, "/some", origin)).expect(204);
             let methods = ("access-control-allow-methods", "GET, POST");
             let origin = ("access-control-allow-origin", origin);
-            assert_eq!(cors(&answer), [asked, methods, origin, age, vary], "{}", door.name);
+            assert_eq!(cors(&answer), [asked, methods, origin, age, vary], "{}", address.name);
             assert_eq!(answer.header("content-length"), None, "{:?}", answer.headers);
             assert_eq!(answer.header("content-type"), None, "{:?}", answer.headers);
             assert!(answer.header("x-request-id").is_some(), "{:?}", answer.headers);
         }
-        let answer = door.send(&preflight(&door, "/any", "null")).expect(204);
+        let answer = address.send(&preflight(&address, "/any", "null")).expect(204);
         let methods = ("access-control-allow-methods", "POST");
         let any = ("access-control-allow-origin", "*");
-        assert_eq!(cors(&answer), [asked, methods, any, age, vary], "{}", door.name);
+        assert_eq!(cors(&answer), [asked, methods, any, age, vary], "{}", address.name);
         for stranger in ["https://evil.example", "https://app.example:444", "http://app.example"] {
-            let answer = door.send(&preflight(&door, "/some", stranger)).expect(204);
-            assert_eq!(cors(&answer), [vary], "{stranger} at {}", door.name);
+            let answer = address.send(&preflight(&address, "/some", stranger)).expect(204);
+            assert_eq!(cors(&answer), [vary], "{stranger} at {}", address.name);
         }
         // Without the option it is a method as any other.
-        let answer = door.send(&preflight(&door, "/none", APP));
-        assert_eq!(cors(&answer), [], "{}", door.name);
+        let answer = address.send(&preflight(&address, "/none", APP));
+        assert_eq!(cors(&answer), [], "{}", address.name);
         answer.expect_problem(405, "method_not_allowed");
-        let seen = door.send(&preflight(&door, "/mine", APP)).expect(200).json();
-        assert_eq!(seen["headers"]["origin"], json!([APP]), "{}: {seen}", door.name);
+        let seen = address.send(&preflight(&address, "/mine", APP)).expect(200).json();
+        assert_eq!(seen["headers"]["origin"], json!([APP]), "{}: {seen}", address.name);
         // With it, one that asks for no leave is the function's.
-        door.send(&preflight(&door, "/both", APP)).expect(204);
-        let plain = door.request("OPTIONS", "/both").header("origin", APP);
-        let answer = door.send(&plain).expect(200);
-        assert_eq!(answer.json()["method"], "Method::Options", "{}", door.name);
+        address.send(&preflight(&address, "/both", APP)).expect(204);
+        let plain = address.request("OPTIONS", "/both").header("origin", APP);
+        let answer = address.send(&plain).expect(200);
+        assert_eq!(answer.json()["method"], "Method::Options", "{}", address.name);
         assert_eq!(answer.header("access-control-allow-origin"), Some(APP));
     }
-    let door = tenant.door();
-    let last = door.request("POST", "/any").header("x-request-id", "last").body("said\n");
-    door.send(&last).expect(204);
+    let address = tenant.address();
+    let last = address.request("POST", "/any").header("x-request-id", "last").body("said\n");
+    address.send(&last).expect(204);
     crate::processes::eventually("the one call's words", || {
         let lines = tenant.ask("/logs")["lines"].as_array().unwrap().clone();
         (lines.len() == 2).then_some(())
@@ -131,27 +132,27 @@ fn answers_say_who_may_read_them_and_problems_do_too() {
         ],
     });
     let plain = json!({ "status": 200, "headers": [] }).to_string();
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         let from = |path: &str, from: &str, body: &str| {
-            door.send(&door.request("POST", path).header("origin", from).body(body))
+            address.send(&address.request("POST", path).header("origin", from).body(body))
         };
         assert_eq!(cors(&from("/some", APP, &plain).expect(200)), [origin, EXPOSED, vary]);
         assert_eq!(cors(&from("/some", "https://evil.example", &plain).expect(200)), [vary]);
-        assert_eq!(cors(&door.post("/some", &plain).expect(200)), [vary], "{}", door.name);
+        assert_eq!(cors(&address.post("/some", &plain).expect(200)), [vary], "{}", address.name);
         let any = ("access-control-allow-origin", "*");
         assert_eq!(cors(&from("/any", "null", &plain).expect(200)), [any, EXPOSED, vary]);
-        assert_eq!(cors(&from("/none", APP, &plain).expect(200)), [], "{}", door.name);
+        assert_eq!(cors(&from("/none", APP, &plain).expect(200)), [], "{}", address.name);
 
         let refused = from("/checked", APP, "[]").expect_problem(400, "schema_violation");
-        assert_eq!(cors(&refused), [origin, EXPOSED, vary], "{}", door.name);
+        assert_eq!(cors(&refused), [origin, EXPOSED, vary], "{}", address.name);
         let refused = from("/checked", APP, &"x".repeat(101)).expect_problem(413, "too_large");
-        assert_eq!(cors(&refused), [origin, EXPOSED, vary], "{}", door.name);
+        assert_eq!(cors(&refused), [origin, EXPOSED, vary], "{}", address.name);
         let refused = from("/private", APP, &plain).expect_problem(401, "unauthenticated");
-        assert_eq!(cors(&refused), [origin, EXPOSED, vary], "{}", door.name);
+        assert_eq!(cors(&refused), [origin, EXPOSED, vary], "{}", address.name);
         let refused = from("/traps", APP, "").expect_problem(500, "function_trapped");
-        assert_eq!(cors(&refused), [origin, EXPOSED, vary], "{}", door.name);
-        let refused = door.send(&door.request("DELETE", "/some").header("origin", APP));
-        assert_eq!(cors(&refused), [origin, EXPOSED, vary], "{}", door.name);
+        assert_eq!(cors(&refused), [origin, EXPOSED, vary], "{}", address.name);
+        let refused = address.send(&address.request("DELETE", "/some").header("origin", APP));
+        assert_eq!(cors(&refused), [origin, EXPOSED, vary], "{}", address.name);
         refused.expect_problem(405, "method_not_allowed");
         assert_eq!(cors(&from("/nix", APP, "").expect_problem(404, "not_found")), []);
 
@@ -168,12 +169,12 @@ fn answers_say_who_may_read_them_and_problems_do_too() {
                 accept,
             ],
             "{}",
-            door.name
+            address.name
         );
         let replaced = from("/some", APP, &own.to_string()).expect(200);
-        assert_eq!(cors(&replaced), [origin, exposed, EXPOSED, accept, vary], "{}", door.name);
+        assert_eq!(cors(&replaced), [origin, exposed, EXPOSED, accept, vary], "{}", address.name);
         let replaced = from("/some", "https://mine.example", &own.to_string()).expect(200);
-        assert_eq!(cors(&replaced), [exposed, accept, vary], "{}", door.name);
+        assert_eq!(cors(&replaced), [exposed, accept, vary], "{}", address.name);
     }
 }
 
@@ -239,17 +240,17 @@ fn a_browser_lets_pages_call_what_the_option_allows_and_nothing_else() {
     }
     let seen = in_a_browser(host.scratch(), listener, &Value::Array(calls));
 
-    for (at, door) in tenant.doors().iter().enumerate() {
+    for (at, address) in tenant.addresses().iter().enumerate() {
         let of = |name: &str| &seen[format!("{at} {name}")];
         for name in ["listed post", "listed get", "private post", "any post", "any get"] {
             let it = of(name);
-            assert_eq!(it["status"], 200, "{name} at {}: {it}", door.name);
+            assert_eq!(it["status"], 200, "{name} at {}: {it}", address.name);
             let said: Value = serde_json::from_str(it["body"].as_str().unwrap()).unwrap();
             let method = if name.ends_with("post") { "Method::Post" } else { "Method::Get" };
-            assert_eq!(said["method"], method, "{name} at {}", door.name);
-            assert_eq!(said["headers"]["origin"], json!([origin]), "{name} at {}", door.name);
+            assert_eq!(said["method"], method, "{name} at {}", address.name);
+            assert_eq!(said["headers"]["origin"], json!([origin]), "{name} at {}", address.name);
             for header in ["x-request-id", "x-hearth-version", "server-timing"] {
-                assert!(it["headers"][header].is_string(), "{name} at {}: {it}", door.name);
+                assert!(it["headers"][header].is_string(), "{name} at {}: {it}", address.name);
             }
         }
         assert_eq!(of("listed post")["headers"]["x-request-id"], "from-a-page");
@@ -257,9 +258,9 @@ fn a_browser_lets_pages_call_what_the_option_allows_and_nothing_else() {
             [("checked", 400, "schema_violation"), ("private get", 401, "unauthenticated")]
         {
             let it = of(name);
-            assert_eq!(it["status"], status, "{name} at {}: {it}", door.name);
+            assert_eq!(it["status"], status, "{name} at {}: {it}", address.name);
             let problem: Value = serde_json::from_str(it["body"].as_str().unwrap()).unwrap();
-            assert_eq!(problem["code"], code, "{name} at {}: {it}", door.name);
+            assert_eq!(problem["code"], code, "{name} at {}: {it}", address.name);
         }
         for name in [
             "any with cookies",
@@ -270,7 +271,7 @@ fn a_browser_lets_pages_call_what_the_option_allows_and_nothing_else() {
             "none get",
             "missing",
         ] {
-            assert_eq!(*of(name), json!({"error": "TypeError"}), "{name} at {}", door.name);
+            assert_eq!(*of(name), json!({"error": "TypeError"}), "{name} at {}", address.name);
         }
     }
 }

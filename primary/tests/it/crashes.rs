@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::host::{Door, Host};
+use crate::host::{Address, Host};
 use crate::http::Connection;
 use crate::processes::{Beside, children, eventually, is_alive, kill_at_birth, pause, signal};
 
@@ -19,7 +19,7 @@ fn queued_connections_outlive_their_worker() {
     let first = host.workers(&tenant)[0];
     // A stopped process accepts nothing, so these wait in the kernel's queue.
     signal(first, Signal::SIGSTOP);
-    let request = tenant.door().request("POST", "/one").bytes("demo");
+    let request = tenant.address().request("POST", "/one").bytes("demo");
     let mut queued: Vec<Connection> = (0..20).map(|_| tenant.open()).collect();
     for connection in &mut queued {
         connection.send(&request).unwrap();
@@ -43,7 +43,7 @@ fn row_02_a_worker_that_gives_no_sign_of_life_is_ended() {
     let begun = Instant::now();
     eventually("its end", || (!is_alive(stuck)).then_some(()));
     assert!(begun.elapsed() > Duration::from_secs(10), "{:?}", begun.elapsed());
-    assert!(host.log().contains("it is stuck: it did not answer the host for 15 seconds"));
+    assert!(host.log().contains("the worker is stuck: it did not answer the host for 15 seconds"));
     assert_eq!(tenant.post("/one", "").expect(200).text(), "version one");
 }
 
@@ -52,10 +52,10 @@ fn only_the_calls_in_flight_notice_a_workers_death() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("slow", guests::slow());
-    let slow = tenant.door().request("POST", "/slow?ms=60000");
+    let slow = tenant.address().request("POST", "/slow?ms=60000");
     let mut direct = tenant.open();
     direct.send(&slow.bytes("demo")).unwrap();
-    let by_path = &tenant.doors()[2];
+    let by_path = &tenant.addresses()[2];
     let mut through = Connection::open(by_path.to).unwrap();
     through.send(&by_path.request("POST", "/slow?ms=60000").bytes("front")).unwrap();
     eventually("both calls", || {
@@ -87,7 +87,7 @@ fn who_dies_at_every_start_is_turned_away_and_its_fix_goes_up_at_its_own_port() 
         let well = well.clone();
         let mut connection = well.open();
         move |wrong: &mut BTreeSet<String>| {
-            let answer = connection.call(&well.door().request("POST", "/one"));
+            let answer = connection.call(&well.address().request("POST", "/one"));
             if answer.status != 200 {
                 wrong.insert(answer.text());
             }
@@ -96,8 +96,8 @@ fn who_dies_at_every_start_is_turned_away_and_its_fix_goes_up_at_its_own_port() 
 
     // The first pauses are short and waited out in the queue; later ones are told.
     let refused = eventually("503 with a long pause", || {
-        let call = sick.door().request("POST", "/one");
-        let refused = call.try_send(sick.door().to).ok().filter(|it| it.status == 503)?;
+        let call = sick.address().request("POST", "/one");
+        let refused = call.try_send(sick.address().to).ok().filter(|it| it.status == 503)?;
         let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
         (wait >= 3).then_some(refused)
     });
@@ -107,27 +107,27 @@ fn who_dies_at_every_start_is_turned_away_and_its_fix_goes_up_at_its_own_port() 
     assert!(worker["reason"].as_str().is_some_and(|reason| reason.contains("killed")), "{worker}");
     let listed = host.command(&sick.token, &["worker", "list"]).done();
     assert!(listed.contains("backoff") && listed.contains("killed"), "{listed}");
-    for door in sick.doors() {
-        let refused = door.post("/one", "").expect_problem(503, "worker_unavailable");
-        assert!(refused.header("retry-after").is_some(), "{}", door.name);
-        is_not_healthy(&door);
+    for address in sick.addresses() {
+        let refused = address.post("/one", "").expect_problem(503, "worker_unavailable");
+        assert!(refused.header("retry-after").is_some(), "{}", address.name);
+        is_not_healthy(&address);
     }
 
     let killed = killer.stop();
     assert!(killed.len() >= 3, "{killed:?}");
     sick.deploy("one", guests::version_two());
-    for door in sick.doors() {
-        assert_eq!(door.post("/one", "").expect(200).text(), "version two", "{}", door.name);
+    for address in sick.addresses() {
+        assert_eq!(address.post("/one", "").expect(200).text(), "version two", "{}", address.name);
     }
     assert_eq!(sick.state(), "ready");
     assert_eq!(neighbour.stop(), BTreeSet::new(), "the neighbour noticed something");
     assert_eq!(host.workers(&well), spared);
 }
 
-fn is_not_healthy(door: &Door) {
-    let health = door.get("/$health").expect_problem(503, "worker_unavailable");
-    assert!(health.header("retry-after").is_some(), "{}", door.name);
-    assert_eq!(door.send(&door.request("HEAD", "/$health")).status, 503, "{}", door.name);
+fn is_not_healthy(address: &Address) {
+    let health = address.get("/$health").expect_problem(503, "worker_unavailable");
+    assert!(health.header("retry-after").is_some(), "{}", address.name);
+    assert_eq!(address.send(&address.request("HEAD", "/$health")).status, 503, "{}", address.name);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn workers_outlive_their_zygote_and_a_new_one_wakes_others() {
     awake.deploy("one", guests::version_one());
     let worker = host.workers(&awake)[0];
     let mut connection = awake.open();
-    connection.call(&awake.door().request("POST", "/one")).expect(200);
+    connection.call(&awake.address().request("POST", "/one")).expect(200);
 
     let zygote = host.zygote().unwrap();
     signal(zygote, Signal::SIGKILL);
@@ -147,7 +147,7 @@ fn workers_outlive_their_zygote_and_a_new_one_wakes_others() {
     assert!(took < Duration::from_secs(5), "a wake took {took:?}");
     assert_ne!(host.zygote(), Some(zygote));
 
-    connection.call(&awake.door().request("POST", "/one")).expect(200);
+    connection.call(&awake.address().request("POST", "/one")).expect(200);
     assert_eq!(host.workers(&awake), [worker]);
     // The host learns of the death of a worker that no zygote watches any more.
     signal(worker, Signal::SIGKILL);
@@ -171,7 +171,7 @@ fn a_zygote_that_hangs_is_replaced_and_no_wake_waits_long_for_it() {
     // One that is called all the while, and keeps its worker.
     awake.deploy("slow", guests::slow());
     let mut running = awake.open();
-    running.send(&awake.door().request("POST", "/slow?ms=60000").bytes("demo")).unwrap();
+    running.send(&awake.address().request("POST", "/slow?ms=60000").bytes("demo")).unwrap();
     let kept = host.workers(&awake);
     assert_eq!(kept.len(), 1);
 
@@ -183,20 +183,22 @@ fn a_zygote_that_hangs_is_replaced_and_no_wake_waits_long_for_it() {
         }
         signal(hung, Signal::SIGSTOP);
         std::thread::scope(|scope| {
-            for door in [&one, &two, &three].map(|tenant| tenant.doors()).into_iter().flatten() {
+            for address in
+                [&one, &two, &three].map(|tenant| tenant.addresses()).into_iter().flatten()
+            {
                 scope.spawn(move || {
                     let begun = Instant::now();
-                    assert_eq!(door.post("/one", "").expect(200).text(), "version one");
+                    assert_eq!(address.post("/one", "").expect(200).text(), "version one");
                     let took = begun.elapsed();
                     // Five seconds are promised of a machine that does nothing else.
-                    assert!(took < Duration::from_secs(10), "{}: {took:?}", door.name);
+                    assert!(took < Duration::from_secs(10), "{}: {took:?}", address.name);
                 });
             }
         });
         assert!(!is_alive(hung));
         assert_ne!(host.zygote(), Some(hung));
     }
-    assert!(host.log().contains("the zygote gives no sign of life"));
+    assert!(host.log().contains("the zygote does not answer"));
 
     // Its worker lives on, and its end is noticed.
     assert_eq!(host.workers(&awake), kept);

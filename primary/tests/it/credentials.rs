@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::host::{ADMIN_TOKEN, Door, Host};
+use crate::host::{ADMIN_TOKEN, Address, Host};
 use crate::http::{Answer, Connection, Request};
 
 /// Every way in which a token can be sent.
@@ -22,8 +22,8 @@ fn ways(token: &str) -> [String; 5] {
     ]
 }
 
-fn with(door: &Door, authorization: &str) -> Request {
-    door.request("POST", "/echo").header("authorization", authorization)
+fn with(address: &Address, authorization: &str) -> Request {
+    address.request("POST", "/echo").header("authorization", authorization)
 }
 
 /// What the function was shown of it.
@@ -39,20 +39,20 @@ fn a_token_of_the_platform_reaches_no_function() {
     let foreign = other.token("invoke");
     let own = tenant.token("invoke");
     let revoked = "hearth_of-which-nobody-knows-any-more";
-    for door in tenant.doors() {
-        let is_front = door.name != "its own port";
+    for address in tenant.addresses() {
+        let is_front = address.name != "its own port";
         for token in [foreign.as_str(), own.as_str(), revoked, ADMIN_TOKEN] {
             for way in ways(token) {
-                let answer = door.send(&with(&door, &way));
-                let said = format!("{way:?} at {}", door.name);
+                let answer = address.send(&with(&address, &way));
+                let said = format!("{way:?} at {}", address.name);
                 if token == ADMIN_TOKEN && is_front {
                     answer.expect_problem(403, "forbidden").expect_detail("an admin's token");
                 } else {
                     assert_eq!(seen(answer), json!(null), "{said}");
                 }
                 // Nor does it pass beside something else, in either order.
-                let both = with(&door, "Bearer other").header("authorization", &way);
-                let both = door.send(&both);
+                let both = with(&address, "Bearer other").header("authorization", &way);
+                let both = address.send(&both);
                 if !(token == ADMIN_TOKEN && is_front) {
                     assert_eq!(seen(both), json!(["Bearer other"]), "{said}");
                 }
@@ -61,7 +61,12 @@ fn a_token_of_the_platform_reaches_no_function() {
         // What is a function's own business is its own business.
         let basic = format!("Basic {}", STANDARD.encode("hearth_app:a password"));
         for other in ["Bearer eyJhbGciOiJIUzI1NiJ9.e30.x", "Digest username=\"a\"", &basic] {
-            assert_eq!(seen(door.send(&with(&door, other))), json!([other]), "{}", door.name);
+            assert_eq!(
+                seen(address.send(&with(&address, other))),
+                json!([other]),
+                "{}",
+                address.name
+            );
         }
     }
     // The API calls with the caller's name and nothing of the token.
@@ -75,7 +80,7 @@ fn nor_does_it_on_a_connection_that_was_handed_over() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("echo", guests::echo());
-    let [_, by_name, _] = tenant.doors();
+    let [_, by_name, _] = tenant.addresses();
     let mut kept = Connection::open(by_name.to).unwrap();
     assert_eq!(seen(kept.call(&with(&by_name, "Bearer other"))), json!(["Bearer other"]));
     assert_eq!(host.handed_over(), 1);
@@ -104,15 +109,15 @@ fn an_admins_token_that_was_chosen_without_the_form_is_warned_of_and_refused_at_
     fs::write(file.path(), CHOSEN).unwrap();
     host.kill_and_start_again();
     assert!(host.log().contains(WARNED));
-    let [port, by_name, by_path] = tenant.doors();
-    for door in [by_name, by_path] {
+    let [port, by_name, by_path] = tenant.addresses();
+    for address in [by_name, by_path] {
         // Not on the connection's first request alone, on which it could be a worker's.
-        let mut kept = Connection::open(door.to).unwrap();
-        kept.call(&door.request("POST", "/echo")).expect(200);
+        let mut kept = Connection::open(address.to).unwrap();
+        kept.call(&address.request("POST", "/echo")).expect(200);
         for way in ways(CHOSEN) {
-            kept.call(&with(&door, &way)).expect_problem(403, "forbidden");
+            kept.call(&with(&address, &way)).expect_problem(403, "forbidden");
         }
-        assert_eq!(seen(kept.call(&with(&door, "Bearer other"))), json!(["Bearer other"]));
+        assert_eq!(seen(kept.call(&with(&address, "Bearer other"))), json!(["Bearer other"]));
     }
     assert_eq!(host.handed_over(), 0);
     // Nobody knows it here, which is what is warned of.
@@ -165,15 +170,16 @@ fn row_27_a_guess_that_is_near_is_as_wrong_as_any() {
         "x".repeat(513),
     ];
     for guess in guesses.iter().filter(|guess| *guess != token) {
-        for door in tenant.doors() {
-            door.send(&with(&door, &format!("Bearer {guess}")))
+        for address in tenant.addresses() {
+            address
+                .send(&with(&address, &format!("Bearer {guess}")))
                 .expect_problem(401, "unauthenticated");
         }
         let asked = Request::new("GET", "/api/v1/whoami").bearer(guess);
         host.send(&asked).expect_problem(401, "unauthenticated");
     }
-    let door = tenant.door();
-    door.send(&with(&door, &format!("Bearer {token}"))).expect(200);
+    let address = tenant.address();
+    address.send(&with(&address, &format!("Bearer {token}"))).expect(200);
     for entry in fs::read_dir(host.data()).unwrap().flatten() {
         if let Ok(bytes) = fs::read(entry.path()) {
             for token in &tokens {
@@ -196,15 +202,15 @@ fn row_27_how_long_a_guess_takes_tells_nothing() {
     let last = if token.ends_with('A') { 'B' } else { 'A' };
     let near = format!("{}{last}", &token[..token.len() - 1]);
     let far = format!("hearth_{}", "0".repeat(token.len() - 7));
-    let door = tenant.door();
+    let address = tenant.address();
     let api = |guess: &str| Request::new("GET", "/api/v1/whoami").bearer(guess);
-    let mut connections = [door.to, host.front].map(|to| Connection::open(to).unwrap());
+    let mut connections = [address.to, host.front].map(|to| Connection::open(to).unwrap());
     for (place, connection) in connections.iter_mut().enumerate() {
         let mut took = [Vec::new(), Vec::new()];
         for _ in 0..EACH {
             for (guess, took) in [&near, &far].into_iter().zip(&mut took) {
                 let request = match place {
-                    0 => with(&door, &format!("Bearer {guess}")),
+                    0 => with(&address, &format!("Bearer {guess}")),
                     _ => api(guess),
                 };
                 let begun = Instant::now();

@@ -39,11 +39,11 @@ fn everything_acknowledged_survives_a_kill() {
     for (path, answer) in before {
         assert_eq!(tenant.ask(path), answer, "{path}");
     }
-    for door in tenant.doors() {
-        let answer = door.post("/one", "").expect(200);
-        assert_eq!(answer.text(), "version one", "{}", door.name);
-        door.send(&door.request("POST", "/private").bearer(&invoke)).expect(200);
-        door.post("/hello", "{}").expect_problem(404, "not_found");
+    for address in tenant.addresses() {
+        let answer = address.post("/one", "").expect(200);
+        assert_eq!(answer.text(), "version one", "{}", address.name);
+        address.send(&address.request("POST", "/private").bearer(&invoke)).expect(200);
+        address.post("/hello", "{}").expect_problem(404, "not_found");
     }
     // Compiled artifacts are a cache: without them, the modules are enough.
     std::fs::remove_dir_all(host.data().join("artifacts")).unwrap();
@@ -65,11 +65,11 @@ fn a_kill_amid_uploads_leaves_one_version_or_the_other() {
                 let module = [guests::version_two(), guests::version_one()][at % 2];
                 at += 1;
                 let request = crate::host::upload(
-                    tenant.door().request("POST", "/$upload").bearer(&tenant.token),
+                    tenant.address().request("POST", "/$upload").bearer(&tenant.token),
                     &[("one.wasm", module)],
                     None,
                 );
-                if let Ok(answer) = request.try_send(tenant.door().to)
+                if let Ok(answer) = request.try_send(tenant.address().to)
                     && answer.status == 200
                 {
                     done.insert(answer.json()["generation"].as_u64().unwrap());

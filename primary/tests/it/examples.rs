@@ -74,18 +74,18 @@ fn hello_is_typed_json_on_both_sides() {
     let schemas = &document["components"]["schemas"];
     assert_eq!(schemas["hi.body"]["required"], json!(["name"]), "{document}");
     assert_eq!(schemas["hi.response.200"]["required"], json!(["greeting"]), "{document}");
-    for door in tenant.doors() {
-        let answer = door.post("/hi", r#"{"name":"Ada","more":1}"#).expect(200);
-        assert_eq!(answer.text(), r#"{"greeting":"Hello, Ada!"}"#, "{}", door.name);
+    for address in tenant.addresses() {
+        let answer = address.post("/hi", r#"{"name":"Ada","more":1}"#).expect(200);
+        assert_eq!(answer.text(), r#"{"greeting":"Hello, Ada!"}"#, "{}", address.name);
         assert_eq!(answer.header("content-type"), Some("application/json"));
         assert_eq!(answer.header("content-length"), Some("26"));
         for (body, part) in
             [(r#"{"nam":"Ada"}"#, "name"), (r#"{"name":7}"#, "/name"), ("{", "JSON"), ("", "body")]
         {
-            let answer = door.post("/hi", body).expect_problem(400, "schema_violation");
+            let answer = address.post("/hi", body).expect_problem(400, "schema_violation");
             answer.expect_detail(part);
         }
-        assert_eq!(door.get("/hi").status, 405);
+        assert_eq!(address.get("/hi").status, 405);
     }
     // More than one piece on its way in, and more than the host takes at once on its way out.
     let name = "a".repeat(3 << 20);
@@ -162,14 +162,15 @@ fn raw_sees_the_request_and_streams_it_back() {
     let tenant = host.tenant("demo");
     tenant.deploy("back", raw());
     let body = "0123456789".repeat(100_000);
-    for door in tenant.doors() {
-        let request = door.request("PUT", "/back/a%20b?c=d").header("content-type", "text/plain");
-        let answer = door.send(&request.body(&body)).expect(201);
+    for address in tenant.addresses() {
+        let request =
+            address.request("PUT", "/back/a%20b?c=d").header("content-type", "text/plain");
+        let answer = address.send(&request.body(&body)).expect(201);
         assert!(answer.body == body.as_bytes(), "{} bytes came back", answer.body.len());
-        assert_eq!(answer.header("content-type"), Some("text/plain"), "{}", door.name);
-        assert_eq!(answer.header("x-path"), Some("/back/a%20b"), "{}", door.name);
-        assert_eq!(answer.header("x-query"), Some("c=d"), "{}", door.name);
-        let answer = door.post("/back", "").expect(200);
+        assert_eq!(answer.header("content-type"), Some("text/plain"), "{}", address.name);
+        assert_eq!(answer.header("x-path"), Some("/back/a%20b"), "{}", address.name);
+        assert_eq!(answer.header("x-query"), Some("c=d"), "{}", address.name);
+        let answer = address.post("/back", "").expect(200);
         assert_eq!((answer.text(), answer.header("x-query")), (String::new(), Some("")));
     }
     // A piece comes back while the next is not sent yet.
@@ -191,9 +192,9 @@ fn auth_knows_its_caller() {
     tenant.deploy("who", auth());
     tenant.post("/who", "").expect_problem(401, "unauthenticated");
     let report = Request::new("GET", "/who").bearer(&tenant.token("report"));
-    tenant.door().send(&report).expect_problem(403, "forbidden");
+    tenant.address().send(&report).expect_problem(403, "forbidden");
     let invoke = Request::new("GET", "/who").bearer(&tenant.token("invoke"));
-    let answer = tenant.door().send(&invoke).expect(200);
+    let answer = tenant.address().send(&invoke).expect(200);
     assert_eq!(answer.json(), json!({ "caller": "invoke" }));
 }
 
@@ -204,7 +205,7 @@ fn cors_answers_a_page_of_its_origin() {
     tenant.deploy("shop", cors());
     let ask = |method: &str, origin: &str| {
         let request = Request::new(method, "/shop").header("origin", origin);
-        tenant.door().send(&request.header("access-control-request-method", "GET"))
+        tenant.address().send(&request.header("access-control-request-method", "GET"))
     };
     for (origin, allowed) in
         [("https://app.example", Some("https://app.example")), ("https://other.example", None)]
@@ -240,11 +241,11 @@ fn silent_has_nothing_to_say() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("silent", silent());
-    for door in tenant.doors() {
-        let answer = door.post("/silent", r#"{"level":"warn"}"#).expect(204);
-        assert_eq!(answer.text(), "", "{}", door.name);
-        assert_eq!(answer.header("content-type"), None, "{}", door.name);
-        door.post("/silent", "{}").expect_problem(400, "schema_violation");
+    for address in tenant.addresses() {
+        let answer = address.post("/silent", r#"{"level":"warn"}"#).expect(204);
+        assert_eq!(answer.text(), "", "{}", address.name);
+        assert_eq!(answer.header("content-type"), None, "{}", address.name);
+        address.post("/silent", "{}").expect_problem(400, "schema_violation");
     }
     logged(&tenant, "noted: warn");
     let options = &tenant.ask("/functions/silent")["options"];
@@ -286,10 +287,10 @@ fn webhook_believes_what_is_signed() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("hook", webhook());
-    let door = tenant.door();
+    let address = tenant.address();
     let signed = |body: &str, signature: &str| {
-        let request = door.request("POST", "/hook").header("x-signature-256", signature);
-        door.send(&request.header("x-request-id", "delivery-7").body(body))
+        let request = address.request("POST", "/hook").header("x-signature-256", signature);
+        address.send(&request.header("x-request-id", "delivery-7").body(body))
     };
     let signature = |body: &str| {
         let mut mac = Hmac::<Sha256>::new_from_slice(b"known to everybody").unwrap();

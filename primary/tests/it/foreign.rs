@@ -222,8 +222,8 @@ fn a_copy_beside_the_host_says_whose_ports_are_taken_and_sends_nobody_there() {
     let log = eventually("its greeting", greets);
     assert!(!log.contains("try  ") && !log.contains(&format!(":{}/hello", demo.port)), "{log}");
     let demo = demo.on(&copy);
-    for door in &demo.doors()[1..] {
-        let refused = door.post("/hello", "{}").expect_problem(503, "worker_unavailable");
+    for address in &demo.addresses()[1..] {
+        let refused = address.post("/hello", "{}").expect_problem(503, "worker_unavailable");
         let detail = refused.json()["detail"].as_str().unwrap().to_owned();
         assert!(detail.contains("its own port is used by another program"), "{detail}");
         assert!(!detail.contains(&demo.port.to_string()), "{detail}");

@@ -24,9 +24,9 @@ fn everywhere(
     fill: impl Fn(Request) -> Request,
     judge: impl Fn(Answer),
 ) {
-    for door in tenant.doors() {
-        let request = door.request("POST", "/$upload").bearer(&tenant.token);
-        judge(door.send(&fill(request)));
+    for address in tenant.addresses() {
+        let request = address.request("POST", "/$upload").bearer(&tenant.token);
+        judge(address.send(&fill(request)));
     }
     judge(host.send(&fill(tenant.api("POST", "/functions"))));
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::host::{Door, Host, Tenant};
+use crate::host::{Address, Host, Tenant};
 use crate::http::Connection;
 use crate::processes::eventually;
 
@@ -17,15 +17,15 @@ const VERSIONS: [&str; 2] = ["HTTP/1.0", "HTTP/1.1"];
 
 /// A request as it is written, in either version. `FIELDS` are lines with their ends.
 fn bytes(
-    door: &Door,
+    address: &Address,
     version: &str,
     method: &str,
     path: &str,
     fields: &str,
     body: &[u8],
 ) -> Vec<u8> {
-    let request = door.request(method, path).header("x-hop", "x");
-    let text = String::from_utf8(request.bytes(&door.to.to_string())).unwrap();
+    let request = address.request(method, path).header("x-hop", "x");
+    let text = String::from_utf8(request.bytes(&address.to.to_string())).unwrap();
     let text = text.replace("HTTP/1.1", version);
     let own = text.lines().filter(|line| !line.starts_with("content-length") && !line.is_empty());
     let head: String = own.map(|line| format!("{line}\r\n")).collect();
@@ -35,8 +35,8 @@ fn bytes(
 }
 
 /// All that comes back until the end, and whether that was a break.
-fn all(door: &Door, sent: &[u8], finishes: bool) -> (String, bool) {
-    let mut connection = Connection::open(door.to).unwrap();
+fn all(address: &Address, sent: &[u8], finishes: bool) -> (String, bool) {
+    let mut connection = Connection::open(address.to).unwrap();
     connection.send(sent).unwrap();
     if finishes {
         connection.finish_sending().unwrap();
@@ -145,12 +145,12 @@ fn what_has_no_content_announces_none_and_the_rest_what_it_sends_at_each_address
         ),
     ] {
         for (version, expected) in VERSIONS.into_iter().zip([first, second]) {
-            for door in tenant.doors() {
+            for address in tenant.addresses() {
                 let sent = wanted.to_string();
                 let fields = format!("connection: close\r\ncontent-length: {}\r\n", sent.len());
-                let request = bytes(&door, version, method, path, &fields, sent.as_bytes());
-                let (came, broke) = all(&door, &request, false);
-                let what = format!("{version} {method} {wanted} at {}: {came}", door.name);
+                let request = bytes(&address, version, method, path, &fields, sent.as_bytes());
+                let (came, broke) = all(&address, &request, false);
+                let what = format!("{version} {method} {wanted} at {}: {came}", address.name);
                 assert_eq!(framing(&came), expected, "{what}");
                 let rest = came.split_once("\r\n\r\n").unwrap().1;
                 assert_eq!((rest.contains('x'), broke), (body, false), "{what}");
@@ -161,9 +161,9 @@ fn what_has_no_content_announces_none_and_the_rest_what_it_sends_at_each_address
     // The platform's own are framed like them.
     for (method, path, status) in [("HEAD", "/$health", 200), ("HEAD", "/nothing", 404)] {
         let mut lengths = Vec::new();
-        for door in tenant.doors() {
-            let request = bytes(&door, "HTTP/1.1", method, path, "connection: close\r\n", b"");
-            let (came, _) = all(&door, &request, false);
+        for address in tenant.addresses() {
+            let request = bytes(&address, "HTTP/1.1", method, path, "connection: close\r\n", b"");
+            let (came, _) = all(&address, &request, false);
             assert_eq!(self::status(&came), status, "{came}");
             assert!(came.ends_with("\r\n\r\n"), "{came}");
             lengths.push(framing(&came).len());
@@ -186,11 +186,11 @@ fn a_function_says_nothing_of_its_callers_connection() {
         ("content-length", "x"),
         ("content-length", "-1"),
     ] {
-        for door in tenant.doors() {
+        for address in tenant.addresses() {
             let wanted = json!({ "status": 200, "headers": [[name, value]], "body": "x" });
-            let answer = door.post("/answers", &wanted.to_string());
-            assert!(answer.status >= 500, "{name} at {}: {answer:?}", door.name);
-            assert_eq!(answer.header(name).filter(|it| *it == value), None, "{}", door.name);
+            let answer = address.post("/answers", &wanted.to_string());
+            assert!(answer.status >= 500, "{name} at {}: {answer:?}", address.name);
+            assert_eq!(answer.header(name).filter(|it| *it == value), None, "{}", address.name);
         }
     }
 }
@@ -218,13 +218,13 @@ fn a_function_that_fails_behind_its_head_is_told_as_that_as_long_as_nothing_was_
     .enumerate()
     {
         for (version, short) in VERSIONS.into_iter().zip(["0", "1"]) {
-            for door in tenant.doors() {
-                let id = format!("{}-{at}-{short}", door.name.replace(' ', "-"));
+            for address in tenant.addresses() {
+                let id = format!("{}-{at}-{short}", address.name.replace(' ', "-"));
                 let fields =
                     format!("x-request-id: {id}\r\nconnection: close\r\ncontent-length: 0\r\n");
                 let path = format!("/stalls?{query}");
                 let (came, broke) =
-                    all(&door, &bytes(&door, version, "POST", &path, &fields, b""), false);
+                    all(&address, &bytes(&address, version, "POST", &path, &fields, b""), false);
                 let said = match status(&came) {
                     200 if is_seen_to_be_cut(&came, broke) => "200 cut".to_owned(),
                     200 => "200 whole".to_owned(),
@@ -232,14 +232,14 @@ fn a_function_that_fails_behind_its_head_is_told_as_that_as_long_as_nothing_was_
                 };
                 // Only a reset would tell, and a worker cannot reset a connection.
                 let nothing_tells =
-                    short == "0" && !query.contains("length") && door.name == "its own port";
+                    short == "0" && !query.contains("length") && address.name == "its own port";
                 let told = match told {
                     "200 cut" if nothing_tells => "200 whole",
                     told => told,
                 };
-                assert_eq!(said, told, "{version} {query} at {}: {came}", door.name);
+                assert_eq!(said, told, "{version} {query} at {}: {came}", address.name);
                 let recorded = (recorded.0.to_owned(), recorded.1);
-                assert_eq!(record(&tenant, &id), recorded, "{version} {query} at {}", door.name);
+                assert_eq!(record(&tenant, &id), recorded, "{version} {query} at {}", address.name);
             }
         }
     }
@@ -251,12 +251,12 @@ fn a_streams_head_comes_before_its_first_piece() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy_with("stalls", guests::stalls(), &json!({ "timeout_ms": 90_000 }));
-    for door in tenant.doors() {
-        let mut connection = Connection::open(door.to).unwrap();
+    for address in tenant.addresses() {
+        let mut connection = Connection::open(address.to).unwrap();
         let begun = std::time::Instant::now();
-        connection.send(&door.request("POST", "/stalls?head=1").bytes("demo")).unwrap();
-        assert_eq!(connection.head().unwrap().status, 200, "{}", door.name);
-        assert!(begun.elapsed() < Duration::from_secs(20), "{}", door.name);
+        connection.send(&address.request("POST", "/stalls?head=1").bytes("demo")).unwrap();
+        assert_eq!(connection.head().unwrap().status, 200, "{}", address.name);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{}", address.name);
     }
 }
 
@@ -289,12 +289,12 @@ fn a_body_that_breaks_off_is_told_in_one_way_at_each_address() {
             if version == "HTTP/1.0" && fields == chunked {
                 continue;
             }
-            for door in tenant.doors() {
-                let id = format!("{}-{at}-{number}", door.name.replace(' ', "-"));
+            for address in tenant.addresses() {
+                let id = format!("{}-{at}-{number}", address.name.replace(' ', "-"));
                 let fields = format!("x-request-id: {id}\r\n{fields}");
-                let sent = bytes(&door, version, "POST", path, &fields, body.as_bytes());
-                let (came, broke) = all(&door, &sent, true);
-                let what = format!("{version} {path} {body:?} at {}: {came}", door.name);
+                let sent = bytes(&address, version, "POST", path, &fields, body.as_bytes());
+                let (came, broke) = all(&address, &sent, true);
+                let what = format!("{version} {path} {body:?} at {}: {came}", address.name);
                 let said = match status(&came) {
                     200 if is_seen_to_be_cut(&came, broke) => "200 cut".to_owned(),
                     200 => "200 whole".to_owned(),
@@ -308,36 +308,36 @@ fn a_body_that_breaks_off_is_told_in_one_way_at_each_address() {
     }
     // One that has begun to answer is not heard to its end.
     for (at, rest) in ["", "x\r\n", "5\r\nha"].into_iter().enumerate() {
-        for door in tenant.doors() {
-            let id = format!("{}-streams-{at}", door.name.replace(' ', "-"));
-            let mut connection = begin_stream(&door, "/streams", &id);
+        for address in tenant.addresses() {
+            let id = format!("{}-streams-{at}", address.name.replace(' ', "-"));
+            let mut connection = begin_stream(&address, "/streams", &id);
             connection.send(rest.as_bytes()).unwrap();
             connection.finish_sending().unwrap();
             let error = loop {
                 match connection.chunk() {
                     Ok(Some(_)) => {}
-                    Ok(None) => panic!("a whole answer to half a body at {}", door.name),
+                    Ok(None) => panic!("a whole answer to half a body at {}", address.name),
                     Err(error) => break error.kind(),
                 }
             };
             let cut = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
-            assert!(cut.contains(&error), "{error} at {}", door.name);
-            assert_eq!(record(&tenant, &id), ("refused".to_owned(), 200), "{}", door.name);
+            assert!(cut.contains(&error), "{error} at {}", address.name);
+            assert_eq!(record(&tenant, &id), ("refused".to_owned(), 200), "{}", address.name);
         }
     }
 }
 
 /// A function that sends back what it gets, and has begun to.
-fn begin_stream(door: &Door, path: &str, id: &str) -> Connection {
-    let mut connection = Connection::open(door.to).unwrap();
-    let head = door
+fn begin_stream(address: &Address, path: &str, id: &str) -> Connection {
+    let mut connection = Connection::open(address.to).unwrap();
+    let head = address
         .request("POST", path)
         .header("x-request-id", id)
         .header("transfer-encoding", "chunked");
     connection.send(&head.bytes("demo")).unwrap();
     connection.send(b"3\r\none\r\n").unwrap();
-    assert_eq!(connection.head().unwrap().status, 200, "{}", door.name);
-    assert_eq!(connection.chunk().unwrap().as_deref(), Some(&b"one"[..]), "{}", door.name);
+    assert_eq!(connection.head().unwrap().status, 200, "{}", address.name);
+    assert_eq!(connection.chunk().unwrap().as_deref(), Some(&b"one"[..]), "{}", address.name);
     connection
 }
 
@@ -346,10 +346,10 @@ fn a_body_that_grows_too_large_under_an_answer_leaves_no_whole_one() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy_with("streams", guests::streams(), &json!({ "max_body": 100_000 }));
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for (bytes, is_whole) in [(100_000 - 3, true), (100_000, false), (1_000_000, false)] {
-            let id = format!("{}-{bytes}", door.name.replace(' ', "-"));
-            let mut connection = begin_stream(&door, "/streams", &id);
+            let id = format!("{}-{bytes}", address.name.replace(' ', "-"));
+            let mut connection = begin_stream(&address, "/streams", &id);
             let mut sent = format!("{bytes:x}\r\n").into_bytes();
             sent.extend(vec![b'x'; bytes]);
             sent.extend_from_slice(b"\r\n0\r\n\r\n");
@@ -363,9 +363,9 @@ fn a_body_that_grows_too_large_under_an_answer_leaves_no_whole_one() {
                     Err(_) => break false,
                 }
             };
-            assert_eq!(ended, is_whole, "{bytes} at {}: {came} came", door.name);
+            assert_eq!(ended, is_whole, "{bytes} at {}: {came} came", address.name);
             let outcome = if is_whole { "answered" } else { "refused" };
-            assert_eq!(record(&tenant, &id), (outcome.to_owned(), 200), "{bytes} {}", door.name);
+            assert_eq!(record(&tenant, &id), (outcome.to_owned(), 200), "{bytes} {}", address.name);
         }
     }
 }

@@ -12,14 +12,14 @@ fn by_path_the_prefix_is_taken_off_and_told() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("echo", guests::echo());
-    let [port, name, path] = tenant.doors();
+    let [port, name, path] = tenant.addresses();
     let seen = path.post("/echo?x=1", "").expect(200).json();
     assert_eq!(seen["target"], "/echo?x=1");
     assert_eq!(seen["headers"]["x-forwarded-prefix"], json!(["/t/demo"]), "{seen}");
-    for door in [port, name] {
-        let forged = door.request("POST", "/echo").header("x-forwarded-prefix", "/forged");
-        let seen = door.send(&forged).expect(200).json();
-        assert!(seen["headers"]["x-forwarded-prefix"].is_null(), "{}: {seen}", door.name);
+    for address in [port, name] {
+        let forged = address.request("POST", "/echo").header("x-forwarded-prefix", "/forged");
+        let seen = address.send(&forged).expect(200).json();
+        assert!(seen["headers"]["x-forwarded-prefix"].is_null(), "{}: {seen}", address.name);
     }
 }
 
@@ -36,13 +36,13 @@ fn by_path_nothing_crosses_into_the_platforms_own_origin() {
             ["content-security-policy", "script-src *"],
         ],
     });
-    let [port, name, path] = tenant.doors();
-    for door in [port, name] {
-        let answer = door.post("/answers", &wanted.to_string()).expect(200);
-        assert_eq!(answer.header("set-cookie"), Some("a=1"), "{}", door.name);
-        assert_eq!(answer.header("clear-site-data"), Some("\"*\""), "{}", door.name);
-        let seen = door.send(&door.request("POST", "/echo").header("cookie", "a=1")).json();
-        assert_eq!(seen["headers"]["cookie"], json!(["a=1"]), "{}", door.name);
+    let [port, name, path] = tenant.addresses();
+    for address in [port, name] {
+        let answer = address.post("/answers", &wanted.to_string()).expect(200);
+        assert_eq!(answer.header("set-cookie"), Some("a=1"), "{}", address.name);
+        assert_eq!(answer.header("clear-site-data"), Some("\"*\""), "{}", address.name);
+        let seen = address.send(&address.request("POST", "/echo").header("cookie", "a=1")).json();
+        assert_eq!(seen["headers"]["cookie"], json!(["a=1"]), "{}", address.name);
     }
     let answer = path.post("/answers", &wanted.to_string()).expect(200);
     for gone in ["set-cookie", "clear-site-data", "service-worker-allowed"] {
@@ -87,11 +87,11 @@ fn by_path_no_header_speaks_for_the_platforms_origin() {
     for status in [200, 401, 503] {
         let headers: Vec<_> = WORDS.iter().chain(&OWN).map(|(name, value)| [name, value]).collect();
         let wanted = json!({ "status": status, "headers": headers }).to_string();
-        let [port, name, path] = tenant.doors();
-        for door in [port, name] {
-            let answer = door.post("/answers", &wanted).expect(status);
+        let [port, name, path] = tenant.addresses();
+        for address in [port, name] {
+            let answer = address.post("/answers", &wanted).expect(status);
             for (header, value) in WORDS.iter().chain(&OWN) {
-                assert_eq!(answer.header(header), Some(*value), "{}", door.name);
+                assert_eq!(answer.header(header), Some(*value), "{}", address.name);
             }
         }
         let invoked = tenant.api("POST", "/functions/answers/invoke").body(&wanted);
@@ -121,8 +121,8 @@ fn headers_of_one_connection_stay_with_it() {
     let tenant = host.tenant("demo");
     tenant.deploy("echo", guests::echo());
     tenant.deploy("answers", guests::answers());
-    for door in tenant.doors().into_iter().skip(1) {
-        let request = door
+    for address in tenant.addresses().into_iter().skip(1) {
+        let request = address
             .request("POST", "/echo")
             .header("connection", "keep-alive, x-hop")
             .header("keep-alive", "timeout=5")
@@ -130,13 +130,13 @@ fn headers_of_one_connection_stay_with_it() {
             .header("proxy-authorization", "Basic x")
             .header("te", "trailers, deflate")
             .header("upgrade", "h2c");
-        let seen = door.send(&request).expect(200).json();
+        let seen = address.send(&request).expect(200).json();
         for gone in ["keep-alive", "x-hop", "proxy-authorization", "upgrade", "proxy-connection"] {
-            assert!(seen["headers"][gone].is_null(), "{gone} at {}: {seen}", door.name);
+            assert!(seen["headers"][gone].is_null(), "{gone} at {}: {seen}", address.name);
         }
         let wanted = json!({ "status": 200, "headers": [["x-kept", "1"]], "body": "x" });
-        let mut connection = Connection::open(door.to).unwrap();
-        let answer = connection.call(&door.request("POST", "/answers").body(wanted.to_string()));
+        let mut connection = Connection::open(address.to).unwrap();
+        let answer = connection.call(&address.request("POST", "/answers").body(wanted.to_string()));
         assert_eq!(answer.header("x-kept"), Some("1"));
         assert_eq!(answer.header("keep-alive"), None);
     }
@@ -147,37 +147,42 @@ fn who_forwarded_is_told_and_a_strangers_word_is_not_believed() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("echo", guests::echo());
-    for door in tenant.doors() {
-        let request = door
+    for address in tenant.addresses() {
+        let request = address
             .request("POST", "/echo")
             .header("x-forwarded-for", "203.0.113.9")
             .header("forwarded", "for=203.0.113.9;proto=https")
             .header("x-forwarded-proto", "https");
-        let seen = door.send(&request).expect(200).json();
-        assert!(!seen["headers"].to_string().contains("203.0.113.9"), "{}: {seen}", door.name);
-        let authority = door.authority();
+        let seen = address.send(&request).expect(200).json();
+        assert!(!seen["headers"].to_string().contains("203.0.113.9"), "{}: {seen}", address.name);
+        let authority = address.authority();
         for (name, told) in [
             ("x-forwarded-for", "127.0.0.1"),
             ("x-forwarded-proto", "http"),
             ("x-forwarded-host", authority.as_str()),
         ] {
-            assert_eq!(seen["headers"][name], json!([told]), "{}: {seen}", door.name);
+            assert_eq!(seen["headers"][name], json!([told]), "{}: {seen}", address.name);
         }
     }
     let trusting = Host::with(&["--trusted-proxy", "127.0.0.0/8"]);
     let tenant = trusting.tenant("demo");
     tenant.deploy("echo", guests::echo());
-    for door in tenant.doors() {
-        let request = door.request("POST", "/echo").header("x-forwarded-for", "203.0.113.9");
-        let seen = door.send(&request).expect(200).json();
+    for address in tenant.addresses() {
+        let request = address.request("POST", "/echo").header("x-forwarded-for", "203.0.113.9");
+        let seen = address.send(&request).expect(200).json();
         let headers = &seen["headers"];
-        let said = format!("{}: {seen}", door.name);
+        let said = format!("{}: {seen}", address.name);
         assert_eq!(headers["x-forwarded-for"], json!(["203.0.113.9, 127.0.0.1"]), "{said}");
         assert_eq!(headers["x-forwarded-proto"], json!(["http"]), "{said}");
-        assert_eq!(headers["x-forwarded-host"], json!([door.authority()]), "{said}");
-        let request = door.request("POST", "/echo").header("x-forwarded-proto", "banana");
-        let seen = door.send(&request).expect(200).json();
-        assert_eq!(seen["headers"]["x-forwarded-proto"], json!(["http"]), "{}: {seen}", door.name);
+        assert_eq!(headers["x-forwarded-host"], json!([address.authority()]), "{said}");
+        let request = address.request("POST", "/echo").header("x-forwarded-proto", "banana");
+        let seen = address.send(&request).expect(200).json();
+        assert_eq!(
+            seen["headers"]["x-forwarded-proto"],
+            json!(["http"]),
+            "{}: {seen}",
+            address.name
+        );
     }
     // Even a proxy is believed in no header but those that it was said to set.
     let named = ["--trusted-header", "forwarded", "--trusted-header", "x-forwarded-port"];
@@ -188,16 +193,16 @@ fn who_forwarded_is_told_and_a_strangers_word_is_not_believed() {
         (&tenant, ["x-forwarded-for", "x-forwarded-proto"]),
         (&elsewhere, ["forwarded", "x-forwarded-port"]),
     ] {
-        for door in tenant.doors() {
-            let request = door.request("POST", "/echo");
+        for address in tenant.addresses() {
+            let request = address.request("POST", "/echo");
             // What is no protocol is nobody's word.
             let word = |name: &str| if name == "x-forwarded-proto" { "https" } else { "told" };
             let request =
                 FORWARDING.iter().fold(request, |told, name| told.header(name, word(name)));
-            let seen = door.send(&request).expect(200).json();
+            let seen = address.send(&request).expect(200).json();
             for name in FORWARDING {
                 let is_told = seen["headers"][name].to_string().contains(word(name));
-                assert_eq!(is_told, believed.contains(&name), "{name} at {}: {seen}", door.name);
+                assert_eq!(is_told, believed.contains(&name), "{name} at {}: {seen}", address.name);
             }
         }
     }
@@ -236,11 +241,11 @@ fn addresses_of_nobody_are_not_found() {
 fn a_sleeping_tenant_is_woken_through_the_front_door() {
     let host = Host::with(&["--idle", "150ms"]);
     let tenant = host.tenant("demo");
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         crate::processes::eventually("sleep", || {
             (tenant.state() == "asleep" && host.workers(&tenant).is_empty()).then_some(())
         });
-        door.post("/hello", "{}").expect(200);
+        address.post("/hello", "{}").expect(200);
     }
 }
 
@@ -253,9 +258,9 @@ fn one_connection_serves_many_tenants_where_none_is_handed_over() {
     let mut connection = Connection::open(host.front).unwrap();
     for _ in 0..3 {
         for (tenant, text) in [(&red, "version one"), (&blue, "version two")] {
-            for door in tenant.doors().into_iter().skip(1) {
-                let answer = connection.call(&door.request("POST", "/one"));
-                assert_eq!(answer.expect(200).text(), text, "{}", door.name);
+            for address in tenant.addresses().into_iter().skip(1) {
+                let answer = connection.call(&address.request("POST", "/one"));
+                assert_eq!(answer.expect(200).text(), text, "{}", address.name);
             }
         }
         connection.call(&Request::new("GET", "/healthz")).expect(200);
@@ -267,7 +272,7 @@ fn one_call_after_the_other_takes_one_link() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("one", guests::version_one());
-    let [_, _, path] = tenant.doors();
+    let [_, _, path] = tenant.addresses();
     let mut connection = Connection::open(path.to).unwrap();
     let mut call = || connection.call(&path.request("POST", "/one").body("{}")).expect(200);
     call();

@@ -52,6 +52,6 @@ fn a_token_or_settings_that_everybody_may_change_are_refused_by_name() {
         mode(place.path(), 0o700);
         // Nothing but the address, which cannot be had, is wrong now.
         let said = run(place.path(), &arguments).failed(1);
-        assert!(said.contains("192.0.2.1:1 cannot be had"), "{said}");
+        assert!(said.contains("192.0.2.1:1 cannot be bound"), "{said}");
     }
 }

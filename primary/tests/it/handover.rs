@@ -7,7 +7,7 @@ mod load;
 mod sleep;
 mod swap;
 
-use crate::host::{Door, Host, Tenant};
+use crate::host::{Address, Host, Tenant};
 use crate::http::{Answer, Connection, Request};
 use crate::processes::{eventually, far_end};
 use crate::traffic::{History, Step};
@@ -32,16 +32,16 @@ impl Stage {
     }
 
     /// The two addresses at which a client's connection ends up at the worker itself.
-    fn doors(&self) -> [Door; 2] {
-        let [port, name, _] = self.tenant.doors();
+    fn addresses(&self) -> [Address; 2] {
+        let [port, name, _] = self.tenant.addresses();
         [port, name]
     }
 
     /// A connection that has had an answer.
     #[track_caller]
-    fn kept(&self, door: &Door) -> Connection {
-        let mut connection = Connection::open(door.to).unwrap();
-        self.goes_on(door, &mut connection);
+    fn kept(&self, address: &Address) -> Connection {
+        let mut connection = Connection::open(address.to).unwrap();
+        self.goes_on(address, &mut connection);
         connection
     }
 
@@ -55,8 +55,8 @@ impl Stage {
 
     /// The connection is kept, and the version that is live serves it.
     #[track_caller]
-    fn goes_on(&self, door: &Door, connection: &mut Connection) {
-        let answer = connection.call(&ask(door, "again"));
+    fn goes_on(&self, address: &Address, connection: &mut Connection) {
+        let answer = connection.call(&ask(address, "again"));
         answered(&self.history.current(), "again", &answer);
     }
 
@@ -69,8 +69,8 @@ impl Stage {
     }
 }
 
-fn ask(door: &Door, body: &str) -> Request {
-    door.request("POST", "/one").body(body)
+fn ask(address: &Address, body: &str) -> Request {
+    address.request("POST", "/one").body(body)
 }
 
 #[track_caller]

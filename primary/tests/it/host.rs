@@ -445,14 +445,14 @@ pub struct Tenant {
 }
 
 /// One of the three addresses at which a tenant's functions answer.
-pub struct Door {
+pub struct Address {
     pub name: &'static str,
     pub to: SocketAddr,
     host: Option<String>,
     prefix: String,
 }
 
-impl Door {
+impl Address {
     /// What requests name as their host.
     pub fn authority(&self) -> String {
         self.host.clone().unwrap_or_else(|| self.to.to_string())
@@ -483,27 +483,32 @@ impl Door {
 }
 
 impl Tenant {
+    /// One that the host had before this test asked for any.
+    pub fn known(host: &Host, name: &str, port: u16, token: &str) -> Self {
+        Self { name: name.to_owned(), port, token: token.to_owned(), front: host.front }
+    }
+
     /// The same tenant, where another host has it.
     pub fn on(&self, host: &Host) -> Self {
         Self { front: host.front, ..self.clone() }
     }
 
     /// Its own port.
-    pub fn door(&self) -> Door {
+    pub fn address(&self) -> Address {
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        Door { name: "its own port", to, host: None, prefix: String::new() }
+        Address { name: "its own port", to, host: None, prefix: String::new() }
     }
 
-    pub fn doors(&self) -> [Door; 3] {
+    pub fn addresses(&self) -> [Address; 3] {
         [
-            self.door(),
-            Door {
+            self.address(),
+            Address {
                 name: "its host name",
                 to: self.front,
                 host: Some(format!("{}.localhost:{}", self.name, self.front.port())),
                 prefix: String::new(),
             },
-            Door {
+            Address {
                 name: "its path",
                 to: self.front,
                 host: Some(self.front.to_string()),
@@ -513,17 +518,17 @@ impl Tenant {
     }
 
     pub fn open(&self) -> Connection {
-        Connection::open(self.door().to).unwrap()
+        Connection::open(self.address().to).unwrap()
     }
 
     #[track_caller]
     pub fn post(&self, path: &str, body: &str) -> Answer {
-        self.door().post(path, body)
+        self.address().post(path, body)
     }
 
     #[track_caller]
     pub fn get(&self, path: &str) -> Answer {
-        self.door().get(path)
+        self.address().get(path)
     }
 
     /// The management API, as the tenant's owner.
@@ -547,8 +552,8 @@ impl Tenant {
     /// An upload at the tenant's own port, which answers whatever it answers.
     #[track_caller]
     pub fn upload(&self, files: &[(&str, &[u8])], options: Option<&str>) -> Answer {
-        self.door().send(
-            &upload(self.door().request("POST", "/$upload"), files, options).bearer(&self.token),
+        self.address().send(
+            &upload(self.address().request("POST", "/$upload"), files, options).bearer(&self.token),
         )
     }
 

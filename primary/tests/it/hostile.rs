@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::host::{Door, Host, Tenant};
+use crate::host::{Address, Host, Tenant};
 use crate::http::{Answer, Connection};
 use crate::limits::Growth;
 use crate::processes::{Beside, eventually, pause};
@@ -45,7 +45,7 @@ impl Scene {
         let worker = host.workers(&tenant);
         assert_eq!(worker.len(), 1);
         let answered = Arc::new(AtomicUsize::new(0));
-        let neighbour = call_on(host.tenant("neighbour").door(), Arc::clone(&answered));
+        let neighbour = call_on(host.tenant("neighbour").address(), Arc::clone(&answered));
         let scene = Self { host, tenant, worker, neighbour, answered };
         scene.neighbour_is_answered();
         scene
@@ -63,9 +63,9 @@ impl Scene {
     /// The same function serves its next call, in the same process.
     #[track_caller]
     fn serves_on(&self, query: &str, says: &str) {
-        for door in self.tenant.doors() {
-            let answer = door.post(&format!("/guest{query}"), "").expect(200);
-            assert_eq!(answer.text(), says, "{}", door.name);
+        for address in self.tenant.addresses() {
+            let answer = address.post(&format!("/guest{query}"), "").expect(200);
+            assert_eq!(answer.text(), says, "{}", address.name);
         }
         assert_eq!(self.host.workers(&self.tenant), self.worker, "the worker lives on");
         assert_eq!(self.tenant.ask("/worker")["pid"], self.worker[0]);
@@ -81,9 +81,9 @@ impl Scene {
     /// Whenever it is asked so, at each address, it gets this code.
     #[track_caller]
     fn refuses(&self, query: &str, status: u16, code: &str) {
-        for door in self.tenant.doors() {
-            let problem = door.post(&format!("/guest{query}"), "").expect_problem(status, code);
-            assert_eq!(problem.header("x-hearth-version"), Some("/guest@1"), "{}", door.name);
+        for address in self.tenant.addresses() {
+            let problem = address.post(&format!("/guest{query}"), "").expect_problem(status, code);
+            assert_eq!(problem.header("x-hearth-version"), Some("/guest@1"), "{}", address.name);
             assert!(!problem.text().contains(".rs"), "no stack to callers: {}", problem.text());
         }
     }
@@ -93,10 +93,10 @@ impl Scene {
     }
 }
 
-fn call_on(door: Door, answered: Arc<AtomicUsize>) -> Beside<String> {
-    let request = door.request("POST", "/hello").body("{}");
-    let host = door.to.to_string();
-    let mut connection = Connection::open(door.to).unwrap();
+fn call_on(address: Address, answered: Arc<AtomicUsize>) -> Beside<String> {
+    let request = address.request("POST", "/hello").body("{}");
+    let host = address.to.to_string();
+    let mut connection = Connection::open(address.to).unwrap();
     Beside::run(move |errors| {
         let sent = connection.send(&request.bytes(&host));
         match sent.and_then(|()| connection.try_answer("POST")) {
@@ -108,7 +108,7 @@ fn call_on(door: Door, answered: Arc<AtomicUsize>) -> Beside<String> {
             }
             Err(error) => {
                 errors.insert(error.to_string());
-                if let Ok(another) = Connection::open(door.to) {
+                if let Ok(another) = Connection::open(address.to) {
                     connection = another;
                 }
             }
@@ -118,25 +118,25 @@ fn call_on(door: Door, answered: Arc<AtomicUsize>) -> Beside<String> {
 }
 
 #[track_caller]
-fn is_cut_short(door: &Door, error: &io::Error) {
+fn is_cut_short(address: &Address, error: &io::Error) {
     let ended = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
-    assert!(ended.contains(&error.kind()), "{}: {error}", door.name);
+    assert!(ended.contains(&error.kind()), "{}: {error}", address.name);
 }
 
 /// The head of an answer, and what came of its body before it was cut short.
 #[track_caller]
-fn cut_short(door: &Door, path: &str) -> (Answer, usize) {
-    let mut connection = Connection::open(door.to).unwrap();
-    connection.send(&door.request("POST", path).bytes("hostile")).unwrap();
-    let head = connection.head().unwrap_or_else(|e| panic!("no head at {}: {e}", door.name));
+fn cut_short(address: &Address, path: &str) -> (Answer, usize) {
+    let mut connection = Connection::open(address.to).unwrap();
+    connection.send(&address.request("POST", path).bytes("hostile")).unwrap();
+    let head = connection.head().unwrap_or_else(|e| panic!("no head at {}: {e}", address.name));
     assert_eq!(head.header("transfer-encoding"), Some("chunked"), "{:?}", head.headers);
     let mut came = 0;
     loop {
         match connection.chunk() {
             Ok(Some(chunk)) => came += chunk.len(),
-            Ok(None) => panic!("a body that looks whole at {}", door.name),
+            Ok(None) => panic!("a body that looks whole at {}", address.name),
             Err(error) => {
-                is_cut_short(door, &error);
+                is_cut_short(address, &error);
                 return (head, came);
             }
         }
@@ -148,16 +148,19 @@ fn one_that_spins_is_stopped_soon_after_its_time() {
     const LIMIT: Duration = Duration::from_millis(1_000);
     const LATE: Duration = Duration::from_millis(500);
     let scene = Scene::of(guests::spins(), &json!({ "timeout_ms": 1_000 }));
-    for door in scene.tenant.doors() {
+    for address in scene.tenant.addresses() {
         // Other programs want this machine, too: one of three must be in time.
         let mut took = Vec::new();
         while took.len() < 3 && took.last().is_none_or(|took| *took >= LIMIT + LATE) {
             let begun = Instant::now();
-            door.post("/guest?at_once=1", "").expect_problem(504, "timeout").expect_detail("1000");
+            address
+                .post("/guest?at_once=1", "")
+                .expect_problem(504, "timeout")
+                .expect_detail("1000");
             took.push(begun.elapsed());
         }
         assert!(took.iter().all(|took| *took >= LIMIT), "{took:?}");
-        assert!(took.last().unwrap() < &(LIMIT + LATE), "{}: {took:?}", door.name);
+        assert!(took.last().unwrap() < &(LIMIT + LATE), "{}: {took:?}", address.name);
     }
     scene.serves_on("", "well");
     scene.ends_well();
@@ -166,11 +169,11 @@ fn one_that_spins_is_stopped_soon_after_its_time() {
 #[test]
 fn one_that_spins_in_the_middle_of_its_answer_is_cut_short() {
     let scene = Scene::of(guests::spins(), &json!({ "timeout_ms": 1_000 }));
-    for door in scene.tenant.doors() {
+    for address in scene.tenant.addresses() {
         let begun = Instant::now();
-        let (head, came) = cut_short(&door, "/guest?sends=1000");
-        assert_eq!((head.status, came), (200, 1_000), "{}", door.name);
-        assert!(begun.elapsed() >= Duration::from_millis(1_000), "{}", door.name);
+        let (head, came) = cut_short(&address, "/guest?sends=1000");
+        assert_eq!((head.status, came), (200, 1_000), "{}", address.name);
+        assert!(begun.elapsed() >= Duration::from_millis(1_000), "{}", address.name);
     }
     scene.serves_on("", "well");
     scene.ends_well();
@@ -234,20 +237,20 @@ fn one_that_answers_twice_gives_no_whole_answer() {
 #[test]
 fn one_that_sends_less_than_it_said_is_cut_short_and_one_that_sends_more_to_what_it_said() {
     let scene = Scene::of(guests::misstates_length(), &json!({}));
-    for door in scene.tenant.doors() {
-        match door.request("POST", "/guest?says=1000&sends=999").try_send(door.to) {
+    for address in scene.tenant.addresses() {
+        match address.request("POST", "/guest?says=1000&sends=999").try_send(address.to) {
             Ok(answer) => assert!(answer.status >= 500, "{answer:?}"),
-            Err(error) => is_cut_short(&door, &error),
+            Err(error) => is_cut_short(&address, &error),
         }
         // One connection throughout, on which what is too much would be taken for an answer.
-        let mut connection = Connection::open(door.to).unwrap();
+        let mut connection = Connection::open(address.to).unwrap();
         for sends in [1_001, 100_000, 1_000] {
             let path = format!("/guest?says=1000&sends={sends}");
-            connection.send(&door.request("POST", &path).bytes("hostile")).unwrap();
+            connection.send(&address.request("POST", &path).bytes("hostile")).unwrap();
             let answer = connection.answer("POST").expect(200);
-            assert_eq!(answer.body, [b'x'; 1_000], "{sends} at {}", door.name);
+            assert_eq!(answer.body, [b'x'; 1_000], "{sends} at {}", address.name);
             if answer.closes() {
-                connection = Connection::open(door.to).unwrap();
+                connection = Connection::open(address.to).unwrap();
             }
         }
     }
@@ -297,21 +300,21 @@ fn one_that_answers_with_a_gigabyte_is_let_through_and_nobody_keeps_it() {
     const GIGABYTE: usize = 1 << 30;
     let scene = Scene::of(guests::sends_on(), &json!({ "timeout_ms": 300_000 }));
     let growth = [scene.growth(), Growth::of(scene.host.pid())];
-    let [port, _, path] = scene.tenant.doors();
-    for (door, bytes) in [(port, GIGABYTE), (path, GIGABYTE / 8)] {
-        let mut connection = Connection::open(door.to).unwrap();
-        let request = door.request("POST", &format!("/guest?bytes={bytes}"));
+    let [port, _, path] = scene.tenant.addresses();
+    for (address, bytes) in [(port, GIGABYTE), (path, GIGABYTE / 8)] {
+        let mut connection = Connection::open(address.to).unwrap();
+        let request = address.request("POST", &format!("/guest?bytes={bytes}"));
         connection.send(&request.bytes("hostile")).unwrap();
         connection.head().unwrap();
         let mut came = 0;
         while let Some(chunk) = connection.chunk().unwrap() {
             came += chunk.len();
         }
-        assert_eq!(came, bytes, "{}", door.name);
+        assert_eq!(came, bytes, "{}", address.name);
     }
     // One that nobody reads waits, and goes with its caller.
     let mut unread = scene.tenant.open();
-    let request = scene.tenant.door().request("POST", "/guest?bytes=1073741824");
+    let request = scene.tenant.address().request("POST", "/guest?bytes=1073741824");
     unread.send(&request.bytes("hostile")).unwrap();
     unread.head().unwrap();
     scene.serves_on("?bytes=3", "xxx");
@@ -326,29 +329,29 @@ fn one_that_answers_with_a_gigabyte_is_let_through_and_nobody_keeps_it() {
 fn one_that_answers_with_a_monstrous_head_harms_itself_at_most() {
     let scene = Scene::of(guests::answers(), &json!({}));
     let growth = scene.growth();
-    let [port, name, path] = scene.tenant.doors();
-    let answer = |door: &Door, headers: Vec<[String; 2]>| {
+    let [port, name, path] = scene.tenant.addresses();
+    let answer = |address: &Address, headers: Vec<[String; 2]>| {
         let wanted = json!({ "status": 200, "headers": headers, "body": "x" });
-        let request = door.request("POST", "/guest").body(wanted.to_string());
-        request.try_send(door.to).unwrap_or_else(|e| panic!("{}: {e}", door.name))
+        let request = address.request("POST", "/guest").body(wanted.to_string());
+        request.try_send(address.to).unwrap_or_else(|e| panic!("{}: {e}", address.name))
     };
     let large = |bytes: usize| vec![["x-large".to_owned(), "x".repeat(bytes)]];
     let many = |fields: usize| (0..fields).map(|at| [format!("x-{at}"), "x".to_owned()]).collect();
-    for door in [&port, &name, &path] {
-        let whole = answer(door, large(64 << 10)).expect(200);
-        assert_eq!(whole.header("x-large").map(str::len), Some(64 << 10), "{}", door.name);
+    for address in [&port, &name, &path] {
+        let whole = answer(address, large(64 << 10)).expect(200);
+        assert_eq!(whole.header("x-large").map(str::len), Some(64 << 10), "{}", address.name);
         // More than a host of `wasi:http` takes is the function's own failure.
-        answer(door, large(256 << 10)).expect_problem(500, "function_trapped");
-        answer(door, many(5_000)).expect_problem(500, "function_trapped");
+        answer(address, large(256 << 10)).expect_problem(500, "function_trapped");
+        answer(address, many(5_000)).expect_problem(500, "function_trapped");
     }
-    for door in [&port, &name, &path] {
-        let whole = answer(door, many(90)).expect(200);
+    for address in [&port, &name, &path] {
+        let whole = answer(address, many(90)).expect(200);
         let came = whole.headers.iter().filter(|(name, _)| name.starts_with("x-")).count();
-        assert!(came >= 90, "{came} at {}", door.name);
+        assert!(came >= 90, "{came} at {}", address.name);
         for past in [91, 1_000] {
-            answer(door, many(past)).expect_problem(502, "function_no_response");
+            answer(address, many(past)).expect_problem(502, "function_no_response");
         }
-        assert_eq!(answer(door, Vec::new()).expect(200).text(), "x");
+        assert_eq!(answer(address, Vec::new()).expect(200).text(), "x");
     }
     assert_eq!(scene.host.workers(&scene.tenant), scene.worker, "the worker lives on");
     growth.stays_below(64);
@@ -358,11 +361,11 @@ fn one_that_answers_with_a_monstrous_head_harms_itself_at_most() {
 #[test]
 fn one_that_answers_with_an_odd_status_cannot_confuse_its_caller() {
     let scene = Scene::of(guests::answers(), &json!({}));
-    for door in scene.tenant.doors() {
-        let mut connection = Connection::open(door.to).unwrap();
+    for address in scene.tenant.addresses() {
+        let mut connection = Connection::open(address.to).unwrap();
         let mut answer = |status: u16| {
             let wanted = json!({ "status": status, "headers": [], "body": "x" }).to_string();
-            connection.call(&door.request("POST", "/guest").body(wanted))
+            connection.call(&address.request("POST", "/guest").body(wanted))
         };
         // Those that announce a further answer are none, and no number at all is a failure.
         for status in [100, 101, 103] {
@@ -372,10 +375,10 @@ fn one_that_answers_with_an_odd_status_cannot_confuse_its_caller() {
             answer(status).expect_problem(500, "function_trapped");
         }
         for status in [200, 299, 599, 999] {
-            assert_eq!(answer(status).expect(status).text(), "x", "{status} at {}", door.name);
+            assert_eq!(answer(status).expect(status).text(), "x", "{status} at {}", address.name);
         }
         for status in [204, 304] {
-            assert!(answer(status).expect(status).body.is_empty(), "{status} at {}", door.name);
+            assert!(answer(status).expect(status).body.is_empty(), "{status} at {}", address.name);
         }
     }
     assert_eq!(scene.host.workers(&scene.tenant), scene.worker, "the worker lives on");

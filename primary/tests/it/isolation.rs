@@ -120,8 +120,8 @@ fn an_ordinary_user_reaches_level_b_and_everything_works() {
     let host = Host::as_user();
     let tenant = host.tenant("demo");
     tenant.deploy("one", guests::version_one());
-    for door in tenant.doors() {
-        assert_eq!(door.post("/one", "").expect(200).text(), "version one", "{}", door.name);
+    for address in tenant.addresses() {
+        assert_eq!(address.post("/one", "").expect(200).text(), "version one", "{}", address.name);
     }
     assert_eq!(tenant.ask("/worker")["isolation"], "B");
     let status = status(host.workers(&tenant)[0]);
@@ -129,7 +129,7 @@ fn an_ordinary_user_reaches_level_b_and_everything_works() {
     assert_eq!(status["CapEff"], "0000000000000000");
     let said = host.log();
     assert!(said.contains("isolation  B: namespaces, Landlock, system call filter"), "{said}");
-    assert!(said.contains("no users: the host does not run as root"), "{said}");
+    assert!(said.contains("no uids: the host does not run as root"), "{said}");
     assert!(said.contains("→ Delegate=cpu memory pids"), "{said}");
 }
 
@@ -140,8 +140,8 @@ fn on_an_older_kernel_a_worker_needs_nothing_more() {
     let tenant = host.tenant("demo");
     for version in [guests::version_one(), guests::version_two()] {
         tenant.deploy("one", version);
-        for door in tenant.doors() {
-            door.post("/one", "").expect(200);
+        for address in tenant.addresses() {
+            address.post("/one", "").expect(200);
         }
     }
     assert_eq!(tenant.ask("/worker")["isolation"], "A");
@@ -183,7 +183,7 @@ fn row_47_below_what_is_asked_for_nothing_starts() {
     let output = hearth_without("seccomp", &["up", "--listen", "127.0.0.1:0"]);
     assert!(!output.status.success());
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("a filter does not stand"), "{error}");
+    assert!(error.contains("a filter could not be set up"), "{error}");
 }
 
 #[test]
@@ -227,8 +227,8 @@ fn row_03_a_tenant_has_so_much_memory_in_all_and_a_kill_for_it_is_told() {
     let groups = fs::read_to_string(format!("/proc/{worker}/cgroup")).unwrap();
     assert!(groups.contains("hearth-"), "{groups}");
 
-    let call = tenant.door().request("POST", "/eats?mb=150");
-    assert!(call.try_send(tenant.door().to).is_err(), "it has more than its tenant may have");
+    let call = tenant.address().request("POST", "/eats?mb=150");
+    assert!(call.try_send(tenant.address().to).is_err(), "it has more than its tenant may have");
     eventually("its end", || (!is_alive(worker)).then_some(()));
     let counted = r#"hearth_out_of_memory_total{tenant="demo"}"#;
     eventually("the count", || (host.figure(counted) == 1).then_some(()));

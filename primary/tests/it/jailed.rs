@@ -114,7 +114,7 @@ pub fn compiler(missing: &str) -> Jailed {
     let made = ["artifact", "declared"].map(|name| jailed.new_file(name));
     let fds = [module.as_fd(), made[0].as_fd(), made[1].as_fd()];
     let request =
-        CompileRequest { version: VERSION, engine: engine(), job: CompileJob::Compile, user: None };
+        CompileRequest { version: VERSION, engine: engine(), job: CompileJob::Compile, uid: None };
     send(&jailed.control, &request, &fds).unwrap();
     jailed.kept_waiting("a compiler that waits for its module", missing, never)
 }
@@ -129,7 +129,7 @@ pub fn trial() -> Jailed {
         (&files[0]).write_all(guests::declares_late()).unwrap();
         io::Seek::rewind(&mut &files[0]).unwrap();
         let (engine, job) = (engine.clone(), CompileJob::Compile);
-        let request = CompileRequest { version: VERSION, engine, job, user: None };
+        let request = CompileRequest { version: VERSION, engine, job, uid: None };
         send(&jailed.control, &request, &files.each_ref().map(AsFd::as_fd)).unwrap();
         while jailed.child.try_wait().unwrap().is_none() {
             let waits = [libc::SYS_futex, libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
@@ -148,7 +148,7 @@ pub fn tree(missing: &str) -> Jailed {
     let jailed = Jailed::start(missing, "hearth-worker", Some("tree"));
     let (tar, never) = io::pipe().unwrap();
     let inside = File::open(jailed.directory.path()).unwrap();
-    let request = TreeRequest { version: VERSION, user: None, job: TreeJob::Unpack };
+    let request = TreeRequest { version: VERSION, uid: None, job: TreeJob::Unpack };
     send(&jailed.control, &request, &[inside.as_fd(), tar.as_fd()]).unwrap();
     jailed.kept_waiting("a tree that waits for its archive", missing, never)
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::guests;
-use crate::host::{Door, Host, upload};
+use crate::host::{Address, Host, upload};
 use crate::http::{Answer, Connection, Request};
 use crate::processes::{eventually, far_end, pause};
 use crate::proxies::{DOMAIN, Kind, Proxy};
@@ -53,14 +53,14 @@ fn an_answer_that_is_due_late_is_not_cut_for_a_body_that_came_late() {
     tenant.deploy_with("slow", guests::slow(), &json!({ "timeout_ms": 120_000 }));
     let late = LATE.as_millis();
     let mut calls = Vec::new();
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for query in ["", "&reads=1"] {
             for frame in [announced, chunked] {
-                let request = door.request("POST", &format!("/slow?ms={late}{query}"));
-                let mut connection = Connection::open(door.to).unwrap();
+                let request = address.request("POST", &format!("/slow?ms={late}{query}"));
+                let mut connection = Connection::open(address.to).unwrap();
                 let parts = frame(request, b"some words");
                 connection.send(&parts.head).unwrap();
-                calls.push((format!("{}{query}", door.name), connection, parts.rest));
+                calls.push((format!("{}{query}", address.name), connection, parts.rest));
             }
         }
     }
@@ -109,17 +109,17 @@ fn an_upload_that_compiles_for_long_is_answered() {
         .iter()
         .enumerate()
         .map(|(at, tenant)| {
-            let door = tenant.doors().into_iter().nth(at).unwrap();
+            let address = tenant.addresses().into_iter().nth(at).unwrap();
             let files = [("one.wasm", guests::version_one())];
-            let request = upload(door.request("POST", "/$upload"), &files, None);
+            let request = upload(address.request("POST", "/$upload"), &files, None);
             let bytes = request.bearer(&tenant.token).bytes("demo");
-            let mut connection = Connection::open(door.to).unwrap();
+            let mut connection = Connection::open(address.to).unwrap();
             let body = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
             let (head, body) = (bytes[..body].to_vec(), bytes[body..].to_vec());
             connection.send(&head).unwrap();
             pause(BEHIND);
             connection.send(&body).unwrap();
-            (door.name, connection)
+            (address.name, connection)
         })
         .collect();
     for (name, connection) in &mut uploads {
@@ -133,8 +133,12 @@ fn an_upload_that_compiles_for_long_is_answered() {
 }
 
 /// One client that keeps its connection, and opens another only where an answer says so.
-fn asks_on(door: &Door, requests: usize, parts: impl Fn(usize) -> Parts) -> Result<(), String> {
-    let mut connection = Connection::open(door.to).map_err(|e| e.to_string())?;
+fn asks_on(
+    address: &Address,
+    requests: usize,
+    parts: impl Fn(usize) -> Parts,
+) -> Result<(), String> {
+    let mut connection = Connection::open(address.to).map_err(|e| e.to_string())?;
     for at in 0..requests {
         let Parts { head, rest } = parts(at);
         let sent = match at % 3 {
@@ -148,9 +152,9 @@ fn asks_on(door: &Door, requests: usize, parts: impl Fn(usize) -> Parts) -> Resu
             }),
         };
         let answer = sent.and_then(|()| connection.try_answer("POST"));
-        let answer = answer.map_err(|e| format!("{at} at {}: {e}", door.name))?;
+        let answer = answer.map_err(|e| format!("{at} at {}: {e}", address.name))?;
         if answer.status != 200 || answer.closes() {
-            return Err(format!("{at} at {}: {answer:?} {}", door.name, answer.text()));
+            return Err(format!("{at} at {}: {answer:?} {}", address.name, answer.text()));
         }
     }
     Ok(())
@@ -171,19 +175,19 @@ fn small_bodies_that_nobody_reads_take_no_request_with_them() {
     tenant.deploy("unread", guests::version_one());
     tenant.deploy_with("streams", guests::streams(), &json!({}));
     let results = Mutex::new(Vec::new());
-    let doors = tenant.doors();
+    let addresses = tenant.addresses();
     std::thread::scope(|scope| {
-        for door in &doors {
+        for address in &addresses {
             for client in 0..CLIENTS {
                 let results = &results;
                 scope.spawn(move || {
                     let parts = |at: usize| {
                         let path = ["/unread", "/streams?pieces=2"][client % 2];
-                        let request = door.request("POST", path);
+                        let request = address.request("POST", path);
                         let frame = [announced, chunked][(at / 3) % 2];
                         frame(request, &vec![b'x'; [2, 1_000, 40_000][at % 3]])
                     };
-                    let result = asks_on(door, REQUESTS, parts);
+                    let result = asks_on(address, REQUESTS, parts);
                     results.lock().unwrap().push(result);
                 });
             }
@@ -236,17 +240,17 @@ fn behind_a_proxy_that_keeps_its_connections_nobody_pays_for_what_another_left()
 /// What an answer says is so: it closes, or the next request on the connection is answered. Returns
 /// whether it closes.
 #[track_caller]
-fn is_as_it_says(door: &Door, connection: &mut Connection, answer: &Answer) -> bool {
+fn is_as_it_says(address: &Address, connection: &mut Connection, answer: &Answer) -> bool {
     let said = answer.header("connection").unwrap_or_default().to_ascii_lowercase();
-    assert!(!(said.contains("close") && said.contains("keep-alive")), "{}: {said}", door.name);
+    assert!(!(said.contains("close") && said.contains("keep-alive")), "{}: {said}", address.name);
     if answer.closes() {
-        assert!(connection.is_closed(), "{}: {answer:?}", door.name);
+        assert!(connection.is_closed(), "{}: {answer:?}", address.name);
         return true;
     }
-    let request = door.request("POST", "/unread").body("again");
+    let request = address.request("POST", "/unread").body("again");
     connection.send(&request.bytes("demo")).unwrap();
     let again = connection.try_answer("POST");
-    again.unwrap_or_else(|e| panic!("{} after {answer:?}: {e}", door.name)).expect(200);
+    again.unwrap_or_else(|e| panic!("{} after {answer:?}: {e}", address.name)).expect(200);
     false
 }
 
@@ -258,7 +262,7 @@ fn an_answer_says_that_it_is_the_last_whenever_it_is() {
     tenant.deploy_with("small", guests::counts(), &json!({ "max_body": 1_000 }));
     tenant.deploy_with("private", guests::version_one(), &json!({ "auth": "invoke" }));
     tenant.deploy("streams", guests::streams());
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for (path, status, bytes, closes) in [
             // Its head may be out before its function is done with the body.
             ("/unread", 200, MUCH, None),
@@ -275,31 +279,31 @@ fn an_answer_says_that_it_is_the_last_whenever_it_is() {
             ("/streams?pieces=3", 200, MUCH, None),
         ] {
             for old in [false, true] {
-                let request = door.request("POST", path).header("content-type", "text/plain");
+                let request = address.request("POST", path).header("content-type", "text/plain");
                 let Parts { head, rest } = announced(request, &vec![b'x'; bytes]);
                 let head = if old { as_http_1_0(&head) } else { head };
-                let mut connection = Connection::open(door.to).unwrap();
+                let mut connection = Connection::open(address.to).unwrap();
                 connection.send(&head).unwrap();
                 // Fails where it ends before all is read.
                 let _ = connection.send(&rest.concat());
-                let what = format!("{path} with {bytes} at {}, old: {old}", door.name);
+                let what = format!("{path} with {bytes} at {}, old: {old}", address.name);
                 // An answer of unknown length ends with its connection, in the old version.
                 let is_endless = path.starts_with("/streams") || path == "/unread";
                 let closes = if old && is_endless { Some(true) } else { closes };
                 let answer = connection.try_answer("POST");
                 let answer = answer.unwrap_or_else(|e| panic!("{what}: {e}")).expect(status);
-                let closed = is_as_it_says(&door, &mut connection, &answer);
+                let closed = is_as_it_says(&address, &mut connection, &answer);
                 assert!(closes.is_none_or(|closes| closes == closed), "{what}: {answer:?}");
             }
         }
         // Of unknown length.
         for (path, bytes) in [("/unread", 100), ("/unread", MUCH), ("/small", MUCH)] {
-            let Parts { head, rest } = chunked(door.request("POST", path), &vec![b'x'; bytes]);
-            let mut connection = Connection::open(door.to).unwrap();
+            let Parts { head, rest } = chunked(address.request("POST", path), &vec![b'x'; bytes]);
+            let mut connection = Connection::open(address.to).unwrap();
             connection.send(&head).unwrap();
             let _ = connection.send(&rest.concat());
             let answer = connection.answer("POST");
-            is_as_it_says(&door, &mut connection, &answer);
+            is_as_it_says(&address, &mut connection, &answer);
         }
     }
 }
@@ -310,20 +314,20 @@ fn the_next_request_may_be_there_before_the_answer() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("unread", guests::version_one());
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for frame in [announced, chunked] {
-            let mut connection = Connection::open(door.to).unwrap();
+            let mut connection = Connection::open(address.to).unwrap();
             let mut all = Vec::new();
             for _ in 0..20 {
                 let Parts { head, rest } =
-                    frame(door.request("POST", "/unread"), &vec![b'x'; 5_000]);
+                    frame(address.request("POST", "/unread"), &vec![b'x'; 5_000]);
                 all.extend([head, rest.concat()].concat());
             }
             connection.send(&all).unwrap();
             for at in 0..20 {
                 let answer = connection.try_answer("POST");
-                let answer = answer.unwrap_or_else(|e| panic!("{at} at {}: {e}", door.name));
-                assert!(!answer.expect(200).closes(), "{at} at {}", door.name);
+                let answer = answer.unwrap_or_else(|e| panic!("{at} at {}: {e}", address.name));
+                assert!(!answer.expect(200).closes(), "{at} at {}", address.name);
             }
         }
     }
@@ -336,7 +340,7 @@ fn nobody_waits_for_the_rest_of_anothers_body() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("unread", guests::version_one());
-    let [_, _, by_path] = tenant.doors();
+    let [_, _, by_path] = tenant.addresses();
     let mut stalled = Vec::new();
     for _ in 0..20 {
         let mut connection = Connection::open(by_path.to).unwrap();
@@ -363,31 +367,34 @@ fn empty_lines_between_two_requests_are_nobodys() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("unread", guests::version_one());
-    let call = |door: &Door, connection: &mut Connection| {
-        connection.send(&door.request("POST", "/unread").body("x").bytes("demo")).unwrap();
+    let call = |address: &Address, connection: &mut Connection| {
+        connection.send(&address.request("POST", "/unread").body("x").bytes("demo")).unwrap();
         let answer = connection.try_answer("POST");
-        answer.unwrap_or_else(|e| panic!("{}: {e}", door.name)).expect(200);
+        answer.unwrap_or_else(|e| panic!("{}: {e}", address.name)).expect(200);
     };
     let mut kept = Vec::new();
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for blank in ["\r\n", "\n", "\r", "\r\n\r\n"] {
-            let mut used = Connection::open(door.to).unwrap();
-            call(&door, &mut used);
+            let mut used = Connection::open(address.to).unwrap();
+            call(&address, &mut used);
             used.send(blank.as_bytes()).unwrap();
-            let mut fresh = Connection::open(door.to).unwrap();
+            let mut fresh = Connection::open(address.to).unwrap();
             fresh.send(blank.as_bytes()).unwrap();
             if blank != "\r" {
-                kept.push((tenant.doors().into_iter().find(|it| it.name == door.name), fresh));
+                kept.push((
+                    tenant.addresses().into_iter().find(|it| it.name == address.name),
+                    fresh,
+                ));
             }
-            kept.push((tenant.doors().into_iter().find(|it| it.name == door.name), used));
+            kept.push((tenant.addresses().into_iter().find(|it| it.name == address.name), used));
         }
     }
     // A head that had begun would be given up by now.
     pause(Duration::from_secs(12));
-    for (door, connection) in &mut kept {
+    for (address, connection) in &mut kept {
         // The lone one is the first half of such a line.
         connection.send(b"\n").unwrap();
-        call(door.as_ref().unwrap(), connection);
+        call(address.as_ref().unwrap(), connection);
     }
 }
 
@@ -396,11 +403,11 @@ fn empty_lines_wake_nobody() {
     let host = Host::with(&["--idle", "200ms"]);
     let tenant = host.tenant("demo");
     tenant.deploy("unread", guests::version_one());
-    let [port, by_name, _] = tenant.doors();
-    for door in [port, by_name] {
-        let request = door.request("POST", "/unread").body("x").bytes("demo");
+    let [port, by_name, _] = tenant.addresses();
+    for address in [port, by_name] {
+        let request = address.request("POST", "/unread").body("x").bytes("demo");
         for late in [false, true] {
-            let mut connection = Connection::open(door.to).unwrap();
+            let mut connection = Connection::open(address.to).unwrap();
             connection.send(&request).unwrap();
             connection.answer("POST").expect(200);
             if !late {
@@ -415,9 +422,9 @@ fn empty_lines_wake_nobody() {
                     far_end(connection.ends()).filter(|end| end.unread == 0).map(drop)
                 });
             }
-            assert_eq!(tenant.state(), "asleep", "{} {late}", door.name);
-            assert_eq!(wakes(&host), woken, "{} {late}", door.name);
-            assert_eq!(tenant.parked(), 1, "{} {late}", door.name);
+            assert_eq!(tenant.state(), "asleep", "{} {late}", address.name);
+            assert_eq!(wakes(&host), woken, "{} {late}", address.name);
+            assert_eq!(tenant.parked(), 1, "{} {late}", address.name);
             connection.send(&request).unwrap();
             connection.answer("POST").expect(200);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::host::{Door, Host, Tenant, upload};
+use crate::host::{Address, Host, Tenant, upload};
 use crate::http::{Connection, Request};
 use crate::processes::{command_line, descendants, eventually};
 
@@ -37,32 +37,32 @@ use Leaves::{Fin, Rst};
 use When::{BeforeTheHead, BeforeTheHeadOfMuch, InTheAnswer, InTheUpload};
 
 /// Where a function is called.
-struct Address {
+struct Way {
     name: String,
-    door: Door,
+    address: Address,
     /// By the management API there is no query, so each behaviour has a function of its own.
     by_api: Option<Tenant>,
 }
 
-impl Address {
+impl Way {
     fn request(&self, path: &str, query: &str, id: &str) -> Request {
         let request = match &self.by_api {
             Some(tenant) => tenant.api("POST", &format!("/functions{path}/invoke")),
-            None => self.door.request("POST", &format!("{path}{query}")),
+            None => self.address.request("POST", &format!("{path}{query}")),
         };
         request.header("x-request-id", id)
     }
 }
 
-fn addresses(hosts: &[(&str, &Tenant)]) -> Vec<Address> {
+fn ways(hosts: &[(&str, &Tenant)]) -> Vec<Way> {
     let mut all = Vec::new();
     for (host, tenant) in hosts {
-        for door in tenant.doors() {
-            all.push(Address { name: format!("{}{host}", door.name), door, by_api: None });
+        for address in tenant.addresses() {
+            all.push(Way { name: format!("{}{host}", address.name), address, by_api: None });
         }
-        let [_, _, door] = tenant.doors();
+        let [_, _, address] = tenant.addresses();
         let by_api = Some((*tenant).clone());
-        all.push(Address { name: format!("the API{host}"), door, by_api });
+        all.push(Way { name: format!("the API{host}"), address, by_api });
     }
     all
 }
@@ -81,23 +81,23 @@ fn record(tenant: &Tenant, id: &str) -> Option<Value> {
 }
 
 /// Makes one call, leaves, and says what was wrong with what came of it.
-fn leave(tenant: &Tenant, address: &Address, when: When, leaves: Leaves) -> Vec<String> {
-    let what = format!("{leaves:?} {when:?} at {}", address.name);
+fn leave(tenant: &Tenant, way: &Way, when: When, leaves: Leaves) -> Vec<String> {
+    let what = format!("{leaves:?} {when:?} at {}", way.name);
     let id = what.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-    let mut connection = Connection::open(address.door.to).unwrap();
-    let host = address.door.to.to_string();
+    let mut connection = Connection::open(way.address.to).unwrap();
+    let host = way.address.to.to_string();
     let mut send = |bytes: &[u8]| connection.send(bytes).unwrap_or_else(|e| panic!("{what}: {e}"));
     let in_chunks = |request: Request| request.header("transfer-encoding", "chunked").bytes(&host);
     match when {
-        BeforeTheHead => send(&address.request("/stalls", "", &id).body("{}").bytes(&host)),
+        BeforeTheHead => send(&way.request("/stalls", "", &id).body("{}").bytes(&host)),
         BeforeTheHeadOfMuch => {
             let body = vec![b'x'; 1 << 20];
-            send(&address.request("/stalls", "", &id).body(body).bytes(&host));
+            send(&way.request("/stalls", "", &id).body(body).bytes(&host));
         }
         InTheAnswer => {
             // It goes on as long as its request does, and is silent meanwhile.
-            send(&in_chunks(address.request("/streams", "?pieces=1000&pause=60000", &id)));
-            if address.by_api.is_some() {
+            send(&in_chunks(way.request("/streams", "?pieces=1000&pause=60000", &id)));
+            if way.by_api.is_some() {
                 send(b"3\r\none\r\n");
             } else {
                 send(b"0\r\n\r\n");
@@ -105,7 +105,7 @@ fn leave(tenant: &Tenant, address: &Address, when: When, leaves: Leaves) -> Vec<
             assert_eq!(connection.head().unwrap().status, 200, "{what}");
         }
         InTheUpload => {
-            let head = address.request("/counts", "", &id).header("content-length", "1000000");
+            let head = way.request("/counts", "", &id).header("content-length", "1000000");
             send(&head.bytes(&host));
             send(&vec![b'x'; 500_000]);
         }
@@ -138,7 +138,7 @@ fn leave(tenant: &Tenant, address: &Address, when: When, leaves: Leaves) -> Vec<
         }
     };
     let recorded = eventually(&format!("the record of {what}"), || record(tenant, &id));
-    let is_by_api_in_answer = address.by_api.is_some() && when == InTheAnswer;
+    let is_by_api_in_answer = way.by_api.is_some() && when == InTheAnswer;
     let (outcome, status, at_once) = match (leaves, when) {
         // Its body breaks off, which is told as long as anything can be.
         (Fin, InTheUpload) => ("refused", 400, true),
@@ -186,8 +186,8 @@ fn a_call_ends_with_its_caller_at_each_address_in_each_phase() {
             for when in [BeforeTheHead, BeforeTheHeadOfMuch, InTheAnswer, InTheUpload] {
                 let both = [Rst, Fin].into_iter();
                 for leaves in both.filter(|it| (*it, when) != (Fin, BeforeTheHeadOfMuch)) {
-                    for address in addresses(&[(host, tenant)]) {
-                        calls.push(scope.spawn(move || leave(tenant, &address, when, leaves)));
+                    for way in ways(&[(host, tenant)]) {
+                        calls.push(scope.spawn(move || leave(tenant, &way, when, leaves)));
                     }
                 }
             }
@@ -197,10 +197,10 @@ fn a_call_ends_with_its_caller_at_each_address_in_each_phase() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     for tenant in &tenants {
         // Nothing is left of them, and nobody gets what was another's.
-        for door in tenant.doors() {
-            let mut connection = Connection::open(door.to).unwrap();
+        for address in tenant.addresses() {
+            let mut connection = Connection::open(address.to).unwrap();
             for bytes in [0, 3, 70_000] {
-                let request = door.request("POST", "/counts").body(vec![b'x'; bytes]);
+                let request = address.request("POST", "/counts").body(vec![b'x'; bytes]);
                 assert_eq!(connection.call(&request).expect(200).text(), bytes.to_string());
             }
         }
@@ -219,15 +219,15 @@ fn what_a_caller_has_left_is_never_anothers_answer() {
             let tenant = &tenant;
             scope.spawn(move || {
                 for at in 0..100 {
-                    let [_, name, path] = tenant.doors();
-                    for door in [name, path] {
-                        let mut leaver = Connection::open(door.to).unwrap();
+                    let [_, name, path] = tenant.addresses();
+                    for address in [name, path] {
+                        let mut leaver = Connection::open(address.to).unwrap();
                         let target = match at % 3 {
                             0 => "/echo",
                             1 => "/stalls?head=1&sends=10",
                             _ => "/stalls",
                         };
-                        let request = door.request("POST", target).body(format!("left {at}"));
+                        let request = address.request("POST", target).body(format!("left {at}"));
                         leaver.send(&request.bytes("demo")).unwrap();
                         if at % 3 == 1 {
                             leaver.head().unwrap();
@@ -237,8 +237,8 @@ fn what_a_caller_has_left_is_never_anothers_answer() {
                             _ => drop(leaver),
                         }
                         let mine = format!("{one} {at}");
-                        let answer = door.post("/echo", &mine).expect(200);
-                        assert_eq!(answer.json()["body"], mine, "{}", door.name);
+                        let answer = address.post("/echo", &mine).expect(200);
+                        assert_eq!(answer.json()["body"], mine, "{}", address.name);
                     }
                 }
             });
@@ -256,16 +256,21 @@ fn arriving(host: &Host) -> usize {
 }
 
 /// An upload at each address that takes one.
-fn uploads(tenant: &Tenant, name: &str, module: &[u8]) -> Vec<(String, Door, Request)> {
+fn uploads(tenant: &Tenant, name: &str, module: &[u8]) -> Vec<(String, Address, Request)> {
     let file = format!("{name}.wasm");
     let files = [(&*file, module)];
     let mut all = Vec::new();
-    for door in tenant.doors() {
-        let request = upload(door.request("POST", "/$upload"), &files, None).bearer(&tenant.token);
-        all.push((door.name.to_owned(), door, request));
+    for address in tenant.addresses() {
+        let request =
+            upload(address.request("POST", "/$upload"), &files, None).bearer(&tenant.token);
+        all.push((address.name.to_owned(), address, request));
     }
-    let [_, _, door] = tenant.doors();
-    all.push(("the API".to_owned(), door, upload(tenant.api("POST", "/functions"), &files, None)));
+    let [_, _, address] = tenant.addresses();
+    all.push((
+        "the API".to_owned(),
+        address,
+        upload(tenant.api("POST", "/functions"), &files, None),
+    ));
     all
 }
 
@@ -282,9 +287,9 @@ fn an_upload_that_its_caller_leaves_is_not_kept_and_takes_nothing() {
     let modules = || std::fs::read_dir(host.data().join("modules")).unwrap().count();
     let before = modules();
     for leaves in [Rst, Fin] {
-        for (name, door, request) in uploads(&tenant, "left", guests::version_one()) {
-            let mut connection = Connection::open(door.to).unwrap();
-            let bytes = request.bytes(&door.to.to_string());
+        for (name, address, request) in uploads(&tenant, "left", guests::version_one()) {
+            let mut connection = Connection::open(address.to).unwrap();
+            let bytes = request.bytes(&address.to.to_string());
             connection.send(&bytes[..bytes.len() - 5_000]).unwrap();
             eventually(&format!("what arrives at {name}"), || (arriving(&host) > 0).then_some(()));
             match leaves {
@@ -316,15 +321,15 @@ fn an_upload_whose_body_is_whole_is_carried_out_whoever_waits_for_it() {
         ("api", guests::counts()),
     ];
     for (at, (name, module)) in modules.into_iter().enumerate() {
-        let (address, door, request) = uploads(&tenant, name, module).swap_remove(at);
-        let mut connection = Connection::open(door.to).unwrap();
-        connection.send(&request.bytes(&door.to.to_string())).unwrap();
-        eventually(&format!("the compiler of what came to {address}"), || {
+        let (way, address, request) = uploads(&tenant, name, module).swap_remove(at);
+        let mut connection = Connection::open(address.to).unwrap();
+        connection.send(&request.bytes(&address.to.to_string())).unwrap();
+        eventually(&format!("the compiler of what came to {way}"), || {
             let all = descendants(host.pid());
             all.into_iter().any(|it| command_line(it).contains("hearth-compile")).then_some(())
         });
         connection.reset();
-        eventually(&format!("what was uploaded at {address}"), || has(&tenant, name).then_some(()));
+        eventually(&format!("what was uploaded at {way}"), || has(&tenant, name).then_some(()));
         tenant.post(&format!("/{name}"), "").expect(200);
     }
     // So is every other change, and the next one waits for it.

@@ -43,7 +43,7 @@ fn a_worker_that_outlives_its_host_is_ended_by_the_next_one() {
         let bystander = other.tenant("demo");
         bystander.deploy("slow", guests::slow());
         let mut call = bystander.open();
-        call.send(&bystander.door().request("POST", "/slow?ms=8000").bytes("demo")).unwrap();
+        call.send(&bystander.address().request("POST", "/slow?ms=8000").bytes("demo")).unwrap();
         let spared = other.workers(&bystander);
         let [one, two] = ["one", "two"].map(|name| {
             let tenant = host.tenant(name);
@@ -65,8 +65,8 @@ fn a_worker_that_outlives_its_host_is_ended_by_the_next_one() {
             assert_eq!(holders(one.port, &taken).len(), 1);
             host.start_again();
             for tenant in [&one, &two] {
-                for door in tenant.doors() {
-                    assert_eq!(door.post("/one", "").expect(200).text(), "version one");
+                for address in tenant.addresses() {
+                    assert_eq!(address.post("/one", "").expect(200).text(), "version one");
                 }
                 assert_eq!(tenant.state(), "ready");
             }
@@ -175,7 +175,7 @@ fn what_cannot_be_removed_of_a_tenant_is_nobody_elses_and_stops_nobody() {
                 tenant.post("/hello", "{}").expect(200);
             }
         }
-        assert!(host.log().contains("files of a tenant that was removed cannot be"));
+        assert!(host.log().contains("the files of a removed tenant could not be removed"));
         host.send(&again).expect_problem(409, "conflict");
         drop(stuck);
         host.send(&again).expect(201);
@@ -187,7 +187,7 @@ fn what_cannot_be_removed_of_a_tenant_is_nobody_elses_and_stops_nobody() {
 #[test]
 fn when_all_user_ids_are_given_it_is_said_and_the_others_are_served() {
     // One for compilers, and two for tenants; the first start makes one of these.
-    let mut host = Host::with(&["--users", "1950000-1950002"]);
+    let mut host = Host::with(&["--uids", "1950000-1950002"]);
     let [first, second] = {
         let listed = host.send(&host.admin("GET", "/tenants")).expect(200).json();
         let known = listed["tenants"].as_array().unwrap().len();
@@ -199,7 +199,7 @@ fn when_all_user_ids_are_given_it_is_said_and_the_others_are_served() {
     let one_more = host.admin("POST", "/tenants").json(&json!({ "name": "third" }));
     for _ in 0..2 {
         let refused = host.send(&one_more).expect_problem(409, "conflict");
-        refused.expect_detail("no user id of 1950001-1950002 is free").expect_detail("--users");
+        refused.expect_detail("no uid of 1950001-1950002 is free").expect_detail("--uids");
     }
     let none = host.send(&host.admin("GET", "/tenants/third"));
     none.expect_problem(404, "not_found");
@@ -230,12 +230,12 @@ fn when_all_user_ids_are_given_it_is_said_and_the_others_are_served() {
         let called = crate::http::Request::new("POST", &format!("/t/{name}/hello")).body("{}");
         host.send(&called).expect(200);
     }
-    for door in second.doors() {
-        door.post("/hello", "{}").expect_problem(503, "worker_unavailable");
+    for address in second.addresses() {
+        address.post("/hello", "{}").expect_problem(503, "worker_unavailable");
     }
     let reason = second.ask("/worker")["reason"].as_str().unwrap().to_owned();
-    assert!(reason.contains("no user id is free"), "{reason}");
-    assert!(host.log().contains("no user id of 1950001-1950002 is free"));
+    assert!(reason.contains("no uid is free"), "{reason}");
+    assert!(host.log().contains("no uid of 1950001-1950002 is free"));
 }
 
 /// By the kernel's word: who has more is ended sooner.

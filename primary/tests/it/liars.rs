@@ -84,8 +84,8 @@ impl Liars {
         fs::remove_file(&self.lie).unwrap();
         self.host.send(&self.tenant.api("POST", "/worker/start"));
         eventually("an honest worker", || {
-            let call = self.tenant.door().request("POST", "/hello").body("{}");
-            call.try_send(self.tenant.door().to).ok().filter(|answer| answer.status == 200)
+            let call = self.tenant.address().request("POST", "/hello").body("{}");
+            call.try_send(self.tenant.address().to).ok().filter(|answer| answer.status == 200)
         });
     }
 
@@ -95,9 +95,9 @@ impl Liars {
 }
 
 fn call_on(tenant: &Tenant) -> Beside<String> {
-    let (door, mut connection) = (tenant.door(), tenant.open());
+    let (address, mut connection) = (tenant.address(), tenant.open());
     Beside::run(move |wrong| {
-        let answer = connection.call(&door.request("POST", "/hello").body("{}"));
+        let answer = connection.call(&address.request("POST", "/hello").body("{}"));
         if answer.status != 200 {
             wrong.insert(answer.text());
         }
@@ -109,8 +109,8 @@ fn row_26_a_worker_that_talks_nonsense_is_ended_and_its_tenant_backs_off() {
     let liars = Liars::new();
     let neighbour = call_on(&liars.neighbour);
     for (lie, reason) in [
-        ("garbage", "no message"),
-        ("giant", "no message"),
+        ("garbage", "could not be decoded"),
+        ("giant", "could not be decoded"),
         ("ready", "`Ready`"),
         ("tokens", "`Applied`"),
         ("reported", "`Reported`"),
@@ -127,8 +127,8 @@ fn row_26_a_worker_that_talks_nonsense_is_ended_and_its_tenant_backs_off() {
         liars.host.send(&liars.tenant.api("POST", "/worker/restart"));
         eventually(lie, || {
             // It may be answered: whoever lies serves as well.
-            let call = liars.tenant.door().request("POST", "/hello").body("{}");
-            let refused = call.try_send(liars.tenant.door().to).ok()?;
+            let call = liars.tenant.address().request("POST", "/hello").body("{}");
+            let refused = call.try_send(liars.tenant.address().to).ok()?;
             (refused.status == 503).then_some(())
         });
         let worker = liars.tenant.ask("/worker");
@@ -136,9 +136,9 @@ fn row_26_a_worker_that_talks_nonsense_is_ended_and_its_tenant_backs_off() {
         assert!(said.contains(reason), "{lie}: {worker}");
         assert!(matches!(worker["state"].as_str(), Some("backoff" | "barred")), "{worker}");
         assert!(liars.ended_for_nonsense() >= before + 3, "{lie}");
-        for door in liars.tenant.doors() {
-            let refused = door.post("/hello", "{}").expect_problem(503, "worker_unavailable");
-            assert!(refused.header("retry-after").is_some(), "{lie} at {}", door.name);
+        for address in liars.tenant.addresses() {
+            let refused = address.post("/hello", "{}").expect_problem(503, "worker_unavailable");
+            assert!(refused.header("retry-after").is_some(), "{lie} at {}", address.name);
         }
         liars.repent();
     }
@@ -175,8 +175,8 @@ fn row_26_a_flood_of_reports_waits_in_the_kernel_and_holds_up_nobody() {
     });
     // 1,000 a second, 200 at once, and what the kernel holds; unhindered it is a hundred times that.
     assert!((1_000..5_000).contains(&told), "{told}");
-    for door in liars.tenant.doors() {
-        door.post("/hello", "{}").expect(200);
+    for address in liars.tenant.addresses() {
+        address.post("/hello", "{}").expect(200);
     }
     assert_eq!((liars.tenant.state().as_str(), liars.ended_for_nonsense()), ("ready", 0));
     assert_eq!(neighbour.stop(), BTreeSet::new());
@@ -189,7 +189,7 @@ fn row_26_a_worker_has_a_few_uplinks_however_often_it_asks() {
     liars.tenant.post("/hello", "{}").expect(200);
     eventually("uplinks", || (count(&liars.said)? == 4).then_some(()));
     // What it says later was heard later.
-    let call = liars.tenant.door().request("POST", "/hello").body("{}");
+    let call = liars.tenant.address().request("POST", "/hello").body("{}");
     liars.tenant.open().call(&call).expect(200);
     assert_eq!(count(&liars.said), Some(4));
     // The neighbour's uploads have uplinks of their own.
@@ -197,7 +197,7 @@ fn row_26_a_worker_has_a_few_uplinks_however_often_it_asks() {
     // Its own do not get through any more, and it is told so; elsewhere they do.
     let files: [(&str, &[u8]); 1] = [("one.wasm", guests::version_one())];
     liars.tenant.upload(&files, None).expect_problem(503, "worker_unavailable");
-    let [_, by_name, _] = liars.tenant.doors();
+    let [_, by_name, _] = liars.tenant.addresses();
     let request = upload(by_name.request("POST", "/$upload"), &files, None);
     by_name.send(&request.bearer(&liars.tenant.token)).expect(200);
 }
@@ -229,11 +229,11 @@ fn row_26_a_worker_that_floods_its_uplink_loses_that_alone() {
     let said = fs::read_to_string(&liars.said).unwrap();
     assert_eq!(said, "ended\n");
     fs::remove_file(&liars.lie).unwrap();
-    for door in liars.tenant.doors() {
+    for address in liars.tenant.addresses() {
         let files: [(&str, &[u8]); 1] = [("one.wasm", guests::version_one())];
-        let request = upload(door.request("POST", "/$upload"), &files, None);
-        door.send(&request.bearer(&liars.tenant.token)).expect(200);
-        door.post("/hello", "{}").expect(200);
+        let request = upload(address.request("POST", "/$upload"), &files, None);
+        address.send(&request.bearer(&liars.tenant.token)).expect(200);
+        address.post("/hello", "{}").expect(200);
     }
     assert_eq!((liars.tenant.state().as_str(), liars.ended_for_nonsense()), ("ready", 0));
     assert_eq!(neighbour.stop(), BTreeSet::new());
@@ -263,8 +263,8 @@ fn row_26_a_worker_that_does_not_go_by_new_tokens_is_ended_before_anybody_is_ans
 fn row_26_a_worker_that_hangs_up_is_ended() {
     let liars = Liars::new();
     liars.tell("hangs-up");
-    let call = liars.tenant.door().request("POST", "/hello").body("{}");
-    let _ = call.try_send(liars.tenant.door().to);
+    let call = liars.tenant.address().request("POST", "/hello").body("{}");
+    let _ = call.try_send(liars.tenant.address().to);
     let ended = eventually("an end", || {
         let worker = liars.tenant.ask("/worker");
         (worker["state"] == "backoff").then_some(worker)
@@ -277,8 +277,8 @@ fn row_26_a_worker_that_hangs_up_is_ended() {
 fn row_26_a_worker_that_shuts_its_listener_down_does_so_for_itself_alone() {
     let liars = Liars::new();
     liars.tell("deafens");
-    let call = liars.tenant.door().request("POST", "/hello").body("{}");
-    let _ = call.try_send(liars.tenant.door().to);
+    let call = liars.tenant.address().request("POST", "/hello").body("{}");
+    let _ = call.try_send(liars.tenant.address().to);
     eventually("its end", || (liars.ended_for_nonsense() > 0).then_some(()));
     liars.repent();
     liars.tenant.post("/hello", "{}").expect(200);
@@ -554,7 +554,7 @@ fn report(lines: usize, bytes: usize) -> FromWorker {
     let line = LogLine {
         time_ms: 0,
         function: "/hello".parse().unwrap(),
-        version: 1,
+        version: 1.into(),
         request_id: String::new(),
         stream: LogStream::Stdout,
         text: "x".repeat(bytes),

@@ -30,8 +30,8 @@ fn both_streams_are_lines_of_their_call() {
     tenant.deploy("prints", guests::prints());
     let long = "x".repeat(10_000);
     let body = format!("first\nsecond \u{e4}\r\n\n{long}\nno end");
-    let request = tenant.door().request("POST", "/prints").header("x-request-id", "call-1");
-    tenant.door().send(&request.body(body)).expect(204);
+    let request = tenant.address().request("POST", "/prints").header("x-request-id", "call-1");
+    tenant.address().send(&request.body(body)).expect(204);
     let page = eventually_lines(&tenant, "request_id=call-1&stream=stdout", 4);
     for line in lines(&page) {
         assert_eq!(line["function"], "/prints", "{line}");
@@ -55,8 +55,8 @@ fn what_the_host_has_to_say_of_a_call_is_a_line_too() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("traps", guests::traps());
-    let request = tenant.door().request("POST", "/traps").header("x-request-id", "trap-1");
-    tenant.door().send(&request).expect(500);
+    let request = tenant.address().request("POST", "/traps").header("x-request-id", "trap-1");
+    tenant.address().send(&request).expect(500);
     let page = eventually_lines(&tenant, "request_id=trap-1&stream=host", 1);
     assert!(texts(&page)[0].contains("unreachable"), "{page}");
     let page = eventually_lines(&tenant, "request_id=trap-1&stream=stderr", 1);
@@ -113,8 +113,9 @@ fn calls_are_kept_with_how_they_went() {
         ("/eats", 500, "memory_limit"),
     ] {
         let id = format!("call-of{}", path.replace('/', "-"));
-        let request = tenant.door().request("POST", path).header("x-request-id", &id).body("1234");
-        let answer = tenant.door().send(&request).expect(status);
+        let request =
+            tenant.address().request("POST", path).header("x-request-id", &id).body("1234");
+        let answer = tenant.address().send(&request).expect(status);
         let call = eventually("its record", || {
             tenant.ask(&format!("/calls?path={}", &path[1..]))["calls"].get(0).cloned()
         });
@@ -279,9 +280,9 @@ fn an_expired_token_reads_no_further() {
 fn an_upload_under_way_ends_with_its_token() {
     let host = Host::start();
     let tenant = host.tenant("demo");
-    let doors = tenant.doors();
+    let addresses = tenant.addresses();
     let mut ways: Vec<_> =
-        doors.iter().map(|door| (door.to, door.request("POST", "/$upload"))).collect();
+        addresses.iter().map(|address| (address.to, address.request("POST", "/$upload"))).collect();
     ways.push((host.front, Request::new("POST", &path_of(&tenant, "/functions"))));
     for (to, request) in ways {
         let mut connection = Connection::open(to).unwrap();

@@ -1,22 +1,19 @@
 //! An operator's day: logs that cannot be written, logins that are damaged, environments that are
-//! somebody else's, proxies, private authorities, and what is printed to be run again.
+//! somebody else's, and what is printed to be run again.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::guests;
-use crate::host::{ADMIN_TOKEN, Host, USER, hearth, run, spare_port};
+use crate::host::{ADMIN_TOKEN, Host, USER, hearth, run};
 use crate::processes::{eventually, signal};
-use crate::terminal::Terminal;
 
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
@@ -193,181 +190,6 @@ fn a_file_of_settings_may_have_sections_and_its_mistakes_are_named() {
     assert!(!place.path().join("data").exists());
 }
 
-/// A proxy as most are: it reads requests, and gives connections to the ports of encrypted services
-/// alone. What it was asked comes out.
-fn proxy(to: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let at = listener.local_addr().unwrap();
-    let asked = Arc::<Mutex<Vec<String>>>::default();
-    let lines = asked.clone();
-    std::thread::spawn(move || {
-        for client in listener.incoming() {
-            let mut client = BufReader::new(client.unwrap());
-            let mut head = Vec::new();
-            loop {
-                let mut line = String::new();
-                if client.read_line(&mut line).unwrap() <= 2 {
-                    break;
-                }
-                head.push(line.trim_end().to_owned());
-            }
-            let Some(first) = head.first().cloned() else { continue };
-            lines.lock().unwrap().extend(head.iter().cloned());
-            let words: Vec<&str> = first.split(' ').collect();
-            let Some((_, path)) =
-                words[1].strip_prefix("http://").and_then(|it| it.split_once('/'))
-            else {
-                let _ = client
-                    .get_mut()
-                    .write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n");
-                continue;
-            };
-            let mut request =
-                format!("{} /{path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n", words[0]);
-            for line in &head[1..] {
-                let name = line.split(':').next().unwrap().to_lowercase();
-                if !["host", "connection", "proxy-authorization"].contains(&name.as_str()) {
-                    request += &format!("{line}\r\n");
-                }
-            }
-            let mut host = TcpStream::connect(to).unwrap();
-            host.write_all(format!("{request}\r\n").as_bytes()).unwrap();
-            let mut answer = Vec::new();
-            host.read_to_end(&mut answer).unwrap();
-            let _ = client.get_mut().write_all(&answer);
-        }
-    });
-    (at, asked)
-}
-
-#[test]
-fn a_proxy_is_asked_for_other_machines_and_reads_what_is_not_encrypted() {
-    let host = Host::start();
-    let tenant = host.tenant("demo");
-    let (proxy, asked) = proxy(host.front);
-    let command = |url: &str, variables: &[(&str, &str)]| {
-        let mut command = hearth(host.scratch());
-        command.args(["functions"]).env("HEARTH_URL", url).env("HEARTH_TOKEN", &tenant.token);
-        command.envs(variables.iter().copied()).output().unwrap()
-    };
-    let address = format!("http://user:secret@{proxy}");
-    let port = host.front.port();
-    let output = command(&format!("http://hearth.example:{port}"), &[("HTTP_PROXY", &address)]);
-    assert!(output.status.success(), "{output:?}");
-    let seen = std::mem::take(&mut *asked.lock().unwrap());
-    let begin = format!("GET http://hearth.example:{port}/api/v1/");
-    assert!(seen.iter().any(|line| line.starts_with(&begin)), "{seen:?}");
-    assert!(!seen.iter().any(|line| line.starts_with("CONNECT")), "{seen:?}");
-    assert!(
-        seen.iter().any(|line| line == "Proxy-Authorization: Basic dXNlcjpzZWNyZXQ="),
-        "{seen:?}"
-    );
-
-    // This machine itself, however that is spelt, is behind none.
-    for name in
-        ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "LocalHost", "0.0.0.0", "[::ffff:127.0.0.1]"]
-    {
-        let url = format!("http://{name}:{port}");
-        for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
-            let output = command(&url, &[(variable, &address)]);
-            assert!(output.status.success(), "{url}: {output:?}");
-        }
-    }
-    assert_eq!(*asked.lock().unwrap(), Vec::<String>::new());
-    // That of encrypted requests is not for plain ones, and a wrong one is named without its password.
-    let output = command(&format!("http://127.1:{port}"), &[("HTTPS_PROXY", "http://127.0.0.1:1")]);
-    assert!(output.status.success(), "{output:?}");
-    let output = command("http://hearth.example", &[("HTTP_PROXY", "http://u:secret@/")]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("HTTP_PROXY") && !said.contains("secret"), "{said}");
-}
-
-/// A server that speaks TLS before the host, with a certificate of its own authority.
-struct Encrypted {
-    child: std::process::Child,
-    url: String,
-    authority: String,
-}
-
-impl Drop for Encrypted {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn encrypted(host: &Host) -> Encrypted {
-    let its = host.scratch().join("tls");
-    fs::create_dir(&its).unwrap();
-    let script = r#"set -e; cd "$0"
-        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=an authority" -keyout ca.key -out ca.pem
-        openssl req -newkey rsa:2048 -nodes -subj "/CN=localhost" -keyout key.pem -out request.pem
-        printf 'subjectAltName=DNS:localhost\n' > names
-        openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out cert.pem
-        cat cert.pem key.pem > both.pem"#;
-    let made = Command::new("sh").args(["-c", script]).arg(&its).output().unwrap();
-    assert!(made.status.success(), "{made:?}");
-    let port = spare_port();
-    let configuration = format!(
-        "defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
-         frontend f\n bind 127.0.0.1:{port} ssl crt {}\n default_backend b\n\
-         backend b\n http-request set-header host {}\n server s {}\n",
-        its.join("both.pem").display(),
-        host.front,
-        host.front
-    );
-    fs::write(its.join("configuration"), configuration).unwrap();
-    let child = Command::new("haproxy").args(["-db", "-f"]).arg(its.join("configuration")).spawn();
-    let child = child.or_else(|_| {
-        Command::new("/usr/sbin/haproxy").args(["-db", "-f"]).arg(its.join("configuration")).spawn()
-    });
-    let served = Encrypted {
-        child: child.unwrap(),
-        url: format!("https://localhost:{port}"),
-        authority: its.join("ca.pem").to_str().unwrap().to_owned(),
-    };
-    eventually("the server", || TcpStream::connect(("127.0.0.1", port)).ok());
-    served
-}
-
-#[test]
-fn a_private_authority_is_trusted_where_it_is_named() {
-    let host = Host::start();
-    let tenant = host.tenant("demo");
-    let served = encrypted(&host);
-    let command = |arguments: &[&str], variables: &[(&str, &str)]| {
-        let mut command = hearth(host.scratch());
-        command.args(arguments).env("HEARTH_URL", &served.url);
-        command.env("HEARTH_TOKEN", &tenant.token).envs(variables.iter().copied());
-        command.output().unwrap()
-    };
-    let stranger = command(&["functions"], &[]);
-    let said = String::from_utf8_lossy(&stranger.stderr);
-    assert!(!stranger.status.success() && said.contains("--ca-file FILE"), "{said}");
-    let authority = served.authority.as_str();
-    for (arguments, variables) in [
-        (&["functions", "--ca-file", authority][..], &[][..]),
-        (&["functions"], &[("HEARTH_CA_FILE", authority)]),
-        (&["functions"], &[("SSL_CERT_FILE", authority)]),
-    ] {
-        let output = command(arguments, variables);
-        assert!(output.status.success(), "{arguments:?} {variables:?}: {output:?}");
-    }
-    let output = command(&["functions", "--ca-file", "/nowhere"], &[]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere"), "{output:?}");
-
-    // A login remembers it, and the address that it is for.
-    let token = host.scratch().join("token");
-    fs::write(&token, &tenant.token).unwrap();
-    let token = token.to_str().unwrap();
-    let said = run(host.scratch(), &["login", &served.url, "--token-file", token]).failed(1);
-    assert!(said.contains("--ca-file FILE"), "{said}");
-    run(host.scratch(), &["login", &served.url, "--token-file", token, "--ca-file", authority])
-        .done();
-    run(host.scratch(), &["functions"]).done();
-}
-
 /// A line so slow that the host gives the upload up: what stands between takes a part of it, and
 /// then passes on what the host says.
 #[test]
@@ -488,71 +310,6 @@ fn a_start_names_the_file_that_it_cannot_have() {
     host.start_again();
 }
 
-#[test]
-fn what_ends_the_prompt_of_login_leaves_the_terminal_as_it_was() {
-    let place = tempfile::tempdir().unwrap();
-    let program = hearth(place.path());
-    // The shell has the terminal before and after.
-    let script = r#"trap : INT QUIT TERM; "$0" login http://127.0.0.1:1; echo "status $?"; stty -a; read line"#;
-    for (typed, ends) in
-        [(Some("\u{3}"), 130), (Some("\u{1c}"), 131), (None, 143), (Some("token\n"), 1)]
-    {
-        let mut command = hearth(place.path());
-        let environment: Vec<_> = command
-            .get_envs()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
-            .collect();
-        command = Command::new("sh");
-        command.args(["-c", script]).arg(program.get_program()).env_clear().envs(environment);
-        let mut terminal = Terminal::run(&command);
-        terminal.shows("Token for http://127.0.0.1:1: ");
-        eventually("what is typed to be hidden", || (!terminal.echoes()).then_some(()));
-        match typed {
-            Some(typed) => terminal.type_in(typed),
-            None => {
-                let children = crate::processes::children(terminal.pid());
-                children.into_iter().for_each(|pid| signal(pid, Signal::SIGTERM));
-            }
-        }
-        terminal.shows(&format!("status {ends}"));
-        terminal.shows("echoctl");
-        let shown = terminal.shown();
-        assert!(shown.contains(" echo ") && !shown.contains("-echo "), "{shown}");
-        assert!(!shown.contains("token"), "{shown}");
-        assert!(terminal.echoes());
-        terminal.type_in("\n");
-        terminal.ended();
-    }
-}
-
-/// Whoever stops it there (Ctrl-Z) and comes back is asked again, and nothing is shown.
-#[test]
-fn a_prompt_that_was_stopped_goes_on() {
-    let place = tempfile::tempdir().unwrap();
-    let mut command = hearth(place.path());
-    command.args(["login", "http://127.0.0.1:1"]);
-    let mut terminal = Terminal::run(&command);
-    terminal.shows("Token for http://127.0.0.1:1: ");
-    eventually("what is typed to be hidden", || (!terminal.echoes()).then_some(()));
-    signal(terminal.pid(), Signal::SIGTSTP);
-    let stopped = || {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", terminal.pid())).unwrap();
-        stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
-    };
-    // Of a group without a parent in its session the kernel stops nobody: it goes on at once.
-    if crate::processes::soon(stopped) {
-        assert!(terminal.echoes());
-        signal(terminal.pid(), Signal::SIGCONT);
-    }
-    eventually("the second question", || {
-        (terminal.shown().matches("Token for").count() == 2 && !terminal.echoes()).then_some(())
-    });
-    terminal.type_in("secret\n");
-    let (shown, status) = terminal.finish();
-    assert!(!shown.contains("secret") && shown.contains("cannot be reached"), "{shown}");
-    assert_eq!((status.code(), status.signal()), (Some(1), None));
-}
-
 /// Rights that it takes to give tenants user ids, one at a time, and a namespace without such ids.
 #[test]
 fn a_start_without_user_ids_for_tenants_serves_and_says_what_is_missing() {
@@ -583,9 +340,9 @@ fn a_start_without_user_ids_for_tenants_serves_and_says_what_is_missing() {
         tenant.post("/echo", "a").expect(200);
         let shown = host.command(ADMIN_TOKEN, &["--json", "tenant", "show", "demo"]).json();
         assert_ne!(shown["worker"]["isolation"], "A", "{shown}");
-        eventually("the greeting", || host.log().contains("no users: ").then_some(()));
+        eventually("the greeting", || host.log().contains("no uids: ").then_some(()));
         let log = host.log();
-        let line = log.lines().find(|line| line.contains("no users: ")).unwrap();
+        let line = log.lines().find(|line| line.contains("no uids: ")).unwrap();
         assert!(line.contains(missing), "{line}");
     }
 }
@@ -633,8 +390,8 @@ fn what_a_call_wrote_is_there_when_it_is_answered() {
     for at in 0..20 {
         let text = format!("line {at} of them");
         let id = format!("call-{at}");
-        let request = tenant.door().request("POST", "/prints").header("x-request-id", &id);
-        tenant.door().send(&request.body(format!("{text}\n"))).expect(204);
+        let request = tenant.address().request("POST", "/prints").header("x-request-id", &id);
+        tenant.address().send(&request.body(format!("{text}\n"))).expect(204);
         let lines = tenant.ask(&format!("/logs?request_id={id}&stream=stdout"));
         assert_eq!(lines["lines"][0]["text"], text, "{lines}");
     }
@@ -767,7 +524,7 @@ fn doctor_judges_the_settings_that_it_is_given() {
     // A level that is asked for is one that must be reached, with the ids that are given.
     if is_root() {
         let found = checks(&["--isolation", "A"]);
-        let reached = of(&found, "users")[0].0 == "ok" && of(&found, "cgroups")[0].0 == "ok";
+        let reached = of(&found, "uids")[0].0 == "ok" && of(&found, "cgroups")[0].0 == "ok";
         let failed = of(&found, "isolation").iter().any(|(level, _)| level == "fail");
         assert_ne!(reached, failed, "{found}");
     }

@@ -404,7 +404,7 @@ fn addresses(host: &Host, tenant: &Tenant, proxies: &[Proxy; 3]) -> [Address; 6]
     let name = &tenant.name;
     let of = |way, to, host: String, prefix: &str| Address { way, to, host, prefix: prefix.into() };
     let proxied = |way, proxy: &Proxy| of(way, proxy.address, format!("{name}.{DOMAIN}"), "");
-    let own = tenant.door().to;
+    let own = tenant.address().to;
     [
         of(Way::Port, own, own.to_string(), ""),
         of(Way::Name, host.front, format!("{name}.{DOMAIN}"), ""),

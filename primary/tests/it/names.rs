@@ -85,8 +85,8 @@ fn a_tenant_of_the_platforms_own_name_is_found_elsewhere() {
     kept.call(&ask("hearth.localhost")).expect(200);
     // Its worker has that connection now.
     kept.call(&ask("hearth.example.org")).expect_problem(421, "misdirected");
-    for door in tenant.doors() {
-        door.post("/hello", "{}").expect(200);
+    for address in tenant.addresses() {
+        address.post("/hello", "{}").expect(200);
     }
 }
 

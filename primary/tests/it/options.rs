@@ -69,13 +69,13 @@ fn what_is_set_goes_over_what_came_with_the_upload() {
             "description": "uploaded",
         })
     );
-    for door in tenant.doors() {
-        let problem = door.post("/it?q", "{}").expect_problem(400, "schema_violation").json();
-        assert_eq!(problem["errors"][0]["in"], "body", "{}: {problem}", door.name);
-        let problem = door.post("/it", "[]").expect_problem(400, "schema_violation").json();
-        assert_eq!(problem["errors"][0]["in"], "querystring", "{}: {problem}", door.name);
-        assert_eq!(door.post("/it?q", "[1,2]").expect(200).text(), "[1,2]");
-        door.post("/it?q", "[1,2,3]").expect_problem(500, "response_invalid");
+    for address in tenant.addresses() {
+        let problem = address.post("/it?q", "{}").expect_problem(400, "schema_violation").json();
+        assert_eq!(problem["errors"][0]["in"], "body", "{}: {problem}", address.name);
+        let problem = address.post("/it", "[]").expect_problem(400, "schema_violation").json();
+        assert_eq!(problem["errors"][0]["in"], "querystring", "{}: {problem}", address.name);
+        assert_eq!(address.post("/it?q", "[1,2]").expect(200).text(), "[1,2]");
+        address.post("/it?q", "[1,2,3]").expect_problem(500, "response_invalid");
     }
 
     // Null takes away what was set, and what was said below comes to light again.
@@ -123,10 +123,10 @@ fn what_a_module_declares_is_below_both() {
     };
     tenant.deploy("it", guests::declares_schemas());
     is(&json!({}), &json!({}), 1000, declared["schema"].clone());
-    for door in tenant.doors() {
-        door.post("/it", "[]").expect_problem(400, "schema_violation");
-        door.post("/it", "{}").expect_problem(500, "response_invalid");
-        door.post("/it", r#"{"declared":1}"#).expect(200);
+    for address in tenant.addresses() {
+        address.post("/it", "[]").expect_problem(400, "schema_violation");
+        address.post("/it", "{}").expect_problem(500, "response_invalid");
+        address.post("/it", r#"{"declared":1}"#).expect(200);
     }
     tenant.deploy_with("it", guests::declares_schemas(), &uploaded);
     let mut schema = declared["schema"].clone();
@@ -148,11 +148,11 @@ fn what_is_set_stays_through_uploads_rollbacks_and_removal() {
     tenant.deploy("one", guests::version_one());
     set(&host, &tenant, "/one", &json!({"methods": ["GET"]}));
     let serves = |text: &str, version: &str| {
-        for door in tenant.doors() {
-            let answer = door.get("/one").expect(200);
-            assert_eq!(answer.text(), text, "{}", door.name);
-            assert_eq!(answer.header("x-hearth-version"), Some(version), "{}", door.name);
-            door.post("/one", "").expect_problem(405, "method_not_allowed");
+        for address in tenant.addresses() {
+            let answer = address.get("/one").expect(200);
+            assert_eq!(answer.text(), text, "{}", address.name);
+            assert_eq!(answer.header("x-hearth-version"), Some(version), "{}", address.name);
+            address.post("/one", "").expect_problem(405, "method_not_allowed");
         }
         let layers = &tenant.ask("/functions/one")["layers"];
         assert_eq!(layers["set"], json!({"methods": ["GET"]}), "{layers}");
@@ -171,7 +171,7 @@ fn what_is_set_stays_through_uploads_rollbacks_and_removal() {
     serves("version two", "/one@2");
     // Taken away, each version is as it was uploaded.
     set(&host, &tenant, "/one", &json!({"methods": null}));
-    tenant.door().send(&tenant.door().request("PUT", "/one")).expect(200);
+    tenant.address().send(&tenant.address().request("PUT", "/one")).expect(200);
     tenant.rollback("/one", 1);
     assert_eq!(tenant.post("/one", "").expect(200).text(), "version one");
 }
@@ -334,25 +334,25 @@ fn each_option_is_in_force_with_the_next_call_and_gone_with_null() {
     set(&host, &tenant, "/described", &json!({"description": "what it is for"}));
     set(&host, &tenant, "/slow", &json!({"timeout_ms": 50}));
     set(&host, &tenant, "/eats", &json!({"memory_mb": 8}));
-    for door in tenant.doors() {
-        let refused = door.post("/methods", "").expect_problem(405, "method_not_allowed");
-        assert_eq!(refused.header("allow"), Some("PUT"), "{}", door.name);
-        door.send(&door.request("PUT", "/methods")).expect(200);
-        door.post("/path/below", "").expect(200);
-        door.post("/auth", "").expect_problem(401, "unauthenticated");
-        door.send(&door.request("POST", "/auth").bearer(&token)).expect(200);
-        door.post("/max_body", "123").expect(200);
-        door.post("/max_body", "1234").expect_problem(413, "too_large").expect_detail("3 bytes");
-        door.post("/slow?ms=20000", "").expect_problem(504, "timeout").expect_detail("50 ms");
-        let full = door.post("/eats?mb=16", "").expect_problem(500, "memory_limit");
+    for address in tenant.addresses() {
+        let refused = address.post("/methods", "").expect_problem(405, "method_not_allowed");
+        assert_eq!(refused.header("allow"), Some("PUT"), "{}", address.name);
+        address.send(&address.request("PUT", "/methods")).expect(200);
+        address.post("/path/below", "").expect(200);
+        address.post("/auth", "").expect_problem(401, "unauthenticated");
+        address.send(&address.request("POST", "/auth").bearer(&token)).expect(200);
+        address.post("/max_body", "123").expect(200);
+        address.post("/max_body", "1234").expect_problem(413, "too_large").expect_detail("3 bytes");
+        address.post("/slow?ms=20000", "").expect_problem(504, "timeout").expect_detail("50 ms");
+        let full = address.post("/eats?mb=16", "").expect_problem(500, "memory_limit");
         full.expect_detail("8 MiB");
-        let listed = door.get("/$functions").expect(200).json();
+        let listed = address.get("/$functions").expect(200).json();
         let functions = listed["functions"].as_array().unwrap();
         let it = functions.iter().find(|function| function["path"] == "/described").unwrap();
-        assert_eq!(it["options"]["description"], "what it is for", "{}", door.name);
-        let document = door.get("/$openapi.json").expect(200).json();
+        assert_eq!(it["options"]["description"], "what it is for", "{}", address.name);
+        let document = address.get("/$openapi.json").expect(200).json();
         let operation = &document["paths"]["/described"]["post"];
-        assert_eq!(operation["description"], "what it is for", "{}", door.name);
+        assert_eq!(operation["description"], "what it is for", "{}", address.name);
     }
 
     for (path, option) in [
@@ -367,13 +367,13 @@ fn each_option_is_in_force_with_the_next_call_and_gone_with_null() {
         let function = set(&host, &tenant, path, &json!({option: null}));
         assert_eq!(function["layers"]["set"], json!({}), "{path}");
     }
-    for door in tenant.doors() {
-        door.post("/methods", "").expect(200);
-        door.post("/path/below", "").expect_problem(404, "not_found");
-        door.post("/auth", "").expect(200);
-        door.post("/max_body", "1234").expect(200);
-        door.post("/slow?ms=100", "").expect(200);
-        door.post("/eats?mb=16", "").expect(200);
+    for address in tenant.addresses() {
+        address.post("/methods", "").expect(200);
+        address.post("/path/below", "").expect_problem(404, "not_found");
+        address.post("/auth", "").expect(200);
+        address.post("/max_body", "1234").expect(200);
+        address.post("/slow?ms=100", "").expect(200);
+        address.post("/eats?mb=16", "").expect(200);
     }
 }
 
@@ -391,9 +391,10 @@ fn options_that_were_set_survive_a_kill() {
     host.kill_and_start_again();
     assert_eq!((tenant.ask("/functions/one"), generations(&tenant)), before);
     let token = tenant.token("invoke");
-    for door in tenant.doors() {
-        door.post("/one", "[]").expect_problem(401, "unauthenticated");
-        let with = |body: &str| door.send(&door.request("POST", "/one").bearer(&token).body(body));
+    for address in tenant.addresses() {
+        address.post("/one", "[]").expect_problem(401, "unauthenticated");
+        let with =
+            |body: &str| address.send(&address.request("POST", "/one").bearer(&token).body(body));
         assert_eq!(with("[1]").expect(200).text(), "version one");
         with("[1,2]").expect_problem(400, "schema_violation");
     }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::host::{ADMIN_TOKEN, Door, Host, Tenant};
+use crate::host::{ADMIN_TOKEN, Address, Host, Tenant};
 use crate::http::{Connection, Request};
 use crate::processes::eventually;
 
@@ -63,9 +63,9 @@ fn says(caller: &str, scope: &str) -> Vec<(String, Value)> {
 }
 
 /// A head and a chunked body as bytes: in another version of HTTP, with trailers.
-fn bytes(door: &Door, prefix: &str, version: &str, token: Option<&str>) -> Vec<u8> {
+fn bytes(address: &Address, prefix: &str, version: &str, token: Option<&str>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    write!(bytes, "POST {prefix}/internal HTTP/{version}\r\nhost: {}\r\n", door.authority())
+    write!(bytes, "POST {prefix}/internal HTTP/{version}\r\nhost: {}\r\n", address.authority())
         .unwrap();
     for (name, value) in FORGED {
         write!(bytes, "{name}: {value}\r\n").unwrap();
@@ -103,10 +103,10 @@ fn an_internal_function_is_refused_to_everybody_outside() {
             "hearth_of-which-nobody-knows".to_owned(),
             ADMIN_TOKEN.to_owned(),
         ];
-        for (door, prefix) in tenant.doors().into_iter().zip(["", "", "/t/demo"]) {
+        for (address, prefix) in tenant.addresses().into_iter().zip(["", "", "/t/demo"]) {
             let refuses = |kept: &mut Connection, request: &Request| {
                 let answer = kept.call(request).expect_problem(403, "forbidden");
-                let said = format!("{} {options:?} {:?}", door.name, answer.headers);
+                let said = format!("{} {options:?} {:?}", address.name, answer.headers);
                 assert!(
                     !answer.headers.iter().any(|(name, _)| name.starts_with("access-")),
                     "{said}"
@@ -114,31 +114,33 @@ fn an_internal_function_is_refused_to_everybody_outside() {
                 assert_eq!((answer.header("vary"), answer.header("allow")), (None, None), "{said}");
             };
             // All of it on one connection, which stays the same one's.
-            let mut kept = Connection::open(door.to).unwrap();
+            let mut kept = Connection::open(address.to).unwrap();
             for method in ["POST", "GET", "PUT", "OPTIONS"] {
-                let plain = door.request(method, "/internal").header("origin", "https://a.example");
+                let plain =
+                    address.request(method, "/internal").header("origin", "https://a.example");
                 refuses(&mut kept, &plain);
                 refuses(&mut kept, &forged(plain));
             }
             let preflight =
-                door.request("OPTIONS", "/internal").header("origin", "https://a.example");
+                address.request("OPTIONS", "/internal").header("origin", "https://a.example");
             refuses(&mut kept, &preflight.header("access-control-request-method", "POST"));
             for token in &tokens {
                 for carrier in carriers(token) {
-                    let with = door.request("POST", "/internal").header("authorization", &carrier);
+                    let with =
+                        address.request("POST", "/internal").header("authorization", &carrier);
                     refuses(&mut kept, &forged(with).body("{}"));
                 }
             }
             for version in ["1.0", "1.1"] {
                 for token in [None, Some(tenant.token.as_str())] {
-                    let mut raw = Connection::open(door.to).unwrap();
-                    raw.send(&bytes(&door, prefix, version, token)).unwrap();
+                    let mut raw = Connection::open(address.to).unwrap();
+                    raw.send(&bytes(&address, prefix, version, token)).unwrap();
                     raw.answer("POST").expect_problem(403, "forbidden");
                 }
             }
             // Nor is it told that there is one.
             for list in ["/$functions", "/$openapi.json"] {
-                let listed = kept.call(&door.request("GET", list)).expect(200).text();
+                let listed = kept.call(&address.request("GET", list)).expect(200).text();
                 assert!(listed.contains("/hello") && !listed.contains("internal"), "{listed}");
             }
         }
@@ -205,9 +207,9 @@ fn a_function_that_asks_for_a_scope_asks_for_it_at_every_way_in() {
     for needed in ["owner", "deploy", "invoke", "report"] {
         let path = format!("/{needed}");
         let mut answers: Vec<_> = tenant
-            .doors()
+            .addresses()
             .iter()
-            .map(|door| door.send(&door.request("POST", &path).bearer(&token)))
+            .map(|address| address.send(&address.request("POST", &path).bearer(&token)))
             .collect();
         answers.push(host.send(&invoke(&tenant, &path, &token)));
         for answer in answers {
@@ -230,10 +232,10 @@ fn a_tenants_token_is_told_with_its_scope_wherever_it_is_sent() {
         let foreign = host.tenant("other").token("invoke");
         let own = ["invoke", "deploy", "report"].map(|scope| (tenant.token(scope), scope));
         let own = own.into_iter().chain([(tenant.token.clone(), "owner")]).collect::<Vec<_>>();
-        for door in tenant.doors() {
-            let mut kept = Connection::open(door.to).unwrap();
+        for address in tenant.addresses() {
+            let mut kept = Connection::open(address.to).unwrap();
             let mut sent = |path: &str, authorization: Option<&str>| {
-                let mut request = forged(door.request("POST", path));
+                let mut request = forged(address.request("POST", path));
                 if let Some(authorization) = authorization {
                     request = request.header("authorization", authorization);
                 }
@@ -241,7 +243,7 @@ fn a_tenants_token_is_told_with_its_scope_wherever_it_is_sent() {
             };
             for (token, scope) in &own {
                 for carrier in carriers(token) {
-                    let said = format!("{carrier} at {} {options:?}", door.name);
+                    let said = format!("{carrier} at {} {options:?}", address.name);
                     let seen = sent("/public", Some(&carrier)).expect(200).json();
                     assert_eq!(told(&seen), says(scope, scope), "{said}");
                     assert_eq!(seen["headers"]["authorization"], json!(null), "{said}");
@@ -256,14 +258,14 @@ fn a_tenants_token_is_told_with_its_scope_wherever_it_is_sent() {
             for nobodys in [foreign.as_str(), "hearth_of-which-nobody-knows"] {
                 for carrier in carriers(nobodys) {
                     let seen = sent("/public", Some(&carrier)).expect(200).json();
-                    assert_eq!(told(&seen), [], "{carrier} at {}", door.name);
+                    assert_eq!(told(&seen), [], "{carrier} at {}", address.name);
                     assert_eq!(seen["headers"]["authorization"], json!(null), "{carrier}");
                 }
             }
             let seen = sent("/public", Some("Bearer its.own.affair")).expect(200).json();
-            assert_eq!(told(&seen), [], "{}", door.name);
+            assert_eq!(told(&seen), [], "{}", address.name);
             assert_eq!(seen["headers"]["authorization"], json!(["Bearer its.own.affair"]));
-            assert_eq!(told(&sent("/public", None).expect(200).json()), [], "{}", door.name);
+            assert_eq!(told(&sent("/public", None).expect(200).json()), [], "{}", address.name);
         }
     }
 }
@@ -278,24 +280,24 @@ fn nobody_says_behind_a_body_who_calls() {
         "x-sum: 42\r\nx-hearth-caller: me\r\nX-Hearth-Trigger: nightly\r\nx_hearth_scope: owner\r\n\
          authorization: Bearer {token}\r\nx-forwarded-for: 1.2.3.4\r\ncookie: a=b\r\n"
     );
-    let mut ways: Vec<(Door, String)> = tenant
-        .doors()
+    let mut ways: Vec<(Address, String)> = tenant
+        .addresses()
         .into_iter()
         .zip(["/echo", "/echo", "/t/demo/echo"])
-        .map(|(door, target)| (door, format!("POST {target} HTTP/1.1\r\n")))
+        .map(|(address, target)| (address, format!("POST {target} HTTP/1.1\r\n")))
         .collect();
     let api = format!(
         "POST /api/v1/tenants/demo/functions/echo/invoke HTTP/1.1\r\nauthorization: Bearer {token}\r\n"
     );
-    let [_, _, front] = tenant.doors();
+    let [_, _, front] = tenant.addresses();
     ways.push((front, api));
-    for (door, head) in ways {
+    for (address, head) in ways {
         let request = format!(
             "{head}host: {}\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
              4\r\nbody\r\n0\r\n{late}\r\n",
-            door.authority()
+            address.authority()
         );
-        let mut connection = Connection::open(door.to).unwrap();
+        let mut connection = Connection::open(address.to).unwrap();
         connection.send(request.as_bytes()).unwrap();
         let seen = connection.answer("POST").expect(200).json();
         assert_eq!(seen["trailers"], json!({ "x-sum": ["42"] }), "{head}: {seen}");
@@ -353,8 +355,8 @@ fn calls_are_recorded_with_their_origin() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("echo", guests::echo());
-    for door in tenant.doors() {
-        door.post("/echo", "").expect(200);
+    for address in tenant.addresses() {
+        address.post("/echo", "").expect(200);
     }
     host.send(&invoke(&tenant, "/echo", &tenant.token)).expect(200);
     let calls = eventually("the calls", || {

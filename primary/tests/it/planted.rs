@@ -83,10 +83,15 @@ fn moved(from: &Path, to: &Path) -> std::io::Result<()> {
 /// Calls it at each address, and sees to it that none waits.
 #[track_caller]
 fn serves(tenant: &Tenant, what: &str) {
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         let begun = Instant::now();
-        let answer = door.post("/one", "");
-        assert_eq!((answer.status, &*answer.text()), (200, "version one"), "{what}: {}", door.name);
+        let answer = address.post("/one", "");
+        assert_eq!(
+            (answer.status, &*answer.text()),
+            (200, "version one"),
+            "{what}: {}",
+            address.name
+        );
         assert!(begun.elapsed() < Duration::from_secs(10), "{what}: {:?}", begun.elapsed());
     }
 }
@@ -94,8 +99,8 @@ fn serves(tenant: &Tenant, what: &str) {
 /// A line of a call of its own is kept and found.
 #[track_caller]
 fn keeps_lines(tenant: &Tenant, id: &str) {
-    let call = tenant.door().request("POST", "/prints").header("x-request-id", id);
-    tenant.door().send(&call.body("a line\n")).expect(204);
+    let call = tenant.address().request("POST", "/prints").header("x-request-id", id);
+    tenant.address().send(&call.body("a line\n")).expect(204);
     let page = eventually("its line", || {
         let page = tenant.ask(&format!("/logs?request_id={id}&stream=stdout"));
         (!page["lines"].as_array().unwrap().is_empty()).then_some(page)
@@ -190,9 +195,9 @@ fn row_15_what_lies_in_a_modules_place_is_a_damaged_module_and_no_more() {
         planted.host.kill();
         planted.plant(&module, plant);
         planted.host.start_again();
-        for door in planted.tenant.doors() {
-            assert_eq!(door.post("/two", "").expect(200).text(), "version two", "{what}");
-            door.post("/one", "").expect_problem(503, "module_damaged");
+        for address in planted.tenant.addresses() {
+            assert_eq!(address.post("/two", "").expect(200).text(), "version two", "{what}");
+            address.post("/one", "").expect_problem(503, "module_damaged");
         }
         planted.neighbour.post("/hello", "{}").expect(200);
         if what != "a second name" {
@@ -261,7 +266,11 @@ fn row_15_a_race_with_what_is_swapped_all_the_while_is_not_won() {
         // It gets an answer, whichever; the neighbour notices nothing.
         let begun = Instant::now();
         let _ = planted.tenant.post("/one", "");
-        let _ = planted.tenant.door().request("POST", "/prints").try_send(planted.tenant.door().to);
+        let _ = planted
+            .tenant
+            .address()
+            .request("POST", "/prints")
+            .try_send(planted.tenant.address().to);
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
         serves(&planted.neighbour, "a swap");
         keeps_lines(&planted.neighbour, &format!("round-{round}"));

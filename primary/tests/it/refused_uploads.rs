@@ -51,9 +51,9 @@ impl Subject {
         code: &str,
         sentence: &str,
     ) {
-        for door in self.tenant.doors() {
-            let request = fill(door.request("POST", "/$upload")).bearer(&self.tenant.token);
-            door.send(&request).expect_problem(status, code).expect_detail(sentence);
+        for address in self.tenant.addresses() {
+            let request = fill(address.request("POST", "/$upload")).bearer(&self.tenant.token);
+            address.send(&request).expect_problem(status, code).expect_detail(sentence);
         }
         let request = fill(self.tenant.api("POST", "/functions"));
         self.host.send(&request).expect_problem(status, code).expect_detail(sentence);
@@ -147,8 +147,8 @@ fn an_import_of_types_alone_is_taken_and_of_anything_to_call_is_not() {
     subject.refuses(&[("types.wasm", &used)], None, 400, "invalid_module", named);
     let up = subject.tenant.deploy("types", &handler(""));
     assert!(up["functions"][0]["imports"].to_string().contains("wasi:http/handler@0.3.0"), "{up}");
-    for door in subject.tenant.doors() {
-        door.post("/types", "").expect_problem(502, "function_no_response");
+    for address in subject.tenant.addresses() {
+        address.post("/types", "").expect_problem(502, "function_no_response");
     }
 }
 
@@ -184,18 +184,18 @@ fn an_oversized_body() {
     const LIMIT: usize = 32 << 20;
     let subject = Subject::new();
     let large = vec![0; LIMIT + 1];
-    for door in subject.tenant.doors() {
-        let request = upload(door.request("POST", "/$upload"), &[("hello.wasm", &large)], None);
-        refused_early(&door.to, &request.bearer(&subject.tenant.token));
+    for address in subject.tenant.addresses() {
+        let request = upload(address.request("POST", "/$upload"), &[("hello.wasm", &large)], None);
+        refused_early(&address.to, &request.bearer(&subject.tenant.token));
     }
     let request = upload(subject.tenant.api("POST", "/functions"), &[("hello.wasm", &large)], None);
     refused_early(&subject.host.front, &request);
     // Without a length, it is noticed on the way.
-    let door = subject.tenant.door();
-    let mut connection = Connection::open(door.to).unwrap();
+    let address = subject.tenant.address();
+    let mut connection = Connection::open(address.to).unwrap();
     let (content_type, body) =
         form(&[Part { name: "file", file: Some("hello.wasm"), bytes: &large }]);
-    let head = door
+    let head = address
         .request("POST", "/$upload")
         .bearer(&subject.tenant.token)
         .header("content-type", &content_type)
@@ -232,11 +232,16 @@ fn refused_early(to: &std::net::SocketAddr, request: &Request) {
 fn a_path_that_climbs_in_six_encodings() {
     let subject = Subject::new();
     for directory in ["/../", "/%2e%2e/", "/..%2f", "/%2e%2e%2f", "/..%5c", "/%252e%252e/"] {
-        for door in subject.tenant.doors() {
+        for address in subject.tenant.addresses() {
             let path = format!("{directory}$upload");
-            let request =
-                upload(door.request("POST", &path), &[("hello.wasm", guests::version_two())], None);
-            door.send(&request.bearer(&subject.tenant.token)).expect_problem(400, "invalid_path");
+            let request = upload(
+                address.request("POST", &path),
+                &[("hello.wasm", guests::version_two())],
+                None,
+            );
+            address
+                .send(&request.bearer(&subject.tenant.token))
+                .expect_problem(400, "invalid_path");
         }
     }
     for file in [
@@ -267,14 +272,14 @@ fn a_path_that_climbs_in_six_encodings() {
 fn a_wrong_token_and_none() {
     let subject = Subject::new();
     let files = [("hello.wasm", guests::version_two())];
-    for door in subject.tenant.doors() {
-        let request = upload(door.request("POST", "/$upload"), &files, None);
-        door.send(&request).expect_problem(401, "unauthenticated").expect_detail("token");
+    for address in subject.tenant.addresses() {
+        let request = upload(address.request("POST", "/$upload"), &files, None);
+        address.send(&request).expect_problem(401, "unauthenticated").expect_detail("token");
         for wrong in ["hearth_0000000000000000000000000000000000000000000", "", "nonsense"] {
-            door.send(&request.clone().bearer(wrong)).expect_problem(401, "unauthenticated");
+            address.send(&request.clone().bearer(wrong)).expect_problem(401, "unauthenticated");
         }
         let known_but_weak = request.clone().bearer(&subject.tenant.token("invoke"));
-        door.send(&known_but_weak).expect_problem(403, "forbidden").expect_detail("deploy");
+        address.send(&known_but_weak).expect_problem(403, "forbidden").expect_detail("deploy");
     }
     subject.leaves_nothing();
 }

@@ -24,9 +24,9 @@ fn stripped(path: &str) -> Value {
 
 /// What `echo` saw, and what it was told of its prefix.
 fn seen(tenant: &Tenant, path: &str) -> Vec<(String, Option<String>)> {
-    let doors = tenant.doors().into_iter();
-    let seen = doors.map(|door| {
-        let seen = door.get(path).expect(200).json();
+    let addresses = tenant.addresses().into_iter();
+    let seen = addresses.map(|address| {
+        let seen = address.get(path).expect(200).json();
         let prefix = seen["headers"]["x-forwarded-prefix"][0].as_str().map(str::to_owned);
         (seen["target"].as_str().unwrap().to_owned(), prefix)
     });
@@ -56,20 +56,20 @@ fn a_root_takes_what_nobody_else_takes_at_every_address() {
         let expected = [as_sent(&None), as_sent(&None), as_sent(&by_path)];
         assert_eq!(seen(&tenant, path), expected, "{path}");
     }
-    for door in tenant.doors() {
-        let answer = door.get("/").expect(200);
-        assert_eq!(answer.header("x-hearth-version"), Some("/site@1"), "{}", door.name);
-        assert_eq!(door.post("/one/", "").expect(200).text(), "version one");
-        assert_eq!(door.post("/files/a/b", "").expect(200).text(), "version two");
+    for address in tenant.addresses() {
+        let answer = address.get("/").expect(200);
+        assert_eq!(answer.header("x-hearth-version"), Some("/site@1"), "{}", address.name);
+        assert_eq!(address.post("/one/", "").expect(200).text(), "version one");
+        assert_eq!(address.post("/files/a/b", "").expect(200).text(), "version two");
         // Another method of another function is not the root's either.
-        let refused = door.get("/one").expect_problem(405, "method_not_allowed");
-        assert_eq!(refused.header("allow"), Some("POST"), "{}", door.name);
+        let refused = address.get("/one").expect_problem(405, "method_not_allowed");
+        assert_eq!(refused.header("allow"), Some("POST"), "{}", address.name);
         let refused =
-            door.send(&door.request("DELETE", "/")).expect_problem(405, "method_not_allowed");
-        assert_eq!(refused.header("allow"), Some("GET, OPTIONS, POST"), "{}", door.name);
+            address.send(&address.request("DELETE", "/")).expect_problem(405, "method_not_allowed");
+        assert_eq!(refused.header("allow"), Some("GET, OPTIONS, POST"), "{}", address.name);
         for path in ["/..", "/a/../one", "/a/%2e%2E/one", "/..%2fone", "/a%5Cb", "/a%00"] {
-            let mut connection = Connection::open(door.to).unwrap();
-            connection.call(&door.request("GET", path)).expect_problem(400, "invalid_path");
+            let mut connection = Connection::open(address.to).unwrap();
+            connection.call(&address.request("GET", path)).expect_problem(400, "invalid_path");
         }
     }
 }
@@ -78,7 +78,7 @@ fn a_root_takes_what_nobody_else_takes_at_every_address() {
 fn by_path_a_tenants_address_needs_no_slash_at_its_end() {
     let host = Host::start();
     let tenant = host.tenant("demo");
-    let [_, _, by_path] = tenant.doors();
+    let [_, _, by_path] = tenant.addresses();
     by_path.get("").expect_problem(404, "not_found");
     tenant.deploy_with("site", guests::echo(), &root());
     assert_eq!(by_path.get("").expect(200).json()["target"], "/");
@@ -89,30 +89,30 @@ fn a_root_takes_nothing_of_the_platforms() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy_with("site", guests::echo(), &root());
-    for door in tenant.doors() {
-        assert_eq!(door.get("/$health").expect(200).json()["status"], "ok", "{}", door.name);
-        assert_eq!(door.get("/$health/").expect(200).json()["status"], "ok", "{}", door.name);
-        assert!(door.get("/$functions").expect(200).json()["functions"].is_array());
-        let document = door.get("/$openapi.json").expect(200).json();
+    for address in tenant.addresses() {
+        assert_eq!(address.get("/$health").expect(200).json()["status"], "ok", "{}", address.name);
+        assert_eq!(address.get("/$health/").expect(200).json()["status"], "ok", "{}", address.name);
+        assert!(address.get("/$functions").expect(200).json()["functions"].is_array());
+        let document = address.get("/$openapi.json").expect(200).json();
         for path in ["/", "/{rest}", "/site", "/site/{rest}"] {
             assert!(document["paths"][path]["get"].is_object(), "{path}: {document}");
         }
-        door.post("/$health", "").expect_problem(405, "method_not_allowed");
+        address.post("/$health", "").expect_problem(405, "method_not_allowed");
         for path in ["/$usage", "/$nothing", "/a/$nothing", "/$"] {
-            door.get(path).expect_problem(404, "not_found");
+            address.get(path).expect_problem(404, "not_found");
         }
         // Whoever sends these has a token with him, which is for no guest to see.
         for path in
             ["/%24upload", "/%24health", "/a/%24upload", "/a/$upload//", "/$x/y", "//$upload"]
         {
-            let form = upload(door.request("POST", path), &[("x.wasm", guests::echo())], None);
-            let refused = door.send(&form.bearer(&tenant.token));
+            let form = upload(address.request("POST", path), &[("x.wasm", guests::echo())], None);
+            let refused = address.send(&form.bearer(&tenant.token));
             refused.expect_problem(400, "invalid_path");
         }
-        door.get("/$upload").expect_problem(405, "method_not_allowed");
+        address.get("/$upload").expect_problem(405, "method_not_allowed");
         let form =
-            upload(door.request("POST", "/dir/$upload"), &[("x.wasm", guests::echo())], None);
-        door.send(&form.bearer(&tenant.token)).expect(200);
+            upload(address.request("POST", "/dir/$upload"), &[("x.wasm", guests::echo())], None);
+        address.send(&form.bearer(&tenant.token)).expect(200);
     }
     tenant.post("/dir/x", "").expect(200);
 }
@@ -194,13 +194,14 @@ fn a_guest_with_strip_prefix_sees_a_root_of_its_own() {
     let expected: Vec<_> =
         told("/apps/only").into_iter().map(|prefix| ("/".to_owned(), prefix)).collect();
     assert_eq!(seen(&tenant, "/apps/only"), expected);
-    for door in tenant.doors() {
-        door.get("/apps/only/x").expect_problem(404, "not_found");
-        door.get("/apps/echo/../only").expect_problem(400, "invalid_path");
-        door.get("/apps/echo/%2e%2e/only").expect_problem(400, "invalid_path");
+    for address in tenant.addresses() {
+        address.get("/apps/only/x").expect_problem(404, "not_found");
+        address.get("/apps/echo/../only").expect_problem(400, "invalid_path");
+        address.get("/apps/echo/%2e%2e/only").expect_problem(400, "invalid_path");
         // What a stranger says of it is not what the guest is told.
-        let forged = door.request("GET", "/apps/echo").header("x-forwarded-prefix", "/forged");
-        let prefix = door.send(&forged).expect(200).json()["headers"]["x-forwarded-prefix"].clone();
+        let forged = address.request("GET", "/apps/echo").header("x-forwarded-prefix", "/forged");
+        let prefix =
+            address.send(&forged).expect(200).json()["headers"]["x-forwarded-prefix"].clone();
         assert!(prefix.as_array().unwrap().len() == 1, "{prefix}");
         assert!(!prefix[0].as_str().unwrap().contains("forged"), "{prefix}");
     }
@@ -218,39 +219,40 @@ fn a_root_is_asked_by_browsers_as_any_function_is() {
     options["cors"] = json!(["https://app.example"]);
     tenant.deploy_with("site", guests::echo(), &options);
     tenant.deploy("one", guests::version_one());
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         let preflight = |path: &str| {
-            door.request("OPTIONS", path)
+            address
+                .request("OPTIONS", path)
                 .header("origin", "https://app.example")
                 .header("access-control-request-method", "GET")
         };
-        let allowed = door.send(&preflight("/any/where")).expect(204);
+        let allowed = address.send(&preflight("/any/where")).expect(204);
         let origin = allowed.header("access-control-allow-origin");
-        assert_eq!(origin, Some("https://app.example"), "{}", door.name);
-        door.send(&preflight("/one")).expect_problem(405, "method_not_allowed");
-        let plain = door.send(&door.request("OPTIONS", "/any/where")).expect(200).json();
+        assert_eq!(origin, Some("https://app.example"), "{}", address.name);
+        address.send(&preflight("/one")).expect_problem(405, "method_not_allowed");
+        let plain = address.send(&address.request("OPTIONS", "/any/where")).expect(200).json();
         assert_eq!(plain["method"], "Method::Options", "{plain}");
     }
 }
 
 /// An application answers its own `/` and what is below it, and is told where it is.
 fn answers(tenant: &Tenant, at: &str, name: &str, prefixed: bool) {
-    for door in tenant.doors() {
-        let get = |path: &str| door.get(&format!("{at}{path}"));
-        assert_eq!(get("/").expect(200).text(), format!("{name} at its root"), "{}", door.name);
+    for address in tenant.addresses() {
+        let get = |path: &str| address.get(&format!("{at}{path}"));
+        assert_eq!(get("/").expect(200).text(), format!("{name} at its root"), "{}", address.name);
         let greeted = get("/users/Ada?x=1").expect(200).text();
-        assert_eq!(greeted, format!("{name} greets Ada"), "{}", door.name);
-        let taken = door.post(&format!("{at}/users/Ada"), "a word").expect(200).text();
-        assert_eq!(taken, format!("{name} takes a word from Ada"), "{}", door.name);
+        assert_eq!(greeted, format!("{name} greets Ada"), "{}", address.name);
+        let taken = address.post(&format!("{at}/users/Ada"), "a word").expect(200).text();
+        assert_eq!(taken, format!("{name} takes a word from Ada"), "{}", address.name);
         let unknown = get("/unknown").expect(404);
         assert!(unknown.header("x-hearth-version").is_some(), "its own 404: {unknown:?}");
         let own = if prefixed { at } else { "" };
-        let told = match door.name {
+        let told = match address.name {
             "its path" => format!("/t/demo{own}"),
             _ if own.is_empty() => "none".to_owned(),
             _ => own.to_owned(),
         };
-        assert_eq!(get("/prefix").expect(200).text(), told, "{}", door.name);
+        assert_eq!(get("/prefix").expect(200).text(), told, "{}", address.name);
     }
 }
 
@@ -260,7 +262,7 @@ fn an_application_answers_its_own_root(name: &str, module: &[u8]) {
     // A large one is compiled for long, on a busy machine for minutes; after that it is kept.
     let files = [("app.wasm", module)];
     let request =
-        upload(tenant.door().request("POST", "/$upload"), &files, Some(&root().to_string()));
+        upload(tenant.address().request("POST", "/$upload"), &files, Some(&root().to_string()));
     let mut connection = tenant.open();
     connection.wait_for(Duration::from_secs(600)).unwrap();
     connection.call(&request.bearer(&tenant.token)).expect(200);

@@ -13,7 +13,7 @@ use nix::libc;
 
 use crate::denied::{Denial, Denied, Whose};
 use crate::guests;
-use crate::host::{Door, Host, Tenant};
+use crate::host::{Address, Host, Tenant};
 use crate::http::{Connection, Request};
 use crate::limits::used;
 use crate::processes::{
@@ -36,10 +36,10 @@ fn healthz() -> Request {
 fn neighbour(host: &Host) -> (Tenant, Beside<String>) {
     let tenant = host.tenant("neighbour");
     tenant.deploy("one", guests::version_one());
-    let door = tenant.door();
+    let address = tenant.address();
     let mut connection = tenant.open();
     let beside = Beside::run(move |wrong: &mut BTreeSet<String>| {
-        let sent = connection.send(&door.request("POST", "/one").bytes("demo"));
+        let sent = connection.send(&address.request("POST", "/one").bytes("demo"));
         match sent.and_then(|()| connection.try_answer("POST")) {
             Ok(answer) if answer.status == 200 => {}
             Ok(answer) => drop(wrong.insert(answer.text())),
@@ -73,8 +73,8 @@ fn row_37_with_few_descriptors_a_silent_crowd_keeps_nobody_out() {
         for _ in 0..10 {
             host.send(&healthz()).expect(200);
             host.send(&host.admin("GET", "/tenants")).expect(200);
-            for door in tenant.doors() {
-                assert_eq!(door.post("/one", "").expect(200).text(), "version one");
+            for address in tenant.addresses() {
+                assert_eq!(address.post("/one", "").expect(200).text(), "version one");
             }
         }
         tenant.deploy("one", guests::version_one());
@@ -85,8 +85,8 @@ fn row_37_with_few_descriptors_a_silent_crowd_keeps_nobody_out() {
     }
     // The tenant's own port, where its worker has as few.
     let crowd: Vec<Connection> = (0..CROWD / 3).map(|_| tenant.open()).collect();
-    for door in tenant.doors() {
-        door.post("/one", "").expect(200);
+    for address in tenant.addresses() {
+        address.post("/one", "").expect(200);
     }
     drop(crowd);
     assert!(!host.log().contains("Too many open files"), "{}", host.log());
@@ -120,7 +120,7 @@ fn row_37_a_front_door_without_a_descriptor_makes_room_and_turns_round_in_no_loo
     let tenant = host.tenant("demo");
     tenant.deploy("slow", guests::slow());
     let (_, beside) = neighbour(&host);
-    let by_path = &tenant.doors()[2];
+    let by_path = &tenant.addresses()[2];
     let mut served = Connection::open(host.front).unwrap();
     served.send(&by_path.request("POST", "/slow?ms=10000").bytes("front")).unwrap();
     eventually("its call", || (used(&tenant, "calls_running") == 1).then_some(()));
@@ -180,8 +180,8 @@ fn row_37_a_front_door_without_a_descriptor_makes_room_and_turns_round_in_no_loo
     }
     allow_descriptors(host.pid(), 4_096);
     host.send(&healthz()).expect(200);
-    for door in tenant.doors() {
-        door.post("/slow?ms=1", "").expect(200);
+    for address in tenant.addresses() {
+        address.post("/slow?ms=1", "").expect(200);
     }
     assert_eq!(beside.stop(), BTreeSet::new());
 }
@@ -193,7 +193,7 @@ fn row_37_a_worker_without_a_descriptor_serves_whom_it_has_and_turns_round_in_no
     tenant.deploy("one", guests::version_one());
     let (_, beside) = neighbour(&host);
     let worker = host.workers(&tenant)[0];
-    let call = tenant.door().request("POST", "/one");
+    let call = tenant.address().request("POST", "/one");
     let mut kept = tenant.open();
     kept.call(&call).expect(200);
     let denial = Denial {
@@ -233,9 +233,9 @@ fn row_37_a_zygote_without_a_descriptor_is_followed_by_another() {
     let (_, beside) = neighbour(&host);
     let zygote = host.zygote().unwrap();
     deny_descriptors(zygote);
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         eventually("an answer", || {
-            let answer = door.request("POST", "/hello").body("{}").try_send(door.to).ok()?;
+            let answer = address.request("POST", "/hello").body("{}").try_send(address.to).ok()?;
             assert!(matches!(answer.status, 200 | 503), "{answer:?}");
             (answer.status == 200).then_some(())
         });
@@ -258,14 +258,14 @@ fn row_38_a_fork_that_fails_is_tried_again_and_callers_wait_or_are_told() {
     tenant.deploy("one", guests::version_one());
     let (_, beside) = neighbour(&host);
     for with in [Errno::ENOMEM, Errno::EAGAIN] {
-        for door in tenant.doors() {
+        for address in tenant.addresses() {
             // Once or twice: nobody notices but by the wait.
             sleeps(&host, &tenant);
             let denial = Denial { calls: FORKS, with, of: Whose::Own, after: 0, times: 2 };
             let denied = Denied::of(host.zygote().unwrap(), denial);
-            let answer = door.post("/one", "").expect(200);
-            assert_eq!(answer.text(), "version one", "{} {with}", door.name);
-            assert_eq!(denied.refused(), 2, "{} {with}", door.name);
+            let answer = address.post("/one", "").expect(200);
+            assert_eq!(answer.text(), "version one", "{} {with}", address.name);
+            assert_eq!(denied.refused(), 2, "{} {with}", address.name);
         }
     }
     // For longer than anybody waits: they are told when to come back, and how often it is tried
@@ -275,21 +275,21 @@ fn row_38_a_fork_that_fails_is_tried_again_and_callers_wait_or_are_told() {
     let always =
         Denial { calls: FORKS, with: Errno::ENOMEM, of: Whose::Own, after: 0, times: usize::MAX };
     let denied = Denied::of(zygote, always);
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         let refused = eventually("503", || {
-            let answer = door.request("POST", "/one").try_send(door.to).ok()?;
+            let answer = address.request("POST", "/one").try_send(address.to).ok()?;
             (answer.status == 503).then_some(answer)
         });
         let refused = refused.expect_problem(503, "worker_unavailable");
-        assert!(refused.header("retry-after").is_some(), "{}", door.name);
+        assert!(refused.header("retry-after").is_some(), "{}", address.name);
     }
     assert!(denied.refused() < 40, "{} tries", denied.refused());
     let uploaded = tenant.upload(&[("two.wasm", guests::version_two())], None);
     assert_eq!(uploaded.status, 503, "{}", uploaded.text());
     drop(denied);
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         eventually("an answer", || {
-            let answer = door.request("POST", "/one").try_send(door.to).ok()?;
+            let answer = address.request("POST", "/one").try_send(address.to).ok()?;
             (answer.status == 200).then_some(())
         });
     }
@@ -299,8 +299,8 @@ fn row_38_a_fork_that_fails_is_tried_again_and_callers_wait_or_are_told() {
 }
 
 /// An answer, or the end of its connection, and never a wrong one.
-fn asks(door: &Door) -> Option<u16> {
-    let answer = door.request("POST", "/one").try_send(door.to).ok()?;
+fn asks(address: &Address) -> Option<u16> {
+    let answer = address.request("POST", "/one").try_send(address.to).ok()?;
     match answer.status {
         200 => assert_eq!(answer.text(), "version one"),
         500 | 502 | 503 => {}
@@ -329,13 +329,13 @@ fn row_38_memory_that_a_worker_does_not_get_costs_it_alone() {
         let denial =
             Denial { calls: MEMORY, with: Errno::ENOMEM, of: Whose::Children, after: nth, times };
         let denied = Denied::of(zygote, denial);
-        let doors = tenant.doors();
-        let door = &doors[nth % doors.len()];
-        let came = asks(door);
+        let addresses = tenant.addresses();
+        let address = &addresses[nth % addresses.len()];
+        let came = asks(address);
         refused += denied.refused();
-        println!("from call {nth} on, {times} times, {}: {came:?}", door.name);
+        println!("from call {nth} on, {times} times, {}: {came:?}", address.name);
         drop(denied);
-        eventually("an answer again", || (asks(door) == Some(200)).then_some(()));
+        eventually("an answer again", || (asks(address) == Some(200)).then_some(()));
     }
     assert!(refused >= 16, "{refused} were refused");
     assert_eq!(host.zygote(), Some(zygote));

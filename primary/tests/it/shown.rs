@@ -49,8 +49,8 @@ fn row_28_what_strangers_wrote_is_obeyed_by_no_terminal() {
     tenant.deploy("mirrors", guests::mirrors());
     tenant.post("/prints", HOSTILE).expect(204);
     tenant.post("/traps", HOSTILE).expect(500);
-    let method = tenant.door().request("POST", "/prints").header("x-request-id", "r-1");
-    tenant.door().send(&method.body(HOSTILE)).expect(204);
+    let method = tenant.address().request("POST", "/prints").header("x-request-id", "r-1");
+    tenant.address().send(&method.body(HOSTILE)).expect(204);
     // A token's name and a request's id come from outside, as far as they may.
     let name = json!({ "name": HOSTILE, "scope": "invoke" });
     let named = tenant.api("POST", "/tokens").json(&name).send(host.front);
@@ -191,9 +191,9 @@ fn tables_and_log_lines_fit_a_terminal_of_eighty_columns() {
     let described = json!({ "description": described, "methods": ["GET", "POST", "PUT"] });
     tenant.deploy_with("a-function-with-a-name", guests::prints(), &described);
     let words = "one word and another, and then some more of them, until the line is far too long for it all to stand in eighty columns";
-    let door = tenant.door();
-    let request = door.request("POST", "/a-function-with-a-name").body(words);
-    door.send(&request).expect(204);
+    let address = tenant.address();
+    let request = address.request("POST", "/a-function-with-a-name").body(words);
+    address.send(&request).expect(204);
     for (token, arguments) in [
         (&*tenant.token, &["functions"][..]),
         (&tenant.token, &["versions", "a-function-with-a-name"]),
@@ -267,6 +267,6 @@ fn an_id_from_afar_is_not_obeyed_either() {
     let tenant = host.tenant("demo");
     tenant.deploy("echo", guests::echo());
     let request = Request::new("POST", "/echo").header("x-request-id", "\u{2028}");
-    tenant.door().send(&request);
+    tenant.address().send(&request);
     shown(&host, &tenant.token, &["calls"]);
 }

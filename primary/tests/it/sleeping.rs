@@ -67,7 +67,7 @@ fn asking_for_health_keeps_nobody_awake() {
     let worker = host.workers(&tenant)[0];
     eventually("the end of a worker that is only asked for its health", || {
         tenant.get("/$health").expect(200);
-        tenant.door().send(&tenant.door().request("HEAD", "/$health")).expect(200);
+        tenant.address().send(&tenant.address().request("HEAD", "/$health")).expect(200);
         tenant.get("/$functions").expect(200);
         (!is_alive(worker)).then_some(())
     });
@@ -80,7 +80,7 @@ fn a_silent_connection_keeps_nobody_awake_and_is_answered_all_the_same() {
     tenant.deploy("one", guests::version_one());
     let mut silent = tenant.open();
     eventually("a worker that leaves", || (tenant.state() != "ready").then_some(()));
-    silent.send(&tenant.door().request("POST", "/one").bytes("demo")).unwrap();
+    silent.send(&tenant.address().request("POST", "/one").bytes("demo")).unwrap();
     assert_eq!(silent.answer("POST").expect(200).text(), "version one");
     sleep(&host, &tenant);
 }
@@ -91,8 +91,8 @@ fn a_sleeping_tenant_is_healthy() {
     let tenant = host.tenant("demo");
     tenant.deploy("one", guests::version_one());
     sleep(&host, &tenant);
-    for door in tenant.doors() {
-        door.get("/$health").expect(200);
+    for address in tenant.addresses() {
+        address.get("/$health").expect(200);
     }
 }
 
@@ -111,7 +111,7 @@ fn an_owner_can_stop_start_and_restart_a_worker() {
     eventually("the end of the first", || (!is_alive(started)).then_some(()));
     assert_eq!(
         tenant.post("/hello", "{}").expect(200).header("x-hearth-version"),
-        Some("/hello@1")
+        Some(concat!("/hello@", env!("CARGO_PKG_VERSION")))
     );
     assert_eq!(host.workers(&tenant), [restarted]);
     ask("stop");
@@ -140,8 +140,8 @@ fn watch(host: &Host, tenant: &Tenant) -> Beside<i32> {
 /// Connections that arrive at once and are all answered.
 #[track_caller]
 fn burst(tenant: &Tenant) {
-    let door = tenant.door();
-    let request = door.request("POST", "/one").bytes("demo");
+    let address = tenant.address();
+    let request = address.request("POST", "/one").bytes("demo");
     let mut connections: Vec<Connection> = (0..AT_ONCE).map(|_| tenant.open()).collect();
     for connection in &mut connections {
         connection.send(&request).unwrap();

@@ -5,7 +5,7 @@
 use serde_json::json;
 
 use crate::guests;
-use crate::host::{Door, Host};
+use crate::host::{Address, Host};
 use crate::http::Connection;
 
 /// What a form is taken for: the answers on its connection, in order. Behind each form a request
@@ -122,15 +122,15 @@ fn forms() -> Vec<(&'static str, String, Taken)> {
 }
 
 /// What came back: of each answer its status, and the body that the function saw or the code.
-fn taken(door: &Door, form: &str) -> Vec<String> {
-    let bare = door.request("POST", "/echo").bytes(&door.to.to_string());
+fn taken(address: &Address, form: &str) -> Vec<String> {
+    let bare = address.request("POST", "/echo").bytes(&address.to.to_string());
     let head = String::from_utf8(bare).unwrap();
     let target = head.split(' ').nth(1).unwrap();
     let host = head.split("\r\n").find_map(|line| line.strip_prefix("host: ")).unwrap();
-    let behind = door.request("POST", "/echo").header("connection", "close").body("behind");
+    let behind = address.request("POST", "/echo").header("connection", "close").body("behind");
     let mut bytes = form.replace("TARGET", target).replace("HOST", host).into_bytes();
     bytes.extend(behind.bytes(host));
-    let mut connection = Connection::open(door.to).unwrap();
+    let mut connection = Connection::open(address.to).unwrap();
     // Who refuses it may have closed already.
     let _ = connection.send(&bytes);
     let mut taken = Vec::new();
@@ -160,16 +160,16 @@ fn row_10_what_could_be_read_in_two_ways_is_taken_for_the_same_everywhere() {
             ReadLast(body) => vec![format!("200 {body}")],
             Broken => vec!["400 bad_request".to_owned()],
         };
-        for door in tenant.doors() {
-            let taken = taken(&door, &form);
+        for address in tenant.addresses() {
+            let taken = taken(&address, &form);
             if taken != expected {
-                wrong.push(format!("{name} at {}: {taken:?}, not {expected:?}", door.name));
+                wrong.push(format!("{name} at {}: {taken:?}, not {expected:?}", address.name));
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    for door in tenant.doors() {
-        assert_eq!(door.post("/echo", "still").expect(200).json()["body"], "still");
+    for address in tenant.addresses() {
+        assert_eq!(address.post("/echo", "still").expect(200).json()["body"], "still");
     }
 }
 
@@ -178,8 +178,8 @@ fn row_10_what_outsiders_say_of_themselves_and_of_one_connection_is_taken_off() 
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("echo", guests::echo());
-    for door in tenant.doors() {
-        let request = door
+    for address in tenant.addresses() {
+        let request = address
             .request("POST", "/echo")
             .header("connection", "keep-alive, x-internal, X-Other , host, content-length")
             .header("x-internal", "yes")
@@ -192,7 +192,7 @@ fn row_10_what_outsiders_say_of_themselves_and_of_one_connection_is_taken_off() 
             .header("x-hearth-", "x")
             .header("x-kept", "yes")
             .body("body");
-        let seen = door.send(&request).expect(200).json();
+        let seen = address.send(&request).expect(200).json();
         let headers = seen["headers"].as_object().unwrap();
         for gone in [
             "connection",
@@ -205,7 +205,7 @@ fn row_10_what_outsiders_say_of_themselves_and_of_one_connection_is_taken_off() 
             "x-hearth-version",
             "x-hearth-",
         ] {
-            assert!(!headers.contains_key(gone), "{gone} at {}: {seen}", door.name);
+            assert!(!headers.contains_key(gone), "{gone} at {}: {seen}", address.name);
         }
         assert_eq!((&seen["body"], &seen["headers"]["x-kept"]), (&json!("body"), &json!(["yes"])));
     }
@@ -216,10 +216,11 @@ fn row_11_a_long_address_is_no_matter_within_the_head_and_refused_beyond_it() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("echo", guests::echo());
-    for door in tenant.doors() {
-        let with = |length: usize| door.request("POST", &format!("/echo?{}", "x".repeat(length)));
-        let seen = door.send(&with(20_000)).expect(200).json();
-        assert_eq!(seen["target"].as_str().unwrap().len(), 20_006, "{}", door.name);
-        door.send(&with(100 << 10)).expect_problem(431, "headers_too_large");
+    for address in tenant.addresses() {
+        let with =
+            |length: usize| address.request("POST", &format!("/echo?{}", "x".repeat(length)));
+        let seen = address.send(&with(20_000)).expect(200).json();
+        assert_eq!(seen["target"].as_str().unwrap().len(), 20_006, "{}", address.name);
+        address.send(&with(100 << 10)).expect_problem(431, "headers_too_large");
     }
 }

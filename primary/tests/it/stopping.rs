@@ -44,11 +44,11 @@ fn a_polite_end_waits_for_what_runs() {
     let tenant = host.tenant("demo");
     tenant.deploy("streams", guests::streams());
     let mut running: Vec<Connection> = tenant
-        .doors()
+        .addresses()
         .iter()
-        .map(|door| {
-            let mut connection = Connection::open(door.to).unwrap();
-            let head = door.request("POST", "/streams").header("transfer-encoding", "chunked");
+        .map(|address| {
+            let mut connection = Connection::open(address.to).unwrap();
+            let head = address.request("POST", "/streams").header("transfer-encoding", "chunked");
             connection.send(&head.bytes("demo")).unwrap();
             connection.send(b"6\r\nbefore\r\n").unwrap();
             connection.head().unwrap();
@@ -57,22 +57,22 @@ fn a_polite_end_waits_for_what_runs() {
         })
         .collect();
     let mut idle = tenant.open();
-    idle.call(&tenant.door().request("POST", "/hello").body("{}")).expect(200);
+    idle.call(&tenant.address().request("POST", "/hello").body("{}")).expect(200);
     let processes = descendants(host.pid());
     assert!(processes.len() >= 2, "{processes:?}");
 
     host.terminate();
     is_stopping(&host);
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         // Its worker hears of it a moment later than the front door.
         let refused = eventually("a refusal", || {
-            let answer = door.post("/hello", "{}");
+            let answer = address.post("/hello", "{}");
             (answer.status != 200).then_some(answer)
         });
         let refused = refused.expect_problem(503, "worker_unavailable");
         assert!(refused.closes() && refused.header("retry-after").is_some(), "{refused:?}");
-        let health = door.send(&door.request("HEAD", "/$health"));
-        assert_eq!(health.status, 503, "{}", door.name);
+        let health = address.send(&address.request("HEAD", "/$health"));
+        assert_eq!(health.status, 503, "{}", address.name);
     }
     host.send(&Request::new("GET", "/healthz")).expect(200);
     host.send(&host.admin("GET", "/tenants")).expect_problem(503, "worker_unavailable");
@@ -103,7 +103,7 @@ fn is_stopping(host: &Host) {
 /// A call that runs.
 fn slow(tenant: &Tenant, milliseconds: u64) -> Connection {
     let mut running = tenant.open();
-    let request = tenant.door().request("POST", &format!("/slow?ms={milliseconds}"));
+    let request = tenant.address().request("POST", &format!("/slow?ms={milliseconds}"));
     running.send(&request.bytes("demo")).unwrap();
     eventually("a call that runs", || {
         (!tenant.ask("/logs")["lines"].as_array().unwrap().is_empty()).then_some(())
@@ -118,22 +118,22 @@ fn where_no_call_runs_the_end_is_near() {
     let mut host = Host::start();
     let tenant = host.tenant("demo");
     let (mut silent, mut halves) = (Vec::new(), Vec::new());
-    for door in tenant.doors() {
-        silent.push(Connection::open(door.to).unwrap());
-        let mut kept = Connection::open(door.to).unwrap();
-        kept.call(&door.request("POST", "/hello").body("{}")).expect(200);
+    for address in tenant.addresses() {
+        silent.push(Connection::open(address.to).unwrap());
+        let mut kept = Connection::open(address.to).unwrap();
+        kept.call(&address.request("POST", "/hello").body("{}")).expect(200);
         silent.push(kept);
-        let mut half = Connection::open(door.to).unwrap();
-        let request = door.request("POST", "/hello").body("{}").bytes("demo");
+        let mut half = Connection::open(address.to).unwrap();
+        let request = address.request("POST", "/hello").body("{}").bytes("demo");
         half.send(&request[..request.len() / 2]).unwrap();
         halves.push(half);
         // Behind an answer.
-        let mut half = Connection::open(door.to).unwrap();
-        half.call(&door.request("POST", "/hello").body("{}")).expect(200);
+        let mut half = Connection::open(address.to).unwrap();
+        half.call(&address.request("POST", "/hello").body("{}")).expect(200);
         half.send(&request[..20]).unwrap();
         halves.push(half);
         // One that is refused and goes on sending.
-        let mut refused = Connection::open(door.to).unwrap();
+        let mut refused = Connection::open(address.to).unwrap();
         refused.send(b"nonsense\r\n\r\n").unwrap();
         let _ = refused.answer("GET").expect_problem(400, "bad_request");
         silent.push(refused);

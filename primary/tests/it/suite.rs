@@ -91,7 +91,7 @@ fn the_schema_test_suite_holds_through_functions() {
         set(&host, &tenant, &group.schema).expect(200);
         let mut connection = tenant.open();
         for vector in &group.tests {
-            let request = tenant.door().request("POST", "/it").body(vector.data.get());
+            let request = tenant.address().request("POST", "/it").body(vector.data.get());
             let answer = connection.call(&request);
             match (vector.valid, answer.status) {
                 (true, 200) => {}

@@ -18,9 +18,9 @@ fn after_the_answer_to_an_upload_nothing_old_answers() {
         let (text, module) = modules[(round % 2) as usize];
         let up = tenant.deploy("one", module);
         assert_eq!(up["functions"][0]["version"], round + 1);
-        for door in tenant.doors() {
-            let answer = door.post("/one", "").expect(200);
-            assert_eq!(answer.text(), text, "{} in round {round}", door.name);
+        for address in tenant.addresses() {
+            let answer = address.post("/one", "").expect(200);
+            assert_eq!(answer.text(), text, "{} in round {round}", address.name);
             let version = format!("/one@{}", round + 1);
             assert_eq!(answer.header("x-hearth-version"), Some(&*version));
         }
@@ -39,8 +39,8 @@ fn calls_go_on_while_versions_change() {
         .map(|_| {
             let tenant = tenant.clone();
             Beside::run(move |seen| {
-                let door = tenant.door();
-                match door.request("POST", "/one").try_send(door.to) {
+                let address = tenant.address();
+                match address.request("POST", "/one").try_send(address.to) {
                     Ok(answer) => seen.insert(format!("{} {}", answer.status, answer.text())),
                     Err(error) => seen.insert(format!("lost: {error}")),
                 };
@@ -104,8 +104,8 @@ fn a_generation_that_cannot_start_changes_nothing_and_its_uploader_is_told() {
     assert_eq!(tenant.ask("/generations"), before, "in the store");
     assert_eq!(tenant.ask("/functions/one/versions")["active"], 1);
     assert_eq!(host.workers(&tenant), worker, "and in fact");
-    for door in tenant.doors() {
-        assert_eq!(door.post("/one", "").expect(200).text(), "version one", "{}", door.name);
+    for address in tenant.addresses() {
+        assert_eq!(address.post("/one", "").expect(200).text(), "version one", "{}", address.name);
     }
 
     host.kill_and_start_again();

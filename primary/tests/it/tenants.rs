@@ -25,8 +25,8 @@ fn two_tenants_are_two_ports_and_two_processes() {
     assert_eq!(blue.ask("/worker")["pid"], blues[0]);
 
     for (tenant, path) in [(&red, "/only-blue"), (&blue, "/only-red")] {
-        for door in tenant.doors() {
-            door.post(path, "").expect_problem(404, "not_found").expect_detail(path);
+        for address in tenant.addresses() {
+            address.post(path, "").expect_problem(404, "not_found").expect_detail(path);
         }
     }
 }
@@ -61,15 +61,15 @@ fn a_token_of_one_is_worth_nothing_at_the_other() {
     blue.deploy_with("private", guests::version_one(), &json!({ "auth": "invoke" }));
 
     let module = [("hello.wasm", guests::version_two())];
-    for door in blue.doors() {
-        let request = upload(door.request("POST", "/$upload"), &module, None);
-        door.send(&request.clone().bearer(&red.token)).expect_problem(403, "forbidden");
-        door.send(&request).expect_problem(401, "unauthenticated");
-        let call = door.request("POST", "/private");
-        let refused = door.send(&call.clone().bearer(&red.token));
+    for address in blue.addresses() {
+        let request = upload(address.request("POST", "/$upload"), &module, None);
+        address.send(&request.clone().bearer(&red.token)).expect_problem(403, "forbidden");
+        address.send(&request).expect_problem(401, "unauthenticated");
+        let call = address.request("POST", "/private");
+        let refused = address.send(&call.clone().bearer(&red.token));
         assert!(matches!(refused.status, 401 | 403), "{refused:?}");
-        door.send(&call).expect_problem(401, "unauthenticated");
-        door.send(&call.bearer(&blue.token)).expect(200);
+        address.send(&call).expect_problem(401, "unauthenticated");
+        address.send(&call.bearer(&blue.token)).expect(200);
     }
     for (method, path, body) in [
         ("GET", "/tenants/blue", json!(null)),
@@ -100,20 +100,20 @@ fn a_token_does_what_its_scope_says_until_it_is_deleted() {
     let tenant = host.tenant("demo");
     tenant.deploy_with("private", guests::version_one(), &json!({ "auth": "invoke" }));
     let (deploy, invoke) = (tenant.token("deploy"), tenant.token("invoke"));
-    let door = tenant.door();
-    let send = |request: crate::http::Request, token: &str| door.send(&request.bearer(token));
+    let address = tenant.address();
+    let send = |request: crate::http::Request, token: &str| address.send(&request.bearer(token));
 
-    let call = door.request("POST", "/private");
+    let call = address.request("POST", "/private");
     send(call.clone(), &invoke).expect(200);
     send(call.clone(), &tenant.token).expect(200);
     send(call.clone(), &deploy).expect_problem(403, "forbidden");
     send(call.clone(), crate::host::ADMIN_TOKEN).expect_problem(401, "unauthenticated");
     for (kind, value) in [("Token", invoke.clone()), ("Basic", basic(&invoke))] {
-        door.send(&call.clone().header("authorization", &format!("{kind} {value}"))).expect(200);
+        address.send(&call.clone().header("authorization", &format!("{kind} {value}"))).expect(200);
     }
 
     let module = [("more.wasm", guests::version_two())];
-    let request = upload(door.request("POST", "/$upload"), &module, None);
+    let request = upload(address.request("POST", "/$upload"), &module, None);
     send(request.clone(), &invoke).expect_problem(403, "forbidden");
     send(request, &deploy).expect(200);
 
@@ -150,13 +150,13 @@ fn a_token_ends_when_it_was_said_to() {
         let body = json!({ "name": "brief", "scope": "invoke", "expires_at": expires_at });
         host.send(&tenant.api("POST", "/tokens").json(&body))
     };
-    let call = tenant.door().request("POST", "/private");
+    let call = tenant.address().request("POST", "/private");
     let later = make("2999-01-01T00:00:00Z").expect(201).json();
-    tenant.door().send(&call.clone().bearer(later["token"].as_str().unwrap())).expect(200);
+    tenant.address().send(&call.clone().bearer(later["token"].as_str().unwrap())).expect(200);
     let past = make("2001-01-01T00:00:00Z");
     if past.status == 201 {
         let token = past.json()["token"].as_str().unwrap().to_owned();
-        tenant.door().send(&call.bearer(&token)).expect_problem(401, "unauthenticated");
+        tenant.address().send(&call.bearer(&token)).expect_problem(401, "unauthenticated");
     } else {
         past.expect_problem(400, "bad_request");
     }

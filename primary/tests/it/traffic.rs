@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::host::{Door, Tenant};
+use crate::host::{Address, Tenant};
 use crate::http::{Answer, Connection, Request};
 use crate::processes::eventually;
 
@@ -162,7 +162,7 @@ impl History {
 
 /// Clients that ask until the test has made its changes and they their requests.
 pub struct Traffic<'a> {
-    door: &'a Door,
+    address: &'a Address,
     history: &'a History,
     requests: usize,
     begun: AtomicUsize,
@@ -178,13 +178,13 @@ impl<'a> Traffic<'a> {
     /// each connection serves once more.
     #[track_caller]
     pub fn run(
-        door: &'a Door,
+        address: &'a Address,
         history: &'a History,
         requests: usize,
         changes: impl FnOnce(&Traffic<'a>),
     ) {
         let traffic = Self {
-            door,
+            address,
             history,
             requests,
             begun: AtomicUsize::new(0),
@@ -231,8 +231,8 @@ impl<'a> Traffic<'a> {
     }
 
     fn ask(&self) -> Result<(), String> {
-        let host = self.door.to.to_string();
-        let mut connection = Connection::open(self.door.to).map_err(|e| format!("open: {e}"))?;
+        let host = self.address.to.to_string();
+        let mut connection = Connection::open(self.address.to).map_err(|e| format!("open: {e}"))?;
         for asked in 1.. {
             let _speaking = self.speaking.read().unwrap();
             let changed = self.changed.load(Ordering::SeqCst);
@@ -254,7 +254,7 @@ impl<'a> Traffic<'a> {
     }
 
     fn request(&self, body: &str) -> Request {
-        let request = self.door.request("POST", "/one");
+        let request = self.address.request("POST", "/one");
         request.header("content-type", "application/json").body(body)
     }
 }

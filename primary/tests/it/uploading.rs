@@ -29,9 +29,9 @@ fn uploads(
     front: SocketAddr,
     files: &[(&str, &[u8])],
 ) -> [(Request, SocketAddr); 4] {
-    let [port, name, path] = tenant.doors().map(|door| {
-        let request = door.request("POST", "/$upload").bearer(&tenant.token);
-        (upload(request, files, None), door.to)
+    let [port, name, path] = tenant.addresses().map(|address| {
+        let request = address.request("POST", "/$upload").bearer(&tenant.token);
+        (upload(request, files, None), address.to)
     });
     let api = upload(tenant.api("POST", "/functions"), files, None);
     [port, name, path, (api, front)]
@@ -139,9 +139,9 @@ fn changes_of_every_kind_at_every_address_are_all_answered() {
         };
         done(&answer?)
     });
-    for door in tenant.doors() {
-        door.post("/one", "").expect(200);
-        door.get("/$health").expect(200);
+    for address in tenant.addresses() {
+        address.post("/one", "").expect(200);
+        address.get("/$health").expect(200);
     }
 }
 
@@ -166,9 +166,9 @@ fn five_uploads_in_a_row_cut_none_of_thirty_calls() {
         std::fs::write(file, module(number)).unwrap();
     }
     let answers: Vec<Answer> = std::thread::scope(|scope| {
-        let call = |door: usize| {
+        let call = |address: usize| {
             let tenant = &tenant;
-            scope.spawn(move || tenant.doors()[door].post("/slow?ms=3000", ""))
+            scope.spawn(move || tenant.addresses()[address].post("/slow?ms=3000", ""))
         };
         let mut calls = Vec::new();
         for number in 0..5 {
@@ -200,13 +200,13 @@ impl Lasting {
         let long = json!({ "timeout_ms": 300_000 });
         tenant.deploy_with("slow", guests::slow(), &long);
         tenant.deploy_with("streams", guests::streams(), &long);
-        let begin = |door: crate::host::Door, path: &str| {
-            let mut connection = Connection::open(door.to).unwrap();
-            connection.send(&door.request("POST", path).bytes("demo")).unwrap();
+        let begin = |address: crate::host::Address, path: &str| {
+            let mut connection = Connection::open(address.to).unwrap();
+            connection.send(&address.request("POST", path).bytes("demo")).unwrap();
             connection
         };
-        let calls = tenant.doors().map(|door| begin(door, "/slow?ms=200000")).into();
-        let mut stream = begin(tenant.door(), "/streams?pieces=2000&pause=100");
+        let calls = tenant.addresses().map(|address| begin(address, "/slow?ms=200000")).into();
+        let mut stream = begin(tenant.address(), "/streams?pieces=2000&pause=100");
         assert_eq!(stream.head().unwrap().status, 200);
         eventually("calls that run", || {
             let lines = tenant.ask("/logs")["lines"].as_array().unwrap().len();
@@ -290,7 +290,7 @@ fn whoever_is_cut_off_by_a_removal_or_by_stops_is_told() {
         let stop = stopped.api("POST", "/worker/stop");
         assert!(stop.send(host.front).status < 300);
         let mut other = stopped.open();
-        let slow = stopped.door().request("POST", "/slow?ms=200000");
+        let slow = stopped.address().request("POST", "/slow?ms=200000");
         other.send(&slow.bytes("demo")).unwrap();
         others.push(other);
         eventually("it runs", || {
@@ -312,7 +312,7 @@ fn more_changes_than_may_wait_are_told_so() {
     let mut running = Vec::new();
     for number in 0..2 {
         let mut call = tenant.open();
-        call.send(&tenant.door().request("POST", "/slow?ms=10000").bytes("demo")).unwrap();
+        call.send(&tenant.address().request("POST", "/slow?ms=10000").bytes("demo")).unwrap();
         running.push(call);
         eventually("a call that runs", || {
             let lines = tenant.ask("/logs")["lines"].as_array().unwrap().len();
@@ -407,7 +407,7 @@ fn a_worker_that_was_ready_in_time_is_not_late_because_the_host_was() {
     let tenant = host.tenant("demo");
     let births = stop_at_birth(host.zygote().unwrap());
     let mut caller = tenant.open();
-    caller.send(&tenant.door().request("POST", "/hello").body("{}").bytes("demo")).unwrap();
+    caller.send(&tenant.address().request("POST", "/hello").body("{}").bytes("demo")).unwrap();
     let born = eventually("a birth", || births.seen().first().copied());
     births.stop();
     eventually("a host that knows of it", || (tenant.ask("/worker")["pid"] == born).then_some(()));

@@ -1,7 +1,9 @@
 //! Versions, rolling back, removing and uploading the same again, by API and by command line.
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
+use crate::durability::checker;
 use crate::guests;
 use crate::host::{Host, Tenant};
 
@@ -144,10 +146,10 @@ fn names_that_differ_only_in_case_are_one_path() {
 fn functions_in_directories_are_addressed_as_one_segment_by_api() {
     let host = Host::start();
     let tenant = host.tenant("demo");
-    let door = tenant.door();
+    let address = tenant.address();
     let files = [("nightly.wasm", guests::version_one())];
-    let request = crate::host::upload(door.request("POST", "/jobs/$upload"), &files, None);
-    let up = door.send(&request.bearer(&tenant.token)).expect(200).json();
+    let request = crate::host::upload(address.request("POST", "/jobs/$upload"), &files, None);
+    let up = address.send(&request.bearer(&tenant.token)).expect(200).json();
     assert_eq!(up["functions"][0]["path"], "/jobs/nightly");
     tenant.post("/jobs/nightly", "").expect(200);
     assert_eq!(tenant.ask("/functions/jobs%2Fnightly")["version"], 1);
@@ -193,19 +195,23 @@ fn by_command_line() {
     assert!(listed.to_string().contains("/one"), "{listed}");
 }
 
+const BUNDLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bundled/hello.wasm.zst");
+
 /// What comes with Hearth, as it is packed.
-fn bundled(host: &Host, tenant: &Tenant) -> Vec<u8> {
+fn bundled(tenant: &Tenant) -> Vec<u8> {
     let hello = tenant.ask("/functions/hello");
     assert_eq!(hello["bundled"], true, "{hello}");
-    let sha256 = hello["sha256"].as_str().unwrap();
-    std::fs::read(host.data().join("modules").join(format!("{sha256}.wasm.zst"))).unwrap()
+    let packed = std::fs::read(BUNDLED).unwrap();
+    let found = Sha256::digest(zstd::decode_all(&packed[..]).unwrap());
+    assert_eq!(hello["sha256"], checker::hex(&found), "{hello}");
+    packed
 }
 
 #[test]
 fn a_module_that_comes_with_hearth_can_be_the_tenants_own_as_well() {
     let mut host = Host::start();
     let tenant = host.tenant("demo");
-    let module = bundled(&host, &tenant);
+    let module = bundled(&tenant);
     tenant.upload(&[("again.wasm.zst", &module), ("more.wasm.zst", &module)], None).expect(200);
     let both_answer = |tenant: &Tenant| {
         for path in ["/hello", "/again", "/more"] {
@@ -218,13 +224,17 @@ fn a_module_that_comes_with_hearth_can_be_the_tenants_own_as_well() {
     assert_eq!(tenant.post("/again", "").expect(200).text(), "version one");
     tenant.rollback("/again", 1);
     both_answer(&tenant);
+    let to_bundled = || {
+        let rollback = tenant.api("POST", "/functions/hello/rollback");
+        host.send(&rollback.json(&json!({ "version": "bundled" }))).expect(200);
+    };
     tenant.deploy("hello", guests::version_two());
     assert_eq!(tenant.post("/hello", "").expect(200).text(), "version two");
-    tenant.rollback("/hello", 1);
+    to_bundled();
     both_answer(&tenant);
     host.send(&tenant.api("DELETE", "/functions/hello")).expect(200);
     tenant.post("/more", "{}").expect(200);
-    tenant.rollback("/hello", 1);
+    to_bundled();
     tenant.upload(&[("hello.wasm.zst", &module)], None).expect(200);
     both_answer(&tenant);
     // And where it is made again, of the store alone.

@@ -20,7 +20,7 @@ const IMPORTS_MAX: usize = 200;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error(
-        "this is no WebAssembly: a function is a `.wasm` file, such as `cargo build --release --target wasm32-wasip2` makes (a `.wasm.zst` is unpacked before it comes here)"
+        "this is not WebAssembly: a function is a `.wasm` file, such as `cargo build --release --target wasm32-wasip2` makes (a `.wasm.zst` is unpacked before it comes here)"
     )]
     NoWasm,
     #[error("the module is empty: nothing was built, or nothing arrived")]
@@ -31,7 +31,7 @@ pub enum Refusal {
         "this is a core WebAssembly module; Hearth runs components: build with `--target wasm32-wasip2`, or wrap it with `wasm-tools component new`"
     )]
     CoreModule,
-    #[error("this is no valid WebAssembly: {0}")]
+    #[error("this is not valid WebAssembly: {0}")]
     Malformed(String),
     #[error(
         "the import{} {} {} not offered{}; a function may import {}",

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    let control = hearth_jail::take_stdin().context("standard input is no control socket")?;
+    let control = hearth_jail::take_stdin().context("standard input is not a control socket")?;
     // Never closed but by the process's end: the filter trusts its number.
     let control = ManuallyDrop::new(control);
     // From the primary, which is trusted; the files that come with it are not.
@@ -64,7 +64,7 @@ fn run() -> anyhow::Result<()> {
         return Ok(());
     };
     let namespaces = fds.split_off(request.job.files().min(fds.len()));
-    hearth_jail::fence_compiler(request.user, &namespaces, forbidden)?;
+    hearth_jail::fence_compiler(request.uid, &namespaces, forbidden)?;
     drop(namespaces);
     let watchdog = Watchdog::start()?;
     hearth_jail::no_more_threads()?;
@@ -138,7 +138,7 @@ fn reply(
     fds: Vec<OwnedFd>,
     watchdog: &Watchdog,
 ) -> Result<CompileReply, Failure> {
-    let CompileRequest { version, engine, job, user: _ } = request;
+    let CompileRequest { version, engine, job, uid: _ } = request;
     let own = hearth_engine::fingerprint();
     if (*version, engine.as_str()) != (VERSION, own.as_str()) {
         return Err(Failure::Ours(anyhow::anyhow!(

@@ -25,22 +25,22 @@ pub fn is_forwarding(name: &HeaderName) -> bool {
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Peer<'a> {
+pub enum Word<'a> {
     /// A proxy of the operator's, believed in these headers.
-    Trusted(IpAddr, &'a [HeaderName]),
+    Believed(IpAddr, &'a [HeaderName]),
     Stranger(IpAddr),
 }
 
-impl Peer<'_> {
+impl Word<'_> {
     pub fn ip(&self) -> IpAddr {
         match self {
-            Self::Trusted(ip, _) | Self::Stranger(ip) => *ip,
+            Self::Believed(ip, _) | Self::Stranger(ip) => *ip,
         }
     }
 
     fn is_believed(&self, name: &HeaderName) -> bool {
         match self {
-            Self::Trusted(_, headers) => headers.contains(name),
+            Self::Believed(_, headers) => headers.contains(name),
             Self::Stranger(_) => false,
         }
     }
@@ -49,7 +49,7 @@ impl Peer<'_> {
 /// What a function is told of where its request comes from, at whatever address it came: by whom it
 /// was sent, the last of them at the other end of this connection; by which protocol, to which host.
 /// What this peer is not believed in is taken off.
-pub fn tell(headers: &mut HeaderMap, peer: Peer<'_>) {
+pub fn tell(headers: &mut HeaderMap, peer: Word<'_>) {
     let doubted: Vec<HeaderName> = headers
         .keys()
         .filter(|name| is_forwarding(name) && !peer.is_believed(name))
@@ -106,15 +106,15 @@ mod tests {
         ];
         for (peer, left) in [
             (
-                Peer::Stranger(ip),
+                Word::Stranger(ip),
                 vec![("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "http"), sent[7]],
             ),
             (
-                Peer::Trusted(ip, &[]),
+                Word::Believed(ip, &[]),
                 vec![("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "http"), sent[7]],
             ),
             (
-                Peer::Trusted(ip, &named),
+                Word::Believed(ip, &named),
                 vec![("x-forwarded-for", "1.2.3.4, 192.0.2.7"), sent[5], sent[7]],
             ),
         ] {
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_function_is_told_a_protocol_and_a_host_whatever_a_proxy_says() {
-        let peer = Peer::Trusted("192.0.2.7".parse().unwrap(), &[FORWARDED_PROTO]);
+        let peer = Word::Believed("192.0.2.7".parse().unwrap(), &[FORWARDED_PROTO]);
         let told = |protocols: &[&'static str], host: &str| {
             let mut headers = HeaderMap::new();
             for protocol in protocols {

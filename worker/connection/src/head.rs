@@ -15,7 +15,7 @@ pub fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
         (None, _) if request.version() < Version::HTTP_11 => return Ok(()),
         (None, _) => return Err("the Host header is missing"),
         (Some(_), Some(_)) => return Err("there is more than one Host header"),
-        (Some(host), None) => host.to_str().map_err(|_| "the Host header is no text")?,
+        (Some(host), None) => host.to_str().map_err(|_| "the Host header is not valid text")?,
     };
     match request.uri().authority() {
         Some(named) if !named.as_str().eq_ignore_ascii_case(host) => {

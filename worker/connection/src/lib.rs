@@ -16,11 +16,13 @@
 
 #![cfg_attr(feature = "plain-hyper", expect(dead_code, unused_imports, reason = "it has no gate"))]
 
+mod asked;
 mod body;
 mod calendar;
 pub mod caller;
 mod cookies;
 pub mod credentials;
+mod ending;
 pub mod forwarding;
 mod framing;
 mod gate;
@@ -40,33 +42,29 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue};
-use http::{Request, Version};
-use http_body::Body;
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 
+use asked::Asked;
+pub use asked::asks_to_close;
+use body::Left;
 pub use body::{Answer, AnswerBody, BoxError, Pacing, Received};
-use body::{Answering, Left};
 pub use calendar::begin_calendar;
+use ending::End;
 pub use framing::has_content;
 pub use gate::{Drain, Presence, Side, begins_head};
-use gate::{Exchange, FINISH_DEADLINE, Gate, STOP_GRACE, Verdict};
+use gate::{Exchange, Gate, Verdict};
 use hearth_wire::limits::SILENCE_MAX;
 pub use hop::{end_hop, end_request_hop};
 #[cfg(feature = "plain-hyper")]
 pub use plain::serve;
-use refusal::Refused;
 pub use refusal::guard;
 use stream::Gated;
 pub use stream::Socket;
-
-/// Of a body that nobody wanted, on a connection that is being closed.
-const FORGOTTEN_MAX_BYTES: usize = 256 << 20;
 
 /// Before a client is taken for late, for what it has sent in time: this process may have stood
 /// still itself, and its runtime not have looked yet.
@@ -165,34 +163,21 @@ where
     let shared = Shared::new(Gate::new(side, since, begins_head(&unread)));
     let stream = Gated::new(stream, side, unread, shared.clone(), drain.clone());
     let service = service_fn(|request: Request<Incoming>| {
-        let (version, method) = (request.version(), request.method().clone());
-        let has_body = !request.body().is_end_stream();
-        let expects = request.headers().contains_key(EXPECT);
-        let closes = asks_to_close(version, request.headers());
-        let exchange = shared.lock().requested(has_body, expects, closes);
+        let asked = Asked::by(&request, &shared);
         let checked = head::check(&request);
-        let request = request.map(|body| Received::new(body, exchange, shared.clone()));
+        let request = request.map(|body| Received::new(body, asked.exchange(), shared.clone()));
         let answered = match checked {
             Ok(()) => Ok(answer(request)),
             Err(wrong) => Err(refusal::answer(wrong)),
         };
         let (shared, draining) = (shared.clone(), drain.clone());
         Box::pin(async move {
-            let mut answer = match answered {
+            let answer = match answered {
                 Ok(answered) => answered.await,
                 Err(refused) => refused,
             };
-            framing::frame(&method, &mut answer);
             let ends = side == Side::Outside && draining.borrow().closes();
-            let mut gate = shared.lock();
-            let endless = is_endless(version, &answer);
-            let is_last = ends || gate.is_last() || endless || says_close(&answer);
-            gate.answering(exchange, is_last, endless);
-            drop(gate);
-            if is_last {
-                say_last(version, &mut answer);
-            }
-            Ok::<_, Infallible>(answer.map(|body| Answering { body, exchange, shared }))
+            Ok::<_, Infallible>(asked.framed(answer, ends, shared))
         })
     });
     let mut connection = http1::Builder::new()
@@ -311,101 +296,8 @@ where
         let unread = if begins_head(&unread) { unread } else { Bytes::new() };
         return Some(Waiting { stream: stream.stream, unread, since: gate.waits_since() });
     }
-    let (refused, mut stream) = (stream.refused, stream.stream);
-    let refused = match end {
-        End::Late if drain.borrow().closes() => Some(Refused::Stopping),
-        End::Late => Some(Refused::Late),
-        // hyper has nothing to say to some.
-        End::Refused if gate.is_refusing() => refused.or(Some(Refused::Malformed)),
-        _ => refused,
-    };
-    // Late clients get the time that a head gets; what is still open then is cut.
-    let sends = matches!(end, End::Refused | End::Late) || gate.body_is_left();
-    let close = async move {
-        match refused {
-            Some(refused) if stream.write_all(&refused.answer()).await.is_err() => {}
-            _ => close(stream, sends).await,
-        }
-    };
-    let mut drain = drain;
-    let stopped = async move {
-        let stops = drain.wait_for(|drain| drain.closes()).await.is_ok();
-        if !stops {
-            std::future::pending::<()>().await;
-        }
-        tokio::time::sleep(STOP_GRACE).await;
-    };
-    tokio::select! {
-        _ = tokio::time::timeout(FINISH_DEADLINE, close) => {}
-        () = stopped => {}
-    }
+    end.tell(&gate, stream.refused, stream.stream, drain).await;
     None
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// Between two requests, with nothing owed.
-    Taken,
-    /// Every answer is written.
-    Done,
-    /// What came is no request. That is still to be said, unless hyper did behind an answer's
-    /// last bytes.
-    Refused,
-    /// A head was not complete in time.
-    Late,
-    Broken,
-}
-
-/// Whether a request is its connection's last by its own word, or an answer.
-pub fn asks_to_close(version: Version, headers: &HeaderMap) -> bool {
-    let says = |word: &str| {
-        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        values
-            .flat_map(|value| value.split(','))
-            .any(|token| token.trim().eq_ignore_ascii_case(word))
-    };
-    says("close") || (version < Version::HTTP_11 && !says("keep-alive"))
-}
-
-/// Whether an answer is its connection's last by its own word.
-fn says_close(answer: &Answer) -> bool {
-    asks_to_close(Version::HTTP_11, answer.headers())
-}
-
-/// Whether only the connection's end tells where an answer ends.
-fn is_endless(version: Version, answer: &Answer) -> bool {
-    version < Version::HTTP_11
-        && answer.body().size_hint().exact().is_none()
-        && !answer.headers().contains_key(CONTENT_LENGTH)
-}
-
-/// Has an answer say that the connection ends with it. To a client of HTTP/1.0 hyper would say
-/// beside it that it is kept, unless the answer is of that version.
-fn say_last(version: Version, answer: &mut Answer) {
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    if version < Version::HTTP_11 {
-        *answer.version_mut() = version;
-    }
-}
-
-/// Says that nothing more comes. Where the client is still sending what nobody wanted, it is
-/// read and forgotten first: closing on unread bytes resets the connection, and takes away the
-/// answer that says why.
-async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, sends: bool) {
-    let shut = poll_fn(|cx| Pin::new(&mut stream).poll_shutdown(cx)).await;
-    if shut.is_err() || !sends {
-        return;
-    }
-    let mut forgotten = 0;
-    let mut bytes = [0; 8 << 10];
-    while forgotten < FORGOTTEN_MAX_BYTES {
-        let mut buffer = ReadBuf::new(&mut bytes);
-        let read = poll_fn(|cx| Pin::new(&mut stream).poll_read(cx, &mut buffer)).await;
-        match (read, buffer.filled().len()) {
-            (Ok(()), more) if more > 0 => forgotten += more,
-            _ => return,
-        }
-    }
 }
 
 #[cfg(test)]

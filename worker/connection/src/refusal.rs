@@ -51,7 +51,9 @@ impl Refused {
                     HEAD_MAX_BYTES >> 10
                 ),
             ),
-            Self::Malformed => (Code::BadRequest, "this is no HTTP/1.1 request".to_owned()),
+            Self::Malformed => {
+                (Code::BadRequest, "this is not a valid HTTP/1.1 request".to_owned())
+            }
             Self::Late => (
                 Code::RequestTimeout,
                 format!("the request's head was not complete within {} s", HEAD_DEADLINE.as_secs()),

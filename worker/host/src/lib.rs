@@ -37,7 +37,7 @@ use wasmtime_wasi_http::{
     WasiHttp, WasiHttpHooks, p2::bindings::http as http2, p3::bindings::http as http3,
 };
 
-pub use link::{Handler, LinkError, linker, prepare};
+pub use link::{Handler, LinkError, linker, prepare, share};
 pub use memory::MemoryLimit;
 pub use offer::{Offer, is_offered, offered};
 pub use store::{is_settled, store};

@@ -58,6 +58,14 @@ pub fn prepare(linker: &Linker<Guest>, component: &Component) -> Result<Handler,
     ServicePre::new(linked).map(ProxyPre::P3).map_err(|_| LinkError::NoHandler)
 }
 
+/// The same once more: what is linked is shared.
+pub fn share(handler: &Handler) -> Handler {
+    match handler {
+        ProxyPre::P2(handler) => ProxyPre::P2(handler.clone()),
+        ProxyPre::P3(handler) => ProxyPre::P3(handler.clone()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,9 +28,9 @@ const MESSAGE_MAX: usize = 32;
 pub enum FilterError {
     #[error("a filter cannot be built")]
     Build(#[from] seccompiler::BackendError),
-    #[error("a filter does not stand")]
+    #[error("a filter could not be set up")]
     Apply(#[from] seccompiler::Error),
-    #[error("who reports forbidden calls cannot be named")]
+    #[error("the reporter of forbidden calls could not be set up")]
     Handler(#[source] io::Error),
 }
 

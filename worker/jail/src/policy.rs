@@ -191,7 +191,7 @@ pub const POLICY: &[Row] = &[
         libc::SYS_sendmsg,
         ALL,
         &[&[Is(0, CONTROL), Bits(2, FAST_OPEN, 0)]],
-        "the control socket, which is no network's; its message could hold an address",
+        "the control socket, which is not a network's; its message could hold an address",
     ),
     only(libc::SYS_recvmsg, ALL, &[&[Is(0, CONTROL)]], "messages and descriptors of the primary's"),
     only(

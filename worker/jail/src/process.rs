@@ -17,7 +17,7 @@ use rustix::process::PidfdFlags;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ForkError {
-    #[error("fork")]
+    #[error("the process could not fork")]
     Os(#[from] io::Error),
     #[error("this process has {0} threads, and forks only with one")]
     Threads(u64),

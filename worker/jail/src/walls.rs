@@ -45,9 +45,9 @@ const USERS_THREADS: u64 = 512;
 
 #[derive(Debug, thiserror::Error)]
 pub enum WallError {
-    #[error("{wall} does not stand")]
+    #[error("{wall} could not be set up")]
     Os { wall: &'static str, source: io::Error },
-    #[error("Landlock does not stand")]
+    #[error("Landlock could not be set up")]
     Landlock(#[source] ::landlock::RulesetError),
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -64,7 +64,7 @@ pub struct Standing {
     /// Why there are no namespaces, where there are none.
     pub namespaces: Result<(), String>,
     /// Whether each worker can have a user of its own.
-    pub users: bool,
+    pub uids: bool,
     /// The version of the kernel's Landlock.
     pub landlock: Option<u32>,
 }
@@ -73,7 +73,7 @@ pub struct Standing {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cell {
     /// Where the zygote can give one.
-    pub user: Option<u32>,
+    pub uid: Option<u32>,
     /// Private memory that it may write to, beyond what it is born with, where no cgroup bounds all
     /// of it.
     pub data_bytes: Option<u64>,
@@ -84,7 +84,7 @@ impl Cell {
     /// with everybody's of the host's user then: it starts those that it needs and ends with
     /// [`no_more_threads`].
     pub fn shares_threads(&self) -> bool {
-        self.user.is_none() && self.data_bytes.is_some()
+        self.uid.is_none() && self.data_bytes.is_some()
     }
 }
 
@@ -117,7 +117,7 @@ fn close_zygote(namespaces: Result<(), String>) -> Result<Standing, WallError> {
     users::keep_capabilities(kept).map_err(wall("dropping capabilities"))?;
     prctl::set_no_new_privs().map_err(wall("no new privileges"))?;
     begin(Stage::Zygote)?;
-    Ok(Standing { namespaces, users, landlock: landlock::version() })
+    Ok(Standing { namespaces, uids: users, landlock: landlock::version() })
 }
 
 const NONE: CapabilitySet = CapabilitySet::empty();
@@ -149,10 +149,10 @@ pub fn fence_worker(cell: Cell) -> Result<(), WallError> {
         let born_with = data_bytes().map_err(wall("its own memory's size"))?;
         Limit::DataBytes(born_with.saturating_add(bytes)).set()?;
     }
-    if cell.user.is_some() {
+    if cell.uid.is_some() {
         Limit::Threads(USERS_THREADS).set()?;
     }
-    become_nobody_else(cell.user)?;
+    become_nobody_else(cell.uid)?;
     // After the user was changed, which sets it anew. Others of the same user cannot trace it; its
     // own descriptor for `/proc/self/pagemap` is open and goes on working.
     prctl::set_dumpable(false).map_err(wall("being unreadable"))

@@ -187,7 +187,7 @@ impl Judge {
         let value = json::parse(text).map_err(|error| {
             vec![match error.is_data() {
                 true => Found::of_all(error),
-                false => Found::of_all(format_args!("this is no JSON: {error}")),
+                false => Found::of_all(format_args!("this is not valid JSON: {error}")),
             }]
         })?;
         let all = bytes.len() <= ALL_TOLD_MAX_BYTES;
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(missing[0].message, "\"name\" is a required property");
         assert_eq!((missing[0].place, missing[0].pointer.as_str()), (Place::Body, ""));
         let broken = checks.body(b"{").unwrap_err();
-        assert!(broken[0].message.starts_with("this is no JSON: "), "{broken:?}");
+        assert!(broken[0].message.starts_with("this is not valid JSON: "), "{broken:?}");
         assert_eq!(checks.body(b"").unwrap_err()[0].message, "there is no body");
     }
 

@@ -269,9 +269,11 @@ mod tests {
             generation: 3,
             engine: "e".to_owned(),
             limits: Limits::default(),
+            bundle: hearth_wire::Bundle::default().digest,
+            over: hearth_wire::Over::default(),
             functions: vec![ManifestFunction {
                 path: "/jobs/nightly".parse().unwrap(),
-                version: 2,
+                version: 2.into(),
                 sha256: ModuleDigest::new([0; 32]),
                 kind: HandlerKind::IncomingHandler,
                 options: OptionsPatch::parse(options).unwrap().resolve(),

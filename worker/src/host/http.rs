@@ -13,7 +13,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use crate::call::{Abandon, Failure, Ledger};
+use crate::ledger::{Abandon, Failure, Ledger};
+use crate::meeting::Unfit;
 
 /// A request's body, as the guest reads it.
 pub struct RequestBody {
@@ -43,14 +44,14 @@ impl Body for RequestBody {
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => {
-                self.ledger.break_off();
+                self.ledger.refuse(Unfit::Broken);
                 return Poll::Ready(Some(Err(Error::Hyper(error))));
             }
         };
         if let Some(data) = frame.data_ref()
             && self.ledger.requested_bytes(data.len() as u64) > self.most
         {
-            self.ledger.overflow();
+            self.ledger.refuse(Unfit::TooLarge);
             return Poll::Ready(Some(Err(Error::HttpRequestBodySize(Some(self.most)))));
         }
         Poll::Ready(Some(Ok(frame)))

@@ -4,10 +4,10 @@ use std::io::{BufReader, Write};
 use std::time::Duration;
 
 use hearth_wire::limits::LOG_LINE_MAX_BYTES;
-use hearth_wire::{LogStream, Origin, Outcome, Scope, TokenDigest, TokenGrant};
+use hearth_wire::{LogStream, OptionsPatch, Origin, Outcome, Over, Scope, TokenDigest, TokenGrant};
 
 use crate::harness::{
-    Release, Worker, Zygote, ask, exec, get, is_closed, post, read_answer, start,
+    Release, Worker, Zygote, ask, bundle, exec, get, is_closed, post, read_answer, start,
 };
 
 #[test]
@@ -46,6 +46,46 @@ fn every_toolchain_is_answered_and_preloaded_ones_too() {
     // An empty name is none, and makes no address.
     let unnamed = worker.call(&post("/three", "").replace("host: demo", "host:"));
     assert_eq!(unnamed.text(), "hello /three from wasip3");
+}
+
+/// Whichever bundle a generation was written over: what the zygote has is what serves.
+#[test]
+fn what_is_bundled_is_served_beside_what_is_a_tenants_own() {
+    let mut over = Over::default();
+    over.set.insert("/set".parse().unwrap(), OptionsPatch::parse(r#"{"auth":"owner"}"#).unwrap());
+    over.removed.insert("/gone".parse().unwrap());
+    let release = Release::over(1, &[("/own", "version_two", "{}")], over);
+    let mut zygote = Zygote::start();
+    let get = r#"{"methods":["GET"]}"#;
+    let mut bundled = bundle(&[
+        ("/a", "version_one", "{}"),
+        ("/gets", "version_one", get),
+        ("/gone", "version_one", "{}"),
+        ("/own", "version_one", "{}"),
+        ("/set", "version_one", "{}"),
+        ("/site", "echo", r#"{"path":"root"}"#),
+    ]);
+    // One component is loaded once, wherever it is mounted; the other one could not be had.
+    zygote.bundle(&bundled, &["version_one"]);
+    let worker = zygote.fork(&release, start(1)).accept();
+    let answer = worker.post("/a", "");
+    assert_eq!(answer.text(), "version one");
+    let build = format!("/a@{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(answer.header("x-hearth-version"), Some(&*build));
+    assert_eq!(worker.post("/own", "").text(), "version two");
+    assert_eq!(worker.post("/own", "").header("x-hearth-version"), Some("/own@1"));
+    assert_eq!(worker.post("/gets", "").status, 405);
+    assert_eq!(worker.post("/set", "").status, 401);
+    for missing in ["/gone", "/site", "/whatever/else"] {
+        let answer = worker.post(missing, "");
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("module_damaged")));
+    }
+    // A later fork has what the zygote was given last.
+    bundled.mounts.retain(|mount| mount.path.as_str() == "/gets");
+    zygote.bundle(&bundled, &["version_two"]);
+    let worker = zygote.fork(&release, start(1)).accept();
+    assert_eq!(worker.post("/a", "").status, 404);
+    assert_eq!(worker.post("/own", "").text(), "version two");
 }
 
 /// Memory is reset by what the kernel says is dirty, in a process that was forked: a wrong pagemap
@@ -410,7 +450,7 @@ fn what_is_printed_is_told_in_lines() {
         let lines = worker.reports.lines.iter().filter(|line| line.stream == stream);
         let texts: Vec<_> = lines
             .inspect(|line| {
-                assert_eq!((line.function.as_str(), line.version), ("/prints", 1));
+                assert_eq!((line.function.as_str(), line.version.clone()), ("/prints", 1.into()));
                 assert_eq!(line.request_id, "call-1");
             })
             .map(|line| line.text.as_str())

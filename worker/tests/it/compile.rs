@@ -47,13 +47,13 @@ fn what_is_no_function_is_told_why() {
         bytes
     };
     for (bytes, said) in [
-        (&b"#!/bin/sh\n"[..], "no WebAssembly"),
+        (&b"#!/bin/sh\n"[..], "not WebAssembly"),
         (b"", "empty"),
         (b"\0asm\x01\0\0\0", "core WebAssembly module"),
         (b"\0asm\x0d\0\x01\0", "HTTP handler"),
         (&whole[..whole.len() / 2], "truncated"),
         (&whole[..whole.len() - 10], "truncated"),
-        (&broken, "no valid WebAssembly"),
+        (&broken, "not valid WebAssembly"),
         (
             &std::fs::read(guest("imports_blobs")).unwrap(),
             "`example:blobs/store@1.2.0` is not offered",

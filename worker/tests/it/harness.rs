@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use hearth_wire::uplink::Kind;
 use hearth_wire::{
-    Cell, CompileJob, CompileReply, CompileRequest, ExitStatus, FromWorker, FromZygote, Limits,
-    Manifest, ManifestFunction, ModuleDigest, OptionsPatch, Origin, Passing, Report, Start,
-    Subject, ToWorker, ToZygote, TokenGrant, VERSION, What,
+    Bundle, Cell, CompileJob, CompileReply, CompileRequest, ExitStatus, FromWorker, FromZygote,
+    Limits, Manifest, ManifestFunction, ModuleDigest, Mount, OptionsPatch, Origin, Over, Passing,
+    Report, Start, Subject, ToWorker, ToZygote, TokenGrant, VERSION, What,
 };
 use sha2::{Digest, Sha256};
 
@@ -84,7 +84,7 @@ fn ask_compiler(job: CompileJob, engine: &str, files: &[&File]) -> CompileReply 
         .stderr(Stdio::from(errors()))
         .spawn()
         .unwrap();
-    let request = CompileRequest { version: VERSION, engine: engine.to_owned(), job, user: None };
+    let request = CompileRequest { version: VERSION, engine: engine.to_owned(), job, uid: None };
     let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
     hearth_wire::send(&ours, &request, &files).unwrap();
     let (reply, _) = hearth_wire::recv::<CompileReply>(&ours).unwrap().expect("one reply");
@@ -110,6 +110,17 @@ fn artifact(name: &str) -> (ModuleDigest, hearth_wire::HandlerKind, Vec<u8>) {
     found.clone()
 }
 
+/// What a build brings: paths, guests and options.
+pub fn bundle(mounts: &[(&str, &str, &str)]) -> Bundle {
+    let mounts = mounts.iter().map(|(path, guest, options)| {
+        let (sha256, kind, _) = artifact(guest);
+        let options = OptionsPatch::parse(options).unwrap();
+        let declared = OptionsPatch::default();
+        Mount { path: path.parse().unwrap(), sha256, kind, declared, options }
+    });
+    Bundle { mounts: mounts.collect(), ..Bundle::default() }
+}
+
 /// A generation on disk: functions as path, guest and options.
 pub struct Release {
     dir: tempfile::TempDir,
@@ -117,6 +128,11 @@ pub struct Release {
 
 impl Release {
     pub fn new(generation: u64, functions: &[(&str, &str, &str)]) -> Self {
+        Self::over(generation, functions, Over::default())
+    }
+
+    /// Laid over a bundle, with what its owner changed of that.
+    pub fn over(generation: u64, functions: &[(&str, &str, &str)], over: Over) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let functions = functions
             .iter()
@@ -126,7 +142,7 @@ impl Release {
                 let path = path.parse().unwrap();
                 let damaged = false;
                 let function =
-                    ManifestFunction { path, version: 1, sha256, kind, options, damaged };
+                    ManifestFunction { path, version: 1.into(), sha256, kind, options, damaged };
                 std::fs::write(dir.path().join(function.artifact()), code).unwrap();
                 function
             })
@@ -136,6 +152,8 @@ impl Release {
             generation,
             engine: engine(),
             limits: Limits::default(),
+            bundle: Bundle::default().digest,
+            over,
             functions,
         };
         let json = serde_json::to_vec(&manifest).unwrap();
@@ -188,12 +206,27 @@ impl Zygote {
     }
 
     pub fn preload(&mut self, name: &str) {
-        let (sha256, _, code) = artifact(name);
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&code).unwrap();
-        self.say(&ToZygote::Preload { sha256 }, &[file.as_fd()]);
+        self.bundle(&Bundle::default(), &[name]);
+    }
+
+    /// Makes it the bundle of every later fork, with these guests as its modules.
+    pub fn bundle(&mut self, bundle: &Bundle, names: &[&str]) {
+        let file = |bytes: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            file
+        };
+        let mut files = vec![file(&serde_json::to_vec(bundle).unwrap())];
+        let mut modules = Vec::new();
+        for name in names {
+            let (sha256, _, code) = artifact(name);
+            modules.push(sha256);
+            files.push(file(&code));
+        }
+        let fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        self.say(&ToZygote::Bundle { modules }, &fds);
         match self.hear().0 {
-            FromZygote::Preloaded { sha256: theirs, error: None } => assert_eq!(theirs, sha256),
+            FromZygote::Bundled { failed } => assert_eq!(failed, []),
             other => panic!("{other:?}"),
         }
     }

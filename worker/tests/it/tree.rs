@@ -31,8 +31,8 @@ fn perform(job: TreeJob, fds: &[&dyn AsFd]) -> Result<TreeDone, String> {
     perform_as(None, job, fds)
 }
 
-fn perform_as(user: Option<u32>, job: TreeJob, fds: &[&dyn AsFd]) -> Result<TreeDone, String> {
-    match ask(&TreeRequest { version: VERSION, user, job }, fds) {
+fn perform_as(uid: Option<u32>, job: TreeJob, fds: &[&dyn AsFd]) -> Result<TreeDone, String> {
+    match ask(&TreeRequest { version: VERSION, uid, job }, fds) {
         Some(TreeReply::Done(done)) => Ok(done),
         Some(TreeReply::Failed { reason }) => Err(reason),
         None => panic!("it ended without a word"),
@@ -225,7 +225,7 @@ fn what_links_lead_to_is_not_removed() {
 fn another_version_or_other_descriptors_are_refused() {
     let tree = tempfile::tempdir().unwrap();
     let directory = File::open(tree.path()).unwrap();
-    let other = TreeRequest { version: VERSION + 1, user: None, job: TreeJob::Remove };
+    let other = TreeRequest { version: VERSION + 1, uid: None, job: TreeJob::Remove };
     let said = ask(&other, &[&directory]);
     assert!(matches!(said, Some(TreeReply::Failed { reason }) if reason.contains("version")));
     for (job, fds) in [

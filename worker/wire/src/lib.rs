@@ -6,9 +6,11 @@
 //! call is answered is the worker's. Depends on nothing of ours but the table of options, which the
 //! SDK has as well.
 
+mod bundle;
 mod complaint;
 mod cors;
 mod digest;
+mod function;
 pub mod json;
 pub mod limits;
 mod manifest;
@@ -26,12 +28,16 @@ mod token;
 mod tree;
 pub mod uplink;
 
+pub use bundle::{
+    Build, BuildError, Bundle, FunctionVersion, Mount, Mounted, Over, Wanted, WantedError,
+};
 pub use complaint::complain;
 pub use cors::Cors;
-pub use digest::{DigestError, ModuleDigest};
+pub use digest::{BundleDigest, DigestError, ModuleDigest};
+pub use function::{HandlerKind, Version};
 pub use hearth_options::{Kind as OptionKind, OPTIONS, Unknown, nearest};
 pub use limits::{Limit, LimitError, Limits, LimitsPatch, Usage};
-pub use manifest::{Generation, HandlerKind, Manifest, ManifestFunction, Version};
+pub use manifest::{Generation, Manifest, ManifestFunction};
 pub use message::{
     CallRecord, Cell, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, Entry,
     ExitStatus, FromWorker, FromZygote, LogLine, LogStream, Outcome, Passing, Report, Respite,
@@ -44,7 +50,7 @@ pub use origin::{NotAllowed, Origin};
 pub use problem::{Code, PROBLEM_JSON, Place, Problem, Violation};
 pub use request_id::RequestId;
 pub use route::{Builtin, Route, Routes, below};
-pub use schema::{Answers, Schema, Schemas};
+pub use schema::{Answers, Schema, SchemaPlaceError, Schemas};
 pub use socket::{
     Channel, FDS_MAX, FRAME_MAX, SocketError, encode_into, pair, parse, recv, send, watch,
 };
@@ -55,7 +61,8 @@ pub use tree::{TreeDone, TreeJob, TreePath, TreePathError, TreeReply, TreeReques
 pub mod header {
     /// Kept from the caller or made; in every answer and every log line of a call.
     pub const REQUEST_ID: &str = "x-request-id";
-    /// `/hello@3`: which version of which function answered.
+    /// `/hello@3`, or `/hello@1.2.3` of what comes with a build: which version of which function
+    /// answered.
     pub const VERSION: &str = "x-hearth-version";
     /// Who called, for the function: the name of the token that was verified.
     pub const CALLER: &str = "x-hearth-caller";

@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 /// A tenant's functions in one generation.
 pub const FUNCTIONS_MAX: usize = 100;
+/// Places at which components that come with a build are mounted.
+pub const MOUNTS_MAX: usize = 100;
+/// Components that come with a build, which go with one message.
+pub const COMPONENTS_MAX: usize = crate::FDS_MAX - 1;
 /// A body that is checked against a schema, either way, and all that one worker checks at once:
 /// parsed, JSON takes many times its length.
 pub const CHECKED_BODY_MAX_BYTES: u64 = 16 << 20;
@@ -120,7 +124,7 @@ limits! {
     memory_mb: "MiB" = MEMORY_MB_MAX as u64, 1 => MEMORY_MB_MAX as u64;
     /// what all its processes may take of memory together
     total_memory_mb: "MiB" = 1_024, 64 => 1 << 20;
-    /// of one core's time, as a share in 100; 0 is no such limit
+    /// of one core's time, as a share in 100; 0 means no such limit
     cpu_percent: "%" = 0, 0 => 100_000;
     /// how much of a core it gets where others want it as well
     cpu_weight: "parts" = 100, 1 => 10_000;
@@ -130,13 +134,13 @@ limits! {
     calls_running: "calls" = CALLS_RUNNING_MAX as u64, 1 => CALLS_RUNNING_MAX as u64;
     /// calls that wait for their turn
     calls_waiting: "calls" = CALLS_WAITING_MAX as u64, 0 => CALLS_WAITING_MAX as u64;
-    /// calls a second, in the long run; 0 is no such limit
+    /// calls a second, in the long run; 0 means no such limit
     rate_per_second: "calls/s" = 0, 0 => 1_000_000;
     /// calls at once that the rate allows after a pause
     rate_burst: "calls" = 200, 1 => 1_000_000;
     /// connections that the worker serves at once
     connections: "connections" = CONNECTIONS_MAX as u64, 1 => CONNECTIONS_MAX as u64;
-    /// functions, the bundled ones among them
+    /// functions of its own; those that come with Hearth do not count
     functions: "functions" = FUNCTIONS_MAX as u64, 1 => FUNCTIONS_MAX as u64;
     /// versions that are kept of one function
     versions: "versions" = 20, 1 => 200;

@@ -1,17 +1,18 @@
-//! A generation's manifest: all that a worker reads to know what it serves. Written once by the
-//! primary as `manifest.json` beside the artifacts that it names, and never changed.
+//! A generation's manifest: what is a tenant's own of what its worker serves. Written once by the
+//! primary as `manifest.json` beside the artifacts that it names, and never changed. The rest comes
+//! with the build (`bundle.rs`).
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::ModuleDigest;
+use crate::bundle::{FunctionVersion, Over};
+use crate::digest::{BundleDigest, ModuleDigest};
+use crate::function::HandlerKind;
 use crate::limits::Limits;
 use crate::name::{FunctionPath, TenantName};
 use crate::options::Options;
 
 /// Counts a tenant's generations, from 1.
 pub type Generation = u64;
-/// Counts a function's versions, from 1.
-pub type Version = u32;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,7 +22,13 @@ pub struct Manifest {
     /// The fingerprint of the engine that made the artifacts; another engine's are not loaded.
     pub engine: String,
     pub limits: Limits,
-    /// In the order of their paths; no two that differ only in case.
+    /// The bundle that it was written over. Where the build that reads it has another, that is what
+    /// serves: a new build writes nothing for a tenant.
+    pub bundle: BundleDigest,
+    /// What is other than the bundle says.
+    #[serde(default, skip_serializing_if = "Over::is_empty")]
+    pub over: Over,
+    /// The tenant's own, in the order of their paths; no two that differ only in case.
     pub functions: Vec<ManifestFunction>,
 }
 
@@ -33,7 +40,7 @@ impl Manifest {
 #[serde(deny_unknown_fields)]
 pub struct ManifestFunction {
     pub path: FunctionPath,
-    pub version: Version,
+    pub version: FunctionVersion,
     pub sha256: ModuleDigest,
     pub kind: HandlerKind,
     pub options: Options,
@@ -48,14 +55,4 @@ impl ManifestFunction {
     pub fn artifact(&self) -> String {
         format!("{}.cwasm", self.sha256)
     }
-}
-
-/// Which generation of `wasi:http` a component exports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HandlerKind {
-    /// `wasi:http/incoming-handler@0.2.x`
-    IncomingHandler,
-    /// `wasi:http/handler@0.3.x`
-    Handler,
 }

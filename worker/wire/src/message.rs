@@ -1,7 +1,8 @@
 //! Everything that two processes of Hearth say to each other.
 //!
 //! ```text
-//! primary ── ToZygote ──► zygote       Fork carries [control, listener, release,
+//! primary ── ToZygote ──► zygote       Bundle carries [bundle, artifacts…],
+//!                                          Fork carries [control, listener, release,
 //!                                          errors, cgroups…]
 //!         ◄─ FromZygote ──             Forked carries [pidfd]
 //! primary ── ToWorker ──► worker       Link and Uplink carry one end of a stream socket,
@@ -18,8 +19,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::FunctionVersion;
 use crate::digest::ModuleDigest;
-use crate::manifest::{Generation, HandlerKind, Version};
+use crate::function::HandlerKind;
+use crate::manifest::Generation;
 use crate::moment::Moment;
 use crate::name::{FunctionPath, TenantName};
 use crate::origin::Origin;
@@ -28,7 +31,7 @@ use crate::token::TokenGrant;
 use crate::uplink::Kind;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 12;
+pub const VERSION: u32 = 13;
 
 /// How a process ends that asked for more memory than it may have.
 pub const EXIT_STARVED: u8 = 32;
@@ -38,9 +41,11 @@ pub enum ToZygote {
     Hello {
         version: u32,
     },
-    /// With the artifact of a bundled function, which every later fork then holds already.
-    Preload {
-        sha256: ModuleDigest,
+    /// What comes with this build, which every later fork then holds already: with the bundle as
+    /// JSON, and the artifact of each of these modules, however often it is mounted. Said before the
+    /// first fork.
+    Bundle {
+        modules: Vec<ModuleDigest>,
     },
     /// With the worker's control socket, its tenant's listener, its release directory and the pipe
     /// that is its standard error, and then the file of each cgroup that it enters by writing to.
@@ -50,7 +55,7 @@ pub enum ToZygote {
     },
     /// Tries from within a worker's walls what they must not allow. Answered by `Tried`.
     Try {
-        user: Option<u32>,
+        uid: Option<u32>,
     },
     /// Answered by `Alive`: a zygote that cannot answer forks nothing either.
     AreYouAlive,
@@ -60,7 +65,7 @@ pub enum ToZygote {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cell {
     /// The user and group that it becomes.
-    pub user: Option<u32>,
+    pub uid: Option<u32>,
     /// Private memory that it may write to, beyond what it is born with, where no cgroup bounds all
     /// of it.
     pub data_bytes: Option<u64>,
@@ -73,7 +78,7 @@ pub struct Walls {
     /// Why there are no namespaces of their own, where there are none.
     pub namespaces: Result<(), String>,
     /// Whether each worker can have a user of its own.
-    pub users: bool,
+    pub uids: bool,
     /// The version of the kernel's Landlock.
     pub landlock: Option<u32>,
 }
@@ -93,9 +98,9 @@ pub enum FromZygote {
         attempts: u32,
         escapes: Vec<String>,
     },
-    Preloaded {
-        sha256: ModuleDigest,
-        error: Option<String>,
+    /// The modules that could not be loaded, and why. What is mounted of them is out of service.
+    Bundled {
+        failed: Vec<(ModuleDigest, String)>,
     },
     /// With a pidfd, opened before the child could be reaped.
     Forked {
@@ -330,7 +335,7 @@ pub struct LogLine {
     /// Milliseconds since the epoch.
     pub time_ms: i64,
     pub function: FunctionPath,
-    pub version: Version,
+    pub version: FunctionVersion,
     pub request_id: String,
     pub stream: LogStream,
     /// Without its line end; at most [`crate::limits::LOG_LINE_MAX_BYTES`].
@@ -357,7 +362,7 @@ pub struct CallRecord {
     /// When its head was read: milliseconds since the epoch.
     pub time_ms: i64,
     pub function: FunctionPath,
-    pub version: Version,
+    pub version: FunctionVersion,
     pub origin: Origin,
     pub request_id: String,
     /// At most [`CallRecord::METHOD_MAX_BYTES`] of it.
@@ -434,7 +439,7 @@ pub struct CompileRequest {
     pub engine: String,
     pub job: CompileJob,
     /// The user and group that it becomes before it looks at its files.
-    pub user: Option<u32>,
+    pub uid: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -486,6 +491,9 @@ pub struct Diagnosis {
     /// Of one that imports what is not offered: all of that, what matters most first.
     pub imports: Vec<String>,
 }
+
+#[cfg(test)]
+mod golden;
 
 #[cfg(test)]
 mod tests {

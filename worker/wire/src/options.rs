@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::cors::Cors;
 use crate::json;
 use crate::limits::{self, Limits};
-use crate::schema::Schemas;
+use crate::schema::{SchemaPlaceError, Schemas};
 use crate::token::Scope;
 
 /// Why options were refused. The text names the key and is fit for the caller.
@@ -30,6 +30,8 @@ pub enum OptionsError {
     NotSupported(&'static str),
     #[error("the option `{key}` must be {expected}")]
     Value { key: &'static str, expected: String },
+    #[error(transparent)]
+    Schemas(#[from] SchemaPlaceError),
     #[error("the option `{key}` asks for {asked}, and this tenant's limit is {limit}")]
     AboveLimit { key: &'static str, asked: u64, limit: u64 },
     #[error(
@@ -138,7 +140,7 @@ macro_rules! layer {
     ($whole:ident type $type:ty) => { Option<$type> };
     (parts read $type:ty, $row:expr, $value:expr) => { <$type>::from_value($value)? };
     ($whole:ident read $type:ty, $row:expr, $value:expr) => { Some(read::<$type>($row, $value)?) };
-    (parts check $type:ty, $value:expr) => { <$type>::check_places($value) };
+    (parts check $type:ty, $value:expr) => { Ok(<$type>::check_places($value)?) };
     ($whole:ident check $type:ty, $value:expr) => { Ok(()) };
     (parts open $type:ty, $place:expr) => { <$type>::is_open($place) };
     ($whole:ident open $type:ty, $place:expr) => { false };

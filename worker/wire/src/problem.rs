@@ -5,7 +5,7 @@ use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::Version;
+use crate::bundle::FunctionVersion;
 use crate::name::FunctionPath;
 use crate::request_id::RequestId;
 
@@ -142,7 +142,7 @@ pub struct Problem {
 impl Problem {
     /// Said of a request whose body is not what its head says, wherever that is noticed.
     pub const BROKEN_BODY: &str =
-        "the body ended before it was complete, or in chunks that are none";
+        "the body ended before it was complete, or its chunks are not valid";
 
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
@@ -174,7 +174,12 @@ impl Problem {
     }
 
     /// What is told of a function whose module the host's disk has changed.
-    pub fn damaged(path: &FunctionPath, version: Version) -> String {
+    pub fn damaged(path: &FunctionPath, version: &FunctionVersion) -> String {
+        if version.is_bundled() {
+            return format!(
+                "{path}@{version} comes with the host, which could not load it: its operator finds why in the log"
+            );
+        }
         format!(
             "the host's copy of {path}@{version} is damaged: upload it again, or roll back to another version"
         )

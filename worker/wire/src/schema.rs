@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::options::OptionsError;
+/// Why something is not a function's schemas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the option `schema` must be {}", Kind::Schemas.expected())]
+pub struct SchemaPlaceError;
 
 /// One JSON Schema, unread: a worker that starts has a hundred of them, and needs few.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -93,14 +96,14 @@ impl Schemas {
     }
 
     /// Whether schemas, or nulls in the place of some, are where schemas can be.
-    pub(crate) fn check_places(value: &Value) -> Result<(), OptionsError> {
+    pub(crate) fn check_places(value: &Value) -> Result<(), SchemaPlaceError> {
         let Value::Object(places) = value else { return Ok(()) };
         let is_answers = |status: &String| Answers::try_from(status.clone()).is_ok();
         let known = places.iter().all(|(place, value)| match (place.as_str(), value) {
             ("response", Value::Object(response)) => response.keys().all(is_answers),
             (place, _) => ["body", "querystring", "headers", "response"].contains(&place),
         });
-        if known { Ok(()) } else { Err(refused()) }
+        if known { Ok(()) } else { Err(SchemaPlaceError) }
     }
 
     /// Whether schemas are told apart there, each by its key.
@@ -108,12 +111,12 @@ impl Schemas {
         matches!(place, [] | ["response"])
     }
 
-    pub fn from_value(value: Value) -> Result<Self, OptionsError> {
+    pub fn from_value(value: Value) -> Result<Self, SchemaPlaceError> {
         // A list would do for serde as well.
-        let object = value.is_object().then_some(value).ok_or_else(refused)?;
-        let schemas: Self = serde_json::from_value(object).map_err(|_| refused())?;
+        let object = value.is_object().then_some(value).ok_or(SchemaPlaceError)?;
+        let schemas: Self = serde_json::from_value(object).map_err(|_| SchemaPlaceError)?;
         let begins = |schema: &Schema| matches!(schema.as_str().as_bytes()[0], b'{' | b't' | b'f');
-        if schemas.all().all(begins) { Ok(schemas) } else { Err(refused()) }
+        if schemas.all().all(begins) { Ok(schemas) } else { Err(SchemaPlaceError) }
     }
 
     fn all(&self) -> impl Iterator<Item = &Schema> {
@@ -134,10 +137,6 @@ impl Schemas {
             response,
         }
     }
-}
-
-fn refused() -> OptionsError {
-    OptionsError::Value { key: "schema", expected: Kind::Schemas.expected() }
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub const FDS_MAX: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    #[error("control socket")]
+    #[error("the control socket failed")]
     Io(#[from] io::Error),
     #[error("a message of {0} bytes is above the bound of a frame")]
     TooLarge(usize),
@@ -205,35 +205,9 @@ fn receive_into(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Cell, FromWorker, Subject, ToWorker, ToZygote, VERSION, What};
-    use crate::origin::Origin;
-    use crate::uplink::Kind;
+    use crate::message::{Cell, FromWorker, ToWorker, ToZygote};
     use std::fs::File;
     use std::io::{Read, Seek, Write};
-
-    /// The bytes on the wire: a change here is a new [`VERSION`].
-    #[test]
-    fn golden_bytes() {
-        let cell = Cell { user: Some(7), data_bytes: None };
-        assert_eq!(encode(&ToZygote::Hello { version: VERSION }).unwrap(), [0, 12]);
-        assert_eq!(encode(&ToZygote::Fork { ticket: 300, cell }).unwrap(), [2, 0xac, 2, 1, 7, 0]);
-        for (number, origin) in (0..).zip(Origin::ALL) {
-            assert_eq!(encode(&ToWorker::Link(origin)).unwrap(), [8, number]);
-        }
-        let ready = FromWorker::Ready { version: VERSION, load_us: 300, walls_us: 7 };
-        assert_eq!(encode(&ready).unwrap(), [0, 12, 0xac, 2, 7]);
-        assert_eq!(encode(&FromWorker::Leaving).unwrap(), [4]);
-        assert_eq!(encode(&FromWorker::Passed).unwrap(), [8]);
-        let told = ToWorker::Told { serial: 300, what: What::Tokens(Vec::new()) };
-        assert_eq!(encode(&told).unwrap(), [1, 0xac, 2, 0, 0]);
-        let applied = FromWorker::Applied { serial: 300, what: Subject::Tokens };
-        assert_eq!(encode(&applied).unwrap(), [5, 0xac, 2, 0]);
-        let kind = Kind::Upload;
-        assert_eq!(encode(&ToWorker::Uplink { kind }).unwrap(), [9, 0]);
-        assert_eq!(encode(&FromWorker::WantUplink { kind }).unwrap(), [6, 0]);
-        assert_eq!(encode(&ToWorker::Report { serial: 2 }).unwrap(), [12, 2]);
-        assert_eq!(encode(&FromWorker::Reported { serial: 2 }).unwrap(), [13, 2]);
-    }
 
     #[test]
     fn a_descriptor_travels_with_its_message() {

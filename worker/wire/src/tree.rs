@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub struct TreeRequest {
     pub version: u32,
     /// Who the process becomes before it looks at anything; else it stays who it is.
-    pub user: Option<u32>,
+    pub uid: Option<u32>,
     pub job: TreeJob,
 }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::store::functions::tests::row;
-use crate::store::tests::{author, scratch, tenant};
+use crate::store::scratch::{author, scratch, tenant};
 use crate::store::{Cause, Change, NewGeneration, Tenant};
 
 fn all() -> AuditQuery {
@@ -54,7 +54,14 @@ async fn each_change_of_functions_tells_what_became_other() {
         (Cause::Limits, vec![Change::Limits(limits)]),
         (Cause::Remove, vec![Change::Remove { path }]),
     ]) {
-        let new = NewGeneration { tenant: acme.id, generation, cause, by: by(7, "ci"), changes };
+        let new = NewGeneration {
+            tenant: acme.id,
+            generation,
+            cause,
+            by: by(7, "ci"),
+            bundle: Default::default(),
+            changes,
+        };
         store.commit_generation(new).await.unwrap();
     }
     let one = json!({ "version": 1, "auth": "public" });
@@ -114,7 +121,14 @@ async fn a_change_that_is_not_committed_leaves_no_row() {
     let nix = Change::Remove { path: "/nix".parse().unwrap() };
     for (generation, cause, changes) in [(1, Cause::Remove, vec![nix]), (0, Cause::Upload, vec![])]
     {
-        let new = NewGeneration { tenant: acme.id, generation, cause, by: author("ci"), changes };
+        let new = NewGeneration {
+            tenant: acme.id,
+            generation,
+            cause,
+            by: author("ci"),
+            bundle: Default::default(),
+            changes,
+        };
         store.commit_generation(new).await.unwrap_err();
     }
     let gone = TenantId(99);
@@ -253,11 +267,11 @@ async fn rows_go_by_number_and_by_age_and_nobody_pushes_out_anothers() {
     file.execute("UPDATE audit SET at = 5 WHERE tenant IS NULL OR tenant = ?", [beta.id.0])
         .unwrap();
     let year = Timestamp::from_millisecond(6).unwrap();
-    store.purge(Timestamp::UNIX_EPOCH, year).await.unwrap();
+    store.purge(Timestamp::UNIX_EPOCH, year, vec![]).await.unwrap();
     assert_eq!(rows(&store, own(&beta)).await, []);
     assert_eq!(rows(&store, own(&acme)).await, after);
     store
-        .purge(Timestamp::UNIX_EPOCH, Timestamp::now() + SignedDuration::from_secs(1))
+        .purge(Timestamp::UNIX_EPOCH, Timestamp::now() + SignedDuration::from_secs(1), vec![])
         .await
         .unwrap();
     assert_eq!(rows(&store, all()).await, []);

@@ -280,7 +280,7 @@ fn row_25_code_that_is_mapped_cannot_be_enlarged() {
     let tenant = host.tenant("demo");
     tenant.deploy("one", guests::version_one());
     let mut caller = tenant.open();
-    let request = tenant.door().request("POST", "/one").bytes(&tenant.name);
+    let request = tenant.address().request("POST", "/one").bytes(&tenant.name);
     caller.send(&request).unwrap();
     caller.answer("POST").expect(200);
     let worker = host.workers(&tenant)[0];

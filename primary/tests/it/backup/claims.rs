@@ -155,7 +155,7 @@ fn row_15_of_a_tenants_directory_there_is_only_what_a_backup_keeps() {
         let mut members = members.clone();
         members.insert(members.len() - 1, entry(name, kind, b""));
         consistent(&mut members);
-        refused_everywhere(&place, &host, &pack(&members), "which no backup has");
+        refused_everywhere(&place, &host, &pack(&members), "the backup has an unknown entry");
     }
 }
 
@@ -169,7 +169,7 @@ fn row_28_the_version_that_made_it_is_one_or_it_is_no_backup() {
             });
             let mut members = members.clone();
             members[0] = entry("backup.json", EntryType::Regular, head.to_string().as_bytes());
-            refused(&place, &pack(&members), "no backup of Hearth's");
+            refused(&place, &pack(&members), "not a backup of Hearth");
         }
     }
     assert!(!Path::new("/tmp/planted").exists());

@@ -68,7 +68,7 @@ fn what_was_cut_off_or_changed_on_its_way() {
     for at in [1, 10, whole.len() / 3, whole.len() / 2, whole.len() - 100, whole.len() - 1] {
         refused(&place, &whole[..at], "");
     }
-    refused(&place, &whole[..whole.len() / 2], "it was cut off on its way");
+    refused(&place, &whole[..whole.len() / 2], "the transfer was cut off");
     // One bit, at places from the first byte to the last.
     for place_of in 0..24 {
         let at = (whole.len() - 1) * place_of / 23;
@@ -89,9 +89,9 @@ fn what_is_something_else() {
     refused(
         &place,
         &pack(&vec![entry("other.txt", EntryType::Regular, b"x")]),
-        "no backup of Hearth's",
+        "not a backup of Hearth",
     );
-    refused(&place, &pack(&Vec::new()), "no backup of Hearth's");
+    refused(&place, &pack(&Vec::new()), "not a backup of Hearth");
     let tomorrow = json!({ "format": 2, "hearth": "9.9.9", "made_at": "2030-01-01T00:00:00Z" });
     let mut newer = members.clone();
     newer[0] = entry("backup.json", EntryType::Regular, tomorrow.to_string().as_bytes());
@@ -125,7 +125,11 @@ fn what_no_backup_has() {
         "hearth.db-wal",
         "lock",
     ] {
-        refused(&place, &with(entry(name, EntryType::Regular, b"x")), "which no backup has");
+        refused(
+            &place,
+            &with(entry(name, EntryType::Regular, b"x")),
+            "the backup has an unknown entry",
+        );
     }
     for kind in [
         EntryType::Symlink,
@@ -139,7 +143,7 @@ fn what_no_backup_has() {
     ] {
         let (mut header, content) = entry("tenants/demo/state", kind, b"");
         header.set_link_name("/tmp").unwrap();
-        refused(&place, &with((header, content)), "which no backup has");
+        refused(&place, &with((header, content)), "the backup has an unknown entry");
     }
     let stranger = entry("tenants/stranger/state", EntryType::Directory, b"");
     refused(&place, &with(stranger), "its store does not name tenants/stranger/state");
@@ -152,7 +156,11 @@ fn what_no_backup_has() {
     let again = members.iter().find(|(header, _)| name(header) == "hearth.db").unwrap().clone();
     refused(&place, &with(again), "it has two stores");
     let deep = format!("tenants/demo/{}x", "a/".repeat(8));
-    refused(&place, &with(entry(&deep, EntryType::Regular, b"x")), "which no backup has");
+    refused(
+        &place,
+        &with(entry(&deep, EntryType::Regular, b"x")),
+        "the backup has an unknown entry",
+    );
 }
 
 #[test]
@@ -212,7 +220,7 @@ fn what_does_not_agree_with_itself() {
     refused(&place, &pack(&torn), "the backup is damaged: its store");
     let mut endless = members.clone();
     endless.pop();
-    refused(&place, &pack(&endless), "it was cut off on its way");
+    refused(&place, &pack(&endless), "the transfer was cut off");
     let mut nowhere = members.clone();
     let strange = entry("tenants/demo/state/deep/x", EntryType::Regular, b"x");
     nowhere.insert(find("tenants/demo").unwrap() + 1, strange);

@@ -45,6 +45,8 @@ pub struct Function {
     pub options: String,
     /// The versions that are kept.
     pub versions: BTreeMap<i64, String>,
+    /// What is bundled at its path was removed.
+    pub hidden: bool,
 }
 
 fn open(data: &Path) -> Connection {
@@ -71,8 +73,10 @@ pub fn read(data: &Path) -> State {
             limits: row.get(4).unwrap(),
             ..Tenant::default()
         };
-        let mut functions =
-            db.prepare("SELECT id, path, active, latest, options FROM functions WHERE tenant = ?");
+        let mut functions = db.prepare(
+            "SELECT id, path, active, latest, options, hidden_at IS NOT NULL FROM functions
+                 WHERE tenant = ?",
+        );
         let mut functions = functions.as_mut().unwrap().query([id]).unwrap();
         while let Some(row) = functions.next().unwrap() {
             let mut versions = BTreeMap::new();
@@ -87,6 +91,7 @@ pub fn read(data: &Path) -> State {
                 latest: row.get(3).unwrap(),
                 options: row.get(4).unwrap(),
                 versions,
+                hidden: row.get(5).unwrap(),
             };
             tenant.functions.insert(row.get(1).unwrap(), function);
         }
@@ -138,8 +143,9 @@ pub fn wrong(data: &Path) -> Vec<String> {
             wrong.push(format!("{name} has no owner's token"));
         }
         for (path, function) in &tenant.functions {
-            if function.versions.is_empty() {
-                wrong.push(format!("{name}{path} has no version"));
+            let is_changed = function.hidden || function.options != "{}";
+            if function.versions.is_empty() && !is_changed {
+                wrong.push(format!("{name}{path} has no version, and nothing of it was changed"));
             }
             for (version, sha256) in &function.versions {
                 if *version > function.latest {
@@ -296,7 +302,8 @@ pub fn left_over(data: &Path) -> Vec<String> {
         for owner in names(&engine) {
             let theirs = match state.tenants.get(&owner) {
                 Some(tenant) => versions(tenant),
-                None if owner == "_bundled" => all.iter().cloned().collect(),
+                // Whatever this build brought.
+                None if owner == "_bundled" => continue,
                 None => {
                     left.push(format!("artifacts of {owner}"));
                     continue;

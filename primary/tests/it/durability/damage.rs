@@ -92,10 +92,10 @@ fn a_damaged_module_takes_its_version_alone_out_of_service() {
         host.kill();
         damage.befall(&one, &two);
         host.start_again();
-        for door in tenant.doors() {
-            is_out_of_service(door.post("/one", ""), version);
-            assert_eq!(door.post("/two", "").expect(200).text(), "version two", "{damage:?}");
-            door.post("/hello", "{}").expect(200);
+        for address in tenant.addresses() {
+            is_out_of_service(address.post("/one", ""), version);
+            assert_eq!(address.post("/two", "").expect(200).text(), "version two", "{damage:?}");
+            address.post("/hello", "{}").expect(200);
         }
         assert_eq!(host.figure("hearth_modules_damaged"), 1);
         assert_eq!(damaged(&tenant), ["/one"], "{damage:?}");

@@ -49,10 +49,10 @@ impl Customer {
             let module = padded(module, module.len() + 64, noise(seed));
             let digest = sha256(&module);
             self.sent.lock().unwrap().insert(digest.clone());
-            let door = self.tenant.door();
+            let address = self.tenant.address();
             let files = [("one.wasm", &*module)];
-            let request = crate::host::upload(door.request("POST", "/$upload"), &files, None);
-            if let Ok(answer) = request.bearer(&self.tenant.token).try_send(door.to)
+            let request = crate::host::upload(address.request("POST", "/$upload"), &files, None);
+            if let Ok(answer) = request.bearer(&self.tenant.token).try_send(address.to)
                 && answer.status == 200
             {
                 let version = answer.json()["functions"][0]["version"].as_i64().unwrap();
@@ -64,9 +64,9 @@ impl Customer {
     }
 
     fn calls(&self, end: &AtomicBool) {
-        let door = self.tenant.door();
+        let address = self.tenant.address();
         while !end.load(Ordering::Relaxed) {
-            if let Ok(answer) = door.request("POST", "/one").try_send(door.to)
+            if let Ok(answer) = address.request("POST", "/one").try_send(address.to)
                 && answer.status == 200
             {
                 assert!(answer.text().starts_with("version "), "{answer:?}");
@@ -189,8 +189,8 @@ fn one_of(host: &Host, victim: Victim, choices: &mut Choices) -> Option<i32> {
 fn comes_back(customers: &[Customer]) {
     for customer in customers {
         eventually("a tenant that is back", || {
-            let door = customer.tenant.door();
-            let answer = door.request("POST", "/one").try_send(door.to).ok()?;
+            let address = customer.tenant.address();
+            let answer = address.request("POST", "/one").try_send(address.to).ok()?;
             (answer.status == 200).then_some(())
         });
     }

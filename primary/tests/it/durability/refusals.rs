@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use super::checker;
 use super::stage::{self, Operation, Reached, SWITCHES, Stage, TENANTS, UPLOADS, WORKERS};
 use crate::http::Answer;
+use crate::processes::eventually;
 
 /// Whether a step only tidies up behind a change that is done.
 fn tidies(operation: &Operation, at: &Reached) -> bool {
@@ -47,6 +48,7 @@ fn refuse(stage: &mut Stage, operation: &Operation, at: &Reached, errno: &str) {
     (operation.prepare)(stage);
     let before = checker::read(&stage.data());
     let pid = stage.host.pid();
+    let logged = stage.host.log().len();
     stage.arm(at, errno);
     let answer = (operation.act)(stage).unwrap_or_else(|error| panic!("{when}: {error}"));
     let reached = stage.reached();
@@ -59,6 +61,12 @@ fn refuse(stage: &mut Stage, operation: &Operation, at: &Reached, errno: &str) {
         (operation.expect)(stage, &mut expected);
     } else {
         is_told(&when, answer);
+        // By the operator, too, whatever it was that was asked.
+        eventually(&format!("the log's line of {when}"), || {
+            let log = stage.host.log();
+            let mut since = log.get(logged..).unwrap_or_default().lines();
+            since.any(|it| it.contains("ERROR") && it.contains("the host's disk")).then_some(())
+        });
     }
     assert!(stage::same(&after, &expected), "{when}: {after:#?}\nnot {expected:#?}");
     // A sync is not tried again. Other steps may be, where they take back what was begun.

@@ -11,15 +11,15 @@ const SOME: usize = 40;
 #[test]
 fn parked_connections_outlive_a_worker_that_somebody_else_woke() {
     let stage = Stage::with(&["--idle", "200ms"]);
-    for door in stage.doors() {
-        let mut parked: Vec<Connection> = (0..SOME).map(|_| stage.kept(&door)).collect();
+    for address in stage.addresses() {
+        let mut parked: Vec<Connection> = (0..SOME).map(|_| stage.kept(&address)).collect();
         stage.host.sleeps(&stage.tenant);
-        stage.kept(&door);
+        stage.kept(&address);
         for worker in stage.host.workers(&stage.tenant) {
             signal(worker, Signal::SIGKILL);
         }
         for connection in &mut parked {
-            stage.goes_on(&door, connection);
+            stage.goes_on(&address, connection);
         }
     }
 }
@@ -27,13 +27,13 @@ fn parked_connections_outlive_a_worker_that_somebody_else_woke() {
 #[test]
 fn parked_connections_outlive_the_zygote() {
     let stage = Stage::with(&["--idle", "200ms"]);
-    for door in stage.doors() {
-        let mut parked: Vec<Connection> = (0..SOME).map(|_| stage.kept(&door)).collect();
+    for address in stage.addresses() {
+        let mut parked: Vec<Connection> = (0..SOME).map(|_| stage.kept(&address)).collect();
         stage.host.sleeps(&stage.tenant);
         let zygote = stage.host.zygote().unwrap();
         signal(zygote, Signal::SIGKILL);
         for connection in &mut parked {
-            stage.goes_on(&door, connection);
+            stage.goes_on(&address, connection);
         }
         assert_ne!(stage.host.zygote(), Some(zygote));
     }
@@ -44,12 +44,12 @@ fn parked_connections_outlive_the_zygote() {
 #[test]
 fn connections_on_their_way_to_a_worker_outlive_it() {
     let stage = Stage::new();
-    for door in stage.doors() {
+    for address in stage.addresses() {
         let old = stage.host.workers(&stage.tenant)[0];
         let words = "words in two parts";
-        let request = ask(&door, words).bytes("demo");
+        let request = ask(&address, words).bytes("demo");
         let (first, second) = request.split_at(request.len() - 5);
-        let mut passed: Vec<Connection> = (0..SOME).map(|_| stage.kept(&door)).collect();
+        let mut passed: Vec<Connection> = (0..SOME).map(|_| stage.kept(&address)).collect();
         for connection in &mut passed {
             connection.send(first).unwrap();
             super::is_read(connection);
@@ -66,20 +66,20 @@ fn connections_on_their_way_to_a_worker_outlive_it() {
         eventually("the end of the old worker", || (!is_alive(old)).then_some(()));
 
         let mut queued: Vec<Connection> = (0..SOME).map(|_| stage.tenant.open()).collect();
-        let port = stage.tenant.door();
+        let port = stage.tenant.address();
         for connection in &mut queued {
             connection.send(&ask(&port, "queued").bytes("demo")).unwrap();
         }
         // Half of them speak before it dies, half after.
         for connection in &mut passed[..SOME / 2] {
-            connection.send(&ask(&door, "early").bytes("demo")).unwrap();
+            connection.send(&ask(&address, "early").bytes("demo")).unwrap();
         }
         signal(new, Signal::SIGKILL);
         for connection in &mut passed[..SOME / 2] {
             answered(&stage.history.current(), "early", &connection.answer("POST"));
         }
         for connection in &mut passed {
-            stage.goes_on(&door, connection);
+            stage.goes_on(&address, connection);
         }
         for connection in &mut queued {
             answered(&stage.history.current(), "queued", &connection.answer("POST"));
@@ -91,7 +91,7 @@ fn connections_on_their_way_to_a_worker_outlive_it() {
 #[test]
 fn connections_that_the_front_door_hands_to_a_dying_worker_reach_the_next() {
     let stage = Stage::new();
-    let [_, by_name] = stage.doors();
+    let [_, by_name] = stage.addresses();
     for _ in 0..3 {
         let worker = stage.host.workers(&stage.tenant)[0];
         signal(worker, Signal::SIGSTOP);

@@ -10,7 +10,7 @@ use crate::proxies::{DOMAIN, Kind, Proxy};
 #[test]
 fn a_direct_client_by_host_name_is_handed_over() {
     let stage = Stage::new();
-    let [_, by_name] = stage.doors();
+    let [_, by_name] = stage.addresses();
     let mut connection = stage.kept(&by_name);
     assert_eq!(stage.host.handed_over(), 1);
     for _ in 0..3 {
@@ -29,7 +29,7 @@ fn a_direct_client_by_host_name_is_handed_over() {
 fn a_connection_that_was_handed_over_serves_its_tenant_only() {
     let host = Host::start();
     let (red, blue) = two(&host);
-    let ([_, to_red, _], [_, to_blue, by_path]) = (red.doors(), blue.doors());
+    let ([_, to_red, _], [_, to_blue, by_path]) = (red.addresses(), blue.addresses());
     let elsewhere = [
         to_blue.request("POST", "/one"),
         by_path.request("POST", "/one"),
@@ -57,11 +57,11 @@ fn a_connection_that_was_handed_over_serves_its_tenant_only() {
 fn what_was_sent_behind_the_first_request_is_not_taken_for_the_same_tenants() {
     let host = Host::start();
     let (red, blue) = two(&host);
-    let ([_, to_red, _], [_, to_blue, _]) = (red.doors(), blue.doors());
+    let ([_, to_red, _], [_, to_blue, _]) = (red.addresses(), blue.addresses());
     let mut connection = Connection::open(host.front).unwrap();
     let all: Vec<u8> = [&to_red, &to_red, &to_blue, &to_red]
         .iter()
-        .flat_map(|door| door.request("POST", "/one").body("x").bytes(""))
+        .flat_map(|address| address.request("POST", "/one").body("x").bytes(""))
         .collect();
     connection.send(&all).unwrap();
     for _ in 0..2 {
@@ -75,7 +75,7 @@ fn what_was_sent_behind_the_first_request_is_not_taken_for_the_same_tenants() {
 fn what_passed_through_a_proxy_is_proxied() {
     let host = Host::start();
     let (red, blue) = two(&host);
-    let ([_, to_red, _], [_, to_blue, _]) = (red.doors(), blue.doors());
+    let ([_, to_red, _], [_, to_blue, _]) = (red.addresses(), blue.addresses());
     for (name, value) in [
         ("x-forwarded-for", "203.0.113.9"),
         ("x-forwarded-host", "red.example.org"),
@@ -88,8 +88,8 @@ fn what_passed_through_a_proxy_is_proxied() {
         let mut connection = Connection::open(host.front).unwrap();
         let proxied = host.proxied();
         for _ in 0..2 {
-            for (door, text) in [(&to_red, "version one"), (&to_blue, "version two")] {
-                let answer = connection.call(&door.request("POST", "/one").header(name, value));
+            for (address, text) in [(&to_red, "version one"), (&to_blue, "version two")] {
+                let answer = connection.call(&address.request("POST", "/one").header(name, value));
                 assert_eq!(answer.expect(200).text(), text, "{name}");
             }
         }
@@ -105,9 +105,9 @@ fn a_connection_that_is_proxied_first_stays_so() {
     let mut connection = Connection::open(host.front).unwrap();
     connection.call(&Request::new("GET", "/healthz")).expect(200);
     for (tenant, text) in [(&red, "version one"), (&blue, "version two"), (&red, "version one")] {
-        for door in tenant.doors().into_iter().skip(1) {
-            let answer = connection.call(&door.request("POST", "/one"));
-            assert_eq!(answer.expect(200).text(), text, "{}", door.name);
+        for address in tenant.addresses().into_iter().skip(1) {
+            let answer = connection.call(&address.request("POST", "/one"));
+            assert_eq!(answer.expect(200).text(), text, "{}", address.name);
         }
     }
     assert_eq!(host.handed_over(), 0);
@@ -116,7 +116,7 @@ fn a_connection_that_is_proxied_first_stays_so() {
 #[test]
 fn an_operator_can_have_everything_proxied() {
     let stage = Stage::with(&["--handover", "never"]);
-    let [_, by_name] = stage.doors();
+    let [_, by_name] = stage.addresses();
     let mut connection = stage.kept(&by_name);
     stage.swap();
     stage.goes_on(&by_name, &mut connection);
@@ -129,7 +129,7 @@ fn an_operator_can_have_everything_proxied() {
 fn an_upload_by_host_name_goes_through_the_host() {
     let host = Host::start();
     let tenant = host.tenant("demo");
-    let [_, by_name, _] = tenant.doors();
+    let [_, by_name, _] = tenant.addresses();
     let mut connection = Connection::open(by_name.to).unwrap();
     for (text, module) in [
         ("version one", guests::version_one()),
@@ -157,7 +157,7 @@ fn an_upload_by_host_name_goes_through_the_host() {
 #[test]
 fn a_sleeping_tenant_is_woken_for_what_is_handed_over() {
     let stage = Stage::with(&["--idle", "200ms"]);
-    let [_, by_name] = stage.doors();
+    let [_, by_name] = stage.addresses();
     for woken in 1..=3 {
         stage.host.sleeps(&stage.tenant);
         let answer = by_name.send(&ask(&by_name, "awake?"));

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::Stage;
-use crate::host::Door;
+use crate::host::Address;
 use crate::processes::pause;
 use crate::traffic::{CONNECTIONS, Choices, Traffic, is_long};
 
@@ -17,7 +17,7 @@ fn extent() -> (usize, usize) {
 #[test]
 fn uploads_lose_no_request_of_kept_connections() {
     let stage = Stage::new();
-    under_uploads(&stage, &stage.tenant.door());
+    under_uploads(&stage, &stage.tenant.address());
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn neither_do_rollbacks_and_new_options() {
     let stage = Stage::new();
     let mut choices = Choices::new();
     let (requests, changes) = extent();
-    Traffic::run(&stage.tenant.door(), &stage.history, requests, |traffic| {
+    Traffic::run(&stage.tenant.address(), &stage.history, requests, |traffic| {
         for change in 1..=changes {
             traffic.reach(change, changes + 1);
             match choices.below(3) {
@@ -43,7 +43,7 @@ fn neither_does_sleep_under_kept_connections() {
     let stage = Stage::with(&["--idle", "200ms"]);
     let mut choices = Choices::new();
     let (requests, changes) = extent();
-    Traffic::run(&stage.tenant.door(), &stage.history, requests, |traffic| {
+    Traffic::run(&stage.tenant.address(), &stage.history, requests, |traffic| {
         for change in 1..=changes {
             traffic.reach(change, changes + 1);
             let changed_asleep = choices.below(2) == 0;
@@ -69,7 +69,7 @@ fn neither_do_pauses_around_the_idle_time() {
     let mut choices = Choices::new();
     let (requests, pauses) = if is_long() { (100_000, 1_000) } else { (5_000, 40) };
     let mut asleep = 0;
-    Traffic::run(&stage.tenant.door(), &stage.history, requests, |traffic| {
+    Traffic::run(&stage.tenant.address(), &stage.history, requests, |traffic| {
         for at in 1..=pauses {
             traffic.reach(at, pauses + 1);
             let length = Duration::from_micros(choices.below(2 * IDLE_MS * 1_000));
@@ -85,7 +85,7 @@ fn neither_do_pauses_around_the_idle_time() {
 #[test]
 fn uploads_lose_no_request_of_connections_that_the_front_door_handed_over() {
     let stage = Stage::new();
-    let [_, by_name, _] = stage.tenant.doors();
+    let [_, by_name, _] = stage.tenant.addresses();
     let before = stage.host.handed_over();
     under_uploads(&stage, &by_name);
     assert_eq!(stage.host.handed_over() - before, CONNECTIONS, "one for each connection");
@@ -94,16 +94,16 @@ fn uploads_lose_no_request_of_connections_that_the_front_door_handed_over() {
 #[test]
 fn uploads_lose_no_request_that_the_front_door_proxies() {
     let stage = Stage::new();
-    let [_, _, by_path] = stage.tenant.doors();
+    let [_, _, by_path] = stage.tenant.addresses();
     under_uploads(&stage, &by_path);
     assert_eq!(stage.host.handed_over(), 0);
     assert!(stage.host.proxied() >= CONNECTIONS, "{}", stage.host.proxied());
 }
 
 #[track_caller]
-fn under_uploads(stage: &Stage, door: &Door) {
+fn under_uploads(stage: &Stage, address: &Address) {
     let (requests, changes) = extent();
-    Traffic::run(door, &stage.history, requests, |traffic| {
+    Traffic::run(address, &stage.history, requests, |traffic| {
         for change in 1..=changes {
             traffic.reach(change, changes + 1);
             stage.history.upload();

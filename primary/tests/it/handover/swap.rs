@@ -11,16 +11,16 @@ use crate::traffic::{Choices, Step};
 #[test]
 fn an_idle_kept_connection_goes_on() {
     let stage = Stage::new();
-    for door in stage.tenant.doors() {
-        let mut connection = stage.kept(&door);
+    for address in stage.tenant.addresses() {
+        let mut connection = stage.kept(&address);
         for _ in 0..3 {
             stage.swap();
-            stage.goes_on(&door, &mut connection);
+            stage.goes_on(&address, &mut connection);
         }
         // Nor must it have been used in between.
         stage.swap();
         stage.swap();
-        stage.goes_on(&door, &mut connection);
+        stage.goes_on(&address, &mut connection);
     }
     stage.settles();
 }
@@ -28,12 +28,12 @@ fn an_idle_kept_connection_goes_on() {
 #[test]
 fn a_fresh_connection_without_a_byte_goes_on() {
     let stage = Stage::new();
-    for door in stage.doors() {
-        let mut connection = Connection::open(door.to).unwrap();
+    for address in stage.addresses() {
+        let mut connection = Connection::open(address.to).unwrap();
         is_read(&connection);
         stage.swap();
-        stage.goes_on(&door, &mut connection);
-        stage.goes_on(&door, &mut connection);
+        stage.goes_on(&address, &mut connection);
+        stage.goes_on(&address, &mut connection);
     }
     stage.settles();
 }
@@ -41,19 +41,19 @@ fn a_fresh_connection_without_a_byte_goes_on() {
 #[test]
 fn half_a_head_before_and_the_rest_after() {
     let stage = Stage::new();
-    for door in stage.doors() {
-        let request = ask(&door, "half").bytes("demo");
+    for address in stage.addresses() {
+        let request = ask(&address, "half").bytes("demo");
         let head = request.len() - "half".len();
         for half in [1, 20, head - 2] {
-            let first = Connection::open(door.to).unwrap();
-            for mut connection in [first, stage.kept(&door)] {
+            let first = Connection::open(address.to).unwrap();
+            for mut connection in [first, stage.kept(&address)] {
                 connection.send(&request[..half]).unwrap();
                 is_read(&connection);
                 stage.swap();
                 connection.send(&request[half..]).unwrap();
                 let answer = connection.answer("POST");
                 answered(&stage.history.current(), "half", &answer);
-                stage.goes_on(&door, &mut connection);
+                stage.goes_on(&address, &mut connection);
             }
         }
     }
@@ -63,9 +63,9 @@ fn half_a_head_before_and_the_rest_after() {
 #[test]
 fn a_trickled_body_is_taken_by_the_version_that_began_with_it() {
     let stage = Stage::new();
-    for door in stage.doors() {
-        let mut connection = stage.kept(&door);
-        let request = ask(&door, "a trickled body").bytes("demo");
+    for address in stage.addresses() {
+        let mut connection = stage.kept(&address);
+        let request = ask(&address, "a trickled body").bytes("demo");
         let (head, body) = request.split_at(request.len() - "a trickled body".len());
         connection.send(head).unwrap();
         connection.send(&body[..3]).unwrap();
@@ -76,7 +76,7 @@ fn a_trickled_body_is_taken_by_the_version_that_began_with_it() {
             is_read(&connection);
         }
         answered(&old, "a trickled body", &connection.answer("POST"));
-        stage.goes_on(&door, &mut connection);
+        stage.goes_on(&address, &mut connection);
     }
     stage.settles();
 }
@@ -85,9 +85,9 @@ fn a_trickled_body_is_taken_by_the_version_that_began_with_it() {
 fn a_streamed_response_is_finished_by_the_version_that_began_it() {
     let stage = Stage::new();
     stage.tenant.deploy("streams", guests::streams());
-    for door in stage.doors() {
-        let mut connection = stage.kept(&door);
-        let head = door.request("POST", "/streams").header("transfer-encoding", "chunked");
+    for address in stage.addresses() {
+        let mut connection = stage.kept(&address);
+        let head = address.request("POST", "/streams").header("transfer-encoding", "chunked");
         connection.send(&head.bytes("demo")).unwrap();
         connection.send(b"6\r\nbefore\r\n").unwrap();
         let answer = connection.head().unwrap();
@@ -99,7 +99,7 @@ fn a_streamed_response_is_finished_by_the_version_that_began_it() {
         assert_eq!(connection.chunk().unwrap().as_deref(), Some(&b"after"[..]));
         assert_eq!(connection.chunk().unwrap(), None);
         connection.fields().unwrap();
-        stage.goes_on(&door, &mut connection);
+        stage.goes_on(&address, &mut connection);
     }
     stage.settles();
 }
@@ -109,12 +109,12 @@ fn a_response_that_its_client_does_not_read_yet_arrives_whole() {
     const BYTES: usize = 20 << 20;
     let stage = Stage::new();
     stage.tenant.deploy("big", guests::big_response());
-    for door in stage.doors() {
-        let mut connection = stage.kept(&door);
-        let request = door.request("POST", &format!("/big?bytes={BYTES}"));
+    for address in stage.addresses() {
+        let mut connection = stage.kept(&address);
+        let request = address.request("POST", &format!("/big?bytes={BYTES}"));
         connection.send(&request.bytes("demo")).unwrap();
         // What follows it is not read before it is answered.
-        connection.send(&ask(&door, "behind it").bytes("demo")).unwrap();
+        connection.send(&ask(&address, "behind it").bytes("demo")).unwrap();
         let answer = connection.head().unwrap();
         assert!(answer.status == 200 && !answer.closes(), "{answer:?}");
 
@@ -127,7 +127,7 @@ fn a_response_that_its_client_does_not_read_yet_arrives_whole() {
         connection.fields().unwrap();
         assert_eq!(bytes, BYTES);
         answered(&stage.history.current(), "behind it", &connection.answer("POST"));
-        stage.goes_on(&door, &mut connection);
+        stage.goes_on(&address, &mut connection);
     }
     stage.settles();
 }
@@ -135,11 +135,11 @@ fn a_response_that_its_client_does_not_read_yet_arrives_whole() {
 #[test]
 fn pipelined_requests_are_all_answered_in_order() {
     let stage = Stage::new();
-    for door in stage.doors() {
-        for mut connection in [Connection::open(door.to).unwrap(), stage.kept(&door)] {
-            let mut requests = door.request("POST", "/one?ms=1000").body("first").bytes("demo");
+    for address in stage.addresses() {
+        for mut connection in [Connection::open(address.to).unwrap(), stage.kept(&address)] {
+            let mut requests = address.request("POST", "/one?ms=1000").body("first").bytes("demo");
             for body in ["second", "third"] {
-                requests.extend(ask(&door, body).bytes("demo"));
+                requests.extend(ask(&address, body).bytes("demo"));
             }
             connection.send(&requests).unwrap();
             is_read(&connection);
@@ -152,7 +152,7 @@ fn pipelined_requests_are_all_answered_in_order() {
                 at += usize::from(!versions[at].gave(&answer, body));
                 answered(&versions[at.min(1)], body, &answer);
             }
-            stage.goes_on(&door, &mut connection);
+            stage.goes_on(&address, &mut connection);
         }
     }
     stage.settles();
@@ -162,7 +162,7 @@ fn pipelined_requests_are_all_answered_in_order() {
 #[test]
 fn a_request_that_was_proxied_before_is_answered() {
     let stage = Stage::new();
-    let [_, _, by_path] = stage.tenant.doors();
+    let [_, _, by_path] = stage.tenant.addresses();
     let mut connection = stage.kept(&by_path);
     let worker = stage.host.workers(&stage.tenant)[0];
     signal(worker, Signal::SIGSTOP);
@@ -187,15 +187,15 @@ fn a_request_that_was_proxied_before_is_answered() {
 #[test]
 fn a_half_closed_client_is_answered_and_then_let_go() {
     let stage = Stage::new();
-    for door in stage.doors() {
-        let mut connection = stage.kept(&door);
-        let request = door.request("POST", "/one?ms=1000").body("my last words");
+    for address in stage.addresses() {
+        let mut connection = stage.kept(&address);
+        let request = address.request("POST", "/one?ms=1000").body("my last words");
         connection.send(&request.bytes("demo")).unwrap();
         is_read(&connection);
         connection.finish_sending().unwrap();
         let old = stage.swap();
         answered_last(&[old], "my last words", &connection.answer("POST"));
-        assert!(connection.is_closed(), "{}", door.name);
+        assert!(connection.is_closed(), "{}", address.name);
     }
     stage.settles();
 }
@@ -203,11 +203,11 @@ fn a_half_closed_client_is_answered_and_then_let_go() {
 #[test]
 fn a_half_closed_client_gets_every_answer_that_it_asked_for() {
     let stage = Stage::new();
-    for door in stage.doors() {
-        let mut connection = stage.kept(&door);
-        let mut requests = door.request("POST", "/one?ms=1000").body("first").bytes("demo");
-        requests.extend(ask(&door, "second").bytes("demo"));
-        requests.extend(ask(&door, "third").bytes("demo"));
+    for address in stage.addresses() {
+        let mut connection = stage.kept(&address);
+        let mut requests = address.request("POST", "/one?ms=1000").body("first").bytes("demo");
+        requests.extend(ask(&address, "second").bytes("demo"));
+        requests.extend(ask(&address, "third").bytes("demo"));
         connection.send(&requests).unwrap();
         connection.finish_sending().unwrap();
         let old = stage.swap();
@@ -215,7 +215,7 @@ fn a_half_closed_client_gets_every_answer_that_it_asked_for() {
         for body in ["first", "second", "third"] {
             answered_last(&versions, body, &connection.answer("POST"));
         }
-        assert!(connection.is_closed(), "{}", door.name);
+        assert!(connection.is_closed(), "{}", address.name);
     }
     stage.settles();
 }
@@ -223,17 +223,17 @@ fn a_half_closed_client_gets_every_answer_that_it_asked_for() {
 #[test]
 fn http_1_0_is_kept_where_it_was_asked_to_be() {
     let stage = Stage::new();
-    for door in stage.doors() {
-        let mut connection = Connection::open(door.to).unwrap();
+    for address in stage.addresses() {
+        let mut connection = Connection::open(address.to).unwrap();
         let ask = |body: &str, keep: &str| {
-            let request = ask(&door, body).header("connection", keep).bytes("demo");
+            let request = ask(&address, body).header("connection", keep).bytes("demo");
             String::from_utf8(request).unwrap().replace(" HTTP/1.1\r\n", " HTTP/1.0\r\n")
         };
         for _ in 0..3 {
             connection.send(ask("old", "keep-alive").as_bytes()).unwrap();
             let answer = connection.answer("POST");
             answered(&stage.history.current(), "old", &answer);
-            assert_eq!(answer.header("connection"), Some("keep-alive"), "{}", door.name);
+            assert_eq!(answer.header("connection"), Some("keep-alive"), "{}", address.name);
             stage.swap();
         }
         let last = ask("older", "x-none");
@@ -243,7 +243,7 @@ fn http_1_0_is_kept_where_it_was_asked_to_be() {
         stage.swap();
         connection.send(rest.as_bytes()).unwrap();
         answered_last(&[stage.history.current()], "older", &connection.answer("POST"));
-        assert!(connection.is_closed(), "{}", door.name);
+        assert!(connection.is_closed(), "{}", address.name);
     }
     stage.settles();
 }
@@ -251,16 +251,16 @@ fn http_1_0_is_kept_where_it_was_asked_to_be() {
 #[test]
 fn who_asked_for_a_close_gets_it_after_the_answer() {
     let stage = Stage::new();
-    for door in stage.doors() {
-        let mut connection = stage.kept(&door);
-        let request = door.request("POST", "/one?ms=1000").header("connection", "close");
+    for address in stage.addresses() {
+        let mut connection = stage.kept(&address);
+        let request = address.request("POST", "/one?ms=1000").header("connection", "close");
         connection.send(&request.body("enough").bytes("demo")).unwrap();
         is_read(&connection);
         let old = stage.swap();
         let answer = connection.answer("POST");
         assert!(answer.closes(), "{answer:?}");
         answered_last(&[old], "enough", &answer);
-        assert!(connection.is_closed(), "{}", door.name);
+        assert!(connection.is_closed(), "{}", address.name);
     }
     stage.settles();
 }
@@ -268,25 +268,25 @@ fn who_asked_for_a_close_gets_it_after_the_answer() {
 #[test]
 fn who_waits_for_100_continue_gets_it() {
     let stage = Stage::new();
-    for door in stage.doors() {
+    for address in stage.addresses() {
         let request = |path: &str| {
-            let request = door.request("POST", path).header("expect", "100-continue");
+            let request = address.request("POST", path).header("expect", "100-continue");
             let bytes = request.header("content-length", "4").bytes("demo");
             assert!(bytes.ends_with(b"\r\n\r\n"));
             bytes
         };
         let go_on = |connection: &mut Connection| {
-            assert_eq!(connection.head().unwrap().status, 100, "{}", door.name);
+            assert_eq!(connection.head().unwrap().status, 100, "{}", address.name);
         };
 
         // It has it already.
-        let mut connection = stage.kept(&door);
+        let mut connection = stage.kept(&address);
         connection.send(&request("/one")).unwrap();
         go_on(&mut connection);
         let old = stage.swap();
         connection.send(b"body").unwrap();
         answered(&old, "body", &connection.answer("POST"));
-        stage.goes_on(&door, &mut connection);
+        stage.goes_on(&address, &mut connection);
 
         // The function does not read yet.
         connection.send(&request("/one?ms=1000")).unwrap();
@@ -295,7 +295,7 @@ fn who_waits_for_100_continue_gets_it() {
         go_on(&mut connection);
         connection.send(b"body").unwrap();
         answered(&old, "body", &connection.answer("POST"));
-        stage.goes_on(&door, &mut connection);
+        stage.goes_on(&address, &mut connection);
 
         // Nobody has asked for it yet.
         let bytes = request("/one");
@@ -307,7 +307,7 @@ fn who_waits_for_100_continue_gets_it() {
         go_on(&mut connection);
         connection.send(b"body").unwrap();
         answered(&stage.history.current(), "body", &connection.answer("POST"));
-        stage.goes_on(&door, &mut connection);
+        stage.goes_on(&address, &mut connection);
     }
     stage.settles();
 }
@@ -315,7 +315,7 @@ fn who_waits_for_100_continue_gets_it() {
 #[test]
 fn a_connection_that_outlives_many_generations_is_one_connection() {
     let stage = Stage::new();
-    let [port, _] = stage.doors();
+    let [port, _] = stage.addresses();
     let mut connection = stage.kept(&port);
     let worker = || stage.host.workers(&stage.tenant);
     let mut seen = vec![worker()];

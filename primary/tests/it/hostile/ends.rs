@@ -274,11 +274,11 @@ fn builtins() -> (String, String, String) {
 
 /// The code of its problem; nothing if it had answered before it failed, or did not fail.
 fn told(scene: &Scene, steps: &str) -> Option<String> {
-    let door = scene.tenant.door();
-    let request = door.request("POST", &format!("/guest?{steps}"));
+    let address = scene.tenant.address();
+    let request = address.request("POST", &format!("/guest?{steps}"));
     // Of a body that never comes whole, so that the host keeps its end.
     let request = request.header("content-length", "5").body("ab");
-    let mut connection = Connection::open(door.to).unwrap();
+    let mut connection = Connection::open(address.to).unwrap();
     connection.send(&request.bytes("hostile")).unwrap();
     match connection.try_answer("POST") {
         Ok(answer) if answer.status == 200 => None,

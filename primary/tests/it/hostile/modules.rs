@@ -30,9 +30,14 @@ fn row_01_one_that_spins_before_it_is_asked_is_stopped() {
 #[test]
 fn row_01_one_that_spins_after_its_answer_is_stopped() {
     let scene = Scene::of(guests::spins(), &json!({ "timeout_ms": 500 }));
-    for (at, door) in scene.tenant.doors().into_iter().enumerate() {
+    for (at, address) in scene.tenant.addresses().into_iter().enumerate() {
         // Its caller has the whole answer, and waits for nobody.
-        assert_eq!(door.post("/guest?after=1", "").expect(200).text(), "well", "{}", door.name);
+        assert_eq!(
+            address.post("/guest?after=1", "").expect(200).text(),
+            "well",
+            "{}",
+            address.name
+        );
         eventually("its end in its log", || {
             let lines = scene.tenant.ask("/logs");
             let lines = lines["lines"].as_array().unwrap().iter();
@@ -266,9 +271,9 @@ fn row_06_a_flood_of_traps_costs_its_own_tenant_and_no_process() {
     const TRAPS: usize = 3_000;
     let scene = Scene::of(guests::ends_early(), &json!({}));
     let growth = [scene.growth(), Growth::of(scene.host.pid())];
-    let door = scene.tenant.door();
+    let address = scene.tenant.address();
     let mut connection = scene.tenant.open();
-    let trap = door.request("POST", "/guest?trap");
+    let trap = address.request("POST", "/guest?trap");
     for _ in 0..TRAPS {
         connection.call(&trap).expect_problem(500, "function_trapped");
     }
@@ -357,7 +362,7 @@ fn row_16_modules_that_are_broken_anywhere_are_refused_or_harmless() {
         seed ^= seed << 17;
         (seed % below as u64) as usize
     };
-    let doors = scene.tenant.doors();
+    let addresses = scene.tenant.addresses();
     let mut refused = 0;
     for at in 0..BROKEN {
         let mut module = whole.to_vec();
@@ -370,11 +375,11 @@ fn row_16_modules_that_are_broken_anywhere_are_refused_or_harmless() {
             // In the middle of what says how long everything else is.
             _ => module[8 + random(200)] ^= 1 << random(8),
         }
-        let door = &doors[at % doors.len()];
-        let form = upload(door.request("POST", "/$upload"), &[("broken.wasm", &module)], None);
-        let answer = door.send(&form.bearer(&scene.tenant.token));
+        let address = &addresses[at % addresses.len()];
+        let form = upload(address.request("POST", "/$upload"), &[("broken.wasm", &module)], None);
+        let answer = address.send(&form.bearer(&scene.tenant.token));
         match answer.status {
-            200 => drop(door.post("/broken", "")),
+            200 => drop(address.post("/broken", "")),
             _ => {
                 answer.expect_problem(400, "invalid_module");
                 refused += 1;
@@ -422,8 +427,8 @@ fn row_16_modules_of_50_mb_are_taken_in_without_being_held() {
         let answer = scene.tenant.upload(&[("large.wasm.zst", &packed)], None);
         println!("{name}: {} bytes, {} in {:?}", module.len(), answer.status, begun.elapsed());
         answer.expect(200);
-        for door in scene.tenant.doors() {
-            door.post("/large", "").expect_problem(502, "function_no_response");
+        for address in scene.tenant.addresses() {
+            address.post("/large", "").expect_problem(502, "function_no_response");
         }
     }
     host.stays_below(64);

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Scene;
 use crate::guests;
-use crate::host::{Door, Host};
+use crate::host::{Address, Host};
 use crate::http::{Connection, Request};
 use crate::limits::Growth;
 use crate::processes::{eventually, far_end, pause};
@@ -104,13 +104,13 @@ fn row_08_slow_readers_of_their_own_log_are_bounded_and_in_nobodys_way() {
 }
 
 /// What a client can do so that the front door waits for it: at each place of an exchange.
-fn keeps_waiting(at: usize, from: Ipv4Addr, host: &Host, door: &Door) -> Connection {
+fn keeps_waiting(at: usize, from: Ipv4Addr, host: &Host, address: &Address) -> Connection {
     let mut connection = Connection::open_from(from, host.front).unwrap();
     let sent = match at % 5 {
         0 => Vec::new(),
         1 => b"GET /healthz HTTP/1.1\r\nhost: a\r\n".to_vec(),
         2 => {
-            let sends = door.request("POST", "/guest").header("content-length", "1000");
+            let sends = address.request("POST", "/guest").header("content-length", "1000");
             [sends.bytes("localhost"), b"a beginning".to_vec()].concat()
         }
         3 => {
@@ -130,7 +130,7 @@ fn row_08_whoever_is_waited_for_makes_room_and_who_waits_for_an_answer_does_not(
     let host = Host::with_descriptors(512, &[]);
     let scene = Scene::on(host, guests::counts(), &json!({}));
     scene.tenant.deploy("slow", guests::slow());
-    let by_path = &scene.tenant.doors()[2];
+    let by_path = &scene.tenant.addresses()[2];
     let mut patient = Connection::open(scene.host.front).unwrap();
     patient.send(&by_path.request("POST", "/slow?ms=6000").bytes("front")).unwrap();
     eventually("its call", || {
@@ -174,7 +174,7 @@ fn row_08_one_address_has_a_bound_and_makes_room_among_its_own() {
     others.call(&healthz).expect(200);
 
     // Where none of its own is waited for, the next one has no place.
-    let by_path = &tenant.doors()[2];
+    let by_path = &tenant.addresses()[2];
     for connection in &mut crowd[2 * MOST..] {
         connection.send(&by_path.request("POST", "/slow?ms=5000").bytes("front")).unwrap();
     }

@@ -47,8 +47,8 @@ fn row_08_ten_thousand_silent_connections_keep_nobody_out_of_the_front_door() {
 #[test]
 fn row_08_who_connects_in_a_loop_takes_a_core_from_nobody() {
     let scene = Scene::of(guests::ends_early(), &json!({}));
-    let mut kept = Connection::open(scene.tenant.door().to).unwrap();
-    let call = scene.tenant.door().request("POST", "/guest");
+    let mut kept = Connection::open(scene.tenant.address().to).unwrap();
+    let call = scene.tenant.address().request("POST", "/guest");
     kept.call(&call).expect(200);
     let processor_time = || {
         let used = scene.tenant.ask("/worker")["cpu_ms"].as_u64().unwrap();
@@ -59,7 +59,7 @@ fn row_08_who_connects_in_a_loop_takes_a_core_from_nobody() {
     while began.elapsed() < Duration::from_secs(3) {
         // Once the kernel has no room for more of them it says nothing.
         let connected =
-            TcpStream::connect_timeout(&scene.tenant.door().to, Duration::from_millis(20));
+            TcpStream::connect_timeout(&scene.tenant.address().to, Duration::from_millis(20));
         made += usize::from(connected.is_ok());
     }
     let (took, used) = (began.elapsed(), processor_time() - before);
@@ -75,15 +75,15 @@ fn row_08_who_connects_in_a_loop_takes_a_core_from_nobody() {
 fn row_08_who_sends_or_reads_too_slowly_is_given_up_at_every_address() {
     let scene = Scene::of(guests::sends_on(), &json!({ "timeout_ms": 120_000 }));
     let mut slow = Vec::new();
-    for door in scene.tenant.doors() {
-        let mut sends = Connection::open(door.to).unwrap();
-        let head = door.request("POST", "/guest").header("content-length", "100000");
+    for address in scene.tenant.addresses() {
+        let mut sends = Connection::open(address.to).unwrap();
+        let head = address.request("POST", "/guest").header("content-length", "100000");
         sends.send(&head.bytes("hostile")).unwrap();
         sends.send(b"a beginning").unwrap();
-        let mut reads = Connection::open(door.to).unwrap();
-        reads.send(&door.request("POST", "/guest?bytes=1073741824").bytes("hostile")).unwrap();
+        let mut reads = Connection::open(address.to).unwrap();
+        reads.send(&address.request("POST", "/guest?bytes=1073741824").bytes("hostile")).unwrap();
         reads.head().unwrap();
-        slow.push((door.name, sends, reads));
+        slow.push((address.name, sends, reads));
     }
     eventually("all of them in service", || {
         let usage = scene.tenant.ask("/limits");
@@ -107,13 +107,13 @@ fn row_09_a_body_in_the_smallest_pieces_comes_whole_and_takes_no_memory() {
     let growth = [scene.growth(), Growth::of(scene.host.pid())];
     let mut pieces = b"1\r\nx\r\n".repeat(BYTES);
     pieces.extend(b"0\r\n\r\n");
-    for door in scene.tenant.doors() {
-        let mut connection = Connection::open(door.to).unwrap();
-        let head = door.request("POST", "/guest").header("transfer-encoding", "chunked");
+    for address in scene.tenant.addresses() {
+        let mut connection = Connection::open(address.to).unwrap();
+        let head = address.request("POST", "/guest").header("transfer-encoding", "chunked");
         connection.send(&head.bytes("hostile")).unwrap();
         connection.send(&pieces).unwrap();
         let counted = connection.answer("POST").expect(200).text();
-        assert!(counted.contains(&BYTES.to_string()), "{counted} at {}", door.name);
+        assert!(counted.contains(&BYTES.to_string()), "{counted} at {}", address.name);
     }
     for growth in growth {
         growth.stays_below(64);
@@ -124,20 +124,20 @@ fn row_09_a_body_in_the_smallest_pieces_comes_whole_and_takes_no_memory() {
 #[test]
 fn row_12_nothing_is_upgraded_and_http_2_is_no_request() {
     let scene = Scene::of(guests::ends_early(), &json!({}));
-    for door in scene.tenant.doors() {
+    for address in scene.tenant.addresses() {
         for protocol in ["websocket", "h2c", "TLS/1.0"] {
             for _ in 0..100 {
-                let request = door
+                let request = address
                     .request("POST", "/guest")
                     .header("connection", "upgrade, http2-settings")
                     .header("upgrade", protocol)
                     .header("http2-settings", "AAMAAABkAAQAAP__")
                     .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
                     .header("sec-websocket-version", "13");
-                assert_eq!(door.send(&request).expect(200).text(), "well", "{}", door.name);
+                assert_eq!(address.send(&request).expect(200).text(), "well", "{}", address.name);
             }
         }
-        let mut connection = Connection::open(door.to).unwrap();
+        let mut connection = Connection::open(address.to).unwrap();
         connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
         connection.answer("POST").expect_problem(400, "bad_request");
         assert!(connection.is_closed());
@@ -201,11 +201,11 @@ fn row_13_a_name_leads_to_its_tenant_alone() {
     }
     // No address of a tenant is one of the platform's, and a name of nobody's is not either.
     let admin = crate::host::ADMIN_TOKEN;
-    for door in red.doors() {
-        let request = door.request("GET", "/api/v1/tenants");
-        door.send(&request.clone().bearer(&red.token)).expect_problem(404, "not_found");
-        let answer = door.send(&request.bearer(admin));
-        assert!(matches!(answer.status, 403 | 404), "{}: {answer:?}", door.name);
+    for address in red.addresses() {
+        let request = address.request("GET", "/api/v1/tenants");
+        address.send(&request.clone().bearer(&red.token)).expect_problem(404, "not_found");
+        let answer = address.send(&request.bearer(admin));
+        assert!(matches!(answer.status, 403 | 404), "{}: {answer:?}", address.name);
     }
     for name in ["evil.example", "red_localhost", "red.localhost..", "red.localhost.example.org"] {
         let request = host.admin("GET", "/tenants").header("host", name);
@@ -257,30 +257,30 @@ fn row_08_who_drips_a_head_or_a_body_is_given_up_at_every_address() {
     let scene = Scene::of(guests::counts(), &json!({ "timeout_ms": 120_000 }));
     let begun = Instant::now();
     let mut drips = Vec::new();
-    for door in scene.tenant.doors() {
+    for address in scene.tenant.addresses() {
         for is_fresh in [true, false] {
-            let mut connection = Connection::open(door.to).unwrap();
+            let mut connection = Connection::open(address.to).unwrap();
             if !is_fresh {
-                connection.call(&door.request("POST", "/guest").body("x")).expect(200);
+                connection.call(&address.request("POST", "/guest").body("x")).expect(200);
             }
-            let head = door.request("POST", "/guest").header("x-long", &"x".repeat(500));
-            drips.push((door.name, false, connection, head.bytes("hostile")));
+            let head = address.request("POST", "/guest").header("x-long", &"x".repeat(500));
+            drips.push((address.name, false, connection, head.bytes("hostile")));
 
-            let mut connection = Connection::open(door.to).unwrap();
+            let mut connection = Connection::open(address.to).unwrap();
             if !is_fresh {
-                connection.call(&door.request("POST", "/guest").body("x")).expect(200);
+                connection.call(&address.request("POST", "/guest").body("x")).expect(200);
             }
-            let head = door.request("POST", "/guest").header("content-length", "1000");
+            let head = address.request("POST", "/guest").header("content-length", "1000");
             connection.send(&head.bytes("hostile")).unwrap();
-            drips.push((door.name, true, connection, vec![b'x'; 1_000]));
+            drips.push((address.name, true, connection, vec![b'x'; 1_000]));
         }
     }
     // As slow, and above the least rate: it is waited for.
-    let patient = scene.tenant.doors().map(|door| {
-        let mut connection = Connection::open(door.to).unwrap();
-        let head = door.request("POST", "/guest").header("content-length", "64000");
+    let patient = scene.tenant.addresses().map(|address| {
+        let mut connection = Connection::open(address.to).unwrap();
+        let head = address.request("POST", "/guest").header("content-length", "64000");
         connection.send(&head.bytes("hostile")).unwrap();
-        (door.name, connection)
+        (address.name, connection)
     });
     let mut patient = Vec::from(patient);
     // Nobody's head is waited for beyond 10 s, and nobody's body beyond 20 s.
@@ -320,15 +320,15 @@ fn row_08_a_crowd_that_was_answered_and_is_silent_leaves_every_address_open() {
     const CROWD: usize = 1_100;
     allow_many_descriptors();
     let scene = Scene::of(guests::ends_early(), &json!({}));
-    let [_, by_name, by_path] = scene.tenant.doors();
+    let [_, by_name, by_path] = scene.tenant.addresses();
     let mut crowd = Vec::with_capacity(2 * CROWD);
-    for door in [&by_name, &by_path] {
-        let request = door.request("POST", "/guest").bytes("hostile");
+    for address in [&by_name, &by_path] {
+        let request = address.request("POST", "/guest").bytes("hostile");
         for _ in 0..CROWD {
-            let mut connection = Connection::open(door.to).unwrap();
+            let mut connection = Connection::open(address.to).unwrap();
             connection.send(&request).unwrap();
             // A tenant has a bound of connections by host name, and no answer beyond it.
-            if crowd.len() < 900 || door.name == by_path.name {
+            if crowd.len() < 900 || address.name == by_path.name {
                 connection.answer("POST").expect(200);
             }
             crowd.push(connection);

@@ -52,7 +52,7 @@ fn row_14_a_file_whose_name_is_no_functions_touches_nothing() {
         assert_eq!(answer.status, 400, "{name:?}: {}", answer.text());
     }
     // Not as UTF-8 either.
-    let request = upload(tenant.door().request("POST", "/$upload"), &[("a.wasm", b"x")], None);
+    let request = upload(tenant.address().request("POST", "/$upload"), &[("a.wasm", b"x")], None);
     let (host_name, mut bytes) = ("demo", request.bearer(&tenant.token).bytes("demo"));
     let at = bytes.windows(6).position(|window| window == b"a.wasm").unwrap();
     bytes[at] = 0xc0;
@@ -79,7 +79,7 @@ fn row_14_a_file_whose_name_is_no_functions_touches_nothing() {
 fn reader(tenant: &Arc<Tenant>, at: usize) -> Beside<(u64, String)> {
     let tenant = Arc::clone(tenant);
     Beside::run(move |seen| {
-        let answer = tenant.doors()[at].post("/one", "");
+        let answer = tenant.addresses()[at].post("/one", "");
         let said = match answer.status {
             200 => answer.text(),
             // It is removed just now.
@@ -163,8 +163,8 @@ fn row_20_changes_of_one_function_at_once_are_one_after_the_other() {
     // What is told of it and what is there are one.
     deploy(&tenant, 0, front, &module(0)).expect(200);
     let active = tenant.ask("/functions/one/versions")["active"].as_u64().unwrap();
-    for door in tenant.doors() {
-        let answer = door.post("/one", "").expect(200);
+    for address in tenant.addresses() {
+        let answer = address.post("/one", "").expect(200);
         assert_eq!(answer.text(), TEXTS[0]);
         assert_eq!(answer.header("x-hearth-version"), Some(&*format!("/one@{active}")));
     }
@@ -209,8 +209,8 @@ fn module(number: usize) -> Vec<u8> {
 /// At one of the four addresses.
 fn deploy(tenant: &Tenant, at: usize, front: SocketAddr, module: &[u8]) -> Answer {
     let files = [("one.wasm", module)];
-    let (request, to) = match tenant.doors().get(at) {
-        Some(door) => (door.request("POST", "/$upload").bearer(&tenant.token), door.to),
+    let (request, to) = match tenant.addresses().get(at) {
+        Some(address) => (address.request("POST", "/$upload").bearer(&tenant.token), address.to),
         None => (tenant.api("POST", "/functions"), front),
     };
     let request = upload(request, &files, None);

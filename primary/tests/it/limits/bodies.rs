@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Growth, set};
 use crate::guests;
-use crate::host::{Door, Host, Tenant};
+use crate::host::{Address, Host, Tenant};
 use crate::http::{Answer, Connection};
 
 const PIECE: usize = 64 << 10;
@@ -27,16 +27,16 @@ fn send_chunks(connection: &mut Connection, mut bytes: usize) {
     }
 }
 
-fn begin_chunked(door: &Door, path: &str) -> Connection {
-    let mut connection = Connection::open(door.to).unwrap();
-    let head = door.request("POST", path).header("transfer-encoding", "chunked");
+fn begin_chunked(address: &Address, path: &str) -> Connection {
+    let mut connection = Connection::open(address.to).unwrap();
+    let head = address.request("POST", path).header("transfer-encoding", "chunked");
     connection.send(&head.bytes("demo")).unwrap();
     connection
 }
 
 #[track_caller]
-fn post_chunked(door: &Door, path: &str, bytes: usize) -> Answer {
-    let mut connection = begin_chunked(door, path);
+fn post_chunked(address: &Address, path: &str, bytes: usize) -> Answer {
+    let mut connection = begin_chunked(address, path);
     send_chunks(&mut connection, bytes);
     // Fails where the answer came early and the connection is closed.
     let _ = connection.send(b"0\r\n\r\n");
@@ -44,19 +44,21 @@ fn post_chunked(door: &Door, path: &str, bytes: usize) -> Answer {
 }
 
 #[track_caller]
-fn post_announced(door: &Door, path: &str, bytes: usize) -> Answer {
-    let request = door.request("POST", path).body(vec![b'x'; bytes]);
-    request.try_send(door.to).unwrap_or_else(|e| panic!("{bytes} bytes at {}: {e}", door.name))
+fn post_announced(address: &Address, path: &str, bytes: usize) -> Answer {
+    let request = address.request("POST", path).body(vec![b'x'; bytes]);
+    request
+        .try_send(address.to)
+        .unwrap_or_else(|e| panic!("{bytes} bytes at {}: {e}", address.name))
 }
 
 /// So many bytes reach the function, and one more does not.
 #[track_caller]
 fn takes_exactly(tenant: &Tenant, path: &str, most: usize) {
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for post in [post_announced, post_chunked] {
-            let whole = post(&door, path, most).expect(200);
-            assert_eq!(whole.text(), most.to_string(), "{}", door.name);
-            let large = post(&door, path, most + 1);
+            let whole = post(&address, path, most).expect(200);
+            assert_eq!(whole.text(), most.to_string(), "{}", address.name);
+            let large = post(&address, path, most + 1);
             large.expect_problem(413, "too_large").expect_detail(&most.to_string());
         }
     }
@@ -96,11 +98,17 @@ fn a_body_with_a_schema_is_bounded_in_the_same_way() {
     let options = json!({ "max_body": 1_000, "schema": { "body": { "type": "string" } } });
     tenant.deploy_with("checked", guests::counts(), &options);
     let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
-    for door in tenant.doors() {
-        assert_eq!(door.post("/checked", &text(1_000)).expect(200).text(), "1000", "{}", door.name);
-        let large = door.request("POST", "/checked").body(text(1_001)).try_send(door.to).unwrap();
+    for address in tenant.addresses() {
+        assert_eq!(
+            address.post("/checked", &text(1_000)).expect(200).text(),
+            "1000",
+            "{}",
+            address.name
+        );
+        let large =
+            address.request("POST", "/checked").body(text(1_001)).try_send(address.to).unwrap();
         large.expect_problem(413, "too_large").expect_detail("1000");
-        post_chunked(&door, "/checked", 1_001).expect_problem(413, "too_large");
+        post_chunked(&address, "/checked", 1_001).expect_problem(413, "too_large");
     }
 }
 
@@ -123,14 +131,14 @@ fn an_endless_body_is_cut_off_and_nobody_keeps_it() {
     tenant.upload(&files, Some(&options.to_string())).expect(200);
     tenant.post("/unread", "").expect(200);
     let memory = [Growth::of(host.pid()), Growth::of_worker(&tenant)];
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for (path, refused) in
             [("/unread", false), ("/waits?ms=500", false), ("/counts", true), ("/checked", true)]
         {
-            let mut connection = begin_chunked(&door, path);
+            let mut connection = begin_chunked(&address, path);
             send_chunks(&mut connection, ENDLESS_BYTES);
             let answer = connection.try_answer("POST");
-            let answer = answer.unwrap_or_else(|e| panic!("{path} at {}: {e}", door.name));
+            let answer = answer.unwrap_or_else(|e| panic!("{path} at {}: {e}", address.name));
             if refused {
                 answer.expect_problem(413, "too_large");
             } else {

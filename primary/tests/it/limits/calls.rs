@@ -14,7 +14,7 @@ fn more_calls_than_may_run_wait_for_their_turn() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("slow", guests::slow());
-    let request = tenant.door().request("POST", "/slow?ms=50").bytes("demo");
+    let request = tenant.address().request("POST", "/slow?ms=50").bytes("demo");
     let mut callers: Vec<Connection> = (0..CALLS).map(|_| tenant.open()).collect();
     for caller in &mut callers {
         caller.send(&request).unwrap();
@@ -30,7 +30,7 @@ fn what_can_neither_run_nor_wait_is_told_to_come_again() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("slow", guests::slow());
-    let request = tenant.door().request("POST", "/slow?ms=1500").bytes("demo");
+    let request = tenant.address().request("POST", "/slow?ms=1500").bytes("demo");
     let mut callers: Vec<Connection> = (0..CALLS).map(|_| tenant.open()).collect();
     for caller in &mut callers {
         caller.send(&request).unwrap();
@@ -57,7 +57,7 @@ fn is_turned_away(answer: Answer) {
 /// Calls that run or wait until the last byte of their bodies comes.
 #[track_caller]
 fn hold(tenant: &Tenant, running: u64, waiting: u64) -> Vec<Connection> {
-    let head = tenant.door().request("POST", "/counts").header("content-length", "1");
+    let head = tenant.address().request("POST", "/counts").header("content-length", "1");
     let callers = (0..running + waiting).map(|_| {
         let mut caller = tenant.open();
         caller.send(&head.bytes("demo")).unwrap();
@@ -93,7 +93,7 @@ fn exactly_so_many_run_and_wait_as_the_tenant_may_have() {
     for (running, waiting) in [(2, 3), (1, 0)] {
         set(&host, &tenant, &json!({ "calls_running": running, "calls_waiting": waiting }));
         let callers = hold(&tenant, running, waiting);
-        let [port, _, path] = tenant.doors();
+        let [port, _, path] = tenant.addresses();
         is_turned_away(port.post("/counts", "x"));
         is_turned_away(path.post("/counts", "x"));
         // What is no call is answered all the same.
@@ -111,7 +111,7 @@ fn a_rate_lets_its_burst_pass_and_turns_the_next_away() {
     let mut callers: Vec<Connection> = (0..4).map(|_| tenant.open()).collect();
     // Its worker is there, and what is no call is not counted.
     tenant.get("/$health").expect(200);
-    let call = tenant.door().request("POST", "/hello").body("{}").bytes("demo");
+    let call = tenant.address().request("POST", "/hello").body("{}").bytes("demo");
     for caller in &mut callers {
         caller.send(&call).unwrap();
     }
@@ -120,9 +120,9 @@ fn a_rate_lets_its_burst_pass_and_turns_the_next_away() {
         answers.into_iter().partition(|answer| answer.status == 200);
     assert_eq!((passed.len(), refused.len()), (3, 1), "{refused:?}");
     refused.into_iter().for_each(is_turned_away);
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         eventually("a call after a while", || {
-            let answer = door.post("/hello", "{}");
+            let answer = address.post("/hello", "{}");
             if answer.status == 200 {
                 return Some(());
             }
@@ -136,7 +136,7 @@ fn a_rate_lets_its_burst_pass_and_turns_the_next_away() {
 fn without_a_rate_quick_calls_are_no_matter() {
     let host = Host::start();
     let tenant = host.tenant("demo");
-    let call = tenant.door().request("POST", "/hello").body("{}");
+    let call = tenant.address().request("POST", "/hello").body("{}");
     let mut caller = tenant.open();
     for _ in 0..300 {
         caller.call(&call).expect(200);

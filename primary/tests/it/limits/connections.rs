@@ -6,37 +6,37 @@ use serde_json::json;
 
 use super::{set, used};
 use crate::guests;
-use crate::host::{Door, Host};
+use crate::host::{Address, Host};
 use crate::http::{Answer, Connection, Request};
 use crate::processes::{eventually, far_end};
 
 const HEAD_BYTES: usize = 32 << 10;
 
 /// A request whose head has exactly so many bytes.
-fn with_head(door: &Door, bytes: usize) -> Request {
+fn with_head(address: &Address, bytes: usize) -> Request {
     let request = |filling: usize| {
-        let request = door.request("POST", "/hello").header("content-length", "0");
+        let request = address.request("POST", "/hello").header("content-length", "0");
         request.header("x-filling", &"x".repeat(filling))
     };
-    let bare = request(0).bytes(&door.to.to_string()).len();
+    let bare = request(0).bytes(&address.to.to_string()).len();
     request(bytes - bare)
 }
 
 #[track_caller]
-fn send(door: &Door, request: &Request) -> Answer {
-    request.try_send(door.to).unwrap_or_else(|e| panic!("{}: {e}", door.name))
+fn send(address: &Address, request: &Request) -> Answer {
+    request.try_send(address.to).unwrap_or_else(|e| panic!("{}: {e}", address.name))
 }
 
 #[test]
 fn a_head_is_bounded_in_size() {
     let host = Host::start();
     let tenant = host.tenant("demo");
-    for door in tenant.doors() {
-        send(&door, &with_head(&door, HEAD_BYTES)).expect(200);
+    for address in tenant.addresses() {
+        send(&address, &with_head(&address, HEAD_BYTES)).expect(200);
         for past in [HEAD_BYTES + 1, 2 * HEAD_BYTES, 1 << 20] {
-            send(&door, &with_head(&door, past)).expect_problem(431, "headers_too_large");
+            send(&address, &with_head(&address, past)).expect_problem(431, "headers_too_large");
         }
-        send(&door, &with_head(&door, 200)).expect(200);
+        send(&address, &with_head(&address, 200)).expect(200);
     }
 }
 
@@ -45,15 +45,15 @@ fn a_head_is_bounded_in_its_number_of_fields() {
     const FIELDS: usize = 128;
     let host = Host::start();
     let tenant = host.tenant("demo");
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         let with = |fields: usize| {
             // These, host and content-length.
-            let request = door.request("POST", "/hello");
+            let request = address.request("POST", "/hello");
             (2..fields).fold(request, |request, at| request.header(&format!("x-{at}"), "x"))
         };
-        send(&door, &with(FIELDS)).expect(200);
+        send(&address, &with(FIELDS)).expect(200);
         for past in [FIELDS + 1, 1_000] {
-            send(&door, &with(past)).expect_problem(431, "headers_too_large");
+            send(&address, &with(past)).expect_problem(431, "headers_too_large");
         }
     }
 }
@@ -64,10 +64,10 @@ fn a_head_is_bounded_in_time() {
     let tenant = host.tenant("demo");
     let begun = Instant::now();
     let mut slow: Vec<Connection> = tenant
-        .doors()
-        .map(|door| {
-            let mut slow = Connection::open(door.to).unwrap();
-            let head = door.request("POST", "/hello").header("x-half", "").bytes("demo");
+        .addresses()
+        .map(|address| {
+            let mut slow = Connection::open(address.to).unwrap();
+            let head = address.request("POST", "/hello").header("x-half", "").bytes("demo");
             slow.send(&head[..head.len() - 4]).unwrap();
             slow
         })
@@ -80,7 +80,7 @@ fn a_head_is_bounded_in_time() {
     assert!((9..30).contains(&took.as_secs()), "{took:?}");
     // One that is as slow, and complete in time, is answered.
     let mut patient = tenant.open();
-    let head = tenant.door().request("POST", "/hello").body("{}").bytes("demo");
+    let head = tenant.address().request("POST", "/hello").body("{}").bytes("demo");
     let (first, second) = head.split_at(20);
     patient.send(first).unwrap();
     eventually("its first half read", || {
@@ -96,12 +96,12 @@ fn a_body_that_stops_coming_is_given_up() {
     let tenant = host.tenant("demo");
     tenant.deploy("counts", guests::counts());
     let begun = Instant::now();
-    let stalls = tenant.doors().map(|door| {
-        let mut connection = Connection::open(door.to).unwrap();
-        let head = door.request("POST", "/counts").header("content-length", "100");
+    let stalls = tenant.addresses().map(|address| {
+        let mut connection = Connection::open(address.to).unwrap();
+        let head = address.request("POST", "/counts").header("content-length", "100");
         connection.send(&head.bytes("demo")).unwrap();
         connection.send(b"the rest of it never comes").unwrap();
-        (door.name, connection)
+        (address.name, connection)
     });
     for (name, mut connection) in stalls {
         let answer = connection.try_answer("POST").unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -120,7 +120,7 @@ fn a_connection_too_many_waits_until_another_one_ends() {
     let tenant = host.tenant("demo");
     tenant.deploy("one", guests::version_one());
     set(&host, &tenant, &json!({ "connections": 2 }));
-    let call = tenant.door().request("POST", "/one");
+    let call = tenant.address().request("POST", "/one");
     let mut first = tenant.open();
     first.call(&call).expect(200);
     let mut second = tenant.open();

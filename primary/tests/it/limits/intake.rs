@@ -36,11 +36,11 @@ fn uploads(
 ) -> Vec<(&'static str, SocketAddr, Vec<u8>)> {
     let files = [(file, module)];
     let mut all: Vec<_> = tenant
-        .doors()
+        .addresses()
         .into_iter()
-        .map(|door| {
-            let request = upload(door.request("POST", "/$upload"), &files, None);
-            (door.name, door.to, request.bearer(&tenant.token).bytes("demo"))
+        .map(|address| {
+            let request = upload(address.request("POST", "/$upload"), &files, None);
+            (address.name, address.to, request.bearer(&tenant.token).bytes("demo"))
         })
         .collect();
     let by_api = upload(tenant.api("POST", "/functions"), &files, None);
@@ -109,7 +109,7 @@ fn hundreds_of_slow_uploads_hold_up_nobody_else() {
     let (slow, other) = (host.tenant("slow"), host.tenant("other"));
     let token = slow.token("deploy");
     let memory = Growth::of(host.pid());
-    let [_, _, by_path] = slow.doors();
+    let [_, _, by_path] = slow.addresses();
     let module = padded(guests::version_one(), 1 << 20, noise(1));
     let request = upload(by_path.request("POST", "/$upload"), &[("slow.wasm", &module)], None);
     let bytes: Arc<[u8]> = request.bearer(&token).bytes("demo").into();
@@ -118,11 +118,14 @@ fn hundreds_of_slow_uploads_hold_up_nobody_else() {
 
     // Who was not woken since the start, an upload, and what the platform itself answers.
     assert_eq!(other.post("/hello", "{}").expect(200).status, 200);
-    for door in other.doors() {
-        let request =
-            upload(door.request("POST", "/$upload"), &[("one.wasm", guests::version_one())], None);
-        door.send(&request.bearer(&other.token)).expect(200);
-        assert_eq!(door.post("/one", "").expect(200).text(), "version one");
+    for address in other.addresses() {
+        let request = upload(
+            address.request("POST", "/$upload"),
+            &[("one.wasm", guests::version_one())],
+            None,
+        );
+        address.send(&request.bearer(&other.token)).expect(200);
+        assert_eq!(address.post("/one", "").expect(200).text(), "version one");
     }
     host.send(&host.admin("GET", "/tenants")).expect(200);
     other.ask("/limits");
@@ -158,7 +161,7 @@ fn so_many_uploads_at_once_and_the_next_is_told_to_come_again() {
             std::thread::spawn(move || {
                 let name = format!("f{at}.wasm");
                 let request = upload(tenant.api("POST", "/functions"), &[(&name, module)], None);
-                request.try_send(tenant.doors()[2].to).unwrap().expect(200);
+                request.try_send(tenant.addresses()[2].to).unwrap().expect(200);
             })
         })
         .collect();
@@ -224,15 +227,15 @@ fn who_ends_in_the_middle_of_a_body_is_told_so() {
     tenant.deploy_with("checked", guests::echo(), &json!({ "schema": { "body": {} } }));
     let mut all = uploads(&host, &tenant, "one.wasm", guests::version_one());
     let body = format!("\"{}\"", "x".repeat(3_000));
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for path in ["/echo", "/checked"] {
-            let request = door.request("POST", path).body(&body);
+            let request = address.request("POST", path).body(&body);
             let request = request.header("content-type", "application/json");
-            all.push((door.name, door.to, request.bytes("demo")));
+            all.push((address.name, address.to, request.bytes("demo")));
         }
-        let chunked = door.request("POST", "/echo").header("transfer-encoding", "chunked");
+        let chunked = address.request("POST", "/echo").header("transfer-encoding", "chunked");
         let chunk = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
-        all.push((door.name, door.to, chunked.body(chunk).bytes("demo")));
+        all.push((address.name, address.to, chunked.body(chunk).bytes("demo")));
     }
     let token = json!({ "name": "x".repeat(100), "scope": "deploy" });
     for request in [
@@ -279,22 +282,25 @@ fn who_ends_behind_a_whole_body_gets_an_answer() {
     let host = Host::start();
     let tenant = host.tenant("demo");
     tenant.deploy("one", guests::repeats_one());
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         for length in [1, 100, 16 << 10, 100_000] {
             let body = "x".repeat(length);
-            let whole = door.request("POST", "/one").body(&body).bytes("demo");
+            let whole = address.request("POST", "/one").body(&body).bytes("demo");
             let head = whole.len() - length;
             for cut in [0, head, head + length / 2] {
-                let mut connection = begin(door.to, &whole, cut);
+                let mut connection = begin(address.to, &whole, cut);
                 connection.send(&whole[cut..]).unwrap();
                 connection.finish_sending().unwrap();
                 let answer = connection.answer("POST").expect(200);
-                assert_eq!(answer.text(), format!("one: {body}"), "{}", door.name);
+                assert_eq!(answer.text(), format!("one: {body}"), "{}", address.name);
             }
         }
-        let request =
-            upload(door.request("POST", "/$upload"), &[("two.wasm", guests::version_two())], None);
+        let request = upload(
+            address.request("POST", "/$upload"),
+            &[("two.wasm", guests::version_two())],
+            None,
+        );
         let bytes = request.bearer(&tenant.token).bytes("demo");
-        cut(door.to, &bytes, bytes.len()).unwrap().expect(200);
+        cut(address.to, &bytes, bytes.len()).unwrap().expect(200);
     }
 }

@@ -26,8 +26,8 @@ fn a_line_has_all_its_bytes_up_to_the_bound_and_none_beyond() {
     for (bytes, kept) in [(LINE_BYTES, LINE_BYTES), (LINE_BYTES + 1, LINE_BYTES)] {
         let id = format!("line-{bytes}");
         let body = format!("{}\nnext\n", "x".repeat(bytes));
-        let request = tenant.door().request("POST", "/prints").header("x-request-id", &id);
-        tenant.door().send(&request.body(body)).expect(204);
+        let request = tenant.address().request("POST", "/prints").header("x-request-id", &id);
+        tenant.address().send(&request.body(body)).expect(204);
         for stream in ["stdout", "stderr"] {
             let page = eventually("its lines", || {
                 let page = tenant.ask(&format!("/logs?request_id={id}&stream={stream}"));
@@ -41,9 +41,9 @@ fn a_line_has_all_its_bytes_up_to_the_bound_and_none_beyond() {
 /// How many lines of a flood are kept. All others are counted, which is waited for.
 #[track_caller]
 fn kept_of_flood(host: &Host, tenant: &Tenant, lines: u64) -> u64 {
-    let request = tenant.door().request("POST", &format!("/floods?lines={lines}"));
+    let request = tenant.address().request("POST", &format!("/floods?lines={lines}"));
     let request = request.header("x-request-id", "flood-1");
-    tenant.door().send(&request).expect(200);
+    tenant.address().send(&request).expect(200);
     eventually("every line kept or counted", || {
         let dropped =
             format!(r#"hearth_log_records_dropped_total{{tenant="{}",kind="line"}}"#, tenant.name);

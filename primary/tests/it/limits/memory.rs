@@ -16,10 +16,10 @@ fn memory_is_bounded() {
     tenant.deploy_with("eats", guests::eats_memory(), &json!({ "memory_mb": 16 }));
     tenant.deploy_with("more", guests::eats_memory(), &json!({ "memory_mb": 128 }));
     let worker = host.workers(&tenant);
-    for door in tenant.doors() {
-        assert_eq!(door.post("/eats?mb=8", "").expect(200).text(), "8");
-        door.post("/eats", "").expect_problem(500, "memory_limit").expect_detail("16");
-        assert_eq!(door.post("/more?mb=100", "").expect(200).text(), "100");
+    for address in tenant.addresses() {
+        assert_eq!(address.post("/eats?mb=8", "").expect(200).text(), "8");
+        address.post("/eats", "").expect_problem(500, "memory_limit").expect_detail("16");
+        assert_eq!(address.post("/more?mb=100", "").expect(200).text(), "100");
     }
     assert_eq!(host.workers(&tenant), worker);
 }
@@ -28,9 +28,9 @@ fn memory_is_bounded() {
 #[track_caller]
 fn has_exactly(tenant: &Tenant, path: &str, mib: u64) {
     let last = mib * PAGES_A_MIB;
-    for door in tenant.doors() {
-        let ask = |pages: u64| door.post(&format!("{path}?pages={pages}"), "");
-        assert_eq!(ask(last).expect(200).text(), last.to_string(), "{}", door.name);
+    for address in tenant.addresses() {
+        let ask = |pages: u64| address.post(&format!("{path}?pages={pages}"), "");
+        assert_eq!(ask(last).expect(200).text(), last.to_string(), "{}", address.name);
         ask(last + 1).expect_problem(500, "memory_limit").expect_detail(&format!("{mib} MiB"));
     }
 }

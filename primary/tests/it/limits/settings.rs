@@ -125,7 +125,7 @@ fn what_a_tenant_has_of_its_limits_is_counted() {
     }
 
     let mut caller = tenant.open();
-    let head = tenant.door().request("POST", "/counts").header("content-length", "1");
+    let head = tenant.address().request("POST", "/counts").header("content-length", "1");
     caller.send(&head.bytes("demo")).unwrap();
     let _silent = tenant.open();
     eventually("a call that runs, on one of two connections", || {

@@ -28,11 +28,11 @@ fn a_function_too_many_is_refused_and_changes_nothing() {
     let two = [("two.wasm", module), ("three.wasm", module)];
     let serves = generation(&tenant);
     let limit = (before + 2).to_string();
-    for door in tenant.doors() {
-        let request = upload(door.request("POST", "/$upload"), &two, None);
-        let refused = door.send(&request.bearer(&tenant.token));
+    for address in tenant.addresses() {
+        let request = upload(address.request("POST", "/$upload"), &two, None);
+        let refused = address.send(&request.bearer(&tenant.token));
         refused.expect_problem(409, "conflict").expect_detail(&limit);
-        door.post("/two", "").expect_problem(404, "not_found");
+        address.post("/two", "").expect_problem(404, "not_found");
     }
     assert_eq!((generation(&tenant), used(&tenant, "functions")), (serves, before + 1));
     tenant.deploy("two", module);
@@ -111,13 +111,13 @@ fn a_full_disk_refuses_what_does_not_fit_and_serves_what_is_there() {
     set(&host, &tenant, &json!({ "disk_bytes": used(&tenant, "disk_bytes") + each / 2 }));
     let serves = generation(&tenant);
     let another = large(4);
-    for door in tenant.doors() {
+    for address in tenant.addresses() {
         let files = [("three.wasm", another.as_slice())];
-        let request = upload(door.request("POST", "/$upload"), &files, None);
-        let refused = door.send(&request.bearer(&tenant.token));
+        let request = upload(address.request("POST", "/$upload"), &files, None);
+        let refused = address.send(&request.bearer(&tenant.token));
         refused.expect_problem(507, "storage_full").expect_detail("disk_bytes");
-        let still = door.post("/three", "").expect(200);
-        assert_eq!(still.header("x-hearth-version"), Some("/three@1"), "{}", door.name);
+        let still = address.post("/three", "").expect(200);
+        assert_eq!(still.header("x-hearth-version"), Some("/three@1"), "{}", address.name);
     }
     assert_eq!(generation(&tenant), serves);
     // What was refused takes no room: something smaller still fits.

@@ -19,15 +19,15 @@ fn a_call_that_takes_too_long_is_ended() {
     tenant.deploy_with("waits", guests::slow(), &brief);
     tenant.deploy("one", guests::version_one());
     let worker = host.workers(&tenant);
-    for (path, door) in ["/loops", "/waits?ms=60000"].into_iter().zip(tenant.doors()) {
+    for (path, address) in ["/loops", "/waits?ms=60000"].into_iter().zip(tenant.addresses()) {
         let begun = Instant::now();
-        door.post(path, "").expect_problem(504, "timeout").expect_detail("300");
+        address.post(path, "").expect_problem(504, "timeout").expect_detail("300");
         assert!(begun.elapsed() >= Duration::from_millis(300));
     }
     // A loop does not keep the others waiting for as long as it may run.
     let mut looping = tenant.open();
     tenant.deploy_with("loops", guests::loops(), &json!({ "timeout_ms": 20_000 }));
-    looping.send(&tenant.door().request("POST", "/loops").bytes("demo")).unwrap();
+    looping.send(&tenant.address().request("POST", "/loops").bytes("demo")).unwrap();
     let begun = Instant::now();
     for _ in 0..5 {
         tenant.post("/one", "").expect(200);
@@ -44,13 +44,13 @@ fn an_answer_within_the_time_is_given_and_a_later_one_is_not() {
     let tenant = host.tenant("demo");
     tenant.deploy_with("slow", guests::slow(), &json!({ "timeout_ms": 2_000 }));
     std::thread::scope(|scope| {
-        for door in tenant.doors() {
+        for address in tenant.addresses() {
             scope.spawn(move || {
-                assert_eq!(door.post("/slow?ms=1000", "").expect(200).text(), "waited 1000 ms");
+                assert_eq!(address.post("/slow?ms=1000", "").expect(200).text(), "waited 1000 ms");
                 let begun = Instant::now();
-                let late = door.post("/slow?ms=3000", "");
+                let late = address.post("/slow?ms=3000", "");
                 late.expect_problem(504, "timeout").expect_detail("2000");
-                assert!(begun.elapsed() >= Duration::from_millis(2_000), "{}", door.name);
+                assert!(begun.elapsed() >= Duration::from_millis(2_000), "{}", address.name);
             });
         }
     });
@@ -75,10 +75,10 @@ fn row_35_time_passes_alike_right_after_a_start_and_ten_years_later() {
         tenant.deploy("one", guests::version_one());
         tenant.deploy_with("loops", guests::loops(), &json!({ "timeout_ms": 300 }));
         for _ in 0..2 {
-            for door in tenant.doors() {
-                door.post("/one", "").expect(200);
+            for address in tenant.addresses() {
+                address.post("/one", "").expect(200);
                 let begun = Instant::now();
-                door.post("/loops", "").expect_problem(504, "timeout");
+                address.post("/loops", "").expect_problem(504, "timeout");
                 let took = begun.elapsed();
                 assert!(took >= Duration::from_millis(300), "{took:?}");
             }
@@ -108,7 +108,7 @@ fn a_call_whose_caller_has_gone_is_abandoned() {
     let tenant = host.tenant("demo");
     tenant.deploy("slow", guests::slow());
     let mut caller = tenant.open();
-    caller.send(&tenant.door().request("POST", "/slow?ms=60000").bytes("demo")).unwrap();
+    caller.send(&tenant.address().request("POST", "/slow?ms=60000").bytes("demo")).unwrap();
     eventually("a call that runs", || {
         (!tenant.ask("/logs")["lines"].as_array().unwrap().is_empty()).then_some(())
     });

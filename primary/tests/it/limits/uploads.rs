@@ -49,26 +49,26 @@ fn sparse() -> impl FnMut() -> u8 {
 /// At each address, and by the management API.
 fn everywhere(host: &Host, tenant: &Tenant, file: &str, bytes: &[u8]) -> Vec<Answer> {
     let files = [(file, bytes)];
-    let doors = tenant.doors().into_iter().map(|door| {
-        let request = upload(door.request("POST", "/$upload"), &files, None);
+    let addresses = tenant.addresses().into_iter().map(|address| {
+        let request = upload(address.request("POST", "/$upload"), &files, None);
         let request = request.bearer(&tenant.token);
-        request.try_send(door.to).unwrap_or_else(|e| panic!("{}: {e}", door.name))
+        request.try_send(address.to).unwrap_or_else(|e| panic!("{}: {e}", address.name))
     });
     let by_api = || host.send(&upload(tenant.api("POST", "/functions"), &files, None));
-    doors.chain(std::iter::once_with(by_api)).collect()
+    addresses.chain(std::iter::once_with(by_api)).collect()
 }
 
 /// An upload that does not say how long it is.
 #[track_caller]
 fn upload_chunked(tenant: &Tenant, file: &str, bytes: &[u8]) -> Answer {
     let (content_type, body) = form(&[Part { name: "file", file: Some(file), bytes }]);
-    let door = tenant.door();
-    let head = door
+    let address = tenant.address();
+    let head = address
         .request("POST", "/$upload")
         .bearer(&tenant.token)
         .header("content-type", &content_type)
         .header("transfer-encoding", "chunked");
-    let mut connection = Connection::open(door.to).unwrap();
+    let mut connection = Connection::open(address.to).unwrap();
     connection.send(&head.bytes("demo")).unwrap();
     for chunk in body.chunks(64 << 10) {
         let framed = [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat();
@@ -221,8 +221,8 @@ fn row_18_what_unpacks_too_far_is_refused_however_it_is_packed() {
     // Content-Encoding is nobody's here: a function gets what was sent.
     tenant.deploy("echo", guests::echo());
     let bomb = zeroes(256);
-    let sent = tenant.door().request("POST", "/echo").header("content-encoding", "zstd");
-    tenant.door().send(&sent.body(&bomb)).expect(200);
+    let sent = tenant.address().request("POST", "/echo").header("content-encoding", "zstd");
+    tenant.address().send(&sent.body(&bomb)).expect(200);
     memory.stays_below(48);
 }
 
@@ -232,13 +232,13 @@ fn an_endless_upload_is_cut_off() {
     let tenant = host.tenant("demo");
     tenant.post("/hello", "{}").expect(200);
     let memory = [Growth::of(host.pid()), Growth::of_worker(&tenant)];
-    for door in tenant.doors() {
-        let head = door
+    for address in tenant.addresses() {
+        let head = address
             .request("POST", "/$upload")
             .bearer(&tenant.token)
             .header("content-type", "multipart/form-data; boundary=b")
             .header("transfer-encoding", "chunked");
-        let mut connection = Connection::open(door.to).unwrap();
+        let mut connection = Connection::open(address.to).unwrap();
         connection.send(&head.bytes("demo")).unwrap();
         let part =
             b"--b\r\ncontent-disposition: form-data; name=\"f\"; filename=\"f.wasm\"\r\n\r\n";

@@ -9,17 +9,28 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hearth_wire::limits;
+use hearth_wire::{Code, limits};
 use rustix::fs::statvfs;
 
+use crate::fault::{Disk, Fault, Verdict};
 use crate::store::TenantId;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoom {
     #[error("the tenant may have {} on disk and would have {needed} bytes", limits::size(*limit))]
     Quota { needed: u64, limit: u64 },
-    #[error("the host's disk is full")]
+    #[error("{}", Disk::Full)]
     Host,
+}
+
+impl Fault for NoRoom {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Quota { .. } => Verdict::limit(Code::StorageFull, self)
+                .and(": remove functions, or have the host's admin raise `disk_bytes`"),
+            Self::Host => Disk::Full.into(),
+        }
+    }
 }
 
 /// Of one tenant, while something of it is on its way.

@@ -1,7 +1,7 @@
 //! Tenants' directories. Two parts of each are the host's, and one is its tenant's own:
 //!
 //! ```text
-//! tenants/<tenant>/releases/   what workers start from     written here beside (release.rs)
+//! tenants/<tenant>/releases/   what workers start from     written by manifest.rs
 //! tenants/<tenant>/logs/       the tenant's journal        written by logs.rs
 //! tenants/<tenant>/state/      of the tenant's user, where workers have users
 //! ```
@@ -16,9 +16,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use dashmap::DashMap;
 use hearth_wire::TenantName;
 use rustix::fs::{Mode, OFlags, fstat};
 use rustix::process::geteuid;
@@ -27,9 +26,12 @@ use tracing::{info, warn};
 use super::disk;
 use crate::durable;
 use crate::fail::{self, Point};
+use crate::locks::TenantLocks;
 use crate::owner::ForeignState;
 use crate::tree::Trees;
 
+/// Of the data directory, which a restore fills, too.
+pub const TENANTS: &str = "tenants";
 const RELEASES: &str = "releases";
 const LOGS: &str = "logs";
 const STATE: &str = "state";
@@ -43,16 +45,16 @@ pub(super) struct Directories {
     root: PathBuf,
     trees: Trees,
     /// Whether this host can give files to tenants' users.
-    has_users: bool,
+    has_uids: bool,
     /// Held by whoever settles that one: what there is to do takes as long as what lies there.
-    settling: DashMap<TenantName, Arc<Mutex<()>>>,
+    settling: TenantLocks<TenantName>,
     /// Users whose files could not be removed, as far as that was tried.
     left: Mutex<HashSet<u32>>,
 }
 
 impl Directories {
-    pub fn new(root: PathBuf, trees: Trees, has_users: bool) -> Self {
-        Self { root, trees, has_users, settling: DashMap::new(), left: Mutex::default() }
+    pub fn new(root: PathBuf, trees: Trees, has_uids: bool) -> Self {
+        Self { root, trees, has_uids, settling: TenantLocks::default(), left: Mutex::default() }
     }
 
     fn of(&self, tenant: &TenantName) -> PathBuf {
@@ -71,7 +73,7 @@ impl Directories {
     /// Gives each of these tenants its `state` before somebody asks for it, where the host has no
     /// users to give: a backup reads them, too. Tells which could not be.
     pub fn settle_all(&self, tenants: &[TenantName]) -> Vec<(TenantName, io::Error)> {
-        if self.has_users {
+        if self.has_uids {
             return Vec::new();
         }
         let there = tenants.iter().filter(|tenant| self.of(tenant).join(STATE).exists());
@@ -81,13 +83,12 @@ impl Directories {
     /// Sees to it that a tenant has a `state`, and that it is its user's. One that is somebody
     /// else's was restored, or is of a time when the host had no users to give: it is copied, by
     /// the one who may read it to the one who is to have it.
-    pub fn settle(&self, tenant: &TenantName, user: Option<u32>) -> io::Result<()> {
-        let lock = self.settling.entry(tenant.clone()).or_default().clone();
-        let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn settle(&self, tenant: &TenantName, uid: Option<u32>) -> io::Result<()> {
+        let _alone = self.settling.blocking_lock(tenant);
         let dir = self.of(tenant);
         let (state, other) = (dir.join(STATE), dir.join(OTHER_STATE));
-        let user = user.filter(|_| self.has_users);
-        let wanted = user.unwrap_or_else(|| geteuid().as_raw());
+        let uid = uid.filter(|_| self.has_uids);
+        let wanted = uid.unwrap_or_else(|| geteuid().as_raw());
         self.clear(&other)?;
         let found = match place(&state) {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
@@ -102,7 +103,7 @@ impl Directories {
             Some(owner) if owner == wanted => return Ok(()),
             // Of a time when it had users to give. Nobody here may read it, and an empty one need
             // not be.
-            Some(owner) if !self.has_users => {
+            Some(owner) if !self.has_uids => {
                 let foreign = || ForeignState { state: state.clone(), owner, own: wanted };
                 fs::remove_dir(&state).map_err(|_| io::Error::other(foreign()))?;
                 None
@@ -111,7 +112,7 @@ impl Directories {
         };
         durable::create_own_dir(&dir, Point::TenantState)?;
         DirBuilder::new().mode(0o700).create(&other)?;
-        if user.is_some() {
+        if uid.is_some() {
             std::os::unix::fs::chown(&other, Some(wanted), Some(wanted))?;
         }
         match found {
@@ -121,7 +122,7 @@ impl Directories {
                 durable::sync_file_system(&dir, Point::TenantState)?;
                 // The old one goes the next time: a backup may be reading it.
                 durable::exchange(&other, &state, Point::TenantState)?;
-                info!(%tenant, user = wanted, "a tenant's state was given to its user");
+                info!(%tenant, uid = wanted, "a tenant's state was given to its user");
             }
         }
         durable::sync_dir(&dir, Point::TenantState)
@@ -137,7 +138,7 @@ impl Directories {
         copied?;
         unpacking.finish().map_err(io::Error::other)?;
         if packed.left_out > 0 {
-            warn!(%tenant, files = packed.left_out, "files that are no tenant's own are left behind");
+            warn!(%tenant, files = packed.left_out, "files that do not belong to the tenant were left behind");
         }
         Ok(())
     }
@@ -145,7 +146,7 @@ impl Directories {
     /// Bytes on disk.
     pub fn bytes(&self, tenant: &TenantName, artifacts: &Path) -> io::Result<u64> {
         let dir = self.of(tenant);
-        // Releases hold links to the artifacts, which count once.
+        // Generations hold links to the artifacts, which count once.
         let hosts = disk::allocated(&[&dir.join(RELEASES), &dir.join(LOGS), artifacts])?;
         let tenants = match place(&dir.join(STATE))? {
             Some(state) => self.trees.measure(&state).map_err(io::Error::other)?.bytes,
@@ -155,7 +156,6 @@ impl Directories {
     }
 
     pub fn remove(&self, tenant: &TenantName) -> io::Result<()> {
-        self.settling.remove(tenant);
         let dir = self.of(tenant);
         self.remove_dir(&dir, Point::TenantTree).inspect_err(|_| self.left().extend(owners(&dir)))
     }
@@ -163,7 +163,7 @@ impl Directories {
     /// Removes the directories of all that `is_known` does not know. What cannot be removed is told,
     /// and keeps nothing else from it.
     pub fn remove_strangers(&self, is_known: impl Fn(&OsString) -> bool) -> io::Result<()> {
-        let mut users = HashSet::new();
+        let mut uids = HashSet::new();
         for entry in fs::read_dir(&self.root)? {
             let name = entry?.file_name();
             if is_known(&name) {
@@ -171,16 +171,16 @@ impl Directories {
             }
             let left = self.root.join(name);
             if let Err(error) = self.remove_dir(&left, Point::StartStrangers) {
-                users.extend(owners(&left));
-                warn!(left = %left.display(), error = &error as &dyn std::error::Error, "files of a tenant that was removed cannot be: its user id is given to nobody while they are there, and it is tried again every ten minutes");
+                uids.extend(owners(&left));
+                warn!(left = %left.display(), error = &error as &dyn std::error::Error, "the files of a removed tenant could not be removed: no other tenant gets its user id before they are, and it is tried again every ten minutes");
             }
         }
-        *self.left() = users;
+        *self.left() = uids;
         Ok(())
     }
 
     /// Users of tenants that are no more, whose files could not be removed.
-    pub fn left_users(&self) -> HashSet<u32> {
+    pub fn left_uids(&self) -> HashSet<u32> {
         self.left().clone()
     }
 
@@ -239,7 +239,7 @@ impl Directories {
 pub fn foreign_states(data: &Path) -> Vec<ForeignState> {
     use std::os::unix::fs::MetadataExt;
     let own = geteuid().as_raw();
-    let tenants = fs::read_dir(data.join(super::TENANTS)).into_iter().flatten().flatten();
+    let tenants = fs::read_dir(data.join(TENANTS)).into_iter().flatten().flatten();
     let foreign = |tenant: fs::DirEntry| {
         let state = tenant.path().join(STATE);
         let found = fs::symlink_metadata(&state).ok().filter(fs::Metadata::is_dir)?;

@@ -1,0 +1,47 @@
+//! Why the store did not do what it was asked.
+
+use hearth_wire::{Code, Generation};
+
+use super::database::DatabaseError;
+use crate::fault::{Fault, Verdict};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("there is already one of that name")]
+    Exists,
+    #[error("port {0} belongs to another tenant")]
+    PortTaken(u16),
+    #[error("there are {max} {what} already, which is the limit")]
+    TooMany { what: &'static str, max: usize },
+    #[error("there is no such {0}")]
+    Missing(&'static str),
+    /// Another change was committed between reading and committing.
+    #[error("generation {generation} comes too late: the tenant is at {current} already")]
+    Stale { generation: Generation, current: Generation },
+    #[error("random bytes could not be read")]
+    Random(#[source] getrandom::Error),
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+impl Fault for StoreError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Exists | Self::PortTaken(_) | Self::Stale { .. } => {
+                Verdict::caller(Code::Conflict, self)
+            }
+            Self::TooMany { .. } => Verdict::limit(Code::Conflict, self),
+            Self::Missing(_) => Verdict::caller(Code::NotFound, self),
+            Self::Random(_) => Verdict::host(Code::Internal, "the host's store failed"),
+            Self::Database(error) => error.verdict(),
+        }
+    }
+}
+
+pub(super) type Result<T, E = StoreError> = std::result::Result<T, E>;

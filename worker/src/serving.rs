@@ -1,0 +1,92 @@
+//! All that answering needs, the same for every connection and call of a worker.
+//!
+//! Holds and decides nothing: what each part is for is said where it is defined.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
+
+use hearth_wire::{Start, TenantName};
+use tokio::sync::watch;
+use wasmtime::Engine;
+
+use crate::admit::Grants;
+use crate::check;
+use crate::finish::Finish;
+use crate::generation::Generation;
+use crate::instance::Instances;
+use crate::limits::{ActivityCount, Calls, Newcomers, Permits, Ticker};
+use crate::peer::Trusted;
+use crate::report::Reporter;
+use crate::uplink::Uplinks;
+
+pub struct Serving {
+    /// The tenant's.
+    pub name: TenantName,
+    pub trusted: Trusted,
+    /// Below which it has a name at the front door, besides `localhost`.
+    pub domain: Option<String>,
+    pub generation: Arc<Generation>,
+    pub grants: watch::Receiver<Arc<Grants>>,
+    pub room: Room,
+    pub doing: Doing,
+    pub reporter: Reporter,
+    pub uplinks: Uplinks,
+}
+
+/// How much there may be at once, of everything that comes from outside.
+pub struct Room {
+    pub permits: Permits,
+    pub newcomers: Newcomers,
+    pub checks: check::Room,
+    /// Those from outside, as the control loop counted them last.
+    pub connections: AtomicUsize,
+}
+
+/// What the worker is at, and what that takes.
+pub struct Doing {
+    pub activity: ActivityCount,
+    /// On their way to the host, which are no calls.
+    pub uploads: ActivityCount,
+    pub finish: Finish,
+    pub ticker: Ticker,
+    pub calls: Calls,
+    pub instances: Arc<Instances>,
+}
+
+impl Serving {
+    pub fn new(
+        engine: Engine,
+        generation: Generation,
+        trusted: Trusted,
+        start: &Start,
+        grants: watch::Receiver<Arc<Grants>>,
+        began: Instant,
+    ) -> Self {
+        let limits = generation.manifest.limits;
+        let generation = Arc::new(generation);
+        Self {
+            name: start.tenant.clone(),
+            trusted,
+            domain: start.domain.clone(),
+            grants,
+            room: Room {
+                permits: Permits::new(&limits, began),
+                newcomers: Newcomers::new(&limits, began),
+                checks: check::Room::new(),
+                connections: AtomicUsize::new(0),
+            },
+            doing: Doing {
+                activity: ActivityCount::new(),
+                uploads: ActivityCount::new(),
+                finish: Finish::new(),
+                ticker: Ticker::new(engine.clone()),
+                calls: Calls::default(),
+                instances: Arc::new(Instances::new(engine, Arc::clone(&generation))),
+            },
+            generation,
+            reporter: Reporter::new(limits.log_bytes_per_second),
+            uplinks: Uplinks::new(),
+        }
+    }
+}
