@@ -2,9 +2,10 @@
 //!
 //! Log lines of functions are not this (see `logs.rs`). Whoever knows a figure records it with the
 //! macros of `metrics`; this file names and describes them all, so that they can be found. A log
-//! that cannot be written is lost, and nobody ends for it.
+//! that cannot be written, or that nobody reads, is lost, and nobody ends or waits for it.
 
 mod json;
+mod lines;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -12,10 +13,12 @@ use hearth_wire::TenantName;
 use metrics::Unit;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use syscalls::Sysno;
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use self::lines::Lines;
 use crate::config::{Log, LogFormat};
 use crate::terminal::{error_width, escape_coloured, escape_json, record};
 
@@ -62,8 +65,10 @@ pub fn init(settings: &Log) -> Result<Telemetry, TelemetryError> {
     Ok(Telemetry { figures })
 }
 
+static LINES: Lines = Lines::new();
+
 /// Takes a line of the log at a time. What cannot be written is lost: the reader of a pipe has
-/// left, or the disk is full, and the host serves on.
+/// left or does not read, or the disk is full, and the host serves on.
 struct StandardError {
     json: bool,
 }
@@ -75,7 +80,7 @@ impl Write for StandardError {
             true => escape_json(&text).into_owned(),
             false => record(&escape_coloured(&text), error_width()).into_owned(),
         };
-        let _ = io::stderr().write_all(line.as_bytes());
+        LINES.write(io::stderr(), line.as_bytes());
         Ok(bytes.len())
     }
 
@@ -94,10 +99,16 @@ impl Telemetry {
         self.figures.render()
     }
 
-    /// Folds what was recorded into its buckets, which rendering does too. To be called every few
+    /// Folds what was recorded into its buckets, which rendering does too, and says how much of the
+    /// log was lost. To be called every few
     /// seconds, so that memory stays bounded where nobody reads the figures.
     pub fn fold(&self) {
         self.figures.run_upkeep();
+        let lost = LINES.take_lost();
+        if lost > 0 {
+            metrics::counter!("hearth_log_lines_lost_total").increment(lost);
+            warn!(lines = lost, "the log lost lines that could not be written in time");
+        }
     }
 }
 
@@ -154,6 +165,10 @@ fn describe() {
     describe_counter!(
         "hearth_front_connections_total",
         "Connections at the front door: handed over to a worker for good, or proxied."
+    );
+    describe_counter!(
+        "hearth_log_lines_lost_total",
+        "Lines of this log that nobody read in time, or that could not be written."
     );
     describe_counter!("hearth_uploads_total", "Uploads, by outcome.");
     describe_counter!("hearth_backups_total", "Backups, by outcome.");

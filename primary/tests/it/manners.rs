@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -62,6 +62,42 @@ fn a_log_that_cannot_be_written_ends_nothing() {
             assert!(host.ended().success());
         }
     }
+}
+
+/// Its reader is there, and reads nothing, as a pager does or a terminal that was stopped.
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up() {
+    let place = tempfile::tempdir().unwrap();
+    let pipe = place.path().join("log");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut reader = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(&pipe)
+        .unwrap();
+    nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    let script = format!(r#"exec "$0" "$@" 2>"{}""#, pipe.display());
+    let mut host = Host::wrapped(&["sh", "-c", &script], &["--log-filter", "trace"]);
+    let tenant = host.tenant("demo");
+    tenant.deploy("echo", guests::echo());
+    // Each of these has lines of some hundred bytes.
+    for _ in 0..20 {
+        host.send(&tenant.api("POST", "/worker/restart")).expect(200);
+        tenant.post("/echo", "a").expect(200);
+    }
+    eventually("lines that were lost", || {
+        (host.figure("hearth_log_lines_lost_total") > 0).then_some(())
+    });
+    let mut said = Vec::new();
+    eventually("the log to go on", || {
+        let mut piece = [0; 64 << 10];
+        let taken = reader.read(&mut piece).unwrap_or(0);
+        said.extend_from_slice(&piece[..taken]);
+        String::from_utf8_lossy(&said).contains("the log lost lines").then_some(())
+    });
+    host.terminate();
+    assert!(host.ended().success());
 }
 
 /// A command says why it failed by its status, where nobody can read why.
