@@ -566,11 +566,7 @@ fn a_backup_of_an_earlier_build_is_restored() {
     is_taken_on(&mut Host::on(directory, &like), true);
     // And by a host that serves, beside what it has.
     let host = Host::start();
-    let mut restore = vec!["restore", file];
-    for name in EARLIER {
-        restore.extend(["--tenant", name]);
-    }
-    host.command(ADMIN_TOKEN, &restore).done();
+    host.command(ADMIN_TOKEN, &["restore", file]).done();
     let [options, removed] = ["options", "removed"].map(|name| earlier(&host, name));
     options.post("/hello", "{}").expect(401);
     removed.post("/hello", "{}").expect(404);
