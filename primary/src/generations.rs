@@ -88,7 +88,7 @@ struct Inner {
     prepared: DashMap<(TenantId, Generation), Made>,
     /// The module that was looked at last.
     scrubbed: Mutex<Option<ModuleDigest>>,
-    /// One at a time prepares a tenant's release.
+    /// One at a time prepares a tenant's generation.
     preparing: TenantLocks,
     /// Held shared by the host while it makes files itself that no metadata names yet, which is
     /// short, and alone by the sweep.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The one piece of code behind all addresses that take uploads: a tenant's port (through its
-//! worker's door), the front door, the management API. Callers have authenticated. What fails
+//! worker's uplink), the front door, the management API. Callers have authenticated. What fails
 //! before the commit leaves the old generation serving and no metadata; modules that nothing
 //! names are swept. What a body is made of is read in [`parts`]. Until an upload's body has come
 //! whole it costs its place, its room on the disk, and nothing that others wait for.
@@ -328,10 +328,10 @@ impl Uploads {
         by: &Author,
     ) -> Result<(VersionRow, bool), UploadError> {
         let served = self.generations.bundle().beneath(own);
-        if let Some(existing) = generations::one(&served, &path).map(|at| &served[at].path)
-            && *existing != path
+        if let Some(existing) = generations::one(&served, &path)
+            && existing.path != path
         {
-            return Err(UploadError::Case { path, existing: existing.clone() });
+            return Err(UploadError::Case { path, existing: existing.path.clone() });
         }
         if let Some(active) = own.live.iter().find(|function| function.path == path) {
             let same = active.sha256 == module.sha256 && active.uploaded == uploaded;

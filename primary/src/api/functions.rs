@@ -328,9 +328,9 @@ async fn active(
     tenant: &Tenant,
     path: &FunctionPath,
 ) -> Result<FunctionInfo, Refusal> {
-    let mut served = serves(store, generations, tenant).await?;
-    let at = generations::one(&served, path).ok_or_else(|| no_function(path))?;
-    Ok(function(served.swap_remove(at), &tenant.limits(), generations))
+    let served = serves(store, generations, tenant).await?;
+    let found = generations::one(&served, path).ok_or_else(|| no_function(path))?;
+    Ok(function(found.clone(), &tenant.limits(), generations))
 }
 
 /// Set options of a function
@@ -389,7 +389,7 @@ pub async fn list_versions(
     let (tenant, _) = at.permit(Scope::Deploy)?;
     let (row, limits) = (store.function(tenant.id, &path).await?, tenant.limits());
     let served = serves(&store, &generations, &tenant).await?;
-    let active = generations::one(&served, &path).map(|at| &served[at].version);
+    let active = generations::one(&served, &path).map(|function| &function.version);
     let bundled = generations.bundle().find(&path);
     let kept = match (&row, &bundled) {
         (Some(row), _) => row.path.clone(),
@@ -484,8 +484,8 @@ fn no_method() -> Refusal {
 /// What is called by this name. Whoever names a function means that one, and not what answers where
 /// there is no other.
 fn called(served: Vec<Served>, path: FunctionPath) -> Result<FunctionPath, Refusal> {
-    if let Some(at) = generations::one(&served, &path) {
-        return Ok(served[at].path.clone());
+    if let Some(function) = generations::one(&served, &path) {
+        return Ok(function.path.clone());
     }
     let is_above = |function: &Served| {
         let below = path.as_str().strip_prefix(function.path.as_str());

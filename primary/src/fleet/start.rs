@@ -48,7 +48,7 @@ pub async fn fork(
         let prepared =
             shared.generations.prepare(&tenant, start.generation).await.map_err(|error| {
                 let told = error.verdict().told;
-                error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "release");
+                error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "a generation could not be prepared");
                 if is_short(&error) { StartError::Host(told) } else { StartError::Generation(told) }
             })?;
         let permit = shared.starts.clone().acquire_owned().await.map_err(|error| host(&error))?;

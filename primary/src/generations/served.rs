@@ -1,8 +1,6 @@
 //! What a tenant serves, be it its own or of the build, as far as more than one part asks for it.
 
-use hearth_wire::{
-    FunctionPath, FunctionVersion, HandlerKind, ModuleDigest, OptionsPatch, PathMatch,
-};
+use hearth_wire::{FunctionPath, FunctionVersion, HandlerKind, ModuleDigest, OptionsPatch};
 use jiff::Timestamp;
 
 use crate::store::VersionRow;
@@ -35,12 +33,8 @@ pub struct Served {
 impl Served {
     /// All layers, the one set last on top.
     pub fn options(&self) -> OptionsPatch {
-        let uploaded = self.uploaded.clone().over(self.declared.clone());
-        let mut options = self.set.clone().over(uploaded);
-        if self.yields {
-            options.path = Some(PathMatch::Prefix);
-        }
-        options
+        let all = OptionsPatch::of_layers(&self.declared, &self.uploaded, &self.set);
+        if self.yields { all.without_root() } else { all }
     }
 
     pub fn is_bundled(&self) -> bool {
@@ -82,8 +76,8 @@ impl From<VersionRow> for Served {
     }
 }
 
-/// Where the function of that path is among them, however it is written.
-pub fn one(served: &[Served], path: &FunctionPath) -> Option<usize> {
+/// The one of that path, however it is written.
+pub fn one<'a>(served: &'a [Served], path: &FunctionPath) -> Option<&'a Served> {
     let folded = path.folded();
-    served.iter().position(|function| function.path.folded() == folded)
+    served.iter().find(|function| function.path.folded() == folded)
 }

@@ -44,7 +44,7 @@ pub struct VersionRow {
 impl VersionRow {
     /// All layers, the one set last on top.
     pub fn options(&self) -> OptionsPatch {
-        self.set.clone().over(self.uploaded.clone().over(self.declared.clone()))
+        OptionsPatch::of_layers(&self.declared, &self.uploaded, &self.set)
     }
 
     /// Of a row of [`VERSIONS`].

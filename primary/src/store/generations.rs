@@ -226,8 +226,8 @@ impl Touched {
                     (changed, Some(mount)) => {
                         let set = changed.map(|row| row.set).unwrap_or_default();
                         let version = FunctionVersion::Bundled(bundle.build.clone());
-                        let bundled = mount.options.clone().over(mount.declared.clone());
-                        self.function(version, set.clone().over(bundled), &set)
+                        let all = OptionsPatch::of_layers(&mount.declared, &mount.options, &set);
+                        self.function(version, all, &set)
                     }
                 },
             };

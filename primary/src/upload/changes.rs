@@ -109,7 +109,7 @@ impl Uploads {
         let bundle = self.generations.bundle().clone();
         let mut own = self.store.own_functions(tenant.id).await?;
         let served = bundle.beneath(&own);
-        let found = generations::one(&served, path).map(|at| served[at].clone());
+        let found = generations::one(&served, path);
         let function = found.ok_or_else(|| UploadError::NoFunction(path.clone()))?;
         let path = function.path.clone();
         let change = match function.is_bundled() {
@@ -129,7 +129,7 @@ impl Uploads {
             }
         };
         let left = bundle.beneath(&own);
-        let left = generations::one(&left, &path).map(|at| left[at].version.clone());
+        let left = generations::one(&left, &path).map(|function| function.version.clone());
         let cause = Cause::Remove;
         Ok((Planned { tenant, changing, own, changes: vec![change], cause }, (path, left)))
     }
@@ -157,7 +157,7 @@ impl Uploads {
         let (tenant, changing) = self.lock(tenant).await?;
         let mut own = self.store.own_functions(tenant.id).await?;
         let served = self.generations.bundle().beneath(&own);
-        let found = generations::one(&served, path).map(|at| served[at].clone());
+        let found = generations::one(&served, path).cloned();
         let mut function = found.ok_or_else(|| UploadError::NoFunction(path.clone()))?;
         let before = function.set.clone();
         function.set = before.clone().changed(changes)?;

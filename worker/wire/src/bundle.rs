@@ -260,11 +260,8 @@ impl Mounted<'_> {
     /// All layers, the one set last on top.
     pub fn options(&self) -> OptionsPatch {
         let Mount { declared, options, .. } = self.mount;
-        let mut all = self.set.clone().over(options.clone().over(declared.clone()));
-        if self.yields {
-            all.path = Some(PathMatch::Prefix);
-        }
-        all
+        let all = OptionsPatch::of_layers(declared, options, &self.set);
+        if self.yields { all.without_root() } else { all }
     }
 
     fn kind(&self) -> PathMatch {

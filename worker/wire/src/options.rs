@@ -186,6 +186,18 @@ macro_rules! define {
                 Ok(())
             }
 
+            /// What a function's layers come to: what its module declares, over that what came with
+            /// it, and over both what was set since.
+            pub fn of_layers(declared: &Self, given: &Self, set: &Self) -> Self {
+                set.clone().over(given.clone().over(declared.clone()))
+            }
+
+            /// The same for a function that would be the root where another one is: what is below
+            /// its path stays its own.
+            pub fn without_root(self) -> Self {
+                Self { path: Some(PathMatch::Prefix), ..self }
+            }
+
             /// These options, and those of `base` where these say nothing.
             pub fn over(self, base: Self) -> Self {
                 Self { $($name: self.$name.over(base.$name)),+ }
