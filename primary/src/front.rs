@@ -114,7 +114,10 @@ impl Front {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => {
                     if said.is_none_or(|said| said.elapsed() > SAY_AGAIN) {
-                        warn!(error = &error as &dyn std::error::Error, "accept");
+                        warn!(
+                            error = &error as &dyn std::error::Error,
+                            "a connection at the front door could not be accepted"
+                        );
                         said = Some(Instant::now());
                     }
                     // Whoever went before this one is told has left nothing that is still there.

@@ -217,13 +217,16 @@ impl Uploads {
     async fn make_room(&self, tenant: &Tenant) -> Result<(), GenerationError> {
         // What cannot be removed takes its room, and is no reason to refuse what fits beside it.
         if let Err(error) = self.generations.tidy_artifacts(tenant).await {
-            error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "tidy");
+            error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "artifacts that nothing names could not be removed");
         }
         if self.generations.has_room() {
             return Ok(());
         }
         if let Err(error) = self.sweep().await {
-            error!(error = &error as &dyn std::error::Error, "sweep");
+            error!(
+                error = &error as &dyn std::error::Error,
+                "files that nothing refers to could not be removed"
+            );
         }
         if self.generations.has_room() { Ok(()) } else { Err(NoRoom::Host.into()) }
     }
@@ -299,7 +302,7 @@ impl Uploads {
             self.generations.recheck(id);
             let is_awake = self.fleet.status(&tenant.name).is_some_and(|is| is.pid.is_some());
             if is_awake && let Err(error) = self.fleet.restart(&tenant.name, None).await {
-                error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "refresh");
+                error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "a worker could not be restarted after its modules changed");
             }
         }
         Ok(())

@@ -86,7 +86,7 @@ impl Listening {
                 Ok(Some(stream)) => taken.push(stream),
                 Ok(None) => break,
                 Err(error) => {
-                    warn!(tenant = %self.tenant, error = &error as &dyn std::error::Error, "accept");
+                    warn!(tenant = %self.tenant, error = &error as &dyn std::error::Error, "a connection at a tenant's port could not be accepted");
                     self.short_until = Some(Instant::now() + SHORT_PAUSE);
                     break;
                 }
@@ -113,7 +113,7 @@ impl Listening {
         match self.sockets.arm(*key, listener, watch) {
             Ok(()) => self.armed = wanted,
             Err(error) => {
-                warn!(tenant = %self.tenant, error = &error as &dyn std::error::Error, "watch");
+                warn!(tenant = %self.tenant, error = &error as &dyn std::error::Error, "a tenant's port could not be watched");
             }
         }
     }

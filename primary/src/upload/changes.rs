@@ -293,7 +293,7 @@ impl Uploads {
                 fail::moment(Point::ChangeCommitted);
                 // Best effort: the next sweep takes what this leaves.
                 if let Err(error) = self.generations.prune(tenant, generation).await {
-                    error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "prune");
+                    error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "earlier generations could not be removed");
                 }
                 fail::moment(Point::ChangeDone);
                 Ok((generation, took))

@@ -34,7 +34,7 @@ impl Drop for Litter {
         runtime.spawn(async move {
             // The sweep takes what this leaves.
             if let Err(error) = generations.tidy(&tenant, modules).await {
-                error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "tidy");
+                error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "what an upload left could not be removed");
             }
         });
     }
