@@ -44,7 +44,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
-use hearth_wire::{Entry, Generation, TenantName, TokenGrant, What};
+use hearth_wire::{Entry, GenerationNumber, TenantName, TokenGrant, What};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
@@ -205,7 +205,7 @@ impl Fleet {
     pub async fn swap(
         &self,
         name: &TenantName,
-        generation: Generation,
+        generation: GenerationNumber,
         commit: Commit,
     ) -> Result<Duration, SwapError> {
         let swap = |answer| Command::Swap(generation, Some(commit), answer);

@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use dashmap::{DashMap, DashSet};
-use hearth_wire::{Generation, ModuleDigest, TenantName};
+use hearth_wire::{GenerationNumber, ModuleDigest, TenantName};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
@@ -85,7 +85,7 @@ struct Inner {
     /// Artifacts whose digest was checked since this process started.
     checked: DashSet<(Owner, ModuleDigest)>,
     /// Generations that are known to be on disk for this engine.
-    prepared: DashMap<(TenantId, Generation), Made>,
+    prepared: DashMap<(TenantId, GenerationNumber), Made>,
     /// The module that was looked at last.
     scrubbed: Mutex<Option<ModuleDigest>>,
     /// One at a time prepares a tenant's generation.

@@ -43,7 +43,7 @@ pub fn answer(fault: &dyn Fault, id: &RequestId) -> Response {
 mod tests {
     use std::io;
 
-    use hearth_wire::{Code, Diagnosis, Generation};
+    use hearth_wire::{Code, Diagnosis, GenerationNumber};
 
     use super::*;
     use crate::backup::BackupError;
@@ -102,7 +102,7 @@ mod tests {
     }
 
     fn swap(source: SwapError) -> UploadError {
-        let current: Generation = 7;
+        let current = GenerationNumber(7);
         UploadError::Swap { current, source }
     }
 

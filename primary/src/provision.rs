@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_wire::{Code, Generation, TenantName, TokenGrant};
+use hearth_wire::{Code, GenerationNumber, TenantName, TokenGrant};
 use jiff::Timestamp;
 use rustix::io::Errno;
 use tokio::sync::Mutex;
@@ -25,9 +25,6 @@ use crate::fleet::{self, Fleet, sockets};
 use crate::generations::{GenerationError, Generations};
 use crate::logs::Logs;
 use crate::store::{self, Cause, NewGeneration, OwnFunctions, Store, StoreError, Tenant};
-
-/// A new tenant's generation.
-const FIRST: Generation = 1;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProvisionError {
@@ -169,7 +166,7 @@ impl Provision {
         let _creating = self.creating.lock().await;
         match self.store.tenant(&name).await? {
             // A making that failed could not be taken back then.
-            Some(half) if half.generation == 0 => self.undo(&half).await,
+            Some(half) if half.generation == GenerationNumber::NONE => self.undo(&half).await,
             Some(_) => return Err(ProvisionError::Exists(name)),
             None => {}
         }
@@ -289,7 +286,7 @@ impl Provision {
         let mut completed = Vec::new();
         for tenant in tenants {
             let mut tenant = self.current(tenant).await?;
-            if tenant.generation == 0 {
+            if tenant.generation == GenerationNumber::NONE {
                 let _arriving = self.generations.arriving().await;
                 let first = self.first(&tenant, Cause::Restored, by).await?;
                 self.store.commit_generation(first).await?;
@@ -332,10 +329,10 @@ impl Provision {
         cause: Cause,
         by: &Author,
     ) -> Result<NewGeneration, ProvisionError> {
-        self.generations.write(tenant, FIRST, &OwnFunctions::default()).await?;
+        self.generations.write(tenant, GenerationNumber::FIRST, &OwnFunctions::default()).await?;
         Ok(NewGeneration {
             tenant: tenant.id,
-            generation: FIRST,
+            generation: GenerationNumber::FIRST,
             cause,
             by: by.clone(),
             bundle: self.generations.bundle().mounts.clone(),
@@ -355,8 +352,12 @@ impl Provision {
     /// The tenants that there are. One that an earlier host was killed over before it had its
     /// first generation is none, and is taken back.
     pub async fn tenants(&self) -> Result<Vec<Tenant>, StoreError> {
-        let (whole, half): (Vec<_>, Vec<_>) =
-            self.store.tenants().await?.into_iter().partition(|tenant| tenant.generation > 0);
+        let (whole, half): (Vec<_>, Vec<_>) = self
+            .store
+            .tenants()
+            .await?
+            .into_iter()
+            .partition(|tenant| tenant.generation > GenerationNumber::NONE);
         for tenant in half {
             self.undo(&tenant).await;
         }

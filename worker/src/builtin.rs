@@ -137,14 +137,14 @@ fn functions(manifest: &Manifest, origin: Origin) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_wire::{HandlerKind, ModuleDigest, OptionsPatch};
+    use hearth_wire::{GenerationNumber, HandlerKind, ModuleDigest, OptionsPatch};
 
     fn manifest() -> Manifest {
         let options =
             r#"{"methods":["GET","POST"],"path":"prefix","auth":"invoke","description":"d"}"#;
         Manifest {
             tenant: "demo".parse().unwrap(),
-            generation: 3,
+            generation: GenerationNumber(3),
             engine: "e".to_owned(),
             limits: hearth_wire::Limits::default(),
             bundle: hearth_wire::Bundle::default().digest,

@@ -191,6 +191,8 @@ mod tests {
     use http::header::AUTHORIZATION;
     use jiff::Timestamp;
 
+    use hearth_wire::GenerationNumber;
+
     use super::*;
 
     fn headers(authorization: &str) -> HeaderMap {
@@ -203,7 +205,7 @@ mod tests {
             id: TenantId(id),
             name: format!("t{id}").parse().unwrap(),
             port: 4_000,
-            generation: 1,
+            generation: GenerationNumber(1),
             limits: Default::default(),
             uid: None,
             created_at: Timestamp::UNIX_EPOCH,

@@ -5,8 +5,8 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use hearth_wire::{
-    Code, FunctionPath, FunctionVersion, Generation, HandlerKind, Limits, ModuleDigest, Options,
-    OptionsPatch, Origin, Scope, Wanted,
+    Code, FunctionPath, FunctionVersion, GenerationNumber, HandlerKind, Limits, ModuleDigest,
+    Options, OptionsPatch, Origin, Scope, Wanted,
 };
 use http::{HeaderMap, Method, Uri};
 use jiff::Timestamp;
@@ -127,7 +127,7 @@ pub struct Rollback {
 #[schema(as = Generation)]
 pub struct GenerationInfo {
     #[schema(value_type = u64)]
-    pub generation: Generation,
+    pub generation: GenerationNumber,
     /// What made it: `created`, `upload`, `rollback`, `remove`, `options` or `limits`.
     pub cause: String,
     /// The name that the token had which was used; the audit has its id.

@@ -383,7 +383,7 @@ fn missed(missed: u64) -> Event {
 #[cfg(test)]
 mod tests {
     use axum::body;
-    use hearth_wire::{LogLine, Report};
+    use hearth_wire::{GenerationNumber, LogLine, Report};
     use jiff::Timestamp;
 
     use super::*;
@@ -413,7 +413,7 @@ mod tests {
             id: TenantId(1),
             name: "acme".parse().unwrap(),
             port: 4_000,
-            generation: 1,
+            generation: GenerationNumber(1),
             limits: Default::default(),
             uid: None,
             created_at: Timestamp::UNIX_EPOCH,

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use hearth_wire::{Code, Generation, Scope, TenantName};
+use hearth_wire::{Code, GenerationNumber, Scope, TenantName};
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ pub struct TenantInfo {
     pub port: u16,
     pub url: String,
     #[schema(value_type = u64)]
-    pub generation: Generation,
+    pub generation: GenerationNumber,
     pub created_at: Timestamp,
     pub worker: WorkerStatus,
 }

@@ -104,10 +104,12 @@ impl Callers {
 
 #[cfg(test)]
 mod tests {
+    use hearth_wire::GenerationNumber;
+
     use super::*;
 
     fn told(current: Phase) -> Told {
-        let mut life = Life::new(1);
+        let mut life = Life::new(GenerationNumber(1));
         life.current = current;
         Told::of(&life, Cause::Ended, Instant::now())
     }

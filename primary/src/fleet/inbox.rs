@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use hearth_wire::{Channel, FromWorker, Generation, Passing, What};
+use hearth_wire::{Channel, FromWorker, GenerationNumber, Passing, What};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::conversation::Conversation;
@@ -23,7 +23,7 @@ pub enum Command {
     /// Links into a worker that serves, starting one if need be.
     Wake(Answer<Result<Arc<Links>, Unavailable>>),
     /// Without a commit: the same generation again.
-    Swap(Generation, Option<Commit>, Answer<Result<Duration, SwapError>>),
+    Swap(GenerationNumber, Option<Commit>, Answer<Result<Duration, SwapError>>),
     /// The tenant's port first, where it is not had yet.
     Listen(Answer<Result<(), FleetError>>),
     Start(Answer<Result<(), FleetError>>),

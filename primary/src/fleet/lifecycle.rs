@@ -21,7 +21,7 @@
 
 use std::time::{Duration, Instant};
 
-use hearth_wire::Generation;
+use hearth_wire::GenerationNumber;
 
 /// From being forked to being ready.
 pub const LOAD_DEADLINE: Duration = Duration::from_secs(10);
@@ -129,18 +129,18 @@ pub enum Callers {
 pub enum Swap {
     /// For a place among those that finish.
     Waiting {
-        generation: Generation,
+        generation: GenerationNumber,
         since: Instant,
     },
     Loading {
         worker: WorkerId,
-        generation: Generation,
+        generation: GenerationNumber,
         stage: Stage,
     },
     /// `lost` tells how the worker died while the store was still at it.
     Committing {
         worker: WorkerId,
-        generation: Generation,
+        generation: GenerationNumber,
         lost: Option<String>,
     },
     Quiescing {
@@ -169,7 +169,7 @@ pub enum KeptBy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Life {
     /// What a new worker is started with.
-    pub generation: Generation,
+    pub generation: GenerationNumber,
     pub current: Phase,
     pub swap: Option<Swap>,
     /// Oldest first.
@@ -190,7 +190,7 @@ pub enum Event {
     /// Finish the worker; the next call starts one again.
     Stop,
     /// Start this generation beside the current one and put it in its place.
-    Swap(Generation),
+    Swap(GenerationNumber),
     Committed,
     CommitFailed(String),
     Forked(WorkerId),
@@ -215,7 +215,7 @@ pub enum Event {
 pub enum Action {
     Fork {
         worker: WorkerId,
-        generation: Generation,
+        generation: GenerationNumber,
     },
     Accept(WorkerId),
     /// It has so long to finish its calls, if it is told to.
@@ -226,7 +226,7 @@ pub enum Action {
     Close(WorkerId),
     Leave(WorkerId),
     Kill(WorkerId, String),
-    Commit(Generation),
+    Commit(GenerationNumber),
     Answer(Swapped),
 }
 
@@ -254,7 +254,7 @@ pub enum Reception {
 }
 
 impl Life {
-    pub fn new(generation: Generation) -> Self {
+    pub fn new(generation: GenerationNumber) -> Self {
         Self {
             generation,
             current: Phase::Asleep,

@@ -1,6 +1,6 @@
 //! What a tenant's worker is doing, as the API and the command line show it.
 
-use hearth_wire::Generation;
+use hearth_wire::GenerationNumber;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -46,7 +46,7 @@ pub struct WorkerStatus {
     pub pid: Option<i32>,
     /// The generation that is current, whether or not a worker runs.
     #[schema(value_type = u64)]
-    pub generation: Generation,
+    pub generation: GenerationNumber,
     /// Since when the state is what it is.
     #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,

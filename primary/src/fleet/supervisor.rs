@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hearth_wire::{
-    FromWorker, Generation, Moment, Passing, Respite, Start, ToWorker, TokenGrant, VERSION, What,
+    FromWorker, GenerationNumber, Moment, Passing, Respite, Start, ToWorker, TokenGrant, VERSION,
+    What,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -561,7 +562,7 @@ impl Supervisor {
         }
     }
 
-    fn start_of(&self, worker: WorkerId, generation: Generation) -> Start {
+    fn start_of(&self, worker: WorkerId, generation: GenerationNumber) -> Start {
         let wakes = matches!(self.life.current, Phase::Starting { worker: current, .. } if current == worker);
         Start {
             version: VERSION,

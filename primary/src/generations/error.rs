@@ -3,7 +3,7 @@
 use std::io;
 
 use hearth_wire::limits::{COMPONENTS_MAX, MOUNTS_MAX};
-use hearth_wire::{Code, FunctionPath, FunctionVersion, Generation, OptionsError, Problem};
+use hearth_wire::{Code, FunctionPath, FunctionVersion, GenerationNumber, OptionsError, Problem};
 
 use super::modules::IngestError;
 use super::room::NoRoom;
@@ -30,7 +30,7 @@ pub enum GenerationError {
     #[error("what comes with this build cannot be used")]
     Bundle(#[from] BundleError),
     #[error("generation {0} is not the current one and was never written")]
-    NoGeneration(Generation),
+    NoGeneration(GenerationNumber),
 }
 
 /// Why what comes with this build cannot be used.

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use hearth_wire::{Generation, Limits, Manifest, ManifestFunction, ModuleDigest};
+use hearth_wire::{GenerationNumber, Limits, Manifest, ManifestFunction, ModuleDigest};
 use tracing::warn;
 
 use super::artifacts::{Owner, artifact_name};
@@ -49,7 +49,7 @@ impl Generations {
     pub async fn write(
         &self,
         tenant: &Tenant,
-        generation: Generation,
+        generation: GenerationNumber,
         own: &OwnFunctions,
     ) -> Result<(), GenerationError> {
         let (artifacts, modules) = self.checked(tenant, &own.live).await?;
@@ -91,7 +91,7 @@ impl Generations {
     pub async fn prepare(
         &self,
         tenant: &Tenant,
-        generation: Generation,
+        generation: GenerationNumber,
     ) -> Result<Prepared, GenerationError> {
         let dir = self.inner.releases(tenant).join(generation.to_string());
         if !self.inner.prepared.contains_key(&(tenant.id, generation)) {
@@ -120,18 +120,22 @@ impl Generations {
     }
 
     /// Removes a generation that came to nothing.
-    pub async fn discard(&self, tenant: &Tenant, generation: Generation) {
+    pub async fn discard(&self, tenant: &Tenant, generation: GenerationNumber) {
         self.inner.prepared.remove(&(tenant.id, generation));
         let dir = self.inner.releases(tenant).join(generation.to_string());
         let remove = move || durable::remove_dir(&dir, Point::ReleaseRemove);
         let removed = self.inner.on_thread(tenant.id, remove).await;
         if let Err(error) = removed {
-            warn!(tenant = %tenant.name, generation, error = &error as &dyn std::error::Error, "a generation that came to nothing could not be removed");
+            warn!(tenant = %tenant.name, %generation, error = &error as &dyn std::error::Error, "a generation that came to nothing could not be removed");
         }
     }
 
     /// Removes a tenant's generations other than these. Workers hold what they mapped.
-    pub async fn prune(&self, tenant: &Tenant, keep: Generation) -> Result<(), GenerationError> {
+    pub async fn prune(
+        &self,
+        tenant: &Tenant,
+        keep: GenerationNumber,
+    ) -> Result<(), GenerationError> {
         let releases = self.inner.releases(tenant);
         // One that is being made again would be taken apart under its maker's hands.
         let _alone = self.inner.preparing.lock(&tenant.id).await;
@@ -157,7 +161,7 @@ impl Inner {
     fn manifest(
         &self,
         tenant: &Tenant,
-        generation: Generation,
+        generation: GenerationNumber,
         own: &OwnFunctions,
         modules: &Conditions,
         bundle: &BuildBundle,

@@ -1,5 +1,6 @@
 //! Columns as the types that they were parsed into, and back.
 
+use hearth_wire::GenerationNumber;
 use jiff::Timestamp;
 use rusqlite::types::{FromSqlError, FromSqlResult, ValueRef};
 
@@ -29,6 +30,10 @@ pub(super) fn signed(number: u64) -> i64 {
 
 pub(super) fn unsigned(value: ValueRef<'_>) -> FromSqlResult<u64> {
     u64::try_from(value.as_i64()?).map_err(FromSqlError::other)
+}
+
+pub(super) fn generation_number(value: ValueRef<'_>) -> FromSqlResult<GenerationNumber> {
+    unsigned(value).map(GenerationNumber)
 }
 
 pub(super) fn bytes<const N: usize>(value: ValueRef<'_>) -> FromSqlResult<[u8; N]> {

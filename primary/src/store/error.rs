@@ -1,6 +1,6 @@
 //! Why the store did not do what it was asked.
 
-use hearth_wire::{Code, Generation};
+use hearth_wire::{Code, GenerationNumber};
 
 use super::database::DatabaseError;
 use crate::fault::{Fault, Verdict};
@@ -17,7 +17,7 @@ pub enum StoreError {
     Missing(&'static str),
     /// Another change was committed between reading and committing.
     #[error("generation {generation} comes too late: the tenant is at {current} already")]
-    Stale { generation: Generation, current: Generation },
+    Stale { generation: GenerationNumber, current: GenerationNumber },
     #[error("random bytes could not be read")]
     Random(#[source] getrandom::Error),
     #[error(transparent)]

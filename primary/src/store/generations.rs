@@ -4,14 +4,16 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use hearth_wire::{Bundle, FunctionPath, FunctionVersion, Generation, LimitsPatch, OptionsPatch};
+use hearth_wire::{
+    Bundle, FunctionPath, FunctionVersion, GenerationNumber, LimitsPatch, OptionsPatch,
+};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::audit::{self, Action, Event, Sides};
-use super::columns::{column, instant, json, millis, signed, unsigned};
+use super::columns::{column, generation_number, instant, json, millis, signed};
 use super::error::{Result, StoreError};
 use super::functions::{ACTIVE, Change, FunctionRow, VersionRow, apply, function, prune};
 use super::handle::{Asker, Store};
@@ -23,7 +25,7 @@ const GENERATIONS_KEPT: u64 = 500;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GenerationRow {
-    pub generation: Generation,
+    pub generation: GenerationNumber,
     pub cause: String,
     pub by: String,
     pub created_at: Timestamp,
@@ -32,7 +34,7 @@ pub struct GenerationRow {
 impl GenerationRow {
     fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
-            generation: column(row, "generation", unsigned)?,
+            generation: column(row, "generation", generation_number)?,
             cause: row.get("cause")?,
             by: row.get("by")?,
             created_at: column(row, "created_at", instant)?,
@@ -82,7 +84,7 @@ impl Cause {
 pub struct NewGeneration {
     pub tenant: TenantId,
     /// Above the tenant's current one. Numbers may be skipped: one that failed is not used again.
-    pub generation: Generation,
+    pub generation: GenerationNumber,
     pub cause: Cause,
     pub by: Author,
     /// What the tenant's own is laid over: what its changes are told by.
@@ -118,9 +120,9 @@ impl Store {
 pub(super) fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Result<Event> {
     let NewGeneration { tenant, generation, cause, by, bundle, changes } = new;
     let now = millis(Timestamp::now());
-    let current: Generation = transaction
+    let current: GenerationNumber = transaction
         .prepare_cached("SELECT generation FROM tenants WHERE id = ?")?
-        .query_row([tenant.0], |row| column(row, "generation", unsigned))
+        .query_row([tenant.0], |row| column(row, "generation", generation_number))
         .optional()?
         .ok_or(StoreError::Missing("tenant"))?;
     if generation <= current {
@@ -130,11 +132,11 @@ pub(super) fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Resul
     let before = touched.told(transaction, tenant, &bundle)?;
     transaction.execute(
         "INSERT INTO generations (tenant, generation, cause, by, created_at) VALUES (?, ?, ?, ?, ?)",
-        (tenant.0, signed(generation), cause.as_str(), by.actor.name(), now),
+        (tenant.0, signed(generation.0), cause.as_str(), by.actor.name(), now),
     )?;
     transaction.execute(
         "UPDATE tenants SET generation = ? WHERE id = ?",
-        (signed(generation), tenant.0),
+        (signed(generation.0), tenant.0),
     )?;
     transaction.execute(
         "DELETE FROM generations WHERE tenant = ?1 AND generation NOT IN (
@@ -286,7 +288,10 @@ mod tests {
         assert_eq!(store.own_functions(acme.id).await.unwrap().live, [row("/a", 1)]);
         assert_eq!(store.latest_version(acme.id, &"/b".parse().unwrap()).await.unwrap(), 0);
         assert_eq!(store.generations(acme.id).await.unwrap().len(), 1);
-        assert_eq!(store.tenant(&acme.name).await.unwrap().unwrap().generation, 1);
+        assert_eq!(
+            store.tenant(&acme.name).await.unwrap().unwrap().generation,
+            GenerationNumber(1)
+        );
     }
 
     #[tokio::test]
@@ -297,7 +302,7 @@ mod tests {
         for late in [2, 3] {
             let refused = store.commit_generation(generation(acme.id, late, vec![])).await;
             assert!(
-                matches!(refused, Err(StoreError::Stale { generation, current: 3 }) if generation == late),
+                matches!(refused, Err(StoreError::Stale { generation: GenerationNumber(number), current: GenerationNumber(3) }) if number == late),
                 "{refused:?}"
             );
         }
@@ -326,6 +331,6 @@ mod tests {
         }
         let generations = store.generations(acme.id).await.unwrap();
         assert_eq!(generations.len() as u64, GENERATIONS_KEPT);
-        assert_eq!(generations[0].generation, GENERATIONS_KEPT + 2);
+        assert_eq!(generations[0].generation.0, GENERATIONS_KEPT + 2);
     }
 }

@@ -8,7 +8,7 @@
 
 use std::path::PathBuf;
 
-use hearth_wire::TenantName;
+use hearth_wire::{GenerationNumber, TenantName};
 use rusqlite::Transaction;
 
 use super::audit::{self, Action, Event, Sides};
@@ -40,9 +40,9 @@ fn all(db: &Transaction<'_>, tenants: &[(TenantName, u16)], by: &Author) -> Resu
     let come = |(name, port): &(TenantName, u16)| {
         let tenant = one(db, name, *port)?;
         // One without a generation is to be made yet.
-        if tenant.generation > 0 {
+        if tenant.generation > GenerationNumber::NONE {
             let mut sides = Sides::none();
-            sides.add_after("generation", tenant.generation.into());
+            sides.add_after("generation", tenant.generation.0.into());
             sides.add_after("port", tenant.port.into());
             let (action, tenant) = (Action::TenantRestore, Some(tenant.id));
             audit::note(db, by, Event { action, tenant, object: None, sides })?;

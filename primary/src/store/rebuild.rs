@@ -12,8 +12,8 @@ use std::path::Path;
 
 use hearth_wire::limits::{FUNCTIONS_MAX, MODULE_MAX_BYTES, TOKENS_MAX};
 use hearth_wire::{
-    FunctionPath, Generation, Limits, LimitsPatch, ModuleDigest, OptionsPatch, Scope, TenantName,
-    Version, json,
+    FunctionPath, GenerationNumber, Limits, LimitsPatch, ModuleDigest, OptionsPatch, Scope,
+    TenantName, Version, json,
 };
 use jiff::Timestamp;
 use rusqlite::config::DbConfig;
@@ -142,7 +142,7 @@ impl Rebuilding<'_> {
         self.insert(
             "tenants",
             "INSERT INTO tenants (name, port, generation, created_at, limits) VALUES (?, ?, ?, ?, ?)",
-            (name.as_str(), port, signed(*generation), millis(*created_at), text(limits)),
+            (name.as_str(), port, signed(generation.0), millis(*created_at), text(limits)),
         )?;
         let new = TenantId(self.to.last_insert_rowid());
         self.generations(old, new, *generation)?;
@@ -151,10 +151,10 @@ impl Rebuilding<'_> {
         self.functions(old, new)
     }
 
-    fn generations(&self, old: i64, new: TenantId, current: Generation) -> Result<()> {
+    fn generations(&self, old: i64, new: TenantId, current: GenerationNumber) -> Result<()> {
         let sql = "SELECT generation, cause, by, created_at FROM generations WHERE tenant = ?";
         let rows = self.rows("generations", sql, [old], |row| {
-            let number = column(row, "generation", |it| within(it, 1..=current))?;
+            let number = column(row, "generation", |it| within(it, 1..=current.0))?;
             let (cause, by) = (column(row, "cause", label)?, column(row, "by", label)?);
             Ok((number, cause, by, column(row, "created_at", instant)?))
         })?;
@@ -382,7 +382,7 @@ fn damaged(table: &str, why: impl std::fmt::Display) -> StoreError {
 struct TenantRow {
     name: TenantName,
     port: u16,
-    generation: Generation,
+    generation: GenerationNumber,
     created_at: Timestamp,
     limits: LimitsPatch,
 }
@@ -392,7 +392,9 @@ impl TenantRow {
         Ok(Self {
             name: column(row, "name", tenant_name)?,
             port: column(row, "port", port)?,
-            generation: column(row, "generation", |it| within(it, 0..=NUMBER_MAX))?,
+            generation: column(row, "generation", |it| {
+                within(it, 0..=NUMBER_MAX).map(GenerationNumber)
+            })?,
             created_at: column(row, "created_at", instant)?,
             limits: column(row, "limits", limits)?,
         })

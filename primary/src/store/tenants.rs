@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 
-use hearth_wire::{Generation, Limits, LimitsPatch, TenantName};
+use hearth_wire::{GenerationNumber, Limits, LimitsPatch, TenantName};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use serde_json::{Map, Value};
 
 use super::audit::{self, Action, Event, Sides};
-use super::columns::{column, instant, json, millis, parsed, unsigned};
+use super::columns::{column, generation_number, instant, json, millis, parsed};
 use super::error::{Result, StoreError};
 use super::handle::{Asker, Store};
 use super::ids::TenantId;
@@ -21,7 +21,7 @@ pub struct Tenant {
     pub name: TenantName,
     pub port: u16,
     /// The one that is current; 0 before the first was committed.
-    pub generation: Generation,
+    pub generation: GenerationNumber,
     /// What of its limits was set.
     pub limits: LimitsPatch,
     /// Whom its workers run as, where the host runs as root.
@@ -39,7 +39,7 @@ impl Tenant {
             id: TenantId(row.get("id")?),
             name: column(row, "name", parsed)?,
             port: row.get("port")?,
-            generation: column(row, "generation", unsigned)?,
+            generation: column(row, "generation", generation_number)?,
             limits: column(row, "limits", json)?,
             uid: row.get("user")?,
             created_at: column(row, "created_at", instant)?,
@@ -266,7 +266,7 @@ impl Store {
 fn note_end(db: &Transaction<'_>, id: TenantId, by: &Author) -> Result<()> {
     let tenant = by_id(db, id)?.ok_or(StoreError::Missing("tenant"))?;
     let mut before = port_alone(tenant.port);
-    before.insert("generation".to_owned(), tenant.generation.into());
+    before.insert("generation".to_owned(), tenant.generation.0.into());
     for (what, sql) in [
         ("functions", "SELECT count(*) FROM functions WHERE tenant = ? AND active IS NOT NULL"),
         ("tokens", "SELECT count(*) FROM tokens WHERE tenant = ?"),
@@ -401,6 +401,6 @@ mod tests {
         assert!(matches!(twice, Err(StoreError::Missing("tenant"))), "{twice:?}");
         let heir = tenant(&store, "acme", 4_001).await;
         assert_ne!(heir.id, acme.id);
-        assert_eq!(heir.generation, 0);
+        assert_eq!(heir.generation, GenerationNumber::NONE);
     }
 }

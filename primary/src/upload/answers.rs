@@ -1,6 +1,6 @@
 //! What is answered to a change of what a tenant serves, at every address alike.
 
-use hearth_wire::{FunctionPath, FunctionVersion, Generation, ModuleDigest, Version};
+use hearth_wire::{FunctionPath, FunctionVersion, GenerationNumber, ModuleDigest, Version};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -11,7 +11,7 @@ use crate::api::openapi::function_version_or_null;
 pub struct Uploaded {
     pub uploaded: bool,
     #[schema(value_type = u64)]
-    pub generation: Generation,
+    pub generation: GenerationNumber,
     pub functions: Vec<UploadedFunction>,
     /// Receiving excluded.
     pub compile_ms: u64,
@@ -46,6 +46,6 @@ pub struct Switched {
     #[schema(schema_with = function_version_or_null)]
     pub version: Option<FunctionVersion>,
     #[schema(value_type = u64)]
-    pub generation: Generation,
+    pub generation: GenerationNumber,
     pub swap_ms: u64,
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use hearth_wire::{FunctionPath, FunctionVersion, Generation, LimitsPatch, Wanted};
+use hearth_wire::{FunctionPath, FunctionVersion, GenerationNumber, LimitsPatch, Wanted};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tracing::error;
@@ -142,7 +142,7 @@ impl Uploads {
         path: &FunctionPath,
         changes: Map<String, Value>,
         by: &Author,
-    ) -> Result<Generation, UploadError> {
+    ) -> Result<GenerationNumber, UploadError> {
         let planned = self.plan_options(tenant, path, changes).await;
         let ((), generation, _) = self.carry_out(tenant, planned, by).await?;
         Ok(generation)
@@ -234,7 +234,7 @@ impl Uploads {
         tenant: &Tenant,
         planned: Result<(Planned, T), UploadError>,
         by: &Author,
-    ) -> Result<(T, Generation, Duration), UploadError> {
+    ) -> Result<(T, GenerationNumber, Duration), UploadError> {
         let (uploads, tenant, by) = (self.clone(), tenant.clone(), by.clone());
         to_its_end(async move {
             let done = match planned {
@@ -256,7 +256,7 @@ impl Uploads {
         &self,
         planned: Planned,
         by: &Author,
-    ) -> Result<(Generation, Duration), UploadError> {
+    ) -> Result<(GenerationNumber, Duration), UploadError> {
         let Planned { tenant, changing: _changing, own, changes, cause } = planned;
         if changes.is_empty() {
             return Ok((tenant.generation, Duration::ZERO));
@@ -272,8 +272,8 @@ impl Uploads {
         changes: Vec<Change>,
         cause: Cause,
         by: &Author,
-    ) -> Result<(Generation, Duration), UploadError> {
-        let generation = tenant.generation + 1;
+    ) -> Result<(GenerationNumber, Duration), UploadError> {
+        let generation = tenant.generation.next();
         self.generations.write(tenant, generation, own).await?;
         fail::moment(Point::ChangeWritten);
         let (store, new) = (

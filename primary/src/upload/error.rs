@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use hearth_wire::{
-    Code, FunctionPath, Generation, LimitError, NameError, OptionsError, Problem, Version, Wanted,
-    limits,
+    Code, FunctionPath, GenerationNumber, LimitError, NameError, OptionsError, Problem, Version,
+    Wanted, limits,
 };
 
 use super::places::Places;
@@ -86,7 +86,7 @@ pub enum UploadError {
     #[error("there is no such tenant")]
     NoTenant,
     #[error("{source}; generation {current} still serves")]
-    Swap { current: Generation, source: SwapError },
+    Swap { current: GenerationNumber, source: SwapError },
     #[error("the generation could not be written")]
     Generation(#[from] GenerationError),
     #[error("the store failed")]

@@ -261,12 +261,12 @@ fn relocate(value: &mut Value, root: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_wire::{HandlerKind, Limits, ModuleDigest, OptionsPatch};
+    use hearth_wire::{GenerationNumber, HandlerKind, Limits, ModuleDigest, OptionsPatch};
 
     fn manifest(options: &str) -> Manifest {
         Manifest {
             tenant: "demo".parse().unwrap(),
-            generation: 3,
+            generation: GenerationNumber(3),
             engine: "e".to_owned(),
             limits: Limits::default(),
             bundle: hearth_wire::Bundle::default().digest,

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use hearth_wire::uplink::Kind;
 use hearth_wire::{
     Bundle, Cell, CompileJob, CompileReply, CompileRequest, ExitStatus, FromWorker, FromZygote,
-    Limits, Manifest, ManifestFunction, ModuleDigest, Mount, OptionsPatch, Origin, Over, Passing,
-    Report, Start, Subject, ToWorker, ToZygote, TokenGrant, VERSION, What,
+    GenerationNumber, Limits, Manifest, ManifestFunction, ModuleDigest, Mount, OptionsPatch,
+    Origin, Over, Passing, Report, Start, Subject, ToWorker, ToZygote, TokenGrant, VERSION, What,
 };
 use sha2::{Digest, Sha256};
 
@@ -149,7 +149,7 @@ impl Release {
             .collect();
         let manifest = Manifest {
             tenant: "demo".parse().unwrap(),
-            generation,
+            generation: GenerationNumber(generation),
             engine: engine(),
             limits: Limits::default(),
             bundle: Bundle::default().digest,
@@ -326,7 +326,7 @@ pub fn start(generation: u64) -> Start {
     Start {
         version: VERSION,
         tenant: "demo".parse().unwrap(),
-        generation,
+        generation: GenerationNumber(generation),
         idle: Duration::from_secs(600),
         woken_at: None,
         trusted_proxies: vec![],

@@ -37,7 +37,7 @@ pub use digest::{BundleDigest, DigestError, ModuleDigest};
 pub use function::{HandlerKind, Version};
 pub use hearth_options::{Kind as OptionKind, OPTIONS, Unknown, nearest};
 pub use limits::{Limit, LimitError, Limits, LimitsPatch, Usage};
-pub use manifest::{Generation, Manifest, ManifestFunction};
+pub use manifest::{GenerationNumber, Manifest, ManifestFunction};
 pub use message::{
     CallRecord, Cell, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, Entry,
     ExitStatus, FromWorker, FromZygote, LogLine, LogStream, Outcome, Passing, Report, Respite,

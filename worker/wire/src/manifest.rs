@@ -2,6 +2,8 @@
 //! primary as `manifest.json` beside the artifacts that it names, and never changed. The rest comes
 //! with the build (`bundle.rs`).
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{FunctionVersion, Over};
@@ -12,13 +14,32 @@ use crate::name::{FunctionPath, TenantName};
 use crate::options::Options;
 
 /// Counts a tenant's generations, from 1.
-pub type Generation = u64;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GenerationNumber(pub u64);
+
+impl GenerationNumber {
+    /// Of a tenant that is only half made.
+    pub const NONE: Self = Self(0);
+    pub const FIRST: Self = Self(1);
+
+    /// Of the one that takes its place.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for GenerationNumber {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     pub tenant: TenantName,
-    pub generation: Generation,
+    pub generation: GenerationNumber,
     /// The fingerprint of the engine that made the artifacts; another engine's are not loaded.
     pub engine: String,
     pub limits: Limits,

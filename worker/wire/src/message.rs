@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::FunctionVersion;
 use crate::digest::ModuleDigest;
 use crate::function::HandlerKind;
-use crate::manifest::Generation;
+use crate::manifest::GenerationNumber;
 use crate::moment::Moment;
 use crate::name::{FunctionPath, TenantName};
 use crate::origin::Origin;
@@ -222,7 +222,7 @@ impl Respite {
 pub struct Start {
     pub version: u32,
     pub tenant: TenantName,
-    pub generation: Generation,
+    pub generation: GenerationNumber,
     /// A worker without a call for this long says `Leaving`.
     pub idle: Duration,
     /// When the connection or call that woke the tenant was seen. `None` where a swap started

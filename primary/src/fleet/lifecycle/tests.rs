@@ -21,15 +21,14 @@ fn states(now: Instant) -> Vec<Life> {
     let mut swaps = vec![
         None,
         Some(Swap::Quiescing { old: WorkerId(3) }),
-        Some(Swap::Waiting { generation: 8, since: now }),
+        Some(Swap::Waiting { generation: GenerationNumber(8), since: now }),
     ];
-    swaps.extend(
-        stages.map(|stage| Some(Swap::Loading { worker: WorkerId(2), generation: 8, stage })),
-    );
-    swaps.extend(
-        [None, Some(reason())]
-            .map(|lost| Some(Swap::Committing { worker: WorkerId(2), generation: 8, lost })),
-    );
+    swaps.extend(stages.map(|stage| {
+        Some(Swap::Loading { worker: WorkerId(2), generation: GenerationNumber(8), stage })
+    }));
+    swaps.extend([None, Some(reason())].map(|lost| {
+        Some(Swap::Committing { worker: WorkerId(2), generation: GenerationNumber(8), lost })
+    }));
     // All places are taken.
     let draining = |worker| Draining {
         worker: WorkerId(worker),
@@ -42,7 +41,7 @@ fn states(now: Instant) -> Vec<Life> {
     for current in &phases {
         for swap in &swaps {
             states.push(Life {
-                generation: 7,
+                generation: GenerationNumber(7),
                 current: current.clone(),
                 swap: swap.clone(),
                 draining: draining.clone(),
@@ -60,7 +59,7 @@ fn events() -> Vec<Event> {
         Event::Wanted,
         Event::Start,
         Event::Stop,
-        Event::Swap(9),
+        Event::Swap(GenerationNumber(9)),
         Event::Committed,
         Event::CommitFailed(reason()),
         Event::Tick,
@@ -125,9 +124,9 @@ fn every_state_by_every_event_keeps_the_rules() {
 #[test]
 fn a_connection_wakes_exactly_one_worker() {
     let now = Instant::now();
-    let mut life = Life::new(7);
+    let mut life = Life::new(GenerationNumber(7));
     assert_eq!(life.reception(), Reception::Watched);
-    let fork = Action::Fork { worker: WorkerId(1), generation: 7 };
+    let fork = Action::Fork { worker: WorkerId(1), generation: GenerationNumber(7) };
     assert_eq!(life.step(Event::Wanted, now), [fork]);
     for _ in 0..100 {
         assert_eq!(life.step(Event::Wanted, now), []);
@@ -146,7 +145,7 @@ fn sleeping_has_the_socket_watched_before_the_worker_is_gone() {
     let leave = Action::Leave(WorkerId(1));
     assert_eq!(life.step(Event::Leaving(WorkerId(1)), now), [finish, leave]);
     assert_eq!(life.reception(), Reception::Watched);
-    let fork = Action::Fork { worker: WorkerId(2), generation: 7 };
+    let fork = Action::Fork { worker: WorkerId(2), generation: GenerationNumber(7) };
     assert_eq!(life.step(Event::Wanted, now), [fork]);
     assert_eq!(life.step(Event::Died(WorkerId(1), reason()), now), []);
     assert_eq!(life.deaths, 0);
@@ -157,11 +156,14 @@ fn a_swap_in_its_order() {
     let now = Instant::now();
     let mut life = ready(now);
     let next = WorkerId(2);
-    assert_eq!(life.step(Event::Swap(8), now), [Action::Fork { worker: next, generation: 8 }]);
+    assert_eq!(
+        life.step(Event::Swap(GenerationNumber(8)), now),
+        [Action::Fork { worker: next, generation: GenerationNumber(8) }]
+    );
     assert_eq!(life.step(Event::Forked(next), now), []);
-    assert_eq!(life.step(Event::Swap(9), now), [Action::Answer(Swapped::Busy)]);
-    assert_eq!(life.step(Event::Ready(next), now), [Action::Commit(8)]);
-    assert_eq!(life.generation, 7);
+    assert_eq!(life.step(Event::Swap(GenerationNumber(9)), now), [Action::Answer(Swapped::Busy)]);
+    assert_eq!(life.step(Event::Ready(next), now), [Action::Commit(GenerationNumber(8))]);
+    assert_eq!(life.generation, GenerationNumber(7));
     assert_eq!(
         life.step(Event::Committed, now),
         [
@@ -170,7 +172,7 @@ fn a_swap_in_its_order() {
             Action::Quiesce(WorkerId(1))
         ]
     );
-    assert_eq!(life.generation, 8);
+    assert_eq!(life.generation, GenerationNumber(8));
     assert_eq!(life.step(Event::Quiesced(WorkerId(1)), now), [Action::Answer(Swapped::Done)]);
     assert_eq!(life.step(Event::Died(WorkerId(1), reason()), now), []);
     assert_eq!(life.current, Phase::Ready { worker: next, since: now });
@@ -186,10 +188,10 @@ fn a_generation_that_does_not_start_changes_nothing() {
         (Event::Overdue, later),
     ] {
         let mut life = ready(now);
-        let _ = life.step(Event::Swap(8), now);
+        let _ = life.step(Event::Swap(GenerationNumber(8)), now);
         let answers = life.step(event, at);
         assert!(matches!(answers.last(), Some(Action::Answer(Swapped::Failed(_)))), "{answers:?}");
-        assert_eq!((life.generation, life.swap.clone()), (7, None));
+        assert_eq!((life.generation, life.swap.clone()), (GenerationNumber(7), None));
         assert_eq!(life.current, Phase::Ready { worker: WorkerId(1), since: now });
     }
 }
@@ -197,7 +199,7 @@ fn a_generation_that_does_not_start_changes_nothing() {
 #[test]
 fn quick_deaths_end_in_a_bar_and_a_fix_lifts_it() {
     let mut now = Instant::now();
-    let mut life = Life::new(7);
+    let mut life = Life::new(GenerationNumber(7));
     let mut receptions = Vec::new();
     loop {
         let started = life.step(Event::Wanted, now);
@@ -216,7 +218,7 @@ fn quick_deaths_end_in_a_bar_and_a_fix_lifts_it() {
     );
     assert_eq!(receptions[7], Reception::Refused(None));
 
-    let fork = life.step(Event::Swap(8), now);
+    let fork = life.step(Event::Swap(GenerationNumber(8)), now);
     let [Action::Fork { worker, .. }] = fork[..] else { panic!("{fork:?}") };
     assert_eq!(life.reception(), Reception::Refused(None));
     let _ = life.step(Event::Ready(worker), now);
@@ -230,7 +232,7 @@ fn quick_deaths_end_in_a_bar_and_a_fix_lifts_it() {
 #[test]
 fn starts_without_a_process_are_put_off_longer_each_time_and_bar_nobody() {
     let mut now = Instant::now();
-    let mut life = Life::new(7);
+    let mut life = Life::new(GenerationNumber(7));
     let mut receptions = Vec::new();
     for _ in 0..3 * BARRED_AFTER {
         let started = life.step(Event::Wanted, now);
@@ -274,7 +276,7 @@ fn connections_are_closed_where_nobody_takes_them() {
 
 /// Swaps so often; the last one's answer is still to come.
 fn swap(life: &mut Life, now: Instant) -> WorkerId {
-    let fork = life.step(Event::Swap(life.generation + 1), now);
+    let fork = life.step(Event::Swap(life.generation.next()), now);
     let [Action::Fork { worker, .. }] = fork[..] else { panic!("{fork:?}") };
     let Phase::Ready { worker: old, .. } = life.current else { panic!("{life:?}") };
     let _ = life.step(Event::Ready(worker), now);
@@ -289,9 +291,12 @@ fn a_third_swap_waits_until_one_of_the_others_has_finished_its_calls() {
     for done in [Event::Died(WorkerId(1), reason()), Event::CallsDone(WorkerId(2))] {
         let mut life = ready(now);
         assert_eq!([swap(&mut life, now), swap(&mut life, now)], [WorkerId(1), WorkerId(2)]);
-        assert_eq!(life.step(Event::Swap(10), now), []);
-        assert_eq!(life.step(Event::Swap(11), now), [Action::Answer(Swapped::Busy)]);
-        let fork = Action::Fork { worker: WorkerId(4), generation: 10 };
+        assert_eq!(life.step(Event::Swap(GenerationNumber(10)), now), []);
+        assert_eq!(
+            life.step(Event::Swap(GenerationNumber(11)), now),
+            [Action::Answer(Swapped::Busy)]
+        );
+        let fork = Action::Fork { worker: WorkerId(4), generation: GenerationNumber(10) };
         assert_eq!(life.step(done, now), [fork]);
     }
 }
@@ -301,24 +306,24 @@ fn the_place_comes_with_the_end_of_the_calls_time_or_its_swap_changes_nothing() 
     let now = Instant::now();
     let mut life = ready(now);
     let (_, _) = (swap(&mut life, now), swap(&mut life, now));
-    assert_eq!(life.step(Event::Swap(10), now), []);
+    assert_eq!(life.step(Event::Swap(GenerationNumber(10)), now), []);
     let late = life.deadline().unwrap();
     assert_eq!(late, now + DRAIN_DEADLINE + FAREWELL_DEADLINE);
     let actions = life.step(Event::Overdue, late);
     let [Action::Kill(WorkerId(1), _), Action::Kill(WorkerId(2), _), fork] = &actions[..] else {
         panic!("{actions:?}")
     };
-    assert_eq!(*fork, Action::Fork { worker: WorkerId(4), generation: 10 });
+    assert_eq!(*fork, Action::Fork { worker: WorkerId(4), generation: GenerationNumber(10) });
 
     let mut life = ready(now);
     let (_, _) = (swap(&mut life, now), swap(&mut life, now));
-    let _ = life.step(Event::Swap(10), now);
+    let _ = life.step(Event::Swap(GenerationNumber(10)), now);
     for draining in &mut life.draining {
         draining.deadline = now + PLACE_DEADLINE * 2;
     }
     let actions = life.step(Event::Overdue, now + PLACE_DEADLINE);
     assert!(matches!(&actions[..], [Action::Answer(Swapped::Failed(_))]), "{actions:?}");
-    assert_eq!((life.generation, life.swap), (9, None));
+    assert_eq!((life.generation, life.swap), (GenerationNumber(9), None));
 }
 
 #[test]
@@ -334,7 +339,11 @@ fn uploads_keep_their_workers_and_take_no_place() {
     let _ = life.step(Event::Overdue, now + DRAIN_DEADLINE * 2);
     let left: Vec<_> = life.draining.iter().map(|draining| draining.worker).collect();
     assert_eq!(left, old, "none is killed, and none is forgotten");
-    assert_eq!(life.step(Event::Swap(1_000), now), [], "but there is an end of it");
+    assert_eq!(
+        life.step(Event::Swap(GenerationNumber(1_000)), now),
+        [],
+        "but there is an end of it"
+    );
     let over = life.step(Event::Overdue, now + UPLOADS_DEADLINE);
     let killed = over.iter().filter(|action| matches!(action, Action::Kill(..))).count();
     assert_eq!((killed, life.draining.len()), (LEAVING_MAX, 0));
@@ -343,7 +352,7 @@ fn uploads_keep_their_workers_and_take_no_place() {
 #[test]
 fn who_stops_again_and_again_has_the_oldest_hurry() {
     let now = Instant::now();
-    let mut life = Life::new(7);
+    let mut life = Life::new(GenerationNumber(7));
     let mut hurried = Vec::new();
     for _ in 0..4 {
         let start = life.step(Event::Start, now);
@@ -384,7 +393,7 @@ fn a_fix_waits_for_nothing() {
     let (_, _) = (swap(&mut life, now), swap(&mut life, now));
     let Phase::Ready { worker, .. } = life.current else { panic!("{life:?}") };
     let _ = life.step(Event::Died(worker, reason()), now);
-    assert!(matches!(life.step(Event::Swap(10), now)[..], [Action::Fork { .. }]));
+    assert!(matches!(life.step(Event::Swap(GenerationNumber(10)), now)[..], [Action::Fork { .. }]));
 }
 
 fn with_calls(life: &Life) -> usize {
@@ -392,7 +401,7 @@ fn with_calls(life: &Life) -> usize {
 }
 
 fn ready(now: Instant) -> Life {
-    let mut life = Life::new(7);
+    let mut life = Life::new(GenerationNumber(7));
     let _ = life.step(Event::Wanted, now);
     let _ = life.step(Event::Ready(WorkerId(1)), now);
     life
@@ -403,14 +412,14 @@ proptest! {
     #[test]
     fn at_most_one_worker_accepts(picks in prop::collection::vec((any::<prop::sample::Index>(), 0u64..4, 0u64..40), 1..200)) {
         let mut now = Instant::now();
-        let mut life = Life::new(1);
+        let mut life = Life::new(GenerationNumber(1));
         let mut forked = HashSet::new();
         let mut accepting: HashSet<WorkerId> = HashSet::new();
         for (pick, back, seconds) in picks {
             now += Duration::from_secs(seconds);
             let worker = WorkerId(life.last_worker.saturating_sub(back));
             let all = [
-                Event::Wanted, Event::Start, Event::Stop, Event::Swap(life.generation + 1),
+                Event::Wanted, Event::Start, Event::Stop, Event::Swap(life.generation.next()),
                 Event::Committed, Event::CommitFailed(reason()), Event::Forked(worker),
                 Event::NotForked(worker, reason()), Event::Ready(worker), Event::Quiesced(worker),
                 Event::Leaving(worker), Event::CallsDone(worker), Event::Died(worker, reason()),

@@ -1,4 +1,4 @@
-use hearth_wire::{FunctionPath, LimitsPatch, OptionsPatch, Scope};
+use hearth_wire::{FunctionPath, GenerationNumber, LimitsPatch, OptionsPatch, Scope};
 use jiff::SignedDuration;
 use serde_json::json;
 
@@ -56,7 +56,7 @@ async fn each_change_of_functions_tells_what_became_other() {
     ]) {
         let new = NewGeneration {
             tenant: acme.id,
-            generation,
+            generation: GenerationNumber(generation),
             cause,
             by: by(7, "ci"),
             bundle: Default::default(),
@@ -123,7 +123,7 @@ async fn a_change_that_is_not_committed_leaves_no_row() {
     {
         let new = NewGeneration {
             tenant: acme.id,
-            generation,
+            generation: GenerationNumber(generation),
             cause,
             by: author("ci"),
             bundle: Default::default(),

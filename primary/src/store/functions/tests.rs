@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use hearth_wire::Generation;
+use hearth_wire::GenerationNumber;
 
 use super::*;
 use crate::store::scratch::{author, scratch, tenant};
@@ -25,12 +25,12 @@ pub(in crate::store) fn row(path: &str, version: Version) -> VersionRow {
 
 pub(in crate::store) fn generation(
     tenant: TenantId,
-    generation: Generation,
+    number: u64,
     changes: Vec<Change>,
 ) -> NewGeneration {
     NewGeneration {
         tenant,
-        generation,
+        generation: GenerationNumber(number),
         cause: Cause::Upload,
         by: author("ci"),
         bundle: Arc::default(),
@@ -47,10 +47,10 @@ async fn a_commit_is_read_back_as_it_was_written() {
     store.commit_generation(generation(acme.id, 1, changes)).await.unwrap();
 
     assert_eq!(store.own_functions(acme.id).await.unwrap().live, [a, b.clone()]);
-    assert_eq!(store.tenant(&acme.name).await.unwrap().unwrap().generation, 1);
+    assert_eq!(store.tenant(&acme.name).await.unwrap().unwrap().generation, GenerationNumber(1));
     let generations = store.generations(acme.id).await.unwrap();
     let told: Vec<_> = generations.iter().map(|g| (g.generation, &*g.cause, &*g.by)).collect();
-    assert_eq!(told, [(1, "upload", "ci")]);
+    assert_eq!(told, [(GenerationNumber(1), "upload", "ci")]);
     assert_eq!(store.latest_version(acme.id, &b.path).await.unwrap(), 1);
     assert_eq!(store.latest_version(acme.id, &"/nix".parse().unwrap()).await.unwrap(), 0);
     assert_eq!(store.live_modules().await.unwrap(), HashSet::from([b.sha256]));

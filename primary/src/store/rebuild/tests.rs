@@ -26,7 +26,7 @@ async fn copied() -> (tempfile::TempDir, tempfile::TempDir) {
     ];
     let new = NewGeneration {
         tenant: acme.id,
-        generation: 3,
+        generation: GenerationNumber(3),
         cause: Cause::Upload,
         by: author("ci"),
         bundle: Default::default(),

@@ -90,7 +90,7 @@ fn worker(golden: &mut Golden) {
     let start = Start {
         version: VERSION,
         tenant: "demo".parse().unwrap(),
-        generation: 300,
+        generation: GenerationNumber(300),
         idle: Duration::new(60, 5),
         woken_at: Some(moment(9)),
         trusted_proxies: vec!["10.0.0.0/8".to_owned()],
