@@ -94,7 +94,11 @@ impl Host {
     fn begin(directory: TempDir, command: Vec<String>, options: &[&str]) -> Self {
         let first = NEXT_PORT.fetch_add(PORTS_EACH, Ordering::Relaxed);
         let ports = format!("{first}-{}", first + PORTS_EACH - 1);
-        let mut all = vec!["--tenant-ports", &ports, "--log", "text"];
+        let mut all = vec!["--log", "text"];
+        // Few tests need more of them.
+        if !options.contains(&"--tenant-ports") {
+            all.extend(["--tenant-ports", &ports]);
+        }
         // Most tests that remove a tenant make it again.
         if !options.contains(&"--rest") {
             all.extend(["--rest", "0s"]);
