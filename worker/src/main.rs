@@ -21,7 +21,7 @@ mod instance;
 mod ledger;
 mod life;
 mod limits;
-#[cfg(feature = "bench")]
+#[cfg(measures)]
 mod measure;
 mod meeting;
 mod peer;
@@ -49,7 +49,7 @@ const EXIT_REFUSED: u8 = 3;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    #[cfg(feature = "bench")]
+    #[cfg(measures)]
     if std::env::args().nth(1).as_deref() == Some("measure-call") {
         return match measure::run(arguments.skip(1)) {
             Ok(()) => ExitCode::SUCCESS,

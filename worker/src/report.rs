@@ -65,7 +65,7 @@ impl Reporter {
     }
 
     /// Takes what there is and sends it nowhere.
-    #[cfg(feature = "bench")]
+    #[cfg(measures)]
     pub fn forget(&self) {
         while self.queue().take().is_some() {}
     }

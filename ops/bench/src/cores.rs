@@ -81,7 +81,7 @@ pub fn machine() -> anyhow::Result<String> {
 }
 
 /// How many wanted to run, over the last minute.
-pub fn load_average() -> anyhow::Result<String> {
+pub fn load_average() -> anyhow::Result<f64> {
     let load = fs::read_to_string("/proc/loadavg")?;
-    Ok(load.split(' ').next().unwrap_or_default().to_owned())
+    Ok(load.split(' ').next().unwrap_or_default().parse()?)
 }

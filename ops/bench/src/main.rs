@@ -12,6 +12,7 @@
 
 mod attacks;
 mod cores;
+mod ground;
 mod host;
 mod http;
 mod lines;
@@ -23,6 +24,7 @@ mod readme;
 mod rounds;
 mod samples;
 mod table;
+mod training;
 
 use std::fs;
 use std::path::PathBuf;
@@ -34,6 +36,7 @@ use clap::Parser;
 
 use crate::cores::Cores;
 use crate::measure::Measurement;
+use crate::readme::Measured;
 
 #[derive(Parser)]
 #[command(about = "Measures Hearth; `cargo xtask bench` builds what it needs and starts it")]
@@ -43,15 +46,26 @@ struct Arguments {
     /// Only say whether these names are known
     #[arg(long)]
     check: bool,
+    /// Measure nothing: only make the calls that a worker's record is made of
+    #[arg(long)]
+    train: bool,
     /// The README whose table is to be written
     #[arg(long)]
     readme: Option<PathBuf>,
+    /// Write it also where the machine was busy before, and say so in the table
+    #[arg(long)]
+    loaded: bool,
+    /// The machine's load before anything was built for this; what it is now where it is not said
+    #[arg(long)]
+    load_before: Option<f64>,
     /// What to measure; everything where nothing is named
     names: Vec<String>,
 }
 
 /// Fewer are for trying, and are no figures for a README.
 const ROUNDS: u32 = 40;
+/// Beside more, figures are of the machine's other work as well.
+const LOAD_QUIET: f64 = 1.5;
 
 /// What is measured, and how often.
 #[derive(clap::Args)]
@@ -103,9 +117,13 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.check {
         return Ok(());
     }
+    if arguments.train {
+        return training::run(&arguments.setup);
+    }
     let cores = Cores::find()?;
     let machine = cores::machine()?;
-    println!("{machine}; load before it {}", cores::load_average()?);
+    let load = arguments.load_before.map_or_else(cores::load_average, Ok)?;
+    println!("{machine}; load before it {load}");
     let (mut run, mut failed) = (Vec::new(), Vec::new());
     let mut rows = Vec::new();
     for Measurement { name, measure } in chosen {
@@ -128,12 +146,26 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(file) = &arguments.readme {
         ensure!(arguments.setup.rounds >= ROUNDS, "a README has figures of {ROUNDS} rounds only");
         let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        match readme::update(&text, &machine, (&measure::ALL.map(|it| it.name), &run), &rows)? {
-            Some(updated) => fs::write(file, updated)?,
-            None => eprintln!(
-                "hearth-bench: the README is left as it is: its table is not of this machine, \
-                 and only a run of everything begins another"
-            ),
+        let measured = Measured {
+            machine,
+            programs: others::programs(&arguments.setup),
+            load: (load > LOAD_QUIET).then_some(load),
+        };
+        let names = (&measure::ALL.map(|it| it.name)[..], &run[..]);
+        if measured.load.is_some() && !arguments.loaded {
+            eprintln!(
+                "hearth-bench: the README is left as it is: the machine had a load of {load} \
+                 before; `--loaded` writes the table with it"
+            );
+        } else {
+            match readme::update(&text, &measured, names, &rows)? {
+                Some(updated) => fs::write(file, updated)?,
+                None => eprintln!(
+                    "hearth-bench: the README is left as it is: its table is of another machine, \
+                     or of programs that were built otherwise, and only a run of everything \
+                     begins another"
+                ),
+            }
         }
     }
     ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));

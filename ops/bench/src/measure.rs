@@ -48,6 +48,6 @@ const BUSY: usize = 32;
 const CALM: Duration = Duration::from_millis(10);
 
 #[expect(clippy::disallowed_methods, reason = "it is the time itself that is wanted")]
-fn calm() {
+pub fn calm() {
     thread::sleep(CALM);
 }

@@ -1,6 +1,7 @@
 //! Those that Hearth is compared with: each a program of its own, which is asked for the same
-//! and must answer the same. One that this machine does not have is no failure: its rows say so.
+//! and must answer the same, on the ground that a worker stands on. One that this machine does not have is no failure: its rows say so.
 
+use std::fs;
 use std::io::{self, PipeReader, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -9,8 +10,11 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use serde_json::Value;
 
+use crate::Setup;
 use crate::cores::{self, Cores};
+use crate::ground::{self, Ground};
 use crate::host;
 use crate::http::{Client, Timed};
 use crate::lines::Lines;
@@ -22,9 +26,40 @@ pub const FUNCTION: &str = "answers";
 pub const BODY: &[u8] = br#"{"status":200,"headers":[["content-type","application/json"]],"body":"{\"greeting\":\"Hello, Ada!\"}"}"#;
 pub const ANSWER: &[u8] = br#"{"greeting":"Hello, Ada!"}"#;
 
+/// Beside the programs, where whoever built them says how.
+const BUILT: &str = "built.txt";
+
 pub const NO_FASTIFY: &str = "no Fastify; with `node` and `npm`, `cargo xtask bench` installs it";
 pub const NO_WASMTIME: &str = "no `wasmtime` on the PATH, nor named in WASMTIME; \
     https://github.com/bytecodealliance/wasmtime/releases has it";
+
+/// How each program was built that is compared, in a sentence for the table.
+pub fn programs(setup: &Setup) -> String {
+    let ours = fs::read_to_string(setup.programs.join(BUILT));
+    let ours = ours.as_deref().map_or("as nobody has said", str::trim);
+    let mut said =
+        format!("Hearth is built {ours}, axum with the profile `dist`, without a recorded run");
+    if let Some(version) = version_of(Command::new(&setup.wasmtime)) {
+        said.push_str(&format!("; `wasmtime` is {version} as it is released"));
+    }
+    let package = fs::read(setup.fastify.join("node_modules/fastify/package.json"));
+    let package = package.ok().and_then(|it| serde_json::from_slice::<Value>(&it).ok());
+    if let Some(version) = package.as_ref().and_then(|it| it["version"].as_str())
+        && let Some(node) = version_of(Command::new("node"))
+    {
+        said.push_str(&format!("; Fastify is {version} on Node {node}"));
+    }
+    said + "."
+}
+
+/// What follows a program's name, where it says that as most do.
+fn version_of(mut command: Command) -> Option<String> {
+    let said = command.arg("--version").output().ok()?;
+    let said = String::from_utf8(said.stdout).ok()?;
+    let mut words = said.split_whitespace();
+    let version = words.find(|word| word.trim_start_matches('v').starts_with(char::is_numeric))?;
+    Some(version.trim_start_matches('v').to_owned())
+}
 
 /// A server that is not Hearth, on the server's core.
 pub struct Other {
@@ -36,18 +71,19 @@ pub struct Other {
 
 impl Other {
     /// The program `raw-axum`, which is built with this one.
-    pub fn axum(cores: Cores) -> anyhow::Result<Self> {
+    pub fn axum(ground: &Ground, cores: Cores) -> anyhow::Result<Self> {
         let program = std::env::current_exe()?.with_file_name("raw-axum");
         let process = Process::start(Command::new(&program).stdout(Stdio::piped()))?;
         let mut process = process.with_context(|| format!("there is no {}", program.display()))?;
         let at = process.output()?.expect("where axum listens")?;
-        Self::listening(process, &at, cores)
+        Self::listening(process, &at, ground, cores)
     }
 
     /// `wasmtime serve` with a pool of instances; none where the program is not there.
     pub fn wasmtime(
         program: &Path,
         component: &Path,
+        ground: &Ground,
         cores: Cores,
     ) -> anyhow::Result<Option<Self>> {
         let mut command = Command::new(program);
@@ -59,11 +95,17 @@ impl Other {
         let line = process.error_output()?.expect("where wasmtime listens")?;
         let at = line.split_once("http://").map(|(_, at)| at.trim_end_matches('/'));
         let at = at.with_context(|| format!("wasmtime does not serve: {line}"))?;
-        Self::listening(process, at, cores).map(Some)
+        Self::listening(process, at, ground, cores).map(Some)
     }
 
-    fn listening(process: Process, at: &str, cores: Cores) -> anyhow::Result<Self> {
+    fn listening(
+        process: Process,
+        at: &str,
+        ground: &Ground,
+        cores: Cores,
+    ) -> anyhow::Result<Self> {
         let pid = process.pid()?;
+        ground.take_in(pid)?;
         cores::keep_process(pid, cores.server)?;
         let to = at.parse().with_context(|| format!("no address: {at}"))?;
         Ok(Self { _process: process, to, pid })
@@ -143,7 +185,13 @@ impl Cluster {
 
     /// Keeps the worker where servers are, and the primary, which only hands it its connections,
     /// with the load.
-    pub fn place(&self, worker: ClusterWorker, cores: Cores) -> anyhow::Result<()> {
+    pub fn place(
+        &self,
+        worker: ClusterWorker,
+        ground: &Ground,
+        cores: Cores,
+    ) -> anyhow::Result<()> {
+        ground.take_in(worker.pid)?;
         cores::keep_process(self.process.pid()?, cores.load)?;
         cores::keep_process(worker.pid, cores.server)
     }
@@ -161,7 +209,7 @@ struct Process(Child);
 impl Process {
     /// None where there is no such program.
     fn start(command: &mut Command) -> anyhow::Result<Option<Self>> {
-        match command.spawn() {
+        match ground::spawn(command) {
             Ok(child) => Ok(Some(Self(child))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("{command:?} cannot be started")),

@@ -96,8 +96,17 @@ impl Row {
         }
     }
 
+    /// The same without a figure to reach.
+    pub fn compared(what: impl Into<String>, ratios: &Samples) -> Self {
+        Self::stated(what, ratios.with_spread())
+    }
+
     pub fn milliseconds(what: impl Into<String>, took: f64, goal: Goal) -> Self {
         Self::figure(what, took, " ms", goal)
+    }
+
+    pub fn milliseconds_stated(what: impl Into<String>, took: f64) -> Self {
+        Self::stated(what, format!("{} ms", rounded(took)))
     }
 
     /// One number of a unit, which is written as it is to follow the number.
@@ -179,16 +188,18 @@ pub fn markdown_begin(name: &str) -> String {
     format!("| `{name}` |")
 }
 
-/// The row in Markdown; nothing where it says nothing by itself.
-pub fn markdown(name: &str, row: &Row) -> Option<String> {
+/// The row in Markdown, with the load that it was measured beside; nothing where it says nothing by
+/// itself.
+pub fn markdown(name: &str, row: &Row, load: Option<f64>) -> Option<String> {
     let Row { what, measured, verdict } = row;
+    let beside = load.map(|load| format!(", at load {load}")).unwrap_or_default();
     let goal = match verdict {
         Verdict::Reached { goal, .. } => goal.clone(),
         Verdict::Missed { goal } => format!("{goal}: **missed**"),
         Verdict::Stated => String::new(),
         Verdict::Aside | Verdict::Unmeasured => return None,
     };
-    Some(format!("{} {what} | {measured} | {goal} |", markdown_begin(name)))
+    Some(format!("{} {what} | {measured}{beside} | {goal} |", markdown_begin(name)))
 }
 
 #[cfg(test)]
@@ -222,7 +233,8 @@ mod tests {
 
     #[test]
     fn in_markdown_only_what_stands_by_itself_is_said() {
-        let lines: Vec<_> = rows().iter().filter_map(|(name, row)| markdown(name, row)).collect();
+        let lines: Vec<_> =
+            rows().iter().filter_map(|(name, row)| markdown(name, row, None)).collect();
         let expected = [
             "| `a` | of b | 0.960  (0.900 to 1.000) | at least 0.95 |",
             "| `swap` | median | 20.4 ms | at most 20 ms: **missed** |",

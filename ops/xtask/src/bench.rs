@@ -1,10 +1,10 @@
 //! Builds what is measured, with the profile of releases, and what it is compared with, and has
 //! `hearth-bench` measure it and write the README's table.
 //!
-//! The worker is built twice: as it is, and for measuring only: with a command that measures calls
-//! in process, and leaving its connections to hyper alone, which is what the measurement `gate`
-//! compares it with. Fastify is installed where there is npm; without
-//! it, the rows that need it say so. What there is to measure is in `ops/bench`.
+//! The worker is built twice, both by one record: as it is, and for measuring only: with a command
+//! that measures calls in process, and leaving its connections to hyper alone, which is what the
+//! measurement `gate` compares it with. Fastify is installed where there is npm; without it, the
+//! rows that need it say so. What there is to measure is in `ops/bench`.
 
 use std::fs;
 use std::io;
@@ -13,11 +13,10 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::build::{self, cargo, dist, root, target};
+use crate::build::{self, dist, released, root, target};
 use crate::chores::Chores;
+use crate::release;
 
-const PROGRAMS: [&str; 3] = ["hearth", "hearth-worker", "hearth-compile"];
-const MEASURING: &str = "hearth-worker/plain-hyper,hearth-worker/bench";
 /// Those that need it.
 const WITH_MEASURING: [&str; 2] = ["call", "gate"];
 /// Those that need Fastify, and its files.
@@ -26,44 +25,47 @@ const PACKAGE: &str = "package.json";
 const LOCK: &str = "package-lock.json";
 const SERVER: &str = "server.js";
 
-pub(crate) fn run(chores: &mut Chores, names: &[String]) -> anyhow::Result<()> {
+pub(crate) fn run(chores: &mut Chores, loaded: bool, names: &[String]) -> anyhow::Result<()> {
+    // Before it is this that makes the machine busy.
+    let load = fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').next().unwrap_or_default();
     chores.command("building the bench", &mut dist(&["hearth-bench"]))?;
     // Before minutes go into building what is not measured then.
-    chores.command("looking for the measurements", bench().arg("--check").args(names))?;
+    chores.command("looking for the measurements", program().arg("--check").args(names))?;
     let wanted = |name: &str| names.is_empty() || names.iter().any(|it| it == name);
 
     build::bundled(chores)?;
-    let mut guests = cargo(["build", "--release", "--target", "wasm32-wasip2", "-p", "testing"]);
-    chores.command("building the tests' functions", &mut guests)?;
+    build::testing(chores)?;
     chores.command("building the compiler to measure", &mut dist(&["hearth-compile"]))?;
-    let measuring = target().join("bench/measuring");
-    if WITH_MEASURING.into_iter().any(wanted) {
-        let mut build = dist(&["hearth", "hearth-worker"]);
-        let build = build.args(["--features", MEASURING]);
-        chores.command("building a worker for measuring only", build)?;
-        chores.step("laying it aside", || lay_aside(&measuring))?;
-    }
     chores
         .command("building host and worker to measure", &mut dist(&["hearth", "hearth-worker"]))?;
     chores.step("checking that a release has no fail points", no_fail_points)?;
+    let record = release::record(chores)?;
+    let measuring = target().join("bench/measuring");
+    if WITH_MEASURING.into_iter().any(wanted) {
+        let worker = release::worker_to_measure(chores, record.as_ref())?;
+        chores.step("laying it aside", || lay_aside(&worker, &measuring))?;
+    }
+    release::worker(chores, record.as_ref())?;
     let fastify = target().join("bench/fastify");
     if WITH_FASTIFY.into_iter().any(wanted) {
         chores.step("installing Fastify", || install_fastify(&fastify))?;
     }
-    let mut measure = bench();
+    let mut measure = program();
     measure.arg("--programs").arg(target().join("dist")).arg("--measuring").arg(measuring);
     measure.arg("--guests").arg(target().join("wasm32-wasip2/release"));
     measure.arg("--fastify").arg(fastify).arg("--readme").arg(root().join("README.md"));
+    measure.args(["--load-before", load]).args(loaded.then_some("--loaded"));
     chores.command("measuring", measure.args(names))
 }
 
-fn bench() -> Command {
-    Command::new(target().join("dist/hearth-bench"))
+fn program() -> Command {
+    Command::new(released("hearth-bench"))
 }
 
 /// What the tests of crashes are steered by must not be there for others to use.
 fn no_fail_points() -> anyhow::Result<()> {
-    let program = fs::read(target().join("dist/hearth"))?;
+    let program = fs::read(released("hearth"))?;
     let has = |text: &[u8]| program.windows(text.len()).any(|bytes| bytes == text);
     anyhow::ensure!(!has(b"fail-points"), "hearth was built with its fail points");
     anyhow::ensure!(has(b"trusted-proxy"), "this check would find no option at all");
@@ -71,13 +73,11 @@ fn no_fail_points() -> anyhow::Result<()> {
 }
 
 /// A host looks for the other programs beside itself.
-fn lay_aside(to: &Path) -> anyhow::Result<()> {
+fn lay_aside(worker: &Path, to: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(to)?;
-    for name in PROGRAMS {
-        // A new file: what still runs keeps its own.
-        let (from, new) = (target().join("dist").join(name), to.join(format!("{name}.new")));
-        fs::copy(&from, &new).with_context(|| from.display().to_string())?;
-        fs::rename(new, to.join(name))?;
+    release::lay(worker, &to.join("hearth-worker"))?;
+    for name in ["hearth", "hearth-compile"] {
+        release::lay(&released(name), &to.join(name))?;
     }
     Ok(())
 }

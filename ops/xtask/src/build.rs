@@ -100,11 +100,9 @@ pub(crate) fn host(chores: &mut Chores, with: With) -> anyhow::Result<()> {
     chores.command("building the compiler", &mut cargo(["build", "-p", "hearth-compile"]))
 }
 
-/// The programs of a release, in `target/dist`.
-pub(crate) fn release(chores: &mut Chores) -> anyhow::Result<()> {
-    bundled(chores)?;
-    chores.command("building host and worker", &mut dist(&["hearth", "hearth-worker"]))?;
-    chores.command("building the compiler", &mut dist(&["hearth-compile"]))
+/// Where a program of a release lies.
+pub(crate) fn released(name: &str) -> PathBuf {
+    target().join("dist").join(name)
 }
 
 /// A build with the profile of releases.
@@ -116,15 +114,18 @@ pub(crate) fn dist(packages: &[&str]) -> Command {
 
 /// The guests of the tests.
 fn guests(chores: &mut Chores) -> anyhow::Result<()> {
-    chores.command(
-        "building the tests' functions",
-        &mut cargo(["build", "--release", "--target", WASM, "-p", TESTING]),
-    )?;
+    testing(chores)?;
     chores.command(
         "building the SDK's examples",
         &mut cargo(["build", "--release", "--target", WASM, "-p", SDK, "--examples"]),
     )?;
     crate::javascript::guests(chores)
+}
+
+/// Those of them that behave in every way that a function can.
+pub(crate) fn testing(chores: &mut Chores) -> anyhow::Result<()> {
+    let mut build = cargo(["build", "--release", "--target", WASM, "-p", TESTING]);
+    chores.command("building the tests' functions", &mut build)
 }
 
 /// The packages that are built for [`WASM`] only, as a check of them needs it.

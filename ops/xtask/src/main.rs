@@ -16,6 +16,7 @@ mod javascript;
 mod lengths;
 mod policy;
 mod prose;
+mod release;
 mod rings;
 mod sources;
 mod suite;
@@ -56,6 +57,9 @@ enum Chore {
     Dist,
     /// Builds for release and measures
     Bench {
+        /// Write the README's table also where the machine was busy before, and say so there
+        #[arg(long)]
+        loaded: bool,
         /// What to measure; everything where nothing is named
         names: Vec<String>,
     },
@@ -102,13 +106,13 @@ fn run(chore: Chore) -> anyhow::Result<()> {
         }
         Chore::Dist => {
             let mut chores = Chores::begin();
-            build::release(&mut chores)?;
+            release::build(&mut chores)?;
             chores.end("built");
             Ok(())
         }
-        Chore::Bench { names } => {
+        Chore::Bench { loaded, names } => {
             let mut chores = Chores::begin();
-            bench::run(&mut chores, &names)?;
+            bench::run(&mut chores, loaded, &names)?;
             chores.end("measured");
             Ok(())
         }

@@ -14,7 +14,7 @@
 //! what was read of it in front. What a request is answered is its caller's to decide, and so is
 //! when to drain and where a connection goes; only what is no request is answered here.
 
-#![cfg_attr(feature = "plain-hyper", expect(dead_code, unused_imports, reason = "it has no gate"))]
+#![cfg_attr(plain_hyper, expect(dead_code, unused_imports, reason = "it has no gate"))]
 
 mod asked;
 mod body;
@@ -28,7 +28,7 @@ mod framing;
 mod gate;
 mod head;
 mod hop;
-#[cfg(feature = "plain-hyper")]
+#[cfg(plain_hyper)]
 mod plain;
 mod refusal;
 mod stream;
@@ -60,7 +60,7 @@ pub use gate::{Drain, Presence, Side, begins_head};
 use gate::{Exchange, Gate, Verdict};
 use hearth_wire::limits::SILENCE_MAX;
 pub use hop::{end_hop, end_request_hop};
-#[cfg(feature = "plain-hyper")]
+#[cfg(plain_hyper)]
 pub use plain::serve;
 pub use refusal::guard;
 use stream::Gated;
@@ -145,7 +145,7 @@ impl Shared {
 /// Serves one connection to its end, or until it is another process's. What `present` returns is
 /// kept until it is asked again. `break_off` has a connection that is closed next be reset, where
 /// its owner may do that, since nothing else would tell that an answer is not whole.
-#[cfg(not(feature = "plain-hyper"))]
+#[cfg(not(plain_hyper))]
 pub async fn serve<S, F, A, G>(
     arrival: Waiting<S>,
     side: Side,

@@ -6,10 +6,12 @@ use anyhow::{bail, ensure};
 
 use crate::Setup;
 use crate::cores::Cores;
+use crate::ground::Ground;
 use crate::host::{Host, Placed, Tenant};
 use crate::http::{Client, Timed};
 use crate::others::{ANSWER, BODY, Cluster, FUNCTION, NO_FASTIFY, NO_WASMTIME, Other};
 use crate::rounds::{Measured, Subject, by_turns, warm};
+use crate::samples::Samples;
 use crate::table::{Goal, Row};
 
 const CONNECTIONS: usize = 64;
@@ -18,11 +20,9 @@ const STARTS: u32 = 3;
 /// Rounds that do not count: JavaScript becomes machine code only when it has run for a while.
 const WARMING: u32 = 3;
 
-const OF_WASMTIME: Goal = Goal::at_least(5.5).better(7.0);
-const OF_AXUM: Goal = Goal::at_least(0.40).better(0.50);
-const OF_FASTIFY: Goal = Goal::at_least(2.0);
-const P99_OF_FASTIFY: Goal = Goal::at_most(0.2);
-const REUSED_OF_AXUM: Goal = Goal::at_least(0.65).better(0.75);
+const OF_AXUM: Goal = Goal::at_most(2.5).better(2.0);
+const REUSED_OF_AXUM: Goal = Goal::at_most(1.8).better(1.6);
+const WASMTIMES: Goal = Goal::at_least(5.0).better(7.0);
 
 const REUSED: &str = "reused";
 const REUSE: &str = r#"{"reuse":128}"#;
@@ -61,8 +61,9 @@ fn start(setup: &Setup, cores: Cores, all: &mut All) -> anyhow::Result<()> {
         pids: vec![worker],
     };
 
-    let axum = Other::axum(cores)?;
-    let wasmtime = Other::wasmtime(&setup.wasmtime, &setup.guest_file(FUNCTION), cores)?;
+    let ground = Ground::of(worker)?;
+    let axum = Other::axum(&ground, cores)?;
+    let wasmtime = Other::wasmtime(&setup.wasmtime, &setup.guest_file(FUNCTION), &ground, cores)?;
     let mut cluster = Cluster::start(&setup.fastify)?;
     let mut subjects = vec![(of_hearth(FUNCTION), &mut all.fresh), (axum.subject(), &mut all.axum)];
     if has_reuse {
@@ -73,7 +74,7 @@ fn start(setup: &Setup, cores: Cores, all: &mut All) -> anyhow::Result<()> {
     }
     if let Some(cluster) = &mut cluster {
         let worker = cluster.fork()?;
-        cluster.place(worker, cores)?;
+        cluster.place(worker, &ground, cores)?;
         subjects.push((worker.subject(), &mut all.fastify));
     }
     warm(cores, WARMING, CONNECTIONS, &subjects)?;
@@ -97,32 +98,41 @@ fn upload_reused(home: &Tenant, module: &[u8]) -> anyhow::Result<bool> {
 
 fn rows(all: &All) -> Vec<Row> {
     let All { fresh, reused, axum, wasmtime, fastify } = all;
+    let missing = |measured: &Measured, why| measured.rate.is_empty().then_some(why);
+    let [no_reuse, no_wasmtime, no_fastify] =
+        [missing(reused, NO_REUSE), missing(wasmtime, NO_WASMTIME), missing(fastify, NO_FASTIFY)];
     let mut rows = Vec::new();
-    let mut row = |what: &str, ratios, goal, missing| {
-        rows.push(match missing {
-            None => Row::ratio(what, &ratios, goal),
-            Some(why) => Row::unmeasured(what, why),
+    let mut row = |what: &str, ratios: Samples, goal: Option<Goal>, missing: Option<&str>| {
+        rows.push(match (missing, goal) {
+            (Some(why), _) => Row::unmeasured(what, why),
+            (None, Some(goal)) => Row::ratio(what, &ratios, goal),
+            (None, None) => Row::compared(what, &ratios),
         });
     };
-    let unless = |measured: &Measured, why| measured.rate.is_empty().then_some(why);
-    let no_wasmtime = unless(wasmtime, NO_WASMTIME);
-    let no_fastify = unless(fastify, NO_FASTIFY);
-    let no_reuse = unless(reused, NO_REUSE);
     row(
-        "answers a second, of `wasmtime serve` with a pool",
-        fresh.rate.of(&wasmtime.rate),
-        OF_WASMTIME,
+        "processor time an answer, of axum's (native code, one thread)",
+        fresh.cost.of(&axum.cost),
+        Some(OF_AXUM),
+        None,
+    );
+    row("with `reuse: 128`", reused.cost.of(&axum.cost), Some(REUSED_OF_AXUM), no_reuse);
+    row(
+        "that of `wasmtime serve` with a pool, of ours",
+        wasmtime.cost.of(&fresh.cost),
+        Some(WASMTIMES),
         no_wasmtime,
     );
-    row("of axum, native code, one thread", fresh.rate.of(&axum.rate), OF_AXUM, None);
-    row("of Fastify in a cluster worker", fresh.rate.of(&fastify.rate), OF_FASTIFY, no_fastify);
     row(
-        "99 of 100 answers within, of Fastify's",
-        fresh.p99.of(&fastify.p99),
-        P99_OF_FASTIFY,
+        "that of Fastify in a cluster worker, of ours",
+        fastify.cost.of(&fresh.cost),
+        None,
         no_fastify,
     );
-    row("with `reuse: 128`, of axum", reused.rate.of(&axum.rate), REUSED_OF_AXUM, no_reuse);
+    row("answers a second, of axum's", fresh.rate.of(&axum.rate), None, None);
+    row("with `reuse: 128`", reused.rate.of(&axum.rate), None, no_reuse);
+    row("of `wasmtime serve`'s", fresh.rate.of(&wasmtime.rate), None, no_wasmtime);
+    row("of Fastify's", fresh.rate.of(&fastify.rate), None, no_fastify);
+    row("99 of 100 answers within, of Fastify's", fresh.p99.of(&fastify.p99), None, no_fastify);
     for (name, Measured { rate, cost, p99, load: _ }) in [
         ("fresh", fresh),
         ("reused", reused),
