@@ -264,7 +264,7 @@ async fn start(
         warn!("the kernel has no PAGEMAP_SCAN (Linux 6.7): a call costs about 30 µs more");
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let compiler = Compiler::new(programs.compile, greeting.engine, compilers, namespaces, cores);
+    let compiler = Compiler::new(programs.compile, greeting.engines, compilers, namespaces, cores);
     let trees = Trees::new(&programs.worker);
     let (data, has_uids) = (&config.host.data, uids.is_some());
     let reserve = config.uploads.disk_reserve_mb << 20;

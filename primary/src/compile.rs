@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use hearth_wire::limits::OPTIONS_MAX_BYTES;
 use hearth_wire::{
-    Channel, Code, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, HandlerKind,
-    Options, SocketError, VERSION, pair,
+    Channel, Code, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, Fingerprint,
+    HandlerKind, Options, SocketError, VERSION, pair,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::process::Command;
@@ -75,6 +75,8 @@ impl Fault for CompileError {
 }
 
 pub struct Compiled {
+    /// The engine that made the artifact, and alone can load it.
+    pub engine: Fingerprint,
     pub kind: HandlerKind,
     pub imports: Vec<String>,
     /// What the module declares of itself, unparsed.
@@ -83,8 +85,8 @@ pub struct Compiled {
 
 pub struct Compiler {
     program: PathBuf,
-    /// The engine that will load the artifacts.
-    pub engine: String,
+    /// The engines that load artifacts. Which one a module needs, the compiler says.
+    pub engines: Vec<Fingerprint>,
     /// Whom it runs as, where the host can choose.
     uid: Option<u32>,
     /// Which it joins, in this order, in place of making some.
@@ -100,13 +102,13 @@ impl Compiler {
     /// the least, so that nobody waits for what one other has compiled.
     pub fn new(
         program: PathBuf,
-        engine: String,
+        engines: Vec<Fingerprint>,
         uid: Option<u32>,
         namespaces: Vec<OwnedFd>,
         cores: usize,
     ) -> Self {
         let at_once = cores.max(2);
-        Self { program, engine, uid, namespaces, turns: Fair::new(at_once, at_once / 2) }
+        Self { program, engines, uid, namespaces, turns: Fair::new(at_once, at_once / 2) }
     }
 
     pub async fn turn(&self, tenant: TenantId) -> Compiling {
@@ -121,13 +123,17 @@ impl Compiler {
     ) -> Result<Compiled, CompileError> {
         let mut declared = memory()?;
         let reply = self.ask(CompileJob::Compile, &[module, artifact, &declared]).await?;
-        let CompileReply::Compiled { kind, imports, .. } = reply else {
+        let CompileReply::Compiled { engine, kind, imports, artifact_bytes: _ } = reply else {
             return Err(CompileError::Unexpected(reply));
         };
         let mut options = String::new();
         declared.rewind()?;
         declared.take(OPTIONS_MAX_BYTES as u64).read_to_string(&mut options)?;
-        Ok(Compiled { kind, imports, options: (!options.is_empty()).then_some(options) })
+        // What is not theirs would be kept and never found.
+        if !self.engines.contains(&engine) {
+            return Err(CompileError::Failed(format!("it made an artifact for {engine}")));
+        }
+        Ok(Compiled { engine, kind, imports, options: (!options.is_empty()).then_some(options) })
     }
 
     /// Whether a function can have these options. Asked only where a jail is needed to tell.
@@ -135,7 +141,7 @@ impl Compiler {
         &self,
         tenant: TenantId,
         options: &Options,
-        artifact: &File,
+        (artifact, engine): (&File, Fingerprint),
     ) -> Result<(), CompileError> {
         if options.schema.is_empty() && options.reuse == 1 {
             return Ok(());
@@ -144,7 +150,7 @@ impl Compiler {
         let mut file = memory()?;
         file.write_all(&serde_json::to_vec(options).expect("options are plain data"))?;
         file.rewind()?;
-        match self.ask(CompileJob::Check, &[&file, artifact]).await? {
+        match self.ask(CompileJob::Check { engine }, &[&file, artifact]).await? {
             CompileReply::Checked => Ok(()),
             other => Err(CompileError::Unexpected(other)),
         }
@@ -165,8 +171,8 @@ impl Compiler {
             .map_err(CompileError::Spawn)?;
         let conversation = async {
             let channel = Channel::new(ours).map_err(SocketError::from)?;
-            let (engine, uid) = (self.engine.clone(), self.uid);
-            let request = CompileRequest { version: VERSION, engine, job, uid };
+            let (engines, uid) = (self.engines.clone(), self.uid);
+            let request = CompileRequest { version: VERSION, engines, job, uid };
             let files = files.iter().map(|file| file.as_fd());
             let files: Vec<_> = files.chain(self.namespaces.iter().map(AsFd::as_fd)).collect();
             channel.send(&request, &files).await?;

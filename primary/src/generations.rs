@@ -39,8 +39,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use dashmap::{DashMap, DashSet};
-use hearth_wire::{GenerationNumber, ModuleDigest, TenantName};
+use dashmap::DashMap;
+use hearth_wire::{Fingerprint, GenerationNumber, ModuleDigest, TenantName};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
@@ -82,9 +82,9 @@ struct Inner {
     key: [u8; 32],
     /// Set once, before anything is served.
     bundle: OnceLock<Arc<BuildBundle>>,
-    /// Artifacts whose digest was checked since this process started.
-    checked: DashSet<(Owner, ModuleDigest)>,
-    /// Generations that are known to be on disk for this engine.
+    /// Artifacts whose digest was checked since this process started, and which engine made each.
+    checked: DashMap<(Owner, ModuleDigest), Fingerprint>,
+    /// Generations that are known to be on disk for these engines.
     prepared: DashMap<(TenantId, GenerationNumber), Made>,
     /// The module that was looked at last.
     scrubbed: Mutex<Option<ModuleDigest>>,
@@ -113,7 +113,9 @@ impl Generations {
         let tmp = data.join("tmp");
         durable::remove_dir(&tmp, Point::TmpClear)?;
         let (kept, tenants) = (data.join(MODULES), data.join(TENANTS));
-        for dir in [&tmp, &kept, &tenants, &data.join("artifacts").join(&compiler.engine)] {
+        let engines = compiler.engines.iter();
+        let artifacts = engines.map(|engine| data.join("artifacts").join(engine.to_string()));
+        for dir in [tmp.clone(), kept.clone(), tenants.clone()].into_iter().chain(artifacts) {
             fs::create_dir_all(dir)?;
         }
         // An earlier process may have been killed between a name and its sync.
@@ -129,7 +131,7 @@ impl Generations {
             store,
             key,
             bundle: OnceLock::new(),
-            checked: DashSet::new(),
+            checked: DashMap::new(),
             prepared: DashMap::new(),
             scrubbed: Mutex::default(),
             preparing: TenantLocks::default(),
@@ -235,8 +237,8 @@ impl Generations {
     /// though others may name them too.
     pub async fn disk_use(&self, tenant: &Tenant) -> Result<u64, GenerationError> {
         let modules = self.inner.store.module_bytes(tenant.id).await?;
-        let artifacts = self.inner.data.join("artifacts").join(&self.inner.compiler.engine);
-        let artifacts = artifacts.join(tenant.name.as_str());
+        let artifacts = self.inner.engines().map(|engine| engine.join(tenant.name.as_str()));
+        let artifacts: Vec<_> = artifacts.collect();
         let (inner, name) = (self.inner.clone(), tenant.name.clone());
         let files =
             self.inner.on_thread(tenant.id, move || inner.directories.bytes(&name, &artifacts));
@@ -289,7 +291,7 @@ impl Generations {
     /// Removes all that is kept of a tenant but its modules, which the next sweep finds unnamed.
     pub async fn forget(&self, tenant: &Tenant) -> io::Result<()> {
         self.recheck(tenant.id);
-        self.inner.checked.retain(|(owner, _)| owner.id() != tenant.id);
+        self.inner.checked.retain(|(owner, _), _| owner.id() != tenant.id);
         let (inner, name) = (self.inner.clone(), tenant.name.clone());
         blocking(move || {
             let removed = inner.directories.remove(&name);
@@ -317,11 +319,12 @@ impl Generations {
         blocking(move || {
             let is_known = |name: &OsString| name.to_str().is_some_and(|it| known.contains(it));
             inner.directories.remove_strangers(is_known)?;
-            let artifacts = inner.data.join("artifacts").join(&inner.compiler.engine);
-            for entry in fs::read_dir(&artifacts)? {
-                let name = entry?.file_name();
-                if !is_known(&name) {
-                    modules::swept(&artifacts.join(name), Point::StartStrangers);
+            for artifacts in inner.engines() {
+                for entry in fs::read_dir(&artifacts)? {
+                    let name = entry?.file_name();
+                    if !is_known(&name) {
+                        modules::swept(&artifacts.join(name), Point::StartStrangers);
+                    }
                 }
             }
             Ok(())
@@ -345,6 +348,12 @@ impl Inner {
             done
         })
         .await
+    }
+
+    /// The directories of the engines' artifacts.
+    fn engines(&self) -> impl Iterator<Item = PathBuf> {
+        let artifacts = self.data.join("artifacts");
+        self.compiler.engines.iter().map(move |engine| artifacts.join(engine.to_string()))
     }
 
     fn releases(&self, tenant: &Tenant) -> PathBuf {

@@ -79,7 +79,7 @@ pub fn admit<B>(
         return Err(method_refused(&options.methods.join(", ")));
     }
     allowed.map_err(|not_allowed| refused(not_allowed, caller))?;
-    if function.damaged {
+    if function.is_damaged() {
         let ManifestFunction { path, version, .. } = function;
         return Err(Refusal::new(Code::ModuleDamaged, Problem::damaged(path, version)));
     }
@@ -118,7 +118,7 @@ fn refused(not_allowed: NotAllowed, caller: Caller) -> Refusal {
 mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
-    use hearth_wire::{Auth, HandlerKind, ModuleDigest, OptionsPatch};
+    use hearth_wire::{Auth, Fingerprint, HandlerKind, ModuleDigest, OptionsPatch};
 
     use super::*;
 
@@ -149,7 +149,7 @@ mod tests {
             sha256: ModuleDigest::new([0; 32]),
             kind: HandlerKind::IncomingHandler,
             options,
-            damaged: false,
+            engine: Some(Fingerprint::new([0; 8])),
         }
     }
 

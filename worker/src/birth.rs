@@ -58,9 +58,8 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
         }
     };
     drop(release);
-    let Base { engine, linker, bundle, handlers } = base;
     // For good, like everything of the zygote's: to free it would copy its pages first.
-    std::mem::forget((linker, bundle, handlers));
+    std::mem::forget(base);
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().max_blocking_threads(check::THREADS);
     if cell.shares_threads() {
@@ -71,7 +70,7 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let ended = runtime.block_on(async {
         let (grants, seen) = watch::channel(Arc::new(Grants::new()));
-        let serving = Serving::new(engine, generation, trusted, &start, seen, began);
+        let serving = Serving::new(generation, trusted, &start, seen, began);
         // For good as well.
         let serving = ManuallyDrop::new(Arc::new(serving));
         // Never closed but by the process's end: the filter trusts its number.

@@ -115,7 +115,7 @@ fn seen(manifest: &Manifest, origin: Origin) -> impl Iterator<Item = &ManifestFu
 fn functions(manifest: &Manifest, origin: Origin) -> Value {
     let functions: Vec<_> = seen(manifest, origin)
         .map(|function| {
-            let ManifestFunction { path, version, sha256, kind: _, options, damaged } = function;
+            let ManifestFunction { path, version, sha256, kind: _, options, engine: _ } = function;
             json!({
                 "path": path,
                 "version": version,
@@ -123,7 +123,7 @@ fn functions(manifest: &Manifest, origin: Origin) -> Value {
                 "sha256": sha256,
                 "methods": options.methods,
                 "options": options,
-                "damaged": damaged,
+                "damaged": function.is_damaged(),
             })
         })
         .collect();
@@ -137,7 +137,7 @@ fn functions(manifest: &Manifest, origin: Origin) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_wire::{GenerationNumber, HandlerKind, ModuleDigest, OptionsPatch};
+    use hearth_wire::{Fingerprint, GenerationNumber, HandlerKind, ModuleDigest, OptionsPatch};
 
     fn manifest() -> Manifest {
         let options =
@@ -145,7 +145,6 @@ mod tests {
         Manifest {
             tenant: "demo".parse().unwrap(),
             generation: GenerationNumber(3),
-            engine: "e".to_owned(),
             limits: hearth_wire::Limits::default(),
             bundle: hearth_wire::Bundle::default().digest,
             over: hearth_wire::Over::default(),
@@ -155,7 +154,7 @@ mod tests {
                 sha256: ModuleDigest::new([0; 32]),
                 kind: HandlerKind::IncomingHandler,
                 options: OptionsPatch::parse(options).unwrap().resolve(),
-                damaged: false,
+                engine: Some(Fingerprint::new([0; 8])),
             }],
         }
     }

@@ -4,19 +4,24 @@
 //!
 //! Reads the release directory by its descriptor alone and only while the worker starts.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
-use hearth_host::{Handler, LinkError};
+use hearth_engine::EngineKind;
+use hearth_host::Handler;
 use hearth_schema::{Checks, SchemaError};
 use hearth_wire::limits::FUNCTIONS_MAX;
-use hearth_wire::{FunctionVersion, Manifest, ManifestFunction, Mount, Start};
+use hearth_wire::{
+    Fingerprint, FunctionVersion, Manifest, ManifestFunction, ModuleDigest, Mount, Routes, Start,
+};
 use rustix::fs::{Mode, OFlags, openat};
+use wasmtime::Engine;
 
+use crate::engines::HandlerError;
 use crate::zygote::Base;
-use hearth_wire::Routes;
 
 /// A hundred functions with the longest options, and as many that are bundled and were changed.
 const MANIFEST_MAX_BYTES: u64 = 64 << 20;
@@ -35,6 +40,17 @@ impl Generation {
     /// What a function's instances are made from. A damaged one has none, and no call gets so far.
     pub fn handler(&self, number: usize) -> &Handler {
         self.handlers[number].as_ref().expect("calls of what is damaged are refused")
+    }
+
+    /// Those that its functions run in.
+    pub fn engines(&self) -> Vec<Engine> {
+        let mut engines: Vec<Engine> = Vec::new();
+        for engine in self.handlers.iter().flatten().map(hearth_host::engine) {
+            if !engines.iter().any(|found| Engine::same(found, engine)) {
+                engines.push(engine.clone());
+            }
+        }
+        engines
     }
 
     /// The schemas of a function by its number. `None` where it has none.
@@ -60,14 +76,10 @@ pub enum GenerationError {
     Manifest(#[source] serde_json::Error),
     #[error("the manifest is of {theirs}, and this worker was started for {ours}")]
     Other { ours: String, theirs: String },
-    #[error("the artifacts are made by the engine {theirs}, and this one is {ours}")]
-    Engine { ours: String, theirs: String },
     #[error("the manifest has {0} functions, more than {FUNCTIONS_MAX}")]
     TooMany(usize),
-    #[error("{path} does not load")]
-    Load { path: String, source: hearth_engine::LoadError },
-    #[error("{path} does not link")]
-    Link { path: String, source: LinkError },
+    #[error("{path} cannot be served")]
+    Handler { path: String, source: HandlerError },
 }
 
 pub fn load(base: &Base, release: &OwnedFd, start: &Start) -> Result<Generation, GenerationError> {
@@ -77,20 +89,11 @@ pub fn load(base: &Base, release: &OwnedFd, start: &Start) -> Result<Generation,
     if ours != theirs {
         return Err(GenerationError::Other { ours, theirs });
     }
-    let engine = hearth_engine::fingerprint();
-    // Where nothing is its own, the engine of an earlier build made none of it.
-    if manifest.engine != engine && !manifest.functions.is_empty() {
-        return Err(GenerationError::Engine { ours: engine, theirs: manifest.engine });
-    }
     if manifest.functions.len() > FUNCTIONS_MAX {
         return Err(GenerationError::TooMany(manifest.functions.len()));
     }
     lay(&mut manifest, base);
-    let handlers = manifest.functions.iter().map(|function| match function.damaged {
-        true => Ok(None),
-        false => handler(base, release, function).map(Some),
-    });
-    let handlers = handlers.collect::<Result<_, _>>()?;
+    let handlers = handlers(base, release, &manifest)?;
     let routes = Routes::new(manifest.functions.iter().map(|f| (&f.path, f.options.path)));
     let checks = manifest.functions.iter().map(|_| OnceLock::new()).collect();
     Ok(Generation { manifest, routes, handlers, checks })
@@ -111,7 +114,7 @@ fn lay(manifest: &mut Manifest, base: &Base) {
             sha256: *sha256,
             kind: *kind,
             options,
-            damaged: !handlers.contains_key(sha256),
+            engine: handlers.get(sha256).map(made_by),
         }
     });
     let mounted: Vec<_> = mounted.collect();
@@ -133,22 +136,33 @@ fn read_manifest(release: &OwnedFd) -> Result<Manifest, GenerationError> {
     serde_json::from_slice(&bytes).map_err(GenerationError::Manifest)
 }
 
-fn handler(
+fn made_by(handler: &Handler) -> Fingerprint {
+    hearth_engine::fingerprint(EngineKind::of(hearth_host::engine(handler)))
+}
+
+/// Of each function, in their order. What several have of one module is loaded once.
+fn handlers(
     base: &Base,
     release: &OwnedFd,
-    function: &ManifestFunction,
-) -> Result<Handler, GenerationError> {
-    let path = || function.path.to_string();
-    if let Some(linked) = base.handlers.get(&function.sha256) {
-        return Ok(hearth_host::share(linked));
-    }
-    let name = function.artifact();
-    let file =
-        open(release, &name).map_err(|source| GenerationError::Read { file: name, source })?;
-    let component = hearth_engine::load(&base.engine, &file)
-        .map_err(|source| GenerationError::Load { path: path(), source })?;
-    hearth_host::prepare(&base.linker, &component)
-        .map_err(|source| GenerationError::Link { path: path(), source })
+    manifest: &Manifest,
+) -> Result<Vec<Option<Handler>>, GenerationError> {
+    let mut own: HashMap<ModuleDigest, Handler> = HashMap::new();
+    let handlers = manifest.functions.iter().map(|function| {
+        let Some(made_by) = function.engine else { return Ok(None) };
+        let sha256 = &function.sha256;
+        if let Some(linked) = base.handlers.get(sha256).or_else(|| own.get(sha256)) {
+            return Ok(Some(hearth_host::share(linked)));
+        }
+        let name = function.artifact();
+        let file =
+            open(release, &name).map_err(|source| GenerationError::Read { file: name, source })?;
+        let handler = base.engines.load(&file, made_by).map_err(|source| {
+            GenerationError::Handler { path: function.path.to_string(), source }
+        })?;
+        own.insert(*sha256, hearth_host::share(&handler));
+        Ok(Some(handler))
+    });
+    handlers.collect()
 }
 
 fn open(release: &OwnedFd, name: &str) -> io::Result<File> {

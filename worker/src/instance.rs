@@ -7,14 +7,17 @@
 //! ```
 //!
 //! An instance that is kept holds no permit. It keeps what its guest has in memory; log, limits
-//! and deadline are each call's own. How a call goes, and whether it went well, is
+//! and deadline are each call's own. However many engines they are in, there are never more
+//! instances than one engine has room for. How a call goes, and whether it went well, is
 //! [`crate::call`]'s.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use hearth_host::{Backends, Guest, Surroundings};
+use hearth_engine::INSTANCES;
+use hearth_host::{Backends, Guest, Handler, Surroundings};
 use hearth_wire::Options;
 use tokio::time::Instant;
 use wasmtime::{Engine, PoolConcurrencyLimitError, Store, UpdateDeadline};
@@ -27,13 +30,14 @@ use crate::report::CallLog;
 
 /// An instance without a call goes after this long, and its memory with it.
 const IDLE_MAX: Duration = Duration::from_secs(5);
-/// As many as can run at once.
-const KEPT_MAX: usize = 64;
+/// As many as can run at once, in all engines together.
+const INSTANCES_MAX: usize = INSTANCES as usize;
 
 /// What one worker has of them besides those that run, and what they are made of.
 pub struct Instances {
-    engine: Engine,
     generation: Arc<Generation>,
+    /// Those that there are, whether they run or are kept.
+    live: Arc<AtomicUsize>,
     idle: Mutex<Idle>,
     /// What instances left to those that come next, and where its log goes.
     spare: Mutex<Vec<(Surroundings, GuestLog)>>,
@@ -48,8 +52,12 @@ struct Idle {
 }
 
 impl Instances {
-    pub fn new(engine: Engine, generation: Arc<Generation>) -> Self {
-        Self { engine, generation, idle: Mutex::default(), spare: Mutex::default() }
+    pub fn new(generation: Arc<Generation>) -> Self {
+        Self { generation, live: Arc::default(), idle: Mutex::default(), spare: Mutex::default() }
+    }
+
+    fn handler(&self, function: usize) -> &Handler {
+        self.generation.handler(function)
     }
 
     fn options(&self, function: usize) -> &Options {
@@ -71,7 +79,7 @@ impl Instances {
 
     fn keep_surroundings(&self, surroundings: Surroundings, log: GuestLog) {
         let mut spare = self.spare();
-        if spare.len() < KEPT_MAX {
+        if spare.len() < INSTANCES_MAX {
             spare.push((surroundings, log));
         }
     }
@@ -85,22 +93,34 @@ impl Instances {
 
     fn keep(self: &Arc<Self>, instance: Instance) {
         let mut idle = self.idle();
-        let crowded_out = match idle.instances.len() < KEPT_MAX {
-            true => None,
-            false => idle.instances.pop_front(),
-        };
         idle.instances.push_back((Instant::now(), instance));
         if !std::mem::replace(&mut idle.is_watched, true) {
             tokio::spawn(watch(Arc::downgrade(self)));
-        }
-        drop(idle);
-        if let Some((_, instance)) = crowded_out {
-            instance.end(self);
         }
     }
 
     fn take_oldest(&self) -> Option<Instance> {
         self.idle().instances.pop_front().map(|(_, instance)| instance)
+    }
+
+    /// The oldest of those in the engine of this function, which alone makes room there.
+    fn take_oldest_beside(&self, function: usize) -> Option<Instance> {
+        let engine = hearth_host::engine(self.handler(function));
+        let instances = &mut self.idle().instances;
+        let is_beside = |kept: &Instance| Engine::same(kept.store.engine(), engine);
+        let oldest = instances.iter().position(|(_, kept)| is_beside(kept))?;
+        instances.remove(oldest).map(|(_, instance)| instance)
+    }
+
+    /// For an instance that is about to be made. A call goes before one that only could be called,
+    /// and those that run have all been let in by a permit.
+    fn place(&self) -> Place {
+        let place = Place::new(&self.live);
+        while self.live.load(Ordering::Relaxed) > INSTANCES_MAX {
+            let Some(idle) = self.take_oldest() else { break };
+            idle.end(self);
+        }
+        place
     }
 
     /// Those that are idle since then or longer.
@@ -131,6 +151,24 @@ async fn watch(instances: Weak<Instances>) {
     }
 }
 
+/// Counts one instance, from before it is made until it is gone.
+struct Place {
+    live: Arc<AtomicUsize>,
+}
+
+impl Place {
+    fn new(live: &Arc<AtomicUsize>) -> Self {
+        live.fetch_add(1, Ordering::Relaxed);
+        Self { live: Arc::clone(live) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A store, and the guest in it.
 pub struct Instance {
     function: usize,
@@ -139,6 +177,8 @@ pub struct Instance {
     /// Once it is instantiated.
     proxy: Option<Proxy>,
     calls: u32,
+    /// Given back behind the store.
+    place: Place,
 }
 
 impl Instance {
@@ -147,8 +187,9 @@ impl Instance {
         let is_reused = instances.options(function).reuse > 1;
         let kept = if is_reused { instances.take(function) } else { None };
         let mut instance = kept.unwrap_or_else(|| {
+            let place = instances.place();
             let (store, log) = store(instances, function);
-            Self { function, store, log, proxy: None, calls: 0 }
+            Self { function, store, log, proxy: None, calls: 0, place }
         });
         instance.calls += 1;
         instance.begin(log);
@@ -179,14 +220,14 @@ impl Instance {
         instances: &Instances,
         log: &Arc<CallLog>,
     ) -> wasmtime::Result<Proxy> {
-        let handler = instances.generation.handler(self.function);
+        let handler = instances.handler(self.function);
         loop {
             let made = handler.instantiate_async(&mut self.store).await;
             let lacks_room =
                 made.as_ref().is_err_and(wasmtime::Error::is::<PoolConcurrencyLimitError>);
-            let idle = if lacks_room { instances.take_oldest() } else { None };
+            // One may take more than an instance's share of memories and tables.
+            let idle = lacks_room.then(|| instances.take_oldest_beside(self.function)).flatten();
             let Some(idle) = idle else { return made };
-            // A call goes before an instance that only could be called.
             idle.end(instances);
             (self.store, self.log) = store(instances, self.function);
             self.begin(log);
@@ -209,9 +250,11 @@ impl Instance {
     }
 
     pub fn end(self, instances: &Instances) {
-        let guest = self.store.into_data();
-        self.log.end();
-        instances.keep_surroundings(guest.into_surroundings(), self.log);
+        let Self { store, log, place, .. } = self;
+        let guest = store.into_data();
+        drop(place);
+        log.end();
+        instances.keep_surroundings(guest.into_surroundings(), log);
     }
 }
 
@@ -219,7 +262,8 @@ fn store(instances: &Instances, function: usize) -> (Store<Guest>, GuestLog) {
     let memory_bytes = instances.options(function).memory_mb as usize * (1 << 20);
     let (surroundings, log) = instances.surroundings();
     let guest = Guest::new(surroundings, Backends::denied(), memory_bytes);
-    let mut store = hearth_host::store(&instances.engine, guest);
+    let engine = hearth_host::engine(instances.handler(function));
+    let mut store = hearth_host::store(engine, guest);
     // Tokio's own yield, since only that lets the runtime look at its sockets and clocks first.
     store.epoch_deadline_callback(|_| {
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))

@@ -286,10 +286,10 @@ impl Calls {
     }
 }
 
-/// A thread that counts the engine's epoch on while calls run. Started with the first call at the
-/// latest, long after the fork.
+/// A thread that counts the epochs of the engines on while calls run. Started with the first call at
+/// the latest, long after the fork.
 pub struct Ticker {
-    engine: Engine,
+    engines: Vec<Engine>,
     beat: Arc<Beat>,
     /// `None` where it could not be started: calls then still end at their deadline, unless they
     /// never wait.
@@ -310,18 +310,18 @@ pub struct Running {
 }
 
 impl Ticker {
-    pub fn new(engine: Engine) -> Self {
-        Self { engine, beat: Arc::default(), thread: OnceLock::new() }
+    pub fn new(engines: Vec<Engine>) -> Self {
+        Self { engines, beat: Arc::default(), thread: OnceLock::new() }
     }
 
     /// Has its thread started, and tells whether there is one.
     pub fn start(&self) -> bool {
         let thread = self.thread.get_or_init(|| {
-            let (engine, beat) = (self.engine.clone(), Arc::clone(&self.beat));
+            let (engines, beat) = (self.engines.clone(), Arc::clone(&self.beat));
             std::thread::Builder::new()
                 .name("ticker".to_owned())
                 .stack_size(64 << 10)
-                .spawn(move || beat.keep_ticking(&engine))
+                .spawn(move || beat.keep_ticking(&engines))
                 .ok()
         });
         thread.is_some()
@@ -356,7 +356,7 @@ impl Beat {
         self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep_ticking(&self, engine: &Engine) {
+    fn keep_ticking(&self, engines: &[Engine]) {
         let mut quiet = 0;
         let mut stop = self.lock();
         while !*stop {
@@ -377,7 +377,7 @@ impl Beat {
                     .wanted
                     .wait_timeout_while(stop, TICK, |stop| !*stop)
                     .unwrap_or_else(PoisonError::into_inner);
-                engine.increment_epoch();
+                engines.iter().for_each(Engine::increment_epoch);
             }
         }
     }
@@ -392,6 +392,7 @@ impl Drop for Running {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hearth_engine::{EngineKind, Purpose};
     use std::task::Poll;
 
     fn runtime() -> tokio::runtime::Runtime {
@@ -507,8 +508,8 @@ mod tests {
 
     #[test]
     fn the_ticker_ticks_while_it_is_wanted_and_ends() {
-        let engine = hearth_engine::engine(hearth_engine::Purpose::Run).unwrap();
-        let ticker = Ticker::new(engine);
+        let engines = EngineKind::ALL.map(|kind| hearth_engine::engine(kind, Purpose::Run));
+        let ticker = Ticker::new(engines.map(Result::unwrap).to_vec());
         let running = ticker.run();
         drop(running);
         let _again = ticker.run();

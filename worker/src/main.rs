@@ -13,6 +13,7 @@ mod check;
 mod connection;
 mod control;
 mod cors;
+mod engines;
 mod finish;
 mod generation;
 mod heap;

@@ -159,8 +159,7 @@ fn serving(base: &Base, release: &OwnedFd, reuse: u32) -> anyhow::Result<Arc<Ser
         function.options.reuse = reuse;
     }
     let grants = watch::Sender::new(Arc::new(Grants::new())).subscribe();
-    let (engine, trusted) = (base.engine.clone(), Trusted::default());
-    let serving = Serving::new(engine, generation, trusted, &start, grants, Instant::now());
+    let serving = Serving::new(generation, Trusted::default(), &start, grants, Instant::now());
     Ok(Arc::new(serving))
 }
 

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use hearth_wire::{Start, TenantName};
 use tokio::sync::watch;
-use wasmtime::Engine;
 
 use crate::admit::Grants;
 use crate::check;
@@ -56,7 +55,6 @@ pub struct Doing {
 
 impl Serving {
     pub fn new(
-        engine: Engine,
         generation: Generation,
         trusted: Trusted,
         start: &Start,
@@ -80,9 +78,9 @@ impl Serving {
                 activity: ActivityCount::new(),
                 uploads: ActivityCount::new(),
                 finish: Finish::new(),
-                ticker: Ticker::new(engine.clone()),
+                ticker: Ticker::new(generation.engines()),
                 calls: Calls::default(),
-                instances: Arc::new(Instances::new(engine, Arc::clone(&generation))),
+                instances: Arc::new(Instances::new(Arc::clone(&generation))),
             },
             generation,
             reporter: Reporter::new(limits.log_bytes_per_second),

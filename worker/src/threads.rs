@@ -56,8 +56,7 @@ mod tests {
             .thread_name("all-at-once")
             .build()
             .unwrap();
-        let engine = hearth_engine::engine(hearth_engine::Purpose::Run).unwrap();
-        let ticker = Ticker::new(engine);
+        let ticker = Ticker::new(Vec::new());
         runtime.block_on(async {
             start_all(&ticker).unwrap();
             assert!(ticker.start());

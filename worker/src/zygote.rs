@@ -1,4 +1,4 @@
-//! The zygote: builds the engine and the linker once, loads what is ours, and from then on only
+//! The zygote: builds the engines once, loads what is ours, and from then on only
 //! forks. One thread, no runtime, no random generator, no tenant's bytes: whatever it holds,
 //! every worker holds.
 //!
@@ -11,21 +11,19 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use hearth_engine::{LoadError, Purpose};
-use hearth_host::{Guest, Handler, LinkError};
+use hearth_host::Handler;
 use hearth_jail::{
     ATTEMPTS, Attempt, ChildEnd, Children, EXIT_ESCAPED, EXIT_VIOLATION, ForkError, Forked, Seal,
     Slots, Standing, WallError,
 };
 use hearth_schema::Checks;
 use hearth_wire::{
-    Bundle, Cell, ExitStatus, FromZygote, ModuleDigest, SocketError, ToZygote, VERSION, Walls,
-    complain,
+    Bundle, Cell, ExitStatus, Fingerprint, FromZygote, ModuleDigest, SocketError, ToZygote,
+    VERSION, Walls, complain,
 };
 use rustix::event::{PollFd, PollFlags, poll};
-use wasmtime::Engine;
-use wasmtime::component::Linker;
 
+use crate::engines::Engines;
 use crate::heap;
 
 /// A child that was to try the walls and could not put them up.
@@ -46,20 +44,11 @@ pub struct Inherited {
 
 /// What is the same for every worker: nothing of any tenant's.
 pub struct Base {
-    pub engine: Engine,
-    pub linker: Linker<Guest>,
+    pub engines: Engines,
     /// What comes with this build.
     pub bundle: Bundle,
     /// What is mounted of it, loaded and linked once, however often.
     pub handlers: HashMap<ModuleDigest, Handler>,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum BundledError {
-    #[error("it does not load")]
-    Load(#[from] LoadError),
-    #[error("it does not link")]
-    Link(#[from] LinkError),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -93,16 +82,15 @@ impl From<SocketError> for ZygoteError {
 
 impl Base {
     pub fn new() -> Result<Self, ZygoteError> {
-        let engine = hearth_engine::engine(Purpose::Run).map_err(ZygoteError::Engine)?;
-        let linker = hearth_host::linker(&engine).map_err(ZygoteError::Engine)?;
+        let engines = Engines::build().map_err(ZygoteError::Engine)?;
         Checks::prepare();
-        Ok(Self { engine, linker, bundle: Bundle::default(), handlers: HashMap::new() })
+        Ok(Self { engines, bundle: Bundle::default(), handlers: HashMap::new() })
     }
 
     /// Tells which modules could not be had, and why.
     fn take(
         &mut self,
-        modules: Vec<ModuleDigest>,
+        modules: Vec<(ModuleDigest, Fingerprint)>,
         fds: Vec<OwnedFd>,
     ) -> Result<Vec<(ModuleDigest, String)>, ZygoteError> {
         let mut fds = fds.into_iter();
@@ -116,18 +104,13 @@ impl Base {
         bundle.read_to_end(&mut json)?;
         self.bundle = serde_json::from_slice(&json).map_err(ZygoteError::Bundle)?;
         let mut failed = Vec::new();
-        for (sha256, artifact) in modules.into_iter().zip(artifacts) {
-            match self.load(artifact) {
+        for ((sha256, engine), artifact) in modules.into_iter().zip(artifacts) {
+            match self.engines.load(&File::from(artifact), engine) {
                 Ok(handler) => drop(self.handlers.insert(sha256, handler)),
                 Err(error) => failed.push((sha256, explain(&error))),
             }
         }
         Ok(failed)
-    }
-
-    fn load(&self, artifact: OwnedFd) -> Result<Handler, BundledError> {
-        let component = hearth_engine::load(&self.engine, &File::from(artifact))?;
-        Ok(hearth_host::prepare(&self.linker, &component)?)
     }
 }
 
@@ -183,7 +166,7 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
                 // Told without a look at theirs: the primary refuses a mixture and says so.
                 let hello = FromZygote::Hello {
                     version: VERSION,
-                    engine: hearth_engine::fingerprint(),
+                    engines: hearth_engine::fingerprints(),
                     pagemap_scan: hearth_engine::pagemap_scan_available(),
                     walls: walls(&standing),
                 };

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hearth_wire::{
-    Cell, Channel, ExitStatus, FromZygote, ModuleDigest, SocketError, ToZygote, VERSION, Walls,
-    pair, watch,
+    Cell, Channel, ExitStatus, Fingerprint, FromZygote, ModuleDigest, SocketError, ToZygote,
+    VERSION, Walls, pair, watch,
 };
 use rustix::process::{Signal, WaitIdOptions};
 use tokio::io::Interest;
@@ -108,7 +108,7 @@ pub fn spawn(worker_program: &Path) -> io::Result<Spawned> {
 /// What the zygote told of itself.
 #[derive(Debug, Clone)]
 pub struct Greeting {
-    pub engine: String,
+    pub engines: Vec<Fingerprint>,
     pub pagemap_scan: bool,
     pub walls: Walls,
 }
@@ -137,16 +137,18 @@ pub struct Fork {
     pub noticed: Option<Instant>,
 }
 
-/// What every fork is to hold: the bundle as JSON, and its modules' artifacts.
+/// What every fork is to hold: the bundle as JSON, and its modules' artifacts, each with the engine
+/// that made it.
 pub struct Bundled {
     pub json: OwnedFd,
-    pub artifacts: Vec<(ModuleDigest, OwnedFd)>,
+    pub artifacts: Vec<(ModuleDigest, Fingerprint, OwnedFd)>,
 }
 
 impl Bundled {
     fn message(&self) -> (ToZygote, Vec<BorrowedFd<'_>>) {
-        let modules = self.artifacts.iter().map(|(sha256, _)| *sha256).collect();
-        let artifacts = self.artifacts.iter().map(|(_, artifact)| artifact.as_fd());
+        let modules = self.artifacts.iter().map(|(sha256, engine, _)| (*sha256, *engine));
+        let modules = modules.collect();
+        let artifacts = self.artifacts.iter().map(|(_, _, artifact)| artifact.as_fd());
         let fds = std::iter::once(self.json.as_fd()).chain(artifacts);
         (ToZygote::Bundle { modules }, fds.collect())
     }
@@ -467,8 +469,8 @@ async fn greet(socket: OwnedFd) -> Result<(Channel, Greeting), ZygoteError> {
     let hello = tokio::time::timeout(HELLO_DEADLINE, channel.recv::<FromZygote>());
     let (hello, _) = hello.await.map_err(|_| ZygoteError::Hung)??.ok_or(ZygoteError::Gone)?;
     match hello {
-        FromZygote::Hello { version: VERSION, engine, pagemap_scan, walls } => {
-            Ok((channel, Greeting { engine, pagemap_scan, walls }))
+        FromZygote::Hello { version: VERSION, engines, pagemap_scan, walls } => {
+            Ok((channel, Greeting { engines, pagemap_scan, walls }))
         }
         FromZygote::Hello { version, .. } => Err(ZygoteError::Version { theirs: version }),
         other => Err(ZygoteError::Unexpected(format!("{other:?}"))),

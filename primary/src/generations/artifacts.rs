@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_wire::{ModuleDigest, OptionsPatch};
+use hearth_wire::{Fingerprint, ModuleDigest, OptionsPatch};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tempfile::NamedTempFile;
@@ -100,13 +100,14 @@ impl Generations {
         function: &Served,
     ) -> Result<(), GenerationError> {
         let options = function.options().resolve();
-        if function.is_bundled() {
-            let artifact = self.bundle().artifact(function.sha256)?;
-            return Ok(self.inner.compiler.check(tenant.id, &options, &artifact).await?);
-        }
-        self.must_be_whole(tenant, function).await?;
-        let artifact = files::open(&self.inner.artifact(&Owner::of(tenant), function.sha256))?;
-        Ok(self.inner.compiler.check(tenant.id, &options, &artifact).await?)
+        let (artifact, engine) = if function.is_bundled() {
+            self.bundle().artifact(function.sha256)?
+        } else {
+            let engine = self.must_be_whole(tenant, function).await?;
+            let path = self.inner.artifact(&Owner::of(tenant), function.sha256, engine);
+            (files::open(&path)?, engine)
+        };
+        Ok(self.inner.compiler.check(tenant.id, &options, (&artifact, engine)).await?)
     }
 
     /// Takes in a file of an upload, at most so many bytes of a module, compiles it, and keeps both
@@ -182,25 +183,28 @@ impl Generations {
         let named = self.inner.store.modules_of(tenant.id).await?;
         let (inner, owner) = (self.inner.clone(), Owner::of(tenant));
         let remove = move || {
-            let artifacts = inner.data.join("artifacts").join(&inner.compiler.engine);
-            inner.sweep_artifacts(&artifacts.join(owner.dir()), &sweep, |it| named.contains(&it))
+            let mut artifacts = inner.engines().map(|engine| engine.join(owner.dir()));
+            artifacts.try_for_each(|artifacts| {
+                inner.sweep_artifacts(&artifacts, &sweep, |it| named.contains(&it)).map(drop)
+            })
         };
         self.inner.on_thread(tenant.id, remove).await?;
         Ok(())
     }
 
-    /// Refuses a version of a tenant's own whose module is damaged, as it is now.
+    /// Refuses a version of a tenant's own whose module is damaged, as it is now. Of one that is not,
+    /// there is an artifact, which that engine made.
     pub async fn must_be_whole(
         &self,
         tenant: &Tenant,
         function: &Served,
-    ) -> Result<(), GenerationError> {
+    ) -> Result<Fingerprint, GenerationError> {
         let (owner, sha256) = (Owner::of(tenant), function.sha256);
         let inner = self.inner.clone();
         self.inner.on_thread(tenant.id, move || inner.modules.look(sha256)).await?;
         match self.inner.clone().check(&owner, sha256).await? {
-            Condition::Whole => Ok(()),
-            Condition::Damaged => {
+            Some(engine) => Ok(engine),
+            None => {
                 let (path, version) = (function.path.clone(), function.version.clone());
                 Err(GenerationError::Damaged { path, version })
             }
@@ -216,8 +220,8 @@ impl Generations {
             artifacts.insert((owner.to_string(), sha256));
         }
         // No version names what comes with this build.
-        for bundled in self.inner.checked.iter().filter(|checked| checked.0 == Owner::Bundled) {
-            artifacts.insert((Owner::Bundled.dir().to_owned(), bundled.1));
+        for bundled in self.inner.checked.iter().filter(|it| it.key().0 == Owner::Bundled) {
+            artifacts.insert((Owner::Bundled.dir().to_owned(), bundled.key().1));
         }
         let inner = self.inner.clone();
         Ok(blocking(move || inner.sweep(&modules, &artifacts, &sweep)).await?)
@@ -225,53 +229,58 @@ impl Generations {
 }
 
 impl Inner {
-    pub(super) fn artifact(&self, owner: &Owner, sha256: ModuleDigest) -> PathBuf {
-        let engine = self.data.join("artifacts").join(&self.compiler.engine);
+    pub(super) fn artifact(
+        &self,
+        owner: &Owner,
+        sha256: ModuleDigest,
+        engine: Fingerprint,
+    ) -> PathBuf {
+        let engine = self.data.join("artifacts").join(engine.to_string());
         engine.join(owner.dir()).join(artifact_name(sha256))
     }
 
-    /// Makes sure that an artifact is there and is ours, unless its module is damaged.
+    /// Makes sure that an artifact is there and is ours, and tells which engine made it. There is
+    /// none of a module that is damaged.
     pub(super) async fn check(
         self: Arc<Self>,
         owner: &Owner,
         sha256: ModuleDigest,
-    ) -> Result<Condition, GenerationError> {
+    ) -> Result<Option<Fingerprint>, GenerationError> {
         if self.modules.found(sha256) != Some(Condition::Whole) {
             let inner = self.clone();
             let look = move || inner.modules.condition(sha256);
             let condition = self.on_thread(owner.id(), look).await?;
             if condition == Condition::Damaged {
-                return Ok(condition);
+                return Ok(None);
             }
         }
         let key = (owner.clone(), sha256);
-        if self.checked.contains(&key) {
-            return Ok(Condition::Whole);
+        if let Some(engine) = self.checked.get(&key) {
+            return Ok(Some(*engine));
         }
-        let kept = self.store.artifact_mac(owner.id(), sha256, &self.compiler.engine).await?;
-        let (inner, path) = (self.clone(), self.artifact(owner, sha256));
-        let read = move || files::open(&path).and_then(|file| inner.mac(file));
-        let found = self.on_thread(owner.id(), read).await;
-        match (kept, found) {
-            (Some(kept), Ok(found)) if kept == found => {
-                self.checked.insert(key);
-                return Ok(Condition::Whole);
+        let engines = self.compiler.engines.clone();
+        if let Some((engine, mac)) = self.store.artifact(owner.id(), sha256, engines).await? {
+            let (inner, path) = (self.clone(), self.artifact(owner, sha256, engine));
+            let read = move || files::open(&path).and_then(|file| inner.mac(file));
+            match self.on_thread(owner.id(), read).await {
+                Ok(found) if found == mac => {
+                    self.checked.insert(key, engine);
+                    return Ok(Some(engine));
+                }
+                Ok(_) => warn!(%sha256, owner = owner.dir(), "an artifact was changed on disk"),
+                Err(error) if files::is_something_else(&error) => {
+                    warn!(%sha256, owner = owner.dir(), error = &error as &dyn std::error::Error, "an artifact was changed on disk")
+                }
+                Err(error) if !is_not_there(&error) => return Err(error.into()),
+                Err(_) => {}
             }
-            (Some(_), Ok(_)) => {
-                warn!(%sha256, owner = owner.dir(), "an artifact was changed on disk")
-            }
-            (_, Err(error)) if files::is_something_else(&error) => {
-                warn!(%sha256, owner = owner.dir(), error = &error as &dyn std::error::Error, "an artifact was changed on disk")
-            }
-            (_, Err(error)) if !is_not_there(&error) => return Err(error.into()),
-            (None, _) | (_, Err(_)) => {}
         }
         info!(%sha256, owner = owner.dir(), "compiling again");
         let turn = self.compiler.turn(owner.id()).await;
         let inner = self.clone();
         let module = self.on_thread(owner.id(), move || inner.modules.unpack(sha256)).await?;
-        self.compile(owner.clone(), &turn, sha256, &module, None).await?;
-        Ok(Condition::Whole)
+        let (compiled, _) = self.compile(owner.clone(), &turn, sha256, &module, None).await?;
+        Ok(Some(compiled.engine))
     }
 
     /// Compiles a module, with room for its artifact where it comes with an upload.
@@ -296,7 +305,8 @@ impl Inner {
             room.reach(artifact.as_file().metadata()?.len())?;
             room.place();
         }
-        let (inner, path) = (self.clone(), self.artifact(&owner, sha256));
+        let engine = compiled.engine;
+        let (inner, path) = (self.clone(), self.artifact(&owner, sha256, engine));
         let placed = self.on_thread(owner.id(), move || {
             let mut written = artifact.as_file().try_clone()?;
             written.rewind()?;
@@ -313,8 +323,8 @@ impl Inner {
             Ok::<_, io::Error>(mac)
         });
         let mac = placed.await?;
-        self.store.put_artifact(owner.id(), sha256, &self.compiler.engine, mac).await?;
-        self.checked.insert((owner, sha256));
+        self.store.put_artifact(owner.id(), sha256, engine, mac).await?;
+        self.checked.insert((owner, sha256), engine);
         Ok((compiled, room))
     }
 
@@ -337,13 +347,14 @@ impl Inner {
         sweep: &Sweep,
     ) -> io::Result<u64> {
         let mut removed = self.modules.sweep(modules, sweep)?;
+        let engines: HashSet<PathBuf> = self.engines().collect();
         for engine in fs::read_dir(self.data.join("artifacts"))? {
-            let engine = engine?;
-            if engine.file_name().to_str() != Some(&self.compiler.engine) {
-                removed += u64::from(modules::swept(&engine.path(), Point::ArtifactRemove));
+            let engine = engine?.path();
+            if !engines.contains(&engine) {
+                removed += u64::from(modules::swept(&engine, Point::ArtifactRemove));
                 continue;
             }
-            for owner in fs::read_dir(engine.path())? {
+            for owner in fs::read_dir(engine)? {
                 let owner = owner?;
                 if !owner.file_type()?.is_dir() {
                     removed += u64::from(modules::swept(&owner.path(), Point::ArtifactRemove));
@@ -381,7 +392,7 @@ impl Inner {
                     let gone = sweep.remove(sha256, || {
                         let gone = remove();
                         self.checked
-                            .retain(|(of, checked)| of.dir() != owner || *checked != sha256);
+                            .retain(|(of, checked), _| of.dir() != owner || *checked != sha256);
                         gone.then_some(()).ok_or(())
                     });
                     u64::from(gone.unwrap_or(false))

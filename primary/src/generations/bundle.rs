@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use hearth_wire::limits::{COMPONENTS_MAX, MODULE_MAX_BYTES, MOUNTS_MAX};
 use hearth_wire::{
-    Build, Bundle, BundleDigest, FunctionPath, FunctionVersion, HandlerKind, Limits, ModuleDigest,
-    Mount, OptionsPatch, Over,
+    Build, Bundle, BundleDigest, Fingerprint, FunctionPath, FunctionVersion, HandlerKind, Limits,
+    ModuleDigest, Mount, OptionsPatch, Over,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -69,6 +69,8 @@ struct Module {
     imports: Vec<String>,
     declared: OptionsPatch,
     artifact: File,
+    /// Which made it.
+    engine: Fingerprint,
 }
 
 /// The bundle of this build, with what is known of its modules.
@@ -120,10 +122,11 @@ impl BuildBundle {
         FunctionVersion::Bundled(self.mounts.build.clone())
     }
 
-    /// The file that was made at the start, to be read from its beginning.
-    pub(super) fn artifact(&self, sha256: ModuleDigest) -> io::Result<File> {
-        let held = self.modules[&sha256].artifact.as_raw_fd();
-        File::open(format!("/proc/self/fd/{held}"))
+    /// The file that was made at the start, to be read from its beginning, and the engine that made
+    /// it.
+    pub(super) fn artifact(&self, sha256: ModuleDigest) -> io::Result<(File, Fingerprint)> {
+        let Module { artifact, engine, .. } = &self.modules[&sha256];
+        Ok((File::open(format!("/proc/self/fd/{}", artifact.as_raw_fd()))?, *engine))
     }
 
     fn served(&self, mount: &Mount) -> Served {
@@ -198,11 +201,13 @@ impl Generations {
             let compiling = self.inner.clone().compile(owner, &turn, sha256, &arrived.raw, None);
             let (compiled, _) = compiling.await.map_err(refused)?;
             let declared = declared(&compiled).map_err(refused)?;
-            let path = self.inner.artifact(&Owner::Bundled, sha256);
+            let engine = compiled.engine;
+            let path = self.inner.artifact(&Owner::Bundled, sha256, engine);
             let artifact = files::open(&path)?;
-            artifacts.push((sha256, artifact.try_clone()?.into()));
+            artifacts.push((sha256, engine, artifact.try_clone()?.into()));
             let (kind, imports) = (compiled.kind, compiled.imports);
-            modules.insert(sha256, Module { size, stored, kind, imports, declared, artifact });
+            let module = Module { size, stored, kind, imports, declared, artifact, engine };
+            modules.insert(sha256, module);
         }
         let bundle = BuildBundle { mounts: Arc::new(mounted(written, &named, &modules)?), modules };
         let json = written_out(&bundle.mounts)?.into();

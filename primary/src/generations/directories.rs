@@ -144,10 +144,12 @@ impl Directories {
     }
 
     /// Bytes on disk.
-    pub fn bytes(&self, tenant: &TenantName, artifacts: &Path) -> io::Result<u64> {
+    pub fn bytes(&self, tenant: &TenantName, artifacts: &[PathBuf]) -> io::Result<u64> {
         let dir = self.of(tenant);
         // Generations hold links to the artifacts, which count once.
-        let hosts = disk::allocated(&[&dir.join(RELEASES), &dir.join(LOGS), artifacts])?;
+        let (releases, logs) = (dir.join(RELEASES), dir.join(LOGS));
+        let hosts = [&*releases, &*logs].into_iter().chain(artifacts.iter().map(PathBuf::as_path));
+        let hosts = disk::allocated(&hosts.collect::<Vec<_>>())?;
         let tenants = match place(&dir.join(STATE))? {
             Some(state) => self.trees.measure(&state).map_err(io::Error::other)?.bytes,
             None => 0,

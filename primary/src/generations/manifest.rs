@@ -1,6 +1,6 @@
 //! Generations on disk: `tenants/<tenant>/releases/<generation>/`, a manifest and links to its
 //! artifacts, written whole beside its place and moved there, and made again where it is missing,
-//! damaged, or of another engine. What comes with the build is no part of it, so that a new build
+//! damaged, or of engines of another build. What comes with the build is no part of it, so that a new build
 //! has nothing to write.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use hearth_wire::{GenerationNumber, Limits, Manifest, ManifestFunction, ModuleDigest};
+use hearth_wire::{
+    Fingerprint, GenerationNumber, Limits, Manifest, ManifestFunction, ModuleDigest,
+};
 use tracing::warn;
 
 use super::artifacts::{Owner, artifact_name};
@@ -29,8 +31,14 @@ pub struct Prepared {
     pub limits: Limits,
 }
 
-/// Files by the modules that they were made of, by which they are named in a generation.
-type Artifacts = BTreeMap<ModuleDigest, PathBuf>;
+/// What is linked into a generation.
+struct Artifact {
+    engine: Fingerprint,
+    path: PathBuf,
+}
+
+/// By the modules that they were made of, by which they are named in a generation.
+type Artifacts = BTreeMap<ModuleDigest, Artifact>;
 
 /// What the modules of a generation were found to be.
 type Conditions = BTreeMap<ModuleDigest, Condition>;
@@ -53,7 +61,7 @@ impl Generations {
         own: &OwnFunctions,
     ) -> Result<(), GenerationError> {
         let (artifacts, modules) = self.checked(tenant, &own.live).await?;
-        let manifest = self.inner.manifest(tenant, generation, own, &modules, self.bundle());
+        let manifest = self.inner.manifest(tenant, generation, own, &artifacts, self.bundle());
         let (inner, releases) = (self.inner.clone(), self.inner.releases(tenant));
         let (limits, uid) = (manifest.limits, tenant.uid);
         let written = self.inner.on_thread(tenant.id, move || {
@@ -77,17 +85,21 @@ impl Generations {
         let (mut artifacts, mut modules) = (Artifacts::new(), Conditions::new());
         for function in functions {
             let (owner, sha256) = (Owner::of(tenant), function.sha256);
-            let condition = self.inner.clone().check(&owner, sha256).await?;
+            let condition = match self.inner.clone().check(&owner, sha256).await? {
+                None => Condition::Damaged,
+                Some(engine) => {
+                    let path = self.inner.artifact(&owner, sha256, engine);
+                    artifacts.insert(sha256, Artifact { engine, path });
+                    Condition::Whole
+                }
+            };
             modules.insert(sha256, condition);
-            if condition == Condition::Whole {
-                artifacts.insert(sha256, self.inner.artifact(&owner, sha256));
-            }
         }
         Ok((artifacts, modules))
     }
 
     /// The directory of a generation for a worker to start from; made again from the store where
-    /// it is missing, damaged, or of another engine.
+    /// it is missing, damaged, or of engines of another build.
     pub async fn prepare(
         &self,
         tenant: &Tenant,
@@ -163,7 +175,7 @@ impl Inner {
         tenant: &Tenant,
         generation: GenerationNumber,
         own: &OwnFunctions,
-        modules: &Conditions,
+        artifacts: &Artifacts,
         bundle: &BuildBundle,
     ) -> Manifest {
         let limits = tenant.limits();
@@ -176,13 +188,13 @@ impl Inner {
                 sha256: function.sha256,
                 kind: function.kind,
                 options: function.options().resolve().within(&limits),
-                damaged: modules.get(&function.sha256) == Some(&Condition::Damaged),
+                engine: artifacts.get(&function.sha256).map(|artifact| artifact.engine),
             })
             .collect();
         functions.sort_by(|a, b| a.path.cmp(&b.path));
-        let (tenant, engine) = (tenant.name.clone(), self.compiler.engine.clone());
+        let tenant = tenant.name.clone();
         let (bundle, over) = (bundle.mounts.digest, bundle.changed(&own.over));
-        Manifest { tenant, generation, engine, limits, bundle, over, functions }
+        Manifest { tenant, generation, limits, bundle, over, functions }
     }
 
     /// Builds a generation beside its place and moves it there whole. What fails leaves none.
@@ -200,8 +212,8 @@ impl Inner {
                 fail::step(Point::ReleaseLink)?;
                 // By descriptor, here and below: what else may come to lie there is nobody's to
                 // give away.
-                readable(&files::open(artifact)?, READABLE)?;
-                fs::hard_link(artifact, half.join(artifact_name(*sha256)))?;
+                readable(&files::open(&artifact.path)?, READABLE)?;
+                fs::hard_link(&artifact.path, half.join(artifact_name(*sha256)))?;
             }
             fail::step(Point::ReleaseWrite)?;
             let mut file = files::open_or_make(&half.join(Manifest::FILE))?;
@@ -227,31 +239,24 @@ impl Inner {
 const READABLE: u32 = 0o444;
 const READABLE_DIR: u32 = 0o755;
 
-/// By how much the name of an engine may be longer than that of this one.
-const OTHER_ENGINE_BYTES: u64 = 256;
-
 fn written(manifest: &Manifest) -> Vec<u8> {
     serde_json::to_vec_pretty(manifest).expect("a manifest is plain data")
 }
 
 /// Whether that generation is there, whole: the same manifest, and its artifacts the very files that
-/// were checked. Which bundle it was written over makes no difference, nor does the engine where it
-/// has no artifact of one.
+/// were checked. Which bundle it was written over makes no difference.
 fn is_there(releases: &Path, manifest: &Manifest, artifacts: &Artifacts) -> bool {
     let dir = releases.join(manifest.generation.to_string());
     let file =
         |path: &Path| fs::symlink_metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    let same = |(sha256, artifact): (&ModuleDigest, &PathBuf)| {
+    let same = |(sha256, artifact): (&ModuleDigest, &Artifact)| {
         let linked = file(&dir.join(artifact_name(*sha256)));
-        linked.is_some() && linked == file(artifact)
+        linked.is_some() && linked == file(&artifact.path)
     };
-    let most = written(manifest).len() as u64 + OTHER_ENGINE_BYTES;
+    let most = written(manifest).len() as u64;
     let is_same = |found: &[u8]| {
         serde_json::from_slice::<Manifest>(found).is_ok_and(|mut found| {
             found.bundle = manifest.bundle;
-            if manifest.functions.is_empty() {
-                found.engine.clone_from(&manifest.engine);
-            }
             found == *manifest
         })
     };

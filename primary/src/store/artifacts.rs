@@ -1,9 +1,9 @@
 //! The keyed digests that vouch for compiled artifacts, and the key. Native code is run, so an
 //! artifact whose digest is not here, or is another, is compiled again.
 
-use hearth_wire::ModuleDigest;
+use hearth_wire::{Fingerprint, ModuleDigest};
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use super::columns::{bytes, column, millis};
 use super::database::change;
@@ -22,21 +22,28 @@ impl Store {
         .await
     }
 
-    /// `TenantId(0)` for a bundled function.
-    pub async fn artifact_mac(
+    /// Which of these engines made the artifact, and its digest. A module is compiled for one engine
+    /// of a build. `TenantId(0)` for a bundled function.
+    pub async fn artifact(
         &self,
         tenant: TenantId,
         sha256: ModuleDigest,
-        engine: &str,
-    ) -> Result<Option<[u8; 32]>> {
-        let engine = engine.to_owned();
+        engines: Vec<Fingerprint>,
+    ) -> Result<Option<(Fingerprint, [u8; 32])>> {
         self.read(Asker::Tenant(tenant), move |db| {
             let mut statement = db.prepare_cached(
-                "SELECT mac FROM artifacts WHERE tenant = ? AND sha256 = ? AND engine = ?",
+                "SELECT engine, mac FROM artifacts WHERE tenant = ? AND sha256 = ?
+                 ORDER BY created_at DESC",
             )?;
-            let mac = statement
-                .query_row((tenant.0, sha256.to_string(), engine), |row| column(row, "mac", bytes));
-            Ok(mac.optional()?)
+            let mut rows = statement.query((tenant.0, sha256.to_string()))?;
+            while let Some(row) = rows.next()? {
+                // What an earlier build's engine was called may be anything.
+                let engine: Option<Fingerprint> = row.get::<_, String>("engine")?.parse().ok();
+                if let Some(engine) = engine.filter(|engine| engines.contains(engine)) {
+                    return Ok(Some((engine, column(row, "mac", bytes)?)));
+                }
+            }
+            Ok(None)
         })
         .await
     }
@@ -46,15 +53,14 @@ impl Store {
         &self,
         tenant: TenantId,
         sha256: ModuleDigest,
-        engine: &str,
+        engine: Fingerprint,
         mac: [u8; 32],
     ) -> Result<()> {
-        let engine = engine.to_owned();
         self.write(Asker::Tenant(tenant), move |db| {
             db.execute(
                 "INSERT OR REPLACE INTO artifacts (tenant, sha256, engine, mac, created_at)
                  VALUES (?, ?, ?, ?, ?)",
-                (tenant.0, sha256.to_string(), engine, mac, millis(Timestamp::now())),
+                (tenant.0, sha256.to_string(), engine.to_string(), mac, millis(Timestamp::now())),
             )?;
             Ok(())
         })
@@ -84,16 +90,20 @@ mod tests {
         let (_directory, store) = scratch();
         let acme = tenant(&store, "acme", 4_001).await.id;
         let module = ModuleDigest::new([1; 32]);
-        store.put_artifact(acme, module, "48-a", [7; 32]).await.unwrap();
-        store.put_artifact(acme, module, "48-a", [8; 32]).await.unwrap();
-        store.put_artifact(TenantId(0), module, "48-a", [9; 32]).await.unwrap();
-        for (tenant, engine, mac) in [
-            (acme, "48-a", Some([8; 32])),
-            (acme, "48-b", None),
-            (TenantId(0), "48-a", Some([9; 32])),
-            (TenantId(99), "48-a", None),
+        let [one, other, stranger] = [1, 2, 3].map(|it| Fingerprint::new([it; 8]));
+        store.put_artifact(acme, module, one, [7; 32]).await.unwrap();
+        store.put_artifact(acme, module, one, [8; 32]).await.unwrap();
+        store.put_artifact(TenantId(0), module, other, [9; 32]).await.unwrap();
+        for (tenant, engines, found) in [
+            (acme, vec![one], Some((one, [8; 32]))),
+            (acme, vec![other, one], Some((one, [8; 32]))),
+            (acme, vec![other], None),
+            (acme, vec![], None),
+            (TenantId(0), vec![one, other], Some((other, [9; 32]))),
+            (TenantId(0), vec![one, stranger], None),
+            (TenantId(99), vec![one, other], None),
         ] {
-            assert_eq!(store.artifact_mac(tenant, module, engine).await.unwrap(), mac);
+            assert_eq!(store.artifact(tenant, module, engines).await.unwrap(), found);
         }
     }
 
@@ -101,15 +111,16 @@ mod tests {
     async fn digests_of_modules_that_nothing_names_are_forgotten_in_time() {
         let (_directory, store) = scratch();
         let acme = tenant(&store, "acme", 4_001).await.id;
-        let module = ModuleDigest::new([1; 32]);
+        let (module, engine) = (ModuleDigest::new([1; 32]), Fingerprint::new([1; 8]));
         for tenant in [acme, TenantId(0)] {
-            store.put_artifact(tenant, module, "48-a", [7; 32]).await.unwrap();
+            store.put_artifact(tenant, module, engine, [7; 32]).await.unwrap();
         }
+        let found = async |tenant| store.artifact(tenant, module, vec![engine]).await.unwrap();
         store.purge(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH, vec![]).await.unwrap();
-        assert!(store.artifact_mac(acme, module, "48-a").await.unwrap().is_some());
+        assert!(found(acme).await.is_some());
         let later = Timestamp::now() + jiff::SignedDuration::from_secs(1);
         store.purge(later, Timestamp::UNIX_EPOCH, vec![]).await.unwrap();
-        assert_eq!(store.artifact_mac(acme, module, "48-a").await.unwrap(), None);
-        assert!(store.artifact_mac(TenantId(0), module, "48-a").await.unwrap().is_some());
+        assert_eq!(found(acme).await, None);
+        assert!(found(TenantId(0)).await.is_some());
     }
 }

@@ -86,13 +86,14 @@ mod tests {
     use super::*;
     use crate::store::StoreError;
     use crate::store::scratch::{scratch, tenant};
+    use hearth_wire::Fingerprint;
 
     #[tokio::test]
     async fn a_copy_is_the_store_without_what_vouches_for_artifacts() {
         let (_directory, store) = scratch();
         let acme = tenant(&store, "acme", 4_001).await.id;
         let module = ModuleDigest::new([1; 32]);
-        store.put_artifact(acme, module, "48-a", [7; 32]).await.unwrap();
+        store.put_artifact(acme, module, Fingerprint::new([1; 8]), [7; 32]).await.unwrap();
         let key = store.host_key().await.unwrap();
 
         let there = tempfile::tempdir().unwrap();

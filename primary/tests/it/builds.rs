@@ -217,8 +217,9 @@ fn one_component_is_compiled_once_wherever_it_is_mounted() {
         assert_eq!(answer.expect(200).text(), "version one");
         tenant.post(path, "").expect(if at % 2 == 0 { 200 } else { 405 });
     }
-    let artifacts = fs::read_dir(host.data().join("artifacts")).unwrap().next().unwrap().unwrap();
-    assert_eq!(fs::read_dir(artifacts.path().join("_bundled")).unwrap().count(), 1);
+    let engines = fs::read_dir(host.data().join("artifacts")).unwrap();
+    let bundled = engines.filter_map(|it| fs::read_dir(it.unwrap().path().join("_bundled")).ok());
+    assert_eq!(bundled.flatten().count(), 1);
     // Its worker holds nothing of it beside what its zygote has.
     let worker = host.workers(&tenant)[0];
     let mapped = fs::read_to_string(format!("/proc/{worker}/maps")).unwrap();

@@ -298,6 +298,14 @@ impl Drop for Host {
     }
 }
 
+/// Where a module's artifact lies: in the directory of the engine that it needs.
+pub fn artifact(data: &Path, owner: &str, sha256: &str) -> PathBuf {
+    let engines = fs::read_dir(data.join("artifacts")).unwrap();
+    let owners = engines.map(|engine| engine.unwrap().path().join(owner));
+    let mut places = owners.map(|owner| owner.join(format!("{sha256}.cwasm")));
+    places.find(|place| place.exists()).unwrap_or_else(|| panic!("no artifact of {sha256}"))
+}
+
 /// The programs where every user can come to them; tells where `hearth` is.
 pub fn install(directory: &Path) -> PathBuf {
     let installed = directory.join("bin");

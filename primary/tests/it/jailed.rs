@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use hearth_wire::{
-    CompileJob, CompileRequest, FromZygote, ToZygote, TreeJob, TreeRequest, VERSION, pair, recv,
-    send,
+    CompileJob, CompileRequest, Fingerprint, FromZygote, ToZygote, TreeJob, TreeRequest, VERSION,
+    pair, recv, send,
 };
 use nix::libc;
 use tempfile::TempDir;
@@ -80,12 +80,12 @@ pub fn without() -> String {
     program("without").to_str().unwrap().to_owned()
 }
 
-/// The engine that artifacts are made for, from who knows it.
-fn engine() -> String {
+/// The engines that artifacts are made for, from who knows them.
+fn engines() -> Vec<Fingerprint> {
     let zygote = Jailed::start("", "hearth-worker", Some("zygote"));
     send(&zygote.control, &ToZygote::Hello { version: VERSION }, &[]).unwrap();
     match recv(&zygote.control).unwrap() {
-        Some((FromZygote::Hello { engine, .. }, _)) => engine,
+        Some((FromZygote::Hello { engines, .. }, _)) => engines,
         _ => panic!("no zygote"),
     }
 }
@@ -113,23 +113,27 @@ pub fn compiler(missing: &str) -> Jailed {
     let (module, never) = io::pipe().unwrap();
     let made = ["artifact", "declared"].map(|name| jailed.new_file(name));
     let fds = [module.as_fd(), made[0].as_fd(), made[1].as_fd()];
-    let request =
-        CompileRequest { version: VERSION, engine: engine(), job: CompileJob::Compile, uid: None };
+    let request = CompileRequest {
+        version: VERSION,
+        engines: engines(),
+        job: CompileJob::Compile,
+        uid: None,
+    };
     send(&jailed.control, &request, &fds).unwrap();
     jailed.kept_waiting("a compiler that waits for its module", missing, never)
 }
 
 /// One whose module has been asked for its options, and thinks.
 pub fn trial() -> Jailed {
-    let engine = engine();
+    let engines = engines();
     // It is given up after a second, in which the test may not have come to look.
     for _ in 0..20 {
         let mut jailed = Jailed::start("", "hearth-compile", None);
         let files = ["module", "artifact", "declared"].map(|name| jailed.new_file(name));
         (&files[0]).write_all(guests::declares_late()).unwrap();
         io::Seek::rewind(&mut &files[0]).unwrap();
-        let (engine, job) = (engine.clone(), CompileJob::Compile);
-        let request = CompileRequest { version: VERSION, engine, job, uid: None };
+        let (engines, job) = (engines.clone(), CompileJob::Compile);
+        let request = CompileRequest { version: VERSION, engines, job, uid: None };
         send(&jailed.control, &request, &files.each_ref().map(AsFd::as_fd)).unwrap();
         while jailed.child.try_wait().unwrap().is_none() {
             let waits = [libc::SYS_futex, libc::SYS_epoll_wait, libc::SYS_epoll_pwait];

@@ -13,7 +13,7 @@ use nix::unistd::mkfifo;
 
 use crate::durability::{checker, stage::sha256};
 use crate::guests;
-use crate::host::{ADMIN_TOKEN, Host, Tenant};
+use crate::host::{ADMIN_TOKEN, Host, Tenant, artifact};
 use crate::processes::{Beside, eventually, pause};
 
 /// What lies there instead, given a file that nobody may touch.
@@ -218,9 +218,8 @@ fn row_15_what_lies_in_a_modules_place_is_a_damaged_module_and_no_more() {
 #[test]
 fn row_15_what_lies_in_an_artifacts_place_is_made_again() {
     let mut planted = Planted::new(&[]);
-    let engine = fs::read_dir(planted.host.data().join("artifacts")).unwrap().next().unwrap();
-    let engine = engine.unwrap().path();
-    let own = engine.join("demo").join(format!("{}.cwasm", sha256(guests::version_one())));
+    let own = artifact(&planted.host.data(), "demo", &sha256(guests::version_one()));
+    let engine = own.ancestors().nth(2).unwrap().to_owned();
     let bundled = fs::read_dir(engine.join("_bundled")).unwrap().next().unwrap().unwrap().path();
     let places = [own, bundled, engine.join("demo"), engine.join("_bundled"), engine.join("stray")];
     for (what, plant) in PLANTS {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use hearth_e2e::component;
 use serde_json::json;
 
 use crate::guests;
@@ -57,6 +58,45 @@ fn calls_go_on_while_versions_change() {
             ["200 version one", "200 version two"].map(str::to_owned).into();
         assert!(seen.is_subset(&expected), "{seen:?}");
     }
+}
+
+/// From a version for the engine without concurrency to one for the other, and back, each of a
+/// function that serves all the while beside another one of either kind.
+#[test]
+fn a_function_changes_its_engine_under_calls_and_none_fails() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    let (one, two) = (guests::version_one(), component::concurrent(guests::version_two()));
+    let beside = [("two.wasm", guests::version_one()), ("three.wasm", guests::wasip3_hello())];
+    tenant.upload(&[beside[0], beside[1], ("one.wasm", one)], None).expect(200);
+    let paths = ["/one", "/two", "/three"];
+    let callers = paths.map(|path| {
+        let tenant = tenant.clone();
+        Beside::run(move |seen| {
+            let address = tenant.address();
+            match address.request("POST", path).try_send(address.to) {
+                Ok(answer) => seen.insert(format!("{} {}", answer.status, answer.text())),
+                Err(error) => seen.insert(format!("lost: {error}")),
+            };
+        })
+    });
+    let versions = [&*two, guests::wasip3_hello(), one, &*two, one];
+    for (round, module) in versions.into_iter().enumerate() {
+        tenant.deploy("one", module);
+        let said = tenant.post("/one", "").expect(200).text().to_owned();
+        let expected = ["version two", "wasip3", "version one", "version two", "version one"];
+        assert!(said.ends_with(expected[round]), "{round}: {said}");
+    }
+    let [one, two, three] = callers.map(Beside::stop);
+    let all = |answers: &[&str]| answers.iter().map(|it| format!("200 {it}")).collect();
+    let versions: BTreeSet<String> = one
+        .into_iter()
+        .map(|it| if it.contains("wasip3") { "200 wasip3".to_owned() } else { it })
+        .collect();
+    let expected: BTreeSet<String> = all(&["version one", "version two", "wasip3"]);
+    assert!(versions.is_subset(&expected), "{versions:?}");
+    assert_eq!(two, all(&["version one"]));
+    assert!(three.len() == 1 && three.iter().all(|it| it.starts_with("200 hello ")), "{three:?}");
 }
 
 #[test]

@@ -3,17 +3,18 @@
 
 use std::path::Path;
 
-use hearth_engine::Purpose;
+use hearth_e2e::component;
+use hearth_engine::{EngineKind, Purpose};
 use hearth_host::{LinkError, is_offered, linker, prepare};
+use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::{Config, Engine};
 
 use crate::inspect;
 
 /// Compiles here, as it is: nothing is called.
 fn engine() -> Engine {
-    hearth_engine::engine(Purpose::Compile).unwrap()
+    hearth_engine::engine(EngineKind::Concurrent, Purpose::Compile).unwrap()
 }
 
 /// Whether all that a component imports is there.
@@ -96,9 +97,7 @@ fn an_engine_without_concurrency_says_what_needs_it() {
     let module = importing(name, r#"(export "now" (func (result u64)))"#);
     assert!(links(&engine(), &module));
 
-    let mut config = Config::new();
-    config.concurrency_support(false);
-    let engine = Engine::new(&config).unwrap();
+    let engine = hearth_engine::engine(EngineKind::Plain, Purpose::Compile).unwrap();
     let component = Component::new(&engine, &module).unwrap();
     let refused = prepare(&linker(&engine).unwrap(), &component).err().unwrap();
     assert_eq!(
@@ -112,4 +111,76 @@ fn an_engine_without_concurrency_says_what_needs_it() {
     let earlier =
         importing("wasi:clocks/monotonic-clock@0.2.1", r#"(export "now" (func (result u64)))"#);
     assert!(links(&engine, &earlier));
+}
+
+/// Of all that is asynchronous in a component, wherever it is, the one engine has nothing.
+#[test]
+fn what_is_asynchronous_anywhere_is_the_other_engines() {
+    let plain = hearth_engine::engine(EngineKind::Plain, Purpose::Compile).unwrap();
+    let chosen = |module: &[u8]| inspect::engine(module, &inspect::imports(module).unwrap());
+    for (what, kind) in [
+        ("", EngineKind::Plain),
+        ("(component)", EngineKind::Plain),
+        (r#"(import "wasi:cli/environment@0.3.0" (instance))"#, EngineKind::Plain),
+        (r#"(import "wasi:clocks/wall-clock@0.2.3" (instance))"#, EngineKind::Plain),
+        ("(type (stream u8))", EngineKind::Concurrent),
+        ("(type (future))", EngineKind::Concurrent),
+        ("(type (func async))", EngineKind::Concurrent),
+        ("(type (component (type (stream u8))))", EngineKind::Concurrent),
+        ("(component (component (type (future u8))))", EngineKind::Concurrent),
+        (r#"(component (import "f" (func async)))"#, EngineKind::Concurrent),
+        ("(core func (canon waitable-set.new))", EngineKind::Concurrent),
+        ("(core func (canon backpressure.inc))", EngineKind::Concurrent),
+        ("(component (core func (canon task.cancel)))", EngineKind::Concurrent),
+        ("(core func (canon subtask.drop))", EngineKind::Concurrent),
+    ] {
+        let module = component::importing(what);
+        assert_eq!(chosen(&module), kind, "{what}");
+        let taken = Component::new(&plain, &module);
+        assert_eq!(taken.is_ok(), kind == EngineKind::Plain, "{what}: {:?}", taken.err());
+    }
+    // One that is linked by the other engine alone, whatever it takes of it.
+    for name in ["wasi:clocks/monotonic-clock@0.3.1", "wasi:cli/stdout@0.3.0"] {
+        let module = component::importing(&format!(r#"(import "{name}" (instance))"#));
+        assert_eq!(chosen(&module), EngineKind::Concurrent, "{name}");
+    }
+    let nothing = r#"(func (export "handle") (param i32) (result i32) unreachable)
+        (func (export "callback") (param i32 i32 i32) (result i32) unreachable)"#;
+    let module = component::asynchronous("", "", nothing);
+    assert_eq!(chosen(&module), EngineKind::Concurrent);
+    assert!(Component::new(&plain, &module).is_err());
+}
+
+/// Those of the guests that are built on WASI 0.2 have the engine without, whatever made them.
+#[test]
+fn a_toolchain_has_the_engine_that_it_needs() {
+    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/wasm32-wasip2/release");
+    for (guest, kind) in [
+        ("version_one", EngineKind::Plain),
+        ("dirties_memory", EngineKind::Plain),
+        ("wstd_hello", EngineKind::Plain),
+        ("axum_app", EngineKind::Plain),
+        ("spin_app", EngineKind::Plain),
+        ("wasip3_hello", EngineKind::Concurrent),
+        ("wasip3_keeps", EngineKind::Concurrent),
+    ] {
+        let path = guests.join(format!("{guest}.wasm"));
+        let module = std::fs::read(path).unwrap_or_else(|_| panic!("{guest} is not built"));
+        let chosen = inspect::engine(&module, &inspect::imports(&module).unwrap());
+        assert_eq!(chosen, kind, "{guest}");
+    }
+}
+
+#[test]
+fn an_artifact_of_one_engine_is_none_of_the_other() {
+    let module = component::importing("");
+    for kind in EngineKind::ALL {
+        let compiler = hearth_engine::engine(kind, Purpose::Compile).unwrap();
+        let artifact = compiler.precompile_component(&module).unwrap();
+        for loader in EngineKind::ALL {
+            let runner = hearth_engine::engine(loader, Purpose::Run).unwrap();
+            let loaded = hearth_engine::load_bytes(&runner, &artifact);
+            assert_eq!(loaded.is_ok(), loader == kind, "{kind:?}, {loader:?}");
+        }
+    }
 }

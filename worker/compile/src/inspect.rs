@@ -7,7 +7,8 @@
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
 
-use hearth_host::{LinkError, Offer, is_offered, offered};
+use hearth_engine::EngineKind;
+use hearth_host::{LinkError, Offer, is_offered, needs_concurrency, offered};
 use wasmparser::component_types::{
     ComponentAnyTypeId, ComponentEntityType, ComponentInstanceTypeId, ResourceId,
 };
@@ -118,6 +119,21 @@ pub fn imports(module: &[u8]) -> Result<Vec<String>, Refusal> {
     judge(imports, refused, exports)
 }
 
+/// What of the component model an engine without concurrency does not have.
+const ASYNCHRONOUS: WasmFeatures = WasmFeatures::CM_ASYNC
+    .union(WasmFeatures::CM_ASYNC_STACKFUL)
+    .union(WasmFeatures::CM_MORE_ASYNC_BUILTINS)
+    .union(WasmFeatures::CM_THREADING)
+    .union(WasmFeatures::CM_ERROR_CONTEXT);
+
+/// The engine for a component with these imports: the one with concurrency where anything of it is
+/// asynchronous, be it what it imports, what it exports, or what it uses anywhere within.
+pub fn engine(module: &[u8], imports: &[String]) -> EngineKind {
+    let needs_it = imports.iter().any(|name| needs_concurrency(name))
+        || validated(module, WasmFeatures::all().difference(ASYNCHRONOUS)).is_err();
+    if needs_it { EngineKind::Concurrent } else { EngineKind::Plain }
+}
+
 fn judge(
     mut imports: Vec<String>,
     refused: Vec<String>,
@@ -153,9 +169,14 @@ fn weightiest_first(mut names: Vec<String>) -> Vec<String> {
     weighed.into_iter().map(|(_, _, name)| name).collect()
 }
 
-/// The component's types. Code is not looked at, and nothing is refused that some engine takes.
+/// The component's types. Nothing is refused that some engine takes.
 fn types(module: &[u8]) -> Result<Types, Refusal> {
-    let mut validator = Validator::new_with_features(WasmFeatures::all());
+    validated(module, WasmFeatures::all())
+}
+
+/// The types of a component that is valid where there are these features. Code is not looked at.
+fn validated(module: &[u8], features: WasmFeatures) -> Result<Types, Refusal> {
+    let mut validator = Validator::new_with_features(features);
     let mut types = None;
     for payload in Parser::new(0).parse_all(module) {
         let payload = payload.map_err(malformed)?;

@@ -21,7 +21,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use hearth_engine::Purpose;
+use hearth_engine::{EngineKind, Purpose, fingerprint, fingerprints};
 use hearth_host::Handler;
 use hearth_schema::Checks;
 use hearth_wire::limits::{MODULE_MAX_BYTES, OPTIONS_MAX_BYTES};
@@ -138,22 +138,23 @@ fn reply(
     fds: Vec<OwnedFd>,
     watchdog: &Watchdog,
 ) -> Result<CompileReply, Failure> {
-    let CompileRequest { version, engine, job, uid: _ } = request;
-    let own = hearth_engine::fingerprint();
-    if (*version, engine.as_str()) != (VERSION, own.as_str()) {
+    let CompileRequest { version, engines, job, uid: _ } = request;
+    let own = fingerprints();
+    if (*version, engines) != (VERSION, &own) {
         return Err(Failure::Ours(anyhow::anyhow!(
-            "hearth-compile speaks version {VERSION} for the engine {own}, and was asked for \
-             version {version} and the engine {engine}: install all programs from one build"
+            "hearth-compile speaks version {VERSION} for the engines {own:?}, and was asked for \
+             version {version} and the engines {engines:?}: install all programs from one build"
         )));
     }
-    match job {
+    match *job {
         CompileJob::Compile => {
             let [module, artifact, declared] = files(fds)?;
             compile(module, &artifact, &declared, watchdog)
         }
-        CompileJob::Check => {
+        CompileJob::Check { engine } => {
             let [options, artifact] = files(fds)?;
-            check(options, artifact, watchdog)
+            let kind = EngineKind::made(engine).context("the artifact is of another engine")?;
+            check(options, artifact, kind, watchdog)
         }
     }
 }
@@ -176,7 +177,8 @@ fn compile(
         Failure::Refused(Diagnosis { detail, imports: refusal.imports() })
     })?;
 
-    let compiler = hearth_engine::engine(Purpose::Compile).map_err(anyhow::Error::from)?;
+    let engine = inspect::engine(&bytes, &imports);
+    let compiler = hearth_engine::engine(engine, Purpose::Compile).map_err(anyhow::Error::from)?;
     let code = compiler.precompile_component(&bytes);
     let code = code.map_err(|error| refused(error, inspect::refused_by_compiler))?;
     drop((bytes, compiler));
@@ -184,7 +186,7 @@ fn compile(
     let artifact_bytes = code.len() as u64;
 
     // From here on as a worker does it, so that what passes here loads and links there.
-    let runner = hearth_engine::engine(Purpose::Run).map_err(anyhow::Error::from)?;
+    let runner = hearth_engine::engine(engine, Purpose::Run).map_err(anyhow::Error::from)?;
     let component = hearth_engine::load_bytes(&runner, &code)
         .map_err(|error| refused(error, inspect::refused_by_pool))?;
     drop(code);
@@ -207,15 +209,20 @@ fn compile(
         }
         write(declared, options.as_bytes()).context("the options cannot be written")?;
     }
-    Ok(CompileReply::Compiled { kind, imports, artifact_bytes })
+    Ok(CompileReply::Compiled { engine: fingerprint(engine), kind, imports, artifact_bytes })
 }
 
-fn check(options: File, artifact: File, watchdog: &Watchdog) -> Result<CompileReply, Failure> {
+fn check(
+    options: File,
+    artifact: File,
+    engine: EngineKind,
+    watchdog: &Watchdog,
+) -> Result<CompileReply, Failure> {
     let json = read(options.take(CHECKED_OPTIONS_MAX_BYTES))?;
     let options: Options = serde_json::from_slice(&json).context("the options do not parse")?;
     Checks::compile(&options.schema).map_err(|error| Failure::refused(error.to_string()))?;
     if options.reuse > 1 {
-        let runner = hearth_engine::engine(Purpose::Run).map_err(anyhow::Error::from)?;
+        let runner = hearth_engine::engine(engine, Purpose::Run).map_err(anyhow::Error::from)?;
         let component = hearth_engine::load_bytes(&runner, &read(artifact)?)?;
         let linker = hearth_host::linker(&runner).map_err(anyhow::Error::from)?;
         let handler = hearth_host::prepare(&linker, &component)?;

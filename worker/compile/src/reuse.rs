@@ -117,20 +117,32 @@ async fn forget(mut body: WasiBody) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_engine::Purpose;
+    use crate::inspect;
+    use hearth_engine::{EngineKind, Purpose};
     use std::fs::File;
     use std::io::Write;
     use std::path::Path;
 
-    /// What is said of a guest of `functions/testing`; `cargo xtask test` builds them first.
+    /// What is said of a guest of `functions/testing`, in the engine that it is run by, and, where
+    /// that is the one without concurrency, in the other as well; `cargo xtask test` builds them
+    /// first.
     fn probed(guest: &str) -> Result<(), String> {
         let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/wasm32-wasip2");
         let module = guests.join(format!("release/{guest}.wasm"));
         let module = std::fs::read(&module).unwrap_or_else(|_| panic!("{guest} is not built"));
-        let compiler = hearth_engine::engine(Purpose::Compile).unwrap();
+        let kind = inspect::engine(&module, &inspect::imports(&module).unwrap());
+        let said = probed_in(kind, &module);
+        if !kind.has_concurrency() {
+            assert_eq!(probed_in(EngineKind::Concurrent, &module), said, "{guest}");
+        }
+        said
+    }
+
+    fn probed_in(kind: EngineKind, module: &[u8]) -> Result<(), String> {
+        let compiler = hearth_engine::engine(kind, Purpose::Compile).unwrap();
         let mut artifact = tempfile::NamedTempFile::new().unwrap();
-        artifact.write_all(&compiler.precompile_component(&module).unwrap()).unwrap();
-        let engine = hearth_engine::engine(Purpose::Run).unwrap();
+        artifact.write_all(&compiler.precompile_component(module).unwrap()).unwrap();
+        let engine = hearth_engine::engine(kind, Purpose::Run).unwrap();
         let component =
             hearth_engine::load(&engine, &File::open(artifact.path()).unwrap()).unwrap();
         let linker = hearth_host::linker(&engine).unwrap();

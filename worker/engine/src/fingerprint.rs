@@ -1,18 +1,40 @@
 //! Which engine made an artifact, in a few characters: its version, the revision of its
-//! configuration, and the processor that code was made for. The engine's own hash of itself
-//! needs its compiler, which workers do not have.
+//! configuration, whether it has concurrency, and the processor that code was made for. The
+//! engine's own hash of itself needs its compiler, which workers do not have.
 
+use std::sync::LazyLock;
+
+use hearth_wire::Fingerprint;
 use sha2::{Digest, Sha256};
 
-use crate::REVISION;
+use crate::{EngineKind, REVISION};
 
 /// Kept equal to the version in the workspace's manifest by a test.
 const WASMTIME: &str = "48.0.8";
 
-/// 16 hexadecimal digits; the name of a directory of artifacts.
-pub fn fingerprint() -> String {
-    let text = format!("{WASMTIME} {REVISION} {} {}", std::env::consts::ARCH, features().join(" "));
-    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+/// Also the name of a directory of artifacts.
+pub fn fingerprint(kind: EngineKind) -> Fingerprint {
+    static ALL: LazyLock<[Fingerprint; 2]> = LazyLock::new(|| EngineKind::ALL.map(made));
+    ALL[kind as usize]
+}
+
+/// Of all engines of this build.
+pub fn fingerprints() -> Vec<Fingerprint> {
+    EngineKind::ALL.map(fingerprint).to_vec()
+}
+
+impl EngineKind {
+    /// The one of this build's that makes, and loads, artifacts of this fingerprint.
+    pub fn made(by: Fingerprint) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| fingerprint(*kind) == by)
+    }
+}
+
+fn made(kind: EngineKind) -> Fingerprint {
+    let (arch, features) = (std::env::consts::ARCH, features().join(" "));
+    let text = format!("{WASMTIME} {REVISION} {kind:?} {arch} {features}");
+    let digest: [u8; 32] = Sha256::digest(text).into();
+    Fingerprint::new(std::array::from_fn(|at| digest[at]))
 }
 
 macro_rules! detected {
@@ -53,8 +75,13 @@ mod tests {
     }
 
     #[test]
-    fn it_is_short_and_stable() {
-        assert_eq!(fingerprint(), fingerprint());
-        assert_eq!(fingerprint().len(), 16);
+    fn each_engine_has_its_own() {
+        for kind in EngineKind::ALL {
+            assert_eq!(EngineKind::made(fingerprint(kind)), Some(kind));
+            assert_eq!(made(kind), fingerprint(kind));
+        }
+        let [plain, concurrent] = EngineKind::ALL.map(fingerprint);
+        assert_ne!(plain, concurrent);
+        assert_eq!(EngineKind::made(Fingerprint::new([0; 8])), None);
     }
 }

@@ -1,12 +1,13 @@
-//! The one configuration of the engine, so that what the compiler makes is what workers load:
-//! the engine itself, the fingerprint that ties artifacts to it, the loading of an artifact, and
-//! (in [`mod@reason`]) why a call failed.
+//! The configuration of the two engines, so that what the compiler makes is what workers load: the
+//! engines themselves ([`EngineKind`]), the fingerprint that ties an artifact to one of them, the
+//! loading of an artifact, and (in [`mod@reason`]) why a call failed.
 //!
 //! Owns no process and no call; what a function may import is `hearth_host`'s. Whether an artifact
 //! may be trusted is the primary's to know: it checks the artifact's keyed digest before any
 //! process is given it.
 
 mod fingerprint;
+mod kind;
 mod reason;
 
 use std::fs::File;
@@ -15,14 +16,16 @@ use std::os::fd::AsRawFd;
 use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, Engine, PoolingAllocationConfig};
 
-pub use fingerprint::fingerprint;
+pub use fingerprint::{fingerprint, fingerprints};
+pub use kind::EngineKind;
 pub use reason::reason;
 
 /// Raised with every change below that changes what the compiler makes or a worker loads.
-const REVISION: &str = "2";
+const REVISION: &str = "3";
 
-/// Calls that run at once, each with an instance of its own.
-const INSTANCES: u32 = 64;
+/// Calls that run at once, each with an instance of its own: of both engines together, which is for
+/// whoever calls to see to.
+pub const INSTANCES: u32 = 64;
 /// What the dynamically linked parts of a Python or Go function come to, with room.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 48;
 const MEMORIES_PER_COMPONENT: u32 = 4;
@@ -45,8 +48,8 @@ pub enum Purpose {
     Compile,
 }
 
-pub fn engine(purpose: Purpose) -> wasmtime::Result<Engine> {
-    Engine::new(&config(purpose))
+pub fn engine(kind: EngineKind, purpose: Purpose) -> wasmtime::Result<Engine> {
+    Engine::new(&config(kind, purpose))
 }
 
 /// Whether the kernel resets an instance's memory page by page (Linux 6.7 on).
@@ -54,7 +57,7 @@ pub fn pagemap_scan_available() -> bool {
     PoolingAllocationConfig::is_pagemap_scan_available()
 }
 
-fn config(purpose: Purpose) -> Config {
+fn config(kind: EngineKind, purpose: Purpose) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
@@ -62,7 +65,8 @@ fn config(purpose: Purpose) -> Config {
         .generate_address_map(false)
         .native_unwind_info(false)
         .wasm_component_model(true)
-        .wasm_component_model_async(true)
+        .wasm_component_model_async(kind.has_concurrency())
+        .concurrency_support(kind.has_concurrency())
         .wasm_memory64(false)
         .shared_memory(false)
         // Not the types alone: code that tells one function's type from another calls what is
@@ -78,7 +82,7 @@ fn config(purpose: Purpose) -> Config {
     config.enable_compiler(purpose == Purpose::Compile);
     match purpose {
         Purpose::Run => {
-            config.allocation_strategy(pool());
+            config.allocation_strategy(pool(kind));
         }
         #[cfg(feature = "compiler")]
         Purpose::Compile => {}
@@ -86,7 +90,12 @@ fn config(purpose: Purpose) -> Config {
     config
 }
 
-fn pool() -> PoolingAllocationConfig {
+fn pool(kind: EngineKind) -> PoolingAllocationConfig {
+    let stacks = match kind {
+        EngineKind::Plain => INSTANCES,
+        // A call of WASI 0.3 may have several tasks on stacks of their own.
+        EngineKind::Concurrent => INSTANCES * 2,
+    };
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(INSTANCES)
         .total_core_instances(INSTANCES * CORE_INSTANCES_PER_COMPONENT)
@@ -96,8 +105,8 @@ fn pool() -> PoolingAllocationConfig {
         .total_tables(INSTANCES * TABLES_PER_COMPONENT)
         .max_tables_per_component(TABLES_PER_COMPONENT)
         .table_elements(TABLE_ELEMENTS)
-        // A call of WASI 0.3 may have several tasks on stacks of their own.
-        .total_stacks(INSTANCES * 2)
+        // Two mappings each, which every fork copies.
+        .total_stacks(stacks)
         .max_memory_size(MEMORY_MAX_BYTES)
         .linear_memory_keep_resident(MEMORY_RESIDENT_BYTES)
         .table_keep_resident(RESIDENT_BYTES)

@@ -37,9 +37,9 @@ use wasmtime_wasi_http::{
     WasiHttp, WasiHttpHooks, p2::bindings::http as http2, p3::bindings::http as http3,
 };
 
-pub use link::{Handler, LinkError, linker, prepare, share};
+pub use link::{Handler, LinkError, engine, linker, prepare, share};
 pub use memory::MemoryLimit;
-pub use offer::{Offer, is_offered, offered};
+pub use offer::{Offer, is_offered, needs_concurrency, offered};
 pub use store::{is_settled, store};
 pub use surroundings::Surroundings;
 

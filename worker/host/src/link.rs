@@ -41,21 +41,35 @@ fn link(engine: &Engine, interfaces: &[Interface]) -> wasmtime::Result<Linker<Gu
 
 /// All of an instance that can be made before there is one.
 pub fn prepare(linker: &Linker<Guest>, component: &Component) -> Result<Handler, LinkError> {
-    let engine = linker.engine();
-    if !engine.get_concurrency_support() {
-        let ty = component.component_type();
-        let mut names = ty.imports(engine).map(|(name, _)| name);
-        let needing =
-            names.find(|name| offer::find(name).is_some_and(|version| version.needs_concurrency));
-        if let Some(name) = needing {
-            return Err(LinkError::Concurrency(name.to_owned()));
-        }
-    }
-    let linked = linker.instantiate_pre(component).map_err(LinkError::Import)?;
+    let linked = linker.instantiate_pre(component).map_err(|error| missing(component, error))?;
     if let Ok(handler) = IncomingHandler::new(linked.clone()) {
         return Ok(ProxyPre::P2(handler));
     }
+    // Where there is no concurrency it would be linked and could not be called.
+    if !linker.engine().get_concurrency_support() {
+        return Err(LinkError::NoHandler);
+    }
     ServicePre::new(linked).map(ProxyPre::P3).map_err(|_| LinkError::NoHandler)
+}
+
+/// Why a component does not link. Asked only then, since each wake waits for what is linked.
+fn missing(component: &Component, error: wasmtime::Error) -> LinkError {
+    let (engine, ty) = (component.engine(), component.component_type());
+    let mut names = ty.imports(engine).map(|(name, _)| name);
+    let is_elsewhere =
+        |name: &&str| !engine.get_concurrency_support() && offer::needs_concurrency(name);
+    match names.find(is_elsewhere) {
+        Some(name) => LinkError::Concurrency(name.to_owned()),
+        None => LinkError::Import(error),
+    }
+}
+
+/// The engine that it was linked for.
+pub fn engine(handler: &Handler) -> &Engine {
+    match handler {
+        ProxyPre::P2(handler) => handler.engine(),
+        ProxyPre::P3(handler) => handler.engine(),
+    }
 }
 
 /// The same once more: what is linked is shared.
@@ -69,18 +83,12 @@ pub fn share(handler: &Handler) -> Handler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hearth_engine::{EngineKind, Purpose};
     use std::collections::BTreeSet;
-    use wasmtime::Config;
 
     /// Whether something has this name, exactly. What had none has one afterwards.
     fn is_taken(linker: &mut Linker<Guest>, name: &str) -> bool {
         linker.root().func_wrap(name, |_, (): ()| Ok(())).is_err()
-    }
-
-    fn without_concurrency() -> Engine {
-        let mut config = Config::new();
-        config.concurrency_support(false);
-        Engine::new(&config).unwrap()
     }
 
     /// Every name with every version that any has, and what WASI has and this does not.
@@ -104,7 +112,7 @@ mod tests {
 
     #[test]
     fn each_row_links_what_it_says_and_nothing_else() {
-        let engine = hearth_engine::engine(hearth_engine::Purpose::Run).unwrap();
+        let engine = hearth_engine::engine(EngineKind::Concurrent, Purpose::Run).unwrap();
         let (candidates, mut all) = (candidates(), linker(&engine).unwrap());
         let mut listed = BTreeSet::new();
         for interface in INTERFACES {
@@ -123,7 +131,7 @@ mod tests {
 
     #[test]
     fn an_engine_without_concurrency_links_what_does_not_need_it() {
-        let engine = without_concurrency();
+        let engine = hearth_engine::engine(EngineKind::Plain, Purpose::Run).unwrap();
         let mut linker = linker(&engine).unwrap();
         let mut refused = 0;
         for interface in INTERFACES {

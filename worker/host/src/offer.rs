@@ -40,6 +40,12 @@ pub fn is_offered(import: &str) -> bool {
     find(import).is_some()
 }
 
+/// Whether an import of this name is linked by an engine with the component model's concurrency
+/// alone.
+pub fn needs_concurrency(import: &str) -> bool {
+    find(import).is_some_and(|version| version.needs_concurrency)
+}
+
 /// What an import of this name would be linked with.
 pub(crate) fn find(import: &str) -> Option<&'static Version> {
     let (name, number) = import.split_once('@')?;

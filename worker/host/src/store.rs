@@ -56,44 +56,54 @@ fn may_stay(resource: TypeId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hearth_engine::{EngineKind, Purpose};
     use wasmtime_wasi_http::{FieldMap, RequestOptions};
 
-    fn empty() -> Store<Guest> {
-        let engine = hearth_engine::engine(hearth_engine::Purpose::Run).unwrap();
+    fn empty(kind: EngineKind) -> Store<Guest> {
+        let engine = hearth_engine::engine(kind, Purpose::Run).unwrap();
         store(&engine, Guest::denied(1 << 20))
     }
 
-    fn settles_with<T: Send + 'static>(resource: T) -> bool {
-        let mut store = empty();
-        let held = store.data_mut().table.push(resource).unwrap();
-        let settled = is_settled(&mut store);
-        store.data_mut().table.delete(held).unwrap();
-        assert!(is_settled(&mut store), "what is gone does not count");
-        settled
+    /// The same in both engines.
+    fn settles_with<T: Send + 'static>(mut resource: impl FnMut() -> T) -> bool {
+        let [plain, concurrent] = EngineKind::ALL.map(|kind| {
+            let mut store = empty(kind);
+            let held = store.data_mut().table.push(resource()).unwrap();
+            let settled = is_settled(&mut store);
+            store.data_mut().table.delete(held).unwrap();
+            assert!(is_settled(&mut store), "what is gone does not count");
+            settled
+        });
+        assert_eq!(plain, concurrent);
+        plain
     }
 
     #[test]
     fn a_resource_that_nobody_named_forbids_reuse() {
         struct Bucket;
-        assert!(is_settled(&mut empty()));
-        assert!(!settles_with(Bucket));
-        assert!(!settles_with(Box::new(FieldMap::default())));
+        for kind in EngineKind::ALL {
+            assert!(is_settled(&mut empty(kind)));
+        }
+        assert!(!settles_with(|| Bucket));
+        assert!(!settles_with(|| Box::new(FieldMap::default())));
     }
 
     #[test]
     fn what_is_named_may_stay() {
-        assert!(settles_with(FieldMap::default()));
-        assert!(settles_with(RequestOptions::default()));
+        assert!(settles_with(FieldMap::default));
+        assert!(settles_with(RequestOptions::default));
     }
 
     #[test]
     fn little_of_it_may() {
-        let mut store = empty();
-        for _ in 0..RESOURCES_KEPT_MAX {
+        for kind in EngineKind::ALL {
+            let mut store = empty(kind);
+            for _ in 0..RESOURCES_KEPT_MAX {
+                store.data_mut().table.push(FieldMap::default()).unwrap();
+            }
+            assert!(is_settled(&mut store));
             store.data_mut().table.push(FieldMap::default()).unwrap();
+            assert!(!is_settled(&mut store));
         }
-        assert!(is_settled(&mut store));
-        store.data_mut().table.push(FieldMap::default()).unwrap();
-        assert!(!is_settled(&mut store));
     }
 }

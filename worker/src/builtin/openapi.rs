@@ -261,13 +261,14 @@ fn relocate(value: &mut Value, root: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_wire::{GenerationNumber, HandlerKind, Limits, ModuleDigest, OptionsPatch};
+    use hearth_wire::{
+        Fingerprint, GenerationNumber, HandlerKind, Limits, ModuleDigest, OptionsPatch,
+    };
 
     fn manifest(options: &str) -> Manifest {
         Manifest {
             tenant: "demo".parse().unwrap(),
             generation: GenerationNumber(3),
-            engine: "e".to_owned(),
             limits: Limits::default(),
             bundle: hearth_wire::Bundle::default().digest,
             over: hearth_wire::Over::default(),
@@ -277,7 +278,7 @@ mod tests {
                 sha256: ModuleDigest::new([0; 32]),
                 kind: HandlerKind::IncomingHandler,
                 options: OptionsPatch::parse(options).unwrap().resolve(),
-                damaged: false,
+                engine: Some(Fingerprint::new([0; 8])),
             }],
         }
     }

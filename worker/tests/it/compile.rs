@@ -1,8 +1,9 @@
 //! What the compiler takes and what it refuses.
 
-use hearth_wire::{CompileReply, Diagnosis, HandlerKind};
+use hearth_engine::EngineKind;
+use hearth_wire::{CompileReply, Diagnosis, Fingerprint, HandlerKind};
 
-use crate::harness::{check, compile, compile_as, engine, guest, module};
+use crate::harness::{CONCURRENT, check, compile, compile_as, engine_of, guest, module};
 
 #[track_caller]
 fn refused(bytes: &[u8]) -> String {
@@ -21,8 +22,10 @@ fn both_generations_of_http_are_taken() {
     ] {
         let made = compile(&guest(name));
         match made.reply {
-            CompileReply::Compiled { kind, imports, artifact_bytes } => {
+            CompileReply::Compiled { engine, kind, imports, artifact_bytes } => {
                 assert_eq!((kind, made.declared.as_str()), (expected, ""), "{name}");
+                let has_concurrency = EngineKind::made(engine).unwrap().has_concurrency();
+                assert_eq!(has_concurrency, kind == HandlerKind::Handler, "{name}");
                 assert!(artifact_bytes > 0 && imports.is_sorted() && !imports.is_empty());
             }
             other => panic!("{name}: {other:?}"),
@@ -66,10 +69,13 @@ fn what_is_no_function_is_told_why() {
 
 #[test]
 fn another_engine_is_refused_as_ours() {
-    assert_ne!(engine(), "other");
-    match compile_as(&guest("version_one"), "other").reply {
-        CompileReply::Failed { reason } => assert!(reason.contains("one build"), "{reason}"),
-        other => panic!("{other:?}"),
+    let ours = hearth_engine::fingerprints();
+    let stranger = Fingerprint::new([0; 8]);
+    for engines in [vec![], vec![stranger], vec![ours[0]], vec![ours[0], stranger]] {
+        match compile_as(&guest("version_one"), engines).reply {
+            CompileReply::Failed { reason } => assert!(reason.contains("one build"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -89,5 +95,17 @@ fn schemas_are_tried_before_they_are_kept() {
         };
         assert!(detail.starts_with("the option `schema.body` cannot be used: "), "{detail}");
         assert!(detail.contains(said), "{said}: {detail}");
+    }
+}
+
+/// The same handler of WASI 0.2, with something asynchronous within and without.
+#[test]
+fn which_engine_runs_it_is_what_is_in_it() {
+    assert_eq!(engine_of("dirties_memory"), EngineKind::Plain);
+    let concurrent = format!("dirties_memory{CONCURRENT}");
+    assert_eq!(engine_of(&concurrent), EngineKind::Concurrent);
+    // Both are tried with the engine that made them.
+    for guest in ["dirties_memory", &concurrent, "wasip3_keeps"] {
+        assert_eq!(check(guest, r#"{"reuse":100}"#), CompileReply::Checked, "{guest}");
     }
 }

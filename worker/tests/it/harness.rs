@@ -12,11 +12,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use hearth_e2e::component;
+use hearth_engine::EngineKind;
 use hearth_wire::uplink::Kind;
 use hearth_wire::{
-    Bundle, Cell, CompileJob, CompileReply, CompileRequest, ExitStatus, FromWorker, FromZygote,
-    GenerationNumber, Limits, Manifest, ManifestFunction, ModuleDigest, Mount, OptionsPatch,
-    Origin, Over, Passing, Report, Start, Subject, ToWorker, ToZygote, TokenGrant, VERSION, What,
+    Bundle, Cell, CompileJob, CompileReply, CompileRequest, ExitStatus, Fingerprint, FromWorker,
+    FromZygote, GenerationNumber, HandlerKind, Limits, Manifest, ManifestFunction, ModuleDigest,
+    Mount, OptionsPatch, Origin, Over, Passing, Report, Start, Subject, ToWorker, ToZygote,
+    TokenGrant, VERSION, What,
 };
 use sha2::{Digest, Sha256};
 
@@ -34,10 +37,6 @@ pub fn guest(name: &str) -> PathBuf {
     guest
 }
 
-pub fn engine() -> String {
-    hearth_engine::fingerprint()
-}
-
 /// What the compiler made of a module. Its files are deleted already.
 pub struct Made {
     pub reply: CompileReply,
@@ -47,13 +46,13 @@ pub struct Made {
 }
 
 pub fn compile(module: &Path) -> Made {
-    compile_as(module, &engine())
+    compile_as(module, hearth_engine::fingerprints())
 }
 
-pub fn compile_as(module: &Path, engine: &str) -> Made {
+pub fn compile_as(module: &Path, engines: Vec<Fingerprint>) -> Made {
     let [artifact, mut declared] = [(); 2].map(|()| tempfile::tempfile().unwrap());
     let module = File::open(module).unwrap();
-    let reply = ask_compiler(CompileJob::Compile, engine, &[&module, &artifact, &declared]);
+    let reply = ask_compiler(CompileJob::Compile, engines, &[&module, &artifact, &declared]);
     let mut options = String::new();
     declared.rewind().unwrap();
     declared.read_to_string(&mut options).unwrap();
@@ -62,7 +61,7 @@ pub fn compile_as(module: &Path, engine: &str) -> Made {
 
 /// Whether a function can have these options.
 pub fn check(guest: &str, options: &str) -> CompileReply {
-    let (_, _, code) = artifact(guest);
+    let Artifact { engine, code, .. } = artifact(guest);
     let options = OptionsPatch::parse(options).unwrap().resolve();
     let files = [serde_json::to_vec(&options).unwrap(), code].map(|bytes| {
         let mut file = tempfile::tempfile().unwrap();
@@ -70,10 +69,11 @@ pub fn check(guest: &str, options: &str) -> CompileReply {
         file.rewind().unwrap();
         file
     });
-    ask_compiler(CompileJob::Check, &engine(), &[&files[0], &files[1]])
+    let job = CompileJob::Check { engine };
+    ask_compiler(job, hearth_engine::fingerprints(), &[&files[0], &files[1]])
 }
 
-fn ask_compiler(job: CompileJob, engine: &str, files: &[&File]) -> CompileReply {
+fn ask_compiler(job: CompileJob, engines: Vec<Fingerprint>, files: &[&File]) -> CompileReply {
     let program = programs().join("hearth-compile");
     assert!(program.exists(), "hearth-compile is not built: run `cargo xtask test`");
     let (ours, theirs) = hearth_wire::pair().unwrap();
@@ -84,7 +84,7 @@ fn ask_compiler(job: CompileJob, engine: &str, files: &[&File]) -> CompileReply 
         .stderr(Stdio::from(errors()))
         .spawn()
         .unwrap();
-    let request = CompileRequest { version: VERSION, engine: engine.to_owned(), job, uid: None };
+    let request = CompileRequest { version: VERSION, engines, job, uid: None };
     let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
     hearth_wire::send(&ours, &request, &files).unwrap();
     let (reply, _) = hearth_wire::recv::<CompileReply>(&ours).unwrap().expect("one reply");
@@ -92,28 +92,48 @@ fn ask_compiler(job: CompileJob, engine: &str, files: &[&File]) -> CompileReply 
     reply
 }
 
+/// Behind the name of a guest on WASI 0.2: the same one, as the engine with concurrency runs it.
+pub const CONCURRENT: &str = " with concurrency";
+
+#[derive(Clone)]
+struct Artifact {
+    sha256: ModuleDigest,
+    engine: Fingerprint,
+    kind: HandlerKind,
+    code: Vec<u8>,
+}
+
 /// A guest's artifact, compiled once for all tests.
-fn artifact(name: &str) -> (ModuleDigest, hearth_wire::HandlerKind, Vec<u8>) {
-    type Compiled = (ModuleDigest, hearth_wire::HandlerKind, Vec<u8>);
-    static COMPILED: OnceLock<Mutex<HashMap<String, Compiled>>> = OnceLock::new();
+fn artifact(name: &str) -> Artifact {
+    static COMPILED: OnceLock<Mutex<HashMap<String, Artifact>>> = OnceLock::new();
     let mut compiled = COMPILED.get_or_init(Mutex::default).lock().unwrap();
     let found = compiled.entry(name.to_owned()).or_insert_with(|| {
-        let module = guest(name);
-        let Made { reply, mut artifact, .. } = compile(&module);
-        let CompileReply::Compiled { kind, .. } = reply else { panic!("{name}: {reply:?}") };
-        let sha256 = Sha256::digest(std::fs::read(module).unwrap());
+        let bytes = match name.strip_suffix(CONCURRENT) {
+            Some(name) => component::concurrent(&std::fs::read(guest(name)).unwrap()),
+            None => std::fs::read(guest(name)).unwrap(),
+        };
+        let Made { reply, mut artifact, .. } = compile(module(&bytes).path());
+        let CompileReply::Compiled { engine, kind, .. } = reply else {
+            panic!("{name}: {reply:?}")
+        };
+        let sha256 = ModuleDigest::new(Sha256::digest(bytes).into());
         let mut code = Vec::new();
         artifact.rewind().unwrap();
         artifact.read_to_end(&mut code).unwrap();
-        (ModuleDigest::new(sha256.into()), kind, code)
+        Artifact { sha256, engine, kind, code }
     });
     found.clone()
+}
+
+/// The engine that a guest is run by.
+pub fn engine_of(guest: &str) -> EngineKind {
+    EngineKind::made(artifact(guest).engine).unwrap()
 }
 
 /// What a build brings: paths, guests and options.
 pub fn bundle(mounts: &[(&str, &str, &str)]) -> Bundle {
     let mounts = mounts.iter().map(|(path, guest, options)| {
-        let (sha256, kind, _) = artifact(guest);
+        let Artifact { sha256, kind, .. } = artifact(guest);
         let options = OptionsPatch::parse(options).unwrap();
         let declared = OptionsPatch::default();
         Mount { path: path.parse().unwrap(), sha256, kind, declared, options }
@@ -137,12 +157,11 @@ impl Release {
         let functions = functions
             .iter()
             .map(|(path, guest, options)| {
-                let (sha256, kind, code) = artifact(guest);
+                let Artifact { sha256, engine, kind, code } = artifact(guest);
                 let options = OptionsPatch::parse(options).unwrap().resolve();
                 let path = path.parse().unwrap();
-                let damaged = false;
-                let function =
-                    ManifestFunction { path, version: 1.into(), sha256, kind, options, damaged };
+                let (version, engine) = (1.into(), Some(engine));
+                let function = ManifestFunction { path, version, sha256, kind, options, engine };
                 std::fs::write(dir.path().join(function.artifact()), code).unwrap();
                 function
             })
@@ -150,15 +169,34 @@ impl Release {
         let manifest = Manifest {
             tenant: "demo".parse().unwrap(),
             generation: GenerationNumber(generation),
-            engine: engine(),
             limits: Limits::default(),
             bundle: Bundle::default().digest,
             over,
             functions,
         };
-        let json = serde_json::to_vec(&manifest).unwrap();
-        std::fs::write(dir.path().join(Manifest::FILE), json).unwrap();
-        Self { dir }
+        let release = Self { dir };
+        release.write(&manifest);
+        release
+    }
+
+    /// For a tenant that has these limits.
+    pub fn within(generation: u64, functions: &[(&str, &str, &str)], limits: Limits) -> Self {
+        let release = Self::new(generation, functions);
+        release.rewrite(|manifest| manifest.limits = limits);
+        release
+    }
+
+    /// With something else in its manifest.
+    pub fn rewrite(&self, change: impl FnOnce(&mut Manifest)) {
+        let json = std::fs::read(self.path().join(Manifest::FILE)).unwrap();
+        let mut manifest = serde_json::from_slice(&json).unwrap();
+        change(&mut manifest);
+        self.write(&manifest);
+    }
+
+    fn write(&self, manifest: &Manifest) {
+        let json = serde_json::to_vec(manifest).unwrap();
+        std::fs::write(self.path().join(Manifest::FILE), json).unwrap();
     }
 
     pub fn path(&self) -> &Path {
@@ -188,8 +226,8 @@ impl Zygote {
         let mut zygote = Self { socket, child, last_ticket: 0, ended: Vec::new() };
         zygote.say(&ToZygote::Hello { version: VERSION }, &[]);
         match zygote.hear().0 {
-            FromZygote::Hello { version: VERSION, engine: theirs, .. } => {
-                assert_eq!(theirs, engine());
+            FromZygote::Hello { version: VERSION, engines, .. } => {
+                assert_eq!(engines, hearth_engine::fingerprints());
             }
             other => panic!("{other:?}"),
         }
@@ -219,8 +257,8 @@ impl Zygote {
         let mut files = vec![file(&serde_json::to_vec(bundle).unwrap())];
         let mut modules = Vec::new();
         for name in names {
-            let (sha256, _, code) = artifact(name);
-            modules.push(sha256);
+            let Artifact { sha256, engine, code, .. } = artifact(name);
+            modules.push((sha256, engine));
             files.push(file(&code));
         }
         let fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
@@ -356,6 +394,12 @@ impl Worker {
         let listener = listener.try_clone().unwrap();
         let address = listener.local_addr().unwrap();
         Self { control, listener, address, pid, child, reports: Report::default(), came: vec![] }
+    }
+
+    /// Of its process, however it was started.
+    pub fn id(&self) -> u32 {
+        let child = self.child.as_ref().map(Child::id);
+        child.or(self.pid.map(i32::cast_unsigned)).unwrap()
     }
 
     /// Ready, accepting, and with its tokens.

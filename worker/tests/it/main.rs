@@ -5,6 +5,7 @@
 
 mod calls;
 mod compile;
+mod engines;
 mod handover;
 mod harness;
 mod life;

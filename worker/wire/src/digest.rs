@@ -1,4 +1,4 @@
-//! SHA-256 as names of what has no other.
+//! SHA-256, or the beginning of one, as names of what has no other.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,30 +9,35 @@ use serde::{Deserialize, Serialize};
 #[error("a SHA-256 is 64 lower-case hexadecimal digits")]
 pub struct DigestError;
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the fingerprint of an engine is 16 lower-case hexadecimal digits")]
+pub struct FingerprintError;
+
 macro_rules! digests {
-    ($($(#[doc = $about:literal])+ $name:ident;)+) => {$(
+    ($($(#[doc = $about:literal])+ $name:ident: $bytes:literal, $error:ident;)+) => {$(
         $(#[doc = $about])+
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name([u8; 32]);
+        pub struct $name([u8; $bytes]);
 
         impl $name {
-            pub const fn new(sha256: [u8; 32]) -> Self {
+            pub const fn new(sha256: [u8; $bytes]) -> Self {
                 Self(sha256)
             }
         }
 
         impl FromStr for $name {
-            type Err = DigestError;
+            type Err = $error;
 
-            fn from_str(text: &str) -> Result<Self, DigestError> {
+            fn from_str(text: &str) -> Result<Self, $error> {
                 let nibble = |b: u8| match b {
                     b'0'..=b'9' => Ok(b - b'0'),
                     b'a'..=b'f' => Ok(b - b'a' + 10),
-                    _ => Err(DigestError),
+                    _ => Err($error),
                 };
-                let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| DigestError)?;
-                let mut bytes = [0; 32];
+                let digits: &[u8; 2 * $bytes] =
+                    text.as_bytes().try_into().map_err(|_| $error)?;
+                let mut bytes = [0; $bytes];
                 for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
                     *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
                 }
@@ -53,8 +58,8 @@ macro_rules! digests {
         }
 
         impl TryFrom<String> for $name {
-            type Error = DigestError;
-            fn try_from(text: String) -> Result<Self, DigestError> {
+            type Error = $error;
+            fn try_from(text: String) -> Result<Self, $error> {
                 text.parse()
             }
         }
@@ -69,9 +74,12 @@ macro_rules! digests {
 
 digests! {
     /// The name of a module: the SHA-256 of its unpacked bytes.
-    ModuleDigest;
+    ModuleDigest: 32, DigestError;
     /// The name of a bundle: the SHA-256 of what it mounts where.
-    BundleDigest;
+    BundleDigest: 32, DigestError;
+    /// Which engine made an artifact, and alone can load it: the beginning of the SHA-256 of what
+    /// makes it this one and no other.
+    Fingerprint: 8, FingerprintError;
 }
 
 #[cfg(test)]
@@ -84,6 +92,12 @@ mod tests {
         assert_eq!(digest.to_string().parse(), Ok(digest));
         for bad in ["", "zz", &"A".repeat(64), &"0".repeat(63), &"é".repeat(32)] {
             assert_eq!(bad.parse::<ModuleDigest>(), Err(DigestError), "{bad:?}");
+        }
+        let fingerprint = Fingerprint::new([0, 1, 2, 3, 4, 5, 6, 0xff]);
+        assert_eq!(fingerprint.to_string(), "00010203040506ff");
+        assert_eq!("00010203040506ff".parse(), Ok(fingerprint));
+        for bad in ["", "00010203040506fF", "00010203040506", "../../../../etc/a"] {
+            assert_eq!(bad.parse::<Fingerprint>(), Err(FingerprintError), "{bad:?}");
         }
     }
 }

@@ -33,7 +33,7 @@ pub use bundle::{
 };
 pub use complaint::complain;
 pub use cors::Cors;
-pub use digest::{BundleDigest, DigestError, ModuleDigest};
+pub use digest::{BundleDigest, DigestError, Fingerprint, FingerprintError, ModuleDigest};
 pub use function::{HandlerKind, Version};
 pub use hearth_options::{Kind as OptionKind, OPTIONS, Unknown, nearest};
 pub use limits::{Limit, LimitError, Limits, LimitsPatch, Usage};

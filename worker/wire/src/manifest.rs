@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{FunctionVersion, Over};
-use crate::digest::{BundleDigest, ModuleDigest};
+use crate::digest::{BundleDigest, Fingerprint, ModuleDigest};
 use crate::function::HandlerKind;
 use crate::limits::Limits;
 use crate::name::{FunctionPath, TenantName};
@@ -40,8 +40,6 @@ impl fmt::Display for GenerationNumber {
 pub struct Manifest {
     pub tenant: TenantName,
     pub generation: GenerationNumber,
-    /// The fingerprint of the engine that made the artifacts; another engine's are not loaded.
-    pub engine: String,
     pub limits: Limits,
     /// The bundle that it was written over. Where the build that reads it has another, that is what
     /// serves: a new build writes nothing for a tenant.
@@ -65,13 +63,17 @@ pub struct ManifestFunction {
     pub sha256: ModuleDigest,
     pub kind: HandlerKind,
     pub options: Options,
-    /// The host's copy of its module is not what it was. There is no artifact, and callers are
-    /// told so.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub damaged: bool,
+    /// Which engine made its artifact; another one cannot load it. `None` where there is none, since
+    /// the host's copy of its module is not what it was: callers are told so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Fingerprint>,
 }
 
 impl ManifestFunction {
+    pub fn is_damaged(&self) -> bool {
+        self.engine.is_none()
+    }
+
     /// The artifact's file name beside the manifest.
     pub fn artifact(&self) -> String {
         format!("{}.cwasm", self.sha256)

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::FunctionVersion;
-use crate::digest::ModuleDigest;
+use crate::digest::{Fingerprint, ModuleDigest};
 use crate::function::HandlerKind;
 use crate::manifest::GenerationNumber;
 use crate::moment::Moment;
@@ -31,7 +31,7 @@ use crate::token::TokenGrant;
 use crate::uplink::Kind;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 13;
+pub const VERSION: u32 = 14;
 
 /// How a process ends that asked for more memory than it may have.
 pub const EXIT_STARVED: u8 = 32;
@@ -42,10 +42,10 @@ pub enum ToZygote {
         version: u32,
     },
     /// What comes with this build, which every later fork then holds already: with the bundle as
-    /// JSON, and the artifact of each of these modules, however often it is mounted. Said before the
-    /// first fork.
+    /// JSON, and the artifact of each of these modules, which that engine made, however often it is
+    /// mounted. Said before the first fork.
     Bundle {
-        modules: Vec<ModuleDigest>,
+        modules: Vec<(ModuleDigest, Fingerprint)>,
     },
     /// With the worker's control socket, its tenant's listener, its release directory and the pipe
     /// that is its standard error, and then the file of each cgroup that it enters by writing to.
@@ -87,8 +87,8 @@ pub struct Walls {
 pub enum FromZygote {
     Hello {
         version: u32,
-        /// The engine's fingerprint: artifacts that it made are the ones it loads.
-        engine: String,
+        /// Of its engines: artifacts that they made are the ones it loads.
+        engines: Vec<Fingerprint>,
         /// Whether the kernel resets an instance's memory page by page (Linux 6.7 on).
         pagemap_scan: bool,
         walls: Walls,
@@ -435,8 +435,8 @@ impl Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CompileRequest {
     pub version: u32,
-    /// The engine that will load the artifact; the compiler refuses to be another.
-    pub engine: String,
+    /// The engines that load artifacts; the compiler refuses to have others.
+    pub engines: Vec<Fingerprint>,
     pub job: CompileJob,
     /// The user and group that it becomes before it looks at its files.
     pub uid: Option<u32>,
@@ -447,9 +447,9 @@ pub enum CompileJob {
     /// With the module (unpacked, read from its start) and two empty files: one takes the
     /// artifact, the other the options that the module declares, if it declares any.
     Compile,
-    /// With a function's complete options as JSON, and its artifact: whether the schemas are
-    /// schemas, and whether an instance can be reused if that is asked for.
-    Check,
+    /// With a function's complete options as JSON, and its artifact, which that engine made: whether
+    /// the schemas are schemas, and whether an instance can be reused if that is asked for.
+    Check { engine: Fingerprint },
 }
 
 impl CompileJob {
@@ -457,7 +457,7 @@ impl CompileJob {
     pub fn files(self) -> usize {
         match self {
             Self::Compile => 3,
-            Self::Check => 2,
+            Self::Check { engine: _ } => 2,
         }
     }
 }
@@ -465,6 +465,8 @@ impl CompileJob {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CompileReply {
     Compiled {
+        /// The one of its engines that made the artifact.
+        engine: Fingerprint,
         kind: HandlerKind,
         /// As the component names them, sorted.
         imports: Vec<String>,

@@ -3,6 +3,7 @@ use crate::store::scratch::{author, scratch, tenant};
 use crate::store::{
     AuditQuery, Cause, Change, FILE, NewGeneration, Store, Whose, functions::tests::row,
 };
+use hearth_wire::Fingerprint;
 
 /// A copy of a store with something of everything, and a directory to rebuild it in.
 async fn copied() -> (tempfile::TempDir, tempfile::TempDir) {
@@ -100,7 +101,8 @@ async fn what_it_says_of_this_machine_is_not_taken() {
     db.execute_batch(
         "UPDATE tenants SET user = id; UPDATE tenants SET port = 22 WHERE name = 'acme';
          INSERT INTO host (key, value) VALUES ('key', x'00');
-         INSERT INTO artifacts VALUES (1, printf('%064d', 0), 'e', zeroblob(32), 0);",
+         INSERT INTO artifacts VALUES (1, printf('%064d', 0), '0101010101010101',
+                                       zeroblob(32), 0);",
     )
     .unwrap();
     drop(db);
@@ -109,7 +111,8 @@ async fn what_it_says_of_this_machine_is_not_taken() {
     let tenants = store.tenants().await.unwrap();
     assert!(tenants.iter().all(|tenant| tenant.uid.is_none()));
     let digest = ModuleDigest::new([0; 32]);
-    assert_eq!(store.artifact_mac(tenants[0].id, digest, "e").await.unwrap(), None);
+    let engine = Fingerprint::new([1; 8]);
+    assert_eq!(store.artifact(tenants[0].id, digest, vec![engine]).await.unwrap(), None);
     // The port that this host does not give goes, and the other one stays.
     let settled = store.settle_ports(4_000..=4_010).await.unwrap();
     assert_eq!(settled, [("acme".parse().unwrap(), 22, 4_000)]);

@@ -10,7 +10,7 @@ use std::process::Command;
 use super::checker;
 use super::stage::sha256;
 use crate::guests;
-use crate::host::{Host, Tenant};
+use crate::host::{Host, Tenant, artifact};
 use crate::http::Answer;
 use crate::limits::uploads::{noise, padded};
 use crate::processes::eventually;
@@ -52,11 +52,6 @@ fn write(file: &Path, bytes: &[u8]) {
     File::options().write(true).truncate(true).open(file).unwrap().write_all(bytes).unwrap();
 }
 
-fn artifact(data: &Path, tenant: &str, module: &[u8]) -> PathBuf {
-    let engine = fs::read_dir(data.join("artifacts")).unwrap().next().unwrap().unwrap().path();
-    engine.join(tenant).join(format!("{}.cwasm", sha256(module)))
-}
-
 fn two_functions(options: &[&str]) -> (Host, Tenant) {
     let host = Host::with(options);
     let tenant = host.tenant("demo");
@@ -68,8 +63,8 @@ fn two_functions(options: &[&str]) -> (Host, Tenant) {
 #[test]
 fn a_damaged_artifact_is_made_again_and_never_run() {
     let (mut host, tenant) = two_functions(&[]);
-    let one = artifact(&host.data(), "demo", guests::version_one());
-    let two = artifact(&host.data(), "demo", guests::version_two());
+    let one = artifact(&host.data(), "demo", &sha256(guests::version_one()));
+    let two = artifact(&host.data(), "demo", &sha256(guests::version_two()));
     for damage in Damage::ALL {
         host.kill();
         damage.befall(&one, &two);

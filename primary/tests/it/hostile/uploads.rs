@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::host::{Host, Tenant, upload};
+use crate::host::{Host, Tenant, artifact, upload};
 use crate::http::Answer;
 use crate::processes::{Beside, pause};
 
@@ -248,12 +248,7 @@ fn row_32_that_another_has_the_same_module_shows_in_nothing() {
     assert_ne!(std::fs::metadata(&kept).unwrap().ino(), before);
     assert!(uploaded["compile_ms"].as_u64().unwrap() > 0, "{uploaded}");
     let artifacts: BTreeSet<u64> = ["first", "second"]
-        .map(|tenant| {
-            let mut engines = std::fs::read_dir(host.data().join("artifacts")).unwrap();
-            let engine = engines.next().unwrap().unwrap().path();
-            let artifact = engine.join(tenant).join(format!("{sha256}.cwasm"));
-            std::fs::metadata(artifact).unwrap().ino()
-        })
+        .map(|tenant| std::fs::metadata(artifact(&host.data(), tenant, &sha256)).unwrap().ino())
         .into();
     assert_eq!(artifacts.len(), 2, "one file for both");
 }

@@ -48,21 +48,22 @@ fn moment(nanoseconds: u8) -> Moment {
 
 fn zygote(golden: &mut Golden) {
     let sha256 = ModuleDigest::new([7; 32]);
+    let engine = Fingerprint::new([9; 8]);
     let cell = Cell { uid: Some(7), data_bytes: Some(300) };
     each!(golden, ToZygote {
         ToZygote::Hello { .. } => ToZygote::Hello { version: VERSION },
-        ToZygote::Bundle { .. } => ToZygote::Bundle { modules: vec![sha256] },
+        ToZygote::Bundle { .. } => ToZygote::Bundle { modules: vec![(sha256, engine)] },
         ToZygote::Fork { .. } => ToZygote::Fork { ticket: 300, cell },
         ToZygote::Try { .. } => ToZygote::Try { uid: Some(7) },
         ToZygote::AreYouAlive => ToZygote::AreYouAlive,
     });
     let namespaces = Err("why".to_owned());
     let walls = Walls { namespaces, uids: true, landlock: Some(6) };
-    let engine = "engine".to_owned();
+    let engines = vec![engine];
     let status = ExitStatus::Code(3);
     each!(golden, FromZygote {
         FromZygote::Hello { .. } =>
-            FromZygote::Hello { version: VERSION, engine, pagemap_scan: true, walls },
+            FromZygote::Hello { version: VERSION, engines, pagemap_scan: true, walls },
         FromZygote::Tried { .. } =>
             FromZygote::Tried { attempts: 2, escapes: vec!["one".to_owned()] },
         FromZygote::Bundled { .. } =>
@@ -184,19 +185,20 @@ fn words(golden: &mut Golden) {
 }
 
 fn compiler(golden: &mut Golden) {
+    let engine = Fingerprint::new([9; 8]);
+    let job = CompileJob::Check { engine };
     each!(golden, CompileJob {
         CompileJob::Compile => CompileJob::Compile,
-        CompileJob::Check => CompileJob::Check,
+        CompileJob::Check { .. } => job,
     });
-    let engine = "engine".to_owned();
-    let job = CompileJob::Check;
-    golden.row("CompileRequest", &CompileRequest { version: VERSION, engine, job, uid: Some(7) });
+    let engines = vec![engine];
+    golden.row("CompileRequest", &CompileRequest { version: VERSION, engines, job, uid: Some(7) });
     let diagnosis = Diagnosis { detail: "why".to_owned(), imports: vec!["a:b/c".to_owned()] };
     let kind = HandlerKind::Handler;
     let imports = vec!["a:b/c".to_owned()];
     each!(golden, CompileReply {
         CompileReply::Compiled { .. } =>
-            CompileReply::Compiled { kind, imports, artifact_bytes: 300 },
+            CompileReply::Compiled { engine, kind, imports, artifact_bytes: 300 },
         CompileReply::Checked => CompileReply::Checked,
         CompileReply::Refused(_) => CompileReply::Refused(diagnosis),
         CompileReply::Failed { .. } => CompileReply::Failed { reason: "why".to_owned() },

@@ -1,0 +1,64 @@
+//! Both engines, each with all that functions can import of it, as every worker is born with them.
+//!
+//! Which one a function needs is told by its artifact's fingerprint. They are built in the zygote:
+//! to build one after the fork would take longer than to inherit it, and would take of the memory
+//! that bounds its tenant. How many calls run at once, and what they may have, is bounded over
+//! both of them by [`crate::limits`] and [`crate::instance`].
+
+use std::fs::File;
+
+use hearth_engine::{EngineKind, LoadError, Purpose};
+use hearth_host::{Guest, Handler, LinkError};
+use hearth_wire::Fingerprint;
+use wasmtime::Engine;
+use wasmtime::component::Linker;
+
+/// One of them.
+struct Built {
+    engine: Engine,
+    linker: Linker<Guest>,
+}
+
+pub struct Engines {
+    plain: Built,
+    concurrent: Built,
+}
+
+/// Why there is no handler of an artifact.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    #[error("it was made by the engine {0}, which this build does not have")]
+    Stranger(Fingerprint),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("it does not link")]
+    Link(#[from] LinkError),
+}
+
+impl Engines {
+    pub fn build() -> wasmtime::Result<Self> {
+        Ok(Self {
+            plain: Built::new(EngineKind::Plain)?,
+            concurrent: Built::new(EngineKind::Concurrent)?,
+        })
+    }
+
+    /// Loads an artifact into the engine that made it.
+    pub fn load(&self, artifact: &File, made_by: Fingerprint) -> Result<Handler, HandlerError> {
+        let Built { engine, linker } = match EngineKind::made(made_by) {
+            Some(EngineKind::Plain) => &self.plain,
+            Some(EngineKind::Concurrent) => &self.concurrent,
+            None => return Err(HandlerError::Stranger(made_by)),
+        };
+        let component = hearth_engine::load(engine, artifact)?;
+        Ok(hearth_host::prepare(linker, &component)?)
+    }
+}
+
+impl Built {
+    fn new(kind: EngineKind) -> wasmtime::Result<Self> {
+        let engine = hearth_engine::engine(kind, Purpose::Run)?;
+        let linker = hearth_host::linker(&engine)?;
+        Ok(Self { engine, linker })
+    }
+}
