@@ -31,17 +31,15 @@ impl Ground {
     pub fn of(worker: i32) -> anyhow::Result<Self> {
         let theirs = fs::read_to_string(format!("/proc/{worker}/cgroup"))?;
         let mounts = fs::read_to_string("/proc/self/mounts")?;
-        let Some(theirs) = group_of(&theirs, &mounts).filter(|it| shares(it).is_some()) else {
-            return Ok(Self { group: None });
-        };
+        let theirs = group_of(&theirs, &mounts).and_then(|it| Some((shares(&it)?, it)));
+        let Some(((file, share), theirs)) = theirs else { return Ok(Self { group: None }) };
         let number = GROUPS.fetch_add(1, Ordering::Relaxed);
         let name = format!("hearth-bench-{}-{number}", std::process::id());
         let parent = theirs.parent().context("a worker's group lies in another")?;
-        let ground = Self { group: Some(parent.join(name)) };
-        if let (Some(group), Some((file, share))) = (&ground.group, shares(&theirs)) {
-            fs::create_dir(group).with_context(|| group.display().to_string())?;
-            fs::write(group.join(file), share)?;
-        }
+        let group = parent.join(name);
+        fs::create_dir(&group).with_context(|| group.display().to_string())?;
+        let ground = Self { group: Some(group.clone()) };
+        fs::write(group.join(file), share)?;
         Ok(ground)
     }
 

@@ -1,5 +1,6 @@
 //! Those that Hearth is compared with: each a program of its own, which is asked for the same
-//! and must answer the same, on the ground that a worker stands on. One that this machine does not have is no failure: its rows say so.
+//! and must answer the same, on the ground that a worker stands on. One that this machine does not
+//! have is no failure: its rows say so.
 
 use std::fs;
 use std::io::{self, PipeReader, Write};

@@ -34,19 +34,14 @@ pub(crate) fn run(chores: &mut Chores, loaded: bool, names: &[String]) -> anyhow
     chores.command("looking for the measurements", program().arg("--check").args(names))?;
     let wanted = |name: &str| names.is_empty() || names.iter().any(|it| it == name);
 
-    build::bundled(chores)?;
-    build::testing(chores)?;
-    chores.command("building the compiler to measure", &mut dist(&["hearth-compile"]))?;
-    chores
-        .command("building host and worker to measure", &mut dist(&["hearth", "hearth-worker"]))?;
+    let record = release::build(chores)?;
     chores.step("checking that a release has no fail points", no_fail_points)?;
-    let record = release::record(chores)?;
+    build::testing(chores)?;
     let measuring = target().join("bench/measuring");
     if WITH_MEASURING.into_iter().any(wanted) {
         let worker = release::worker_to_measure(chores, record.as_ref())?;
         chores.step("laying it aside", || lay_aside(&worker, &measuring))?;
     }
-    release::worker(chores, record.as_ref())?;
     let fastify = target().join("bench/fastify");
     if WITH_FASTIFY.into_iter().any(wanted) {
         chores.step("installing Fastify", || install_fastify(&fastify))?;

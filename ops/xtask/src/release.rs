@@ -27,8 +27,8 @@ const BUILT: &str = "built.txt";
 const MISSING: &str = "xtask: there are none of LLVM's tools (`rustup component add llvm-tools`): \
                        the worker is built without a recorded run";
 
-/// All of them, in `target/dist`.
-pub(crate) fn build(chores: &mut Chores) -> anyhow::Result<()> {
+/// All of them, in `target/dist`, with the record that the worker is built by.
+pub(crate) fn build(chores: &mut Chores) -> anyhow::Result<Option<Record>> {
     build::bundled(chores)?;
     chores.command("building host and worker", &mut dist(&["hearth", WORKER]))?;
     chores.command("building the compiler", &mut dist(&["hearth-compile"]))?;
@@ -38,7 +38,7 @@ pub(crate) fn build(chores: &mut Chores) -> anyhow::Result<()> {
         let bytes = fs::metadata(released(name))?.len();
         eprintln!("xtask: target/dist/{name}: {:.1} MB", bytes as f64 / 1e6);
     }
-    Ok(())
+    Ok(record)
 }
 
 /// What a worker did in a recorded run.
@@ -49,7 +49,7 @@ pub(crate) struct Record {
 }
 
 /// None where there is nothing that could read it. It is made once for each worker.
-pub(crate) fn record(chores: &mut Chores) -> anyhow::Result<Option<Record>> {
+fn record(chores: &mut Chores) -> anyhow::Result<Option<Record>> {
     let host = host()?;
     let Some(profdata) = chores.step("looking for LLVM's tools", || tool(&host))? else {
         eprintln!("{MISSING}");
@@ -78,7 +78,7 @@ pub(crate) fn record(chores: &mut Chores) -> anyhow::Result<Option<Record>> {
 }
 
 /// The worker of a release, in `target/dist`.
-pub(crate) fn worker(chores: &mut Chores, record: Option<&Record>) -> anyhow::Result<()> {
+fn worker(chores: &mut Chores, record: Option<&Record>) -> anyhow::Result<()> {
     let said = match record {
         Some(record) => {
             let worker = guided(chores, record, "building the worker by its record", "")?;

@@ -18,13 +18,13 @@ use crate::rounds::{Measured, by_turns};
 use crate::samples::Samples;
 use crate::table::{Goal, Row, rounded};
 
+use super::hello::CONNECTIONS;
+
 const FRESH: Goal = Goal::at_most(1.4).better(1.0);
 const FRESH_ROW: &str = "a call in process, in a fresh instance, of axum's time an answer";
 const TURNS: u32 = 8;
 /// Of each kind, in a turn.
 const CALLS: u32 = 10_000;
-/// As `hello` has them.
-const CONNECTIONS: usize = 64;
 const NO_MEASURE: &str = "this build of the worker has no `measure-call`";
 /// How the worker ends where it does not know what it is told.
 const EXIT_USAGE: i32 = 2;

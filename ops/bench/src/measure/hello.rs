@@ -14,7 +14,7 @@ use crate::rounds::{Measured, Subject, by_turns, warm};
 use crate::samples::Samples;
 use crate::table::{Goal, Row};
 
-const CONNECTIONS: usize = 64;
+pub const CONNECTIONS: usize = 64;
 /// As `gate` has them, and for the same reason.
 const STARTS: u32 = 3;
 /// Rounds that do not count: JavaScript becomes machine code only when it has run for a while.
