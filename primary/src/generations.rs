@@ -113,8 +113,7 @@ impl Generations {
         let tmp = data.join("tmp");
         durable::remove_dir(&tmp, Point::TmpClear)?;
         let (kept, tenants) = (data.join(MODULES), data.join(TENANTS));
-        let engines = compiler.engines.iter();
-        let artifacts = engines.map(|engine| data.join("artifacts").join(engine.to_string()));
+        let artifacts = compiler.engines.iter().map(|engine| artifacts_of(data, *engine));
         for dir in [tmp.clone(), kept.clone(), tenants.clone()].into_iter().chain(artifacts) {
             fs::create_dir_all(dir)?;
         }
@@ -333,6 +332,11 @@ impl Generations {
     }
 }
 
+/// The directory of one engine's artifacts.
+fn artifacts_of(data: &Path, engine: Fingerprint) -> PathBuf {
+    data.join("artifacts").join(engine.to_string())
+}
+
 impl Inner {
     /// Does what blocks for a tenant, when it is its turn.
     async fn on_thread<T: Send + 'static>(
@@ -352,8 +356,7 @@ impl Inner {
 
     /// The directories of the engines' artifacts.
     fn engines(&self) -> impl Iterator<Item = PathBuf> {
-        let artifacts = self.data.join("artifacts");
-        self.compiler.engines.iter().map(move |engine| artifacts.join(engine.to_string()))
+        self.compiler.engines.iter().map(|engine| artifacts_of(&self.data, *engine))
     }
 
     fn releases(&self, tenant: &Tenant) -> PathBuf {

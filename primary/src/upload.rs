@@ -117,7 +117,7 @@ impl Uploads {
         let outcome = match uploaded {
             Ok(uploaded) => {
                 let generation = uploaded.generation;
-                info!(tenant = %tenant.name, %generation, %by, swap_ms = uploaded.swap_ms, "uploaded");
+                info!(tenant = %tenant.name, generation = generation.0, %by, swap_ms = uploaded.swap_ms, "uploaded");
                 "done"
             }
             Err(refused) => {

@@ -19,7 +19,7 @@ use super::modules::{self, Arrived, Condition, Kept, Packing, Spooled};
 use super::pins::{Pin, Sweep};
 use super::room::{Reservation, Room};
 use super::served::Served;
-use super::{GenerationError, Generations, Inner, blocking};
+use super::{GenerationError, Generations, Inner, artifacts_of, blocking};
 use crate::compile::{Compiled, Compiling};
 use crate::durable;
 use crate::fail::{self, Point};
@@ -235,7 +235,7 @@ impl Inner {
         sha256: ModuleDigest,
         engine: Fingerprint,
     ) -> PathBuf {
-        let engine = self.data.join("artifacts").join(engine.to_string());
+        let engine = artifacts_of(&self.data, engine);
         engine.join(owner.dir()).join(artifact_name(sha256))
     }
 

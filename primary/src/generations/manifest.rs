@@ -138,7 +138,7 @@ impl Generations {
         let remove = move || durable::remove_dir(&dir, Point::ReleaseRemove);
         let removed = self.inner.on_thread(tenant.id, remove).await;
         if let Err(error) = removed {
-            warn!(tenant = %tenant.name, %generation, error = &error as &dyn std::error::Error, "a generation that came to nothing could not be removed");
+            warn!(tenant = %tenant.name, generation = generation.0, error = &error as &dyn std::error::Error, "a generation that came to nothing could not be removed");
         }
     }
 
