@@ -238,6 +238,15 @@ impl Host {
         Ok(sum?.zip(count?).map(|(sum, count)| sum * 1_000.0 / count))
     }
 
+    /// Uploads these to the first tenant, and tells where the generation that serves then is written
+    /// down.
+    pub fn generation_of(&self, modules: &[(&str, &[u8])]) -> anyhow::Result<PathBuf> {
+        let uploaded = Client::new(self.home.own).call(&self.home.upload(modules, None))?;
+        let uploaded: Value = serde_json::from_slice(&uploaded)?;
+        let generation = &uploaded["generation"];
+        Ok(self.data().join(format!("tenants/{}/releases/{generation}", self.home.name)))
+    }
+
     /// Where it keeps what it keeps.
     pub fn data(&self) -> PathBuf {
         data(self.directory.path())

@@ -97,6 +97,12 @@ impl Setup {
         fs::read(&file).with_context(|| file.display().to_string())
     }
 
+    /// The worker that can measure itself.
+    fn measuring_worker(&self) -> anyhow::Result<PathBuf> {
+        let worker = fs::canonicalize(self.measuring.join("hearth-worker"));
+        worker.context("the worker that measures")
+    }
+
     fn guest_file(&self, name: &str) -> PathBuf {
         self.guests.join(name).with_extension("wasm")
     }

@@ -1,15 +1,12 @@
 //! What a worker's recorded run is made of: calls of every kind that tenants make much of, in
 //! process, by a worker that records. A sealed worker could write no record down.
 
-use std::fs;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, ensure};
-use serde_json::Value;
+use anyhow::ensure;
 
 use crate::Setup;
 use crate::host::Host;
-use crate::http::Client;
 use crate::others;
 
 struct Calls {
@@ -36,18 +33,12 @@ const MIX: [Calls; 5] = [
 /// A host writes down the generation that they are calls of.
 pub fn run(setup: &Setup) -> anyhow::Result<()> {
     let host = Host::start(&setup.programs, &[])?;
-    let home = &host.home;
     let mut modules = Vec::new();
     for Calls { function, .. } in MIX {
         modules.push((function, setup.guest(function)?));
     }
     let modules: Vec<_> = modules.iter().map(|(name, module)| (*name, &**module)).collect();
-    let uploaded = Client::new(home.own).call(&home.upload(&modules, None))?;
-    let uploaded: Value = serde_json::from_slice(&uploaded)?;
-    let generation = &uploaded["generation"];
-    let release = host.data().join(format!("tenants/{}/releases/{generation}", home.name));
-    let worker = fs::canonicalize(setup.measuring.join("hearth-worker"));
-    let worker = worker.context("the worker that records")?;
+    let (release, worker) = (host.generation_of(&modules)?, setup.measuring_worker()?);
     for Calls { function, body, count, kind } in MIX {
         let mut command = Command::new(&worker);
         command.arg("measure-call").arg(&release).arg(format!("/{function}"));

@@ -1,7 +1,6 @@
 //! A call by itself, without a socket: the worker's own `measure-call`, on what a host wrote for
 //! it to serve, by turns with axum, which answers over its socket.
 
-use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -12,7 +11,6 @@ use crate::Setup;
 use crate::cores::{self, Cores};
 use crate::ground::{self, Ground};
 use crate::host::Host;
-use crate::http::Client;
 use crate::others::{BODY, FUNCTION, Other};
 use crate::rounds::{Measured, by_turns};
 use crate::samples::Samples;
@@ -41,15 +39,10 @@ struct Figures {
 /// Whoever has the turn has the server's core; who waits for it needs none.
 pub fn measure(setup: &Setup, cores: Cores) -> anyhow::Result<Vec<Row>> {
     let host = Host::start(&setup.programs, &[])?;
-    let home = &host.home;
-    let upload = home.upload(&[(FUNCTION, &setup.guest(FUNCTION)?)], None);
-    let uploaded: Value = serde_json::from_slice(&Client::new(home.own).call(&upload)?)?;
-    let generation = &uploaded["generation"];
-    let release = host.data().join(format!("tenants/{}/releases/{generation}", home.name));
-    let worker = fs::canonicalize(setup.measuring.join("hearth-worker"));
-    let worker = worker.context("the worker that measures")?;
+    let release = host.generation_of(&[(FUNCTION, &setup.guest(FUNCTION)?)])?;
+    let worker = setup.measuring_worker()?;
 
-    let ground = Ground::of(host.worker(home)?)?;
+    let ground = Ground::of(host.worker(&host.home)?)?;
     let axum = Other::axum(&ground, cores)?;
     let (mut figures, mut of_axum) = (Figures::default(), Measured::default());
     let mut subjects = [(axum.subject(), &mut of_axum)];
