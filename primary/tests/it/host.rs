@@ -216,6 +216,16 @@ impl Host {
         self.figure(r#"hearth_front_connections_total{way="handed_over"}"#)
     }
 
+    /// The host has handed over so many. It counts one that it gave, and by then a worker may have
+    /// answered.
+    #[track_caller]
+    pub fn has_handed_over(&self, connections: u64) {
+        let counted = eventually("the count", || {
+            Some(self.handed_over()).filter(|counted| *counted >= connections)
+        });
+        assert_eq!(counted, connections);
+    }
+
     #[track_caller]
     pub fn proxied(&self) -> u64 {
         self.figure(r#"hearth_front_connections_total{way="proxied"}"#)

@@ -12,17 +12,18 @@ fn a_direct_client_by_host_name_is_handed_over() {
     let stage = Stage::new();
     let [_, by_name] = stage.addresses();
     let mut connection = stage.kept(&by_name);
-    assert_eq!(stage.host.handed_over(), 1);
+    stage.host.has_handed_over(1);
     for _ in 0..3 {
         stage.goes_on(&by_name, &mut connection);
     }
-    assert_eq!(stage.host.handed_over(), 1, "once, and not with each request");
+    // Once, and not with each request.
+    stage.host.has_handed_over(1);
     // Which function it is does not matter, nor whether there is one.
     for (method, path, status) in [("GET", "/$health", 200), ("POST", "/nothing", 404)] {
         let answer = by_name.send(&by_name.request(method, path));
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
     }
-    assert_eq!(stage.host.handed_over(), 3);
+    stage.host.has_handed_over(3);
 }
 
 #[test]
@@ -50,7 +51,7 @@ fn a_connection_that_was_handed_over_serves_its_tenant_only() {
         assert!(answer.closes(), "{request:?}: {answer:?}");
         assert!(connection.is_closed(), "{request:?}");
     }
-    assert_eq!(host.handed_over(), 5);
+    host.has_handed_over(5);
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn an_upload_by_host_name_goes_through_the_host() {
     let answer = connection.call(&request.bearer(&tenant.token)).expect(200);
     assert!(!answer.closes(), "{answer:?}");
     assert_eq!(connection.call(&call).expect(200).text(), "version two");
-    assert_eq!(host.handed_over(), 1);
+    host.has_handed_over(1);
 }
 
 #[test]
@@ -162,7 +163,7 @@ fn a_sleeping_tenant_is_woken_for_what_is_handed_over() {
         stage.host.sleeps(&stage.tenant);
         let answer = by_name.send(&ask(&by_name, "awake?"));
         super::answered(&stage.history.current(), "awake?", &answer);
-        assert_eq!(stage.host.handed_over(), woken);
+        stage.host.has_handed_over(woken);
     }
 }
 
