@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, bail};
 use futures_util::future::join_all;
 use hearth_connection::begin_calendar;
-use hearth_wire::{Auth, TOKEN_PREFIX};
+use hearth_wire::{Auth, Birth, TOKEN_PREFIX};
 use jiff::Timestamp;
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -38,7 +38,7 @@ use crate::durable;
 use crate::fail::{self, Point};
 use crate::fleet::cgroups::{self, Cgroups};
 use crate::fleet::sockets::{self, Sockets};
-use crate::fleet::zygote::{self, Spawned, Zygote};
+use crate::fleet::zygote::{self, Bundled, Keeper, Spawned, Zygote};
 use crate::fleet::{Fleet, Shared};
 use crate::front::{Bounds, Front};
 use crate::gateway::{Gateway, Trusted};
@@ -96,7 +96,7 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     zygote::adopt_orphans()?;
     let programs = Programs::beside_this()?;
     // Before the zygote, so that it is born where this process goes.
-    let cgroups = Cgroups::open(&config.host.data);
+    let cgroups = Cgroups::open(&config.host.data, config.spares > 0);
     last_to_go();
     let zygote = zygote::spawn(&programs.worker).context("hearth-worker cannot be started")?;
 
@@ -229,6 +229,15 @@ struct Started {
     keeper: JoinHandle<()>,
 }
 
+/// Tells how many attempts there were.
+async fn try_walls(keeper: &Keeper, uid: Option<u32>, birth: Birth) -> anyhow::Result<u32> {
+    let (attempts, escapes) = keeper.try_walls(uid, birth).await?;
+    if !escapes.is_empty() {
+        bail!("the walls around workers do not hold: {}", escapes.join(", "));
+    }
+    Ok(attempts)
+}
+
 /// From when on it `shows` what is shown once, it comes to its end.
 async fn start(
     config: &Config,
@@ -245,21 +254,17 @@ async fn start(
     sockets::bound_unread(&listener)?;
     let listen = listener.local_addr()?;
     let store = Store::open(&config.host.data)?;
-    let (zygote, keeper, greeting) = Zygote::greet(&programs.worker, zygote, notes).await?;
+    let (zygote, mut keeper, greeting) = Zygote::greet(&programs.worker, zygote, notes).await?;
     let found = cgroups.as_ref().map(|cgroups| cgroups.kind().as_str()).map_err(Clone::clone);
     let isolation = Isolation::new(greeting.walls, found, &config.tenants.uids);
     let uids = isolation.uids.is_ok().then(|| config.tenants.uids.clone());
     let compilers = uids.as_ref().map(|uids| *uids.start());
     isolation.refuse_below(config.host.isolation)?;
-    let (attempts, escapes) = keeper.try_walls(compilers).await?;
-    if !escapes.is_empty() {
-        bail!("the walls around workers do not hold: {}", escapes.join(", "));
-    }
+    let attempts = try_walls(&keeper, compilers, Birth::Forked).await?;
     info!(level = %isolation.level(), attempts, "the walls around workers hold");
     // Where they cannot be had, each makes its own, which costs the machine more.
     let namespaces = keeper.namespaces().unwrap_or_default();
     metrics::gauge!("hearth_isolation", "level" => isolation.level().as_str()).set(1);
-    let keeper = tokio::spawn(keeper.run());
     if !greeting.pagemap_scan {
         warn!("the kernel has no PAGEMAP_SCAN (Linux 6.7): a call costs about 30 µs more");
     }
@@ -275,7 +280,12 @@ async fn start(
     let source = config.bundle.clone().map_or(Source::Embedded, Source::Directory);
     #[cfg(not(debug_assertions))]
     let source = Source::Embedded;
-    zygote.bundle(generations.assemble(source).await?).await?;
+    let bundled = generations.assemble(source).await?;
+    keeper.bundle(Bundled { spares: config.spares, ..bundled }).await?;
+    // Those that were forked before they are needed have what comes with this build.
+    let attempts = try_walls(&keeper, compilers, Birth::Spare).await?;
+    info!(attempts, "the walls around spare children hold");
+    let keeper = tokio::spawn(keeper.run());
 
     let logs = Logs::open(&config.host.data, shares.journals)?;
     let sockets = Arc::new(Sockets::new()?);

@@ -51,6 +51,7 @@ pub struct Written {
     layers: Layers,
     token_in_environment: bool,
     notify_socket: Option<PathBuf>,
+    spares: Option<u8>,
     #[cfg(debug_assertions)]
     fail_points: Option<PathBuf>,
     #[cfg(debug_assertions)]
@@ -88,6 +89,7 @@ impl Written {
             fail_points: args.fail_points.clone(),
             #[cfg(debug_assertions)]
             bundle: args.bundle.clone(),
+            spares: args.spares,
             layers: Layers([args.layer, environment_layer(environment)?, file]),
             token_in_environment,
             notify_socket: environment.get("NOTIFY_SOCKET").map(PathBuf::from),
@@ -104,6 +106,7 @@ impl Written {
         let in_environment = self.token_in_environment && !by_option;
         let mut config = Config::resolve(&self.layers)?;
         config.notify_socket = self.notify_socket;
+        config.spares = self.spares.unwrap_or(config.spares);
         #[cfg(debug_assertions)]
         {
             config.fail_points = self.fail_points;

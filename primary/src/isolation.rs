@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use hearth_wire::{FromZygote, ToZygote, VERSION, Walls};
+use hearth_wire::{Birth, FromZygote, ToZygote, VERSION, Walls};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
@@ -236,7 +236,7 @@ fn survey_by(
     let isolation = Isolation::new(walls, cgroups, ids);
     // The first of them is the compiler's, which is nobody's else.
     let uid = isolation.uids.is_ok().then_some(*ids.start());
-    let escapes = match ask(zygote.socket(), ToZygote::Try { uid })? {
+    let escapes = match ask(zygote.socket(), ToZygote::Try { uid, birth: Birth::Forked })? {
         FromZygote::Tried { escapes, .. } => escapes,
         other => bail!("the zygote said {other:?}; install all programs from one build"),
     };

@@ -3,6 +3,7 @@
 //!
 //! What it does then is decided in [`crate::life`] and performed in [`crate::control`].
 
+use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use hearth_wire::{Channel, FromWorker, Moment, SocketError, Start, ToWorker, VERSION};
 use rustix::process::{Resource, getrlimit};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::admit::Grants;
@@ -41,7 +43,7 @@ pub fn run(inherited: Inherited) -> Result<End, WorkerError> {
 }
 
 fn live(inherited: Inherited) -> Result<End, WorkerError> {
-    let Inherited { control, listener, release, base, seal, cell, fenced_in } = inherited;
+    let Inherited { control, listener, release, base, seal, cell, runtime, fenced_in } = inherited;
     let Some((first, _)) = hearth_wire::recv::<ToWorker>(&control)? else { return Ok(End::Done) };
     let ToWorker::Start(start) = first else {
         return Err(WorkerError::Unexpected(format!("{first:?} before Start")));
@@ -60,12 +62,10 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
     drop(release);
     // For good, like everything of the zygote's: to free it would copy its pages first.
     std::mem::forget(base);
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().max_blocking_threads(check::THREADS);
-    if cell.shares_threads() {
-        runtime.thread_keep_alive(threads::KEPT);
-    }
-    let runtime = runtime.build().map_err(WorkerError::Runtime)?;
+    let runtime = match runtime.filter(|_| !cell.shares_threads()) {
+        Some(runtime) => runtime,
+        None => self::runtime(cell.shares_threads()).map_err(WorkerError::Runtime)?,
+    };
     let limits = generation.manifest.limits;
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let ended = runtime.block_on(async {
@@ -108,6 +108,17 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
     // A check that is stuck is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// A worker's. It starts no thread by itself; those that it will have are kept where they could not be
+/// started again.
+pub fn runtime(keeps_threads: bool) -> io::Result<Runtime> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().max_blocking_threads(check::THREADS);
+    if keeps_threads {
+        runtime.thread_keep_alive(threads::KEPT);
+    }
+    runtime.build()
 }
 
 /// The last words of a worker that made a call which its walls forbid. Runs within a signal.

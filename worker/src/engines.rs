@@ -53,6 +53,13 @@ impl Engines {
         let component = hearth_engine::load(engine, artifact)?;
         Ok(hearth_host::prepare(linker, &component)?)
     }
+
+    /// How many instances there are now.
+    pub fn instances(&self) -> u64 {
+        let metrics =
+            [&self.plain, &self.concurrent].map(|built| built.engine.pooling_allocator_metrics());
+        metrics.into_iter().flatten().map(|pool| pool.component_instances()).sum()
+    }
 }
 
 impl Built {

@@ -15,7 +15,8 @@ use hearth_host::Handler;
 use hearth_schema::{Checks, SchemaError};
 use hearth_wire::limits::FUNCTIONS_MAX;
 use hearth_wire::{
-    Fingerprint, FunctionVersion, Manifest, ManifestFunction, ModuleDigest, Mount, Routes, Start,
+    Fingerprint, FunctionVersion, GenerationNumber, Limits, Manifest, ManifestFunction,
+    ModuleDigest, Mount, Over, Routes, Start,
 };
 use rustix::fs::{Mode, OFlags, openat};
 use wasmtime::Engine;
@@ -37,6 +38,26 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// What comes with this build, and nobody's besides.
+    pub fn bundled(base: &Base) -> Self {
+        let mut manifest = Manifest {
+            tenant: "nobody".parse().expect("it is a name"),
+            generation: GenerationNumber::NONE,
+            limits: Limits::default(),
+            bundle: base.bundle.digest,
+            over: Over::default(),
+            functions: Vec::new(),
+        };
+        lay(&mut manifest, base);
+        let linked = |function: &ManifestFunction| base.handlers.get(&function.sha256);
+        let handlers =
+            manifest.functions.iter().map(|function| linked(function).map(hearth_host::share));
+        let handlers = handlers.collect();
+        let routes = Routes::new(manifest.functions.iter().map(|f| (&f.path, f.options.path)));
+        let checks = manifest.functions.iter().map(|_| OnceLock::new()).collect();
+        Self { manifest, routes, handlers, checks }
+    }
+
     /// What a function's instances are made from. A damaged one has none, and no call gets so far.
     pub fn handler(&self, number: usize) -> &Handler {
         self.handlers[number].as_ref().expect("calls of what is damaged are refused")

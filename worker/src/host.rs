@@ -10,7 +10,7 @@ use hearth_wire::LogStream;
 use log::GuestLog;
 use random::Kernel;
 
-pub use random::fill;
+pub use random::{fill, forget};
 
 /// What stands around an instance, and where its log goes.
 pub fn surroundings() -> (Surroundings, GuestLog) {

@@ -289,7 +289,8 @@ impl Calls {
 /// A thread that counts the epochs of the engines on while calls run. Started with the first call at
 /// the latest, long after the fork.
 pub struct Ticker {
-    engines: Vec<Engine>,
+    /// `None` where nothing is to be stopped.
+    engines: Option<Vec<Engine>>,
     beat: Arc<Beat>,
     /// `None` where it could not be started: calls then still end at their deadline, unless they
     /// never wait.
@@ -311,13 +312,18 @@ pub struct Running {
 
 impl Ticker {
     pub fn new(engines: Vec<Engine>) -> Self {
-        Self { engines, beat: Arc::default(), thread: OnceLock::new() }
+        Self { engines: Some(engines), beat: Arc::default(), thread: OnceLock::new() }
+    }
+
+    /// One that has no thread, and never ticks.
+    pub fn none() -> Self {
+        Self { engines: None, beat: Arc::default(), thread: OnceLock::new() }
     }
 
     /// Has its thread started, and tells whether there is one.
     pub fn start(&self) -> bool {
         let thread = self.thread.get_or_init(|| {
-            let (engines, beat) = (self.engines.clone(), Arc::clone(&self.beat));
+            let (engines, beat) = (self.engines.clone()?, Arc::clone(&self.beat));
             std::thread::Builder::new()
                 .name("ticker".to_owned())
                 .stack_size(64 << 10)

@@ -1,6 +1,6 @@
 //! `hearth-worker`: serves the functions of exactly one tenant.
 //!
-//! `hearth-worker zygote` holds the engine and forks workers; `hearth-worker exec` is the slower
+//! `hearth-worker zygote` holds the engine and forks workers, some of them before they are needed; `hearth-worker exec` is the slower
 //! way to the same [`birth::run`], one process for one worker. `hearth-worker tree` does one job
 //! in one tenant's directory. Whichever it is, the control socket is the standard input and
 //! everything else comes with messages. Opens no socket and reads no environment.
@@ -30,9 +30,11 @@ mod refusal;
 mod report;
 mod serve;
 mod serving;
+mod spare;
 mod threads;
 mod tree;
 mod uplink;
+mod warm;
 mod zygote;
 
 use std::io::{self, Write};

@@ -87,4 +87,10 @@ impl Serving {
             uplinks: Uplinks::new(),
         }
     }
+
+    /// For calls that nothing is to stop, in a process that may have no other thread yet.
+    pub fn without_ticker(mut self) -> Self {
+        self.doing.ticker = Ticker::none();
+        self
+    }
 }

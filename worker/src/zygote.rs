@@ -1,8 +1,14 @@
 //! The zygote: builds the engines once, loads what is ours, and from then on only
 //! forks. One thread, no runtime, no random generator, no tenant's bytes: whatever it holds,
-//! every worker holds.
+//! every worker holds. What draws keys of hash tables is done on a thread apart, since those of a
+//! process's first thread would be every child's.
 //!
-//! What a child does is [`crate::control`]'s; what ended children mean is the primary's.
+//! A worker is forked when it is asked for, or is a spare child that was forked before: see
+//! [`spares`]. What a child does is [`crate::control`]'s and, before it is anybody's,
+//! [`crate::spare`]'s; what ended children mean is the primary's.
+
+mod spares;
+mod stock;
 
 use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -13,18 +19,21 @@ use std::time::{Duration, Instant};
 
 use hearth_host::Handler;
 use hearth_jail::{
-    ATTEMPTS, Attempt, ChildEnd, Children, EXIT_ESCAPED, EXIT_VIOLATION, ForkError, Forked, Seal,
-    Slots, Standing, WallError,
+    ATTEMPTS, Attempt, BornWith, ChildEnd, Children, EXIT_ESCAPED, EXIT_VIOLATION, ForkError,
+    Forked, Mouthpiece, Seal, Slots, Standing, WallError,
 };
 use hearth_schema::Checks;
 use hearth_wire::{
-    Bundle, Cell, ExitStatus, Fingerprint, FromZygote, ModuleDigest, SocketError, ToZygote,
-    VERSION, Walls, complain,
+    self as wire, Bundle, Cell, ExitStatus, Fingerprint, FromZygote, ModuleDigest, SocketError,
+    ToZygote, VERSION, Walls, complain,
 };
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::runtime::Runtime;
 
 use crate::engines::Engines;
 use crate::heap;
+use crate::spare::{self, Newborn};
+use spares::{Birth, Came, Ended, Order, Spares, Trial};
 
 /// A child that was to try the walls and could not put them up.
 const EXIT_UNFENCED: u8 = 1;
@@ -38,6 +47,8 @@ pub struct Inherited {
     /// To be closed once everything is loaded.
     pub seal: Seal,
     pub cell: hearth_jail::Cell,
+    /// Where it was built before the worker was anybody's.
+    pub runtime: Option<Runtime>,
     /// What the walls took that stand already.
     pub fenced_in: Duration,
 }
@@ -122,7 +133,7 @@ fn prepare_forks(ours: &BTreeSet<RawFd>) -> io::Result<BTreeSet<RawFd>> {
     Ok(open.difference(ours).copied().collect())
 }
 
-/// Serves until the primary goes, which is `None`, or is a child that was just forked.
+/// Serves until the primary goes, which is `None`, or is a child that has become a worker.
 pub fn run() -> Result<Option<Inherited>, ZygoteError> {
     match serve() {
         Err(ZygoteError::Gone) => Ok(None),
@@ -133,33 +144,151 @@ pub fn run() -> Result<Option<Inherited>, ZygoteError> {
 fn serve() -> Result<Option<Inherited>, ZygoteError> {
     let control = hearth_jail::take_stdin().map_err(ZygoteError::NoControl)?;
     let slots = Slots::reserve()?;
-    let mut children = Children::watch()?;
+    let spares = Spares::new(Mouthpiece::reserve()?);
+    let children = Children::watch()?;
     let standing = hearth_jail::fence_zygote()?;
     let seal = Seal::for_workers(standing.landlock.is_some())?;
     let ours = hearth_jail::open_now()?;
-    let mut base = Base::new()?;
+    let base = hearth_jail::apart(Base::new)??;
     hearth_connection::begin_calendar();
-    let mut held = prepare_forks(&ours)?;
+    let held = prepare_forks(&ours)?;
+    let mut zygote = Zygote { control, slots, spares, children, standing, seal, ours, base, held };
     loop {
-        let mut watched =
-            [PollFd::new(&control, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];
-        match poll(&mut watched, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(io::Error::from(errno).into()),
+        match zygote.turn()? {
+            Turn::Next => {}
+            Turn::End => return Ok(None),
+            Turn::Worker(order) => return zygote.settle(order).map(Some),
+            Turn::Spare(socket) => return spare::live(zygote.into_newborn(socket)?),
         }
-        let [spoken_to, _] = watched.map(|fd| !fd.revents().is_empty());
-        while let Some((pid, end)) = children.reap()? {
-            let status = match end {
-                ChildEnd::Code(code) => ExitStatus::Code(code),
-                ChildEnd::Signal(signal) => ExitStatus::Signal(signal),
+    }
+}
+
+struct Zygote {
+    control: OwnedFd,
+    slots: Slots,
+    spares: Spares,
+    children: Children,
+    standing: Standing,
+    seal: Seal,
+    /// Descriptors that no child has.
+    ours: BTreeSet<RawFd>,
+    base: Base,
+    /// Descriptors that each child has.
+    held: BTreeSet<RawFd>,
+}
+
+/// What this process is after a turn: as a rule what it was before.
+enum Turn {
+    Next,
+    End,
+    /// A child, for this tenant.
+    Worker(Order),
+    /// A child, for nobody yet.
+    Spare(OwnedFd),
+}
+
+impl Zygote {
+    /// Waits for something, and does all that follows from it.
+    fn turn(&mut self) -> Result<Turn, ZygoteError> {
+        let Some(spoken_to) = self.wait()? else {
+            // Only where nobody waits for anything.
+            return Ok(match self.spares.settle(Instant::now()) {
+                Birth::Parent => Turn::Next,
+                Birth::Child(socket) => Turn::Spare(socket),
+            });
+        };
+        let now = Instant::now();
+        let mut came = self.spares.hear();
+        came.extend(self.spares.look(now));
+        for came in came {
+            if let Some(order) = self.tell(came)? {
+                return Ok(Turn::Worker(order));
+            }
+        }
+        while let Some((pid, end)) = self.children.reap()? {
+            let refused = match self.spares.ended(pid, end, now) {
+                Some(Ended::Unused) => None,
+                Some(Ended::Refused(order)) => self.fork(order)?,
+                Some(Ended::Used(came)) => {
+                    let refused = self.tell(came)?;
+                    self.tell_end(pid, end)?;
+                    refused
+                }
+                None => {
+                    self.tell_end(pid, end)?;
+                    None
+                }
             };
-            hearth_wire::send(&control, &FromZygote::Exited { pid, status }, &[])?;
+            if let Some(order) = refused {
+                return Ok(Turn::Worker(order));
+            }
         }
-        if !spoken_to {
-            continue;
+        if spoken_to { self.hear() } else { Ok(Turn::Next) }
+    }
+
+    /// Whether the primary has said something; `None` where nobody has, and it is time for the next
+    /// thing that nobody says.
+    fn wait(&mut self) -> Result<Option<bool>, ZygoteError> {
+        let now = Instant::now();
+        let due = self.spares.due(now).map(|due| due.saturating_duration_since(now));
+        let timeout = due.map(Timespec::try_from).transpose();
+        let timeout = timeout.map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let watched = [self.control.as_fd(), self.children.as_fd()].into_iter();
+        let watched = watched.chain(self.spares.speaking());
+        let mut watched: Vec<_> =
+            watched.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        match poll(&mut watched, timeout.as_ref()) {
+            Ok(0) if self.spares.is_late(Instant::now()) => Ok(Some(false)),
+            Ok(0) => Ok(None),
+            Ok(_) => Ok(Some(!watched[0].revents().is_empty())),
+            Err(rustix::io::Errno::INTR) => Ok(Some(false)),
+            Err(errno) => Err(io::Error::from(errno).into()),
         }
-        let Some((message, fds)) = hearth_wire::recv::<ToZygote>(&control)? else {
-            return Ok(None);
+    }
+
+    /// Tells the primary what came of an order, or does what was not done of it: in the child it is
+    /// that child's.
+    fn tell(&mut self, came: Came) -> Result<Option<Order>, ZygoteError> {
+        match came {
+            Came::Taken { ticket, pid, pidfd } => {
+                let forked = FromZygote::Forked { ticket, pid };
+                hearth_wire::send(&self.control, &forked, &[pidfd.as_fd()])?;
+                Ok(None)
+            }
+            Came::Refused(order) => self.fork(order),
+        }
+    }
+
+    fn tell_end(&self, pid: i32, end: ChildEnd) -> Result<(), ZygoteError> {
+        let status = match end {
+            ChildEnd::Code(code) => ExitStatus::Code(code),
+            ChildEnd::Signal(signal) => ExitStatus::Signal(signal),
+        };
+        Ok(hearth_wire::send(&self.control, &FromZygote::Exited { pid, status }, &[])?)
+    }
+
+    /// Forks a worker; gives the order back in the child.
+    fn fork(&mut self, order: Order) -> Result<Option<Order>, ZygoteError> {
+        let ticket = order.ticket;
+        match hearth_jail::fork() {
+            Ok(Forked::Parent { pid, pidfd }) => {
+                let forked = FromZygote::Forked { ticket, pid };
+                hearth_wire::send(&self.control, &forked, &[pidfd.as_fd()])?;
+            }
+            Ok(Forked::Child) => return Ok(Some(order)),
+            Err(error) => {
+                let reason = explain::<ForkError>(&error);
+                let failed = FromZygote::ForkFailed { ticket, reason };
+                hearth_wire::send(&self.control, &failed, &[])?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// One message of the primary's.
+    fn hear(&mut self) -> Result<Turn, ZygoteError> {
+        let Some((message, fds)) = hearth_wire::recv::<ToZygote>(&self.control)? else {
+            return Ok(Turn::End);
         };
         match message {
             ToZygote::Hello { version: _ } => {
@@ -168,55 +297,121 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
                     version: VERSION,
                     engines: hearth_engine::fingerprints(),
                     pagemap_scan: hearth_engine::pagemap_scan_available(),
-                    walls: walls(&standing),
+                    walls: walls(&self.standing),
                 };
-                hearth_wire::send(&control, &hello, &[])?;
+                hearth_wire::send(&self.control, &hello, &[])?;
             }
-            ToZygote::Bundle { modules } => {
-                let failed = base.take(modules, fds)?;
-                held = prepare_forks(&ours)?;
-                hearth_wire::send(&control, &FromZygote::Bundled { failed }, &[])?;
+            ToZygote::Bundle { modules, spares } => {
+                // Those of the bundle before.
+                self.spares.renew(0);
+                let failed = hearth_jail::apart(|| self.base.take(modules, fds))??;
+                self.held = prepare_forks(&self.numbers_of_ours())?;
+                hearth_wire::send(&self.control, &FromZygote::Bundled { failed }, &[])?;
+                self.spares.renew(spares.into());
             }
             ToZygote::Fork { ticket, cell } => {
-                let told = match hearth_jail::fork() {
-                    Ok(Forked::Parent { pid, pidfd }) => {
-                        let forked = FromZygote::Forked { ticket, pid };
-                        hearth_wire::send(&control, &forked, &[pidfd.as_fd()])
-                    }
-                    Ok(Forked::Child) => {
-                        children.forget()?;
-                        return Ok(Some(settle(control, slots, fds, base, seal, held, cell)?));
-                    }
-                    Err(error) => {
-                        let reason = explain::<ForkError>(&error);
-                        hearth_wire::send(&control, &FromZygote::ForkFailed { ticket, reason }, &[])
-                    }
-                };
-                told?;
+                let order = Order { ticket, cell, fds };
+                if let Err(order) = self.spares.give(order, Instant::now())
+                    && let Some(order) = self.fork(order)?
+                {
+                    return Ok(Turn::Worker(order));
+                }
             }
-            ToZygote::Try { uid } => {
+            ToZygote::Try { uid, birth } => {
                 let cell = Cell { uid, data_bytes: None };
-                let mut escapes = Vec::new();
-                for attempt in ATTEMPTS {
-                    match hearth_jail::fork() {
-                        Ok(Forked::Parent { pid, pidfd: _ }) => {
-                            escapes.extend(what_escaped(attempt, hearth_jail::wait(pid)?));
+                let tried = match birth {
+                    wire::Birth::Forked => self.try_forked(cell)?,
+                    wire::Birth::Spare => match self.try_spares(cell)? {
+                        Tried::Parent { attempts, escapes } => (attempts, escapes),
+                        Tried::Child(socket) => return Ok(Turn::Spare(socket)),
+                    },
+                };
+                let (attempts, escapes) = tried;
+                hearth_wire::send(&self.control, &FromZygote::Tried { attempts, escapes }, &[])?;
+            }
+            ToZygote::AreYouAlive => hearth_wire::send(&self.control, &FromZygote::Alive, &[])?,
+        }
+        Ok(Turn::Next)
+    }
+
+    /// Those that were open before the engine was built, and what holds the spare children.
+    fn numbers_of_ours(&self) -> BTreeSet<RawFd> {
+        self.ours.iter().copied().chain(self.spares.numbers()).collect()
+    }
+
+    fn try_forked(&self, cell: Cell) -> Result<(u32, Vec<String>), ZygoteError> {
+        let mut escapes = Vec::new();
+        for (number, attempt) in (0..).zip(ATTEMPTS) {
+            match hearth_jail::fork() {
+                Ok(Forked::Parent { pid, pidfd: _ }) => {
+                    escapes.extend(what_escaped(attempt, hearth_jail::wait(pid)?));
+                }
+                Ok(Forked::Child) => {
+                    hearth_jail::begin_worker();
+                    match try_attempt(number, cell, &self.seal) {
+                        Err(error) => {
+                            complain(format_args!("hearth-worker: {}", explain(&error)));
+                            hearth_jail::leave(EXIT_UNFENCED)
                         }
-                        Ok(Forked::Child) => match try_out(attempt, cell, &seal) {
-                            Err(error) => {
-                                complain(format_args!("hearth-worker: {}", explain(&error)));
-                                hearth_jail::leave(EXIT_UNFENCED)
-                            }
-                        },
-                        Err(error) => return Err(ZygoteError::Unexpected(explain(&error))),
                     }
                 }
-                let attempts = ATTEMPTS.len() as u32;
-                hearth_wire::send(&control, &FromZygote::Tried { attempts, escapes }, &[])?;
+                Err(error) => return Err(ZygoteError::Unexpected(explain(&error))),
             }
-            ToZygote::AreYouAlive => hearth_wire::send(&control, &FromZygote::Alive, &[])?,
         }
+        Ok((ATTEMPTS.len() as u32, escapes))
     }
+
+    /// The same by children that are warmed and given as spare ones are: all of them at once, since
+    /// each runs something first.
+    fn try_spares(&mut self, cell: Cell) -> Result<Tried, ZygoteError> {
+        let (mut attempts, mut escapes) = (0, Vec::new());
+        if self.spares.most() == 0 {
+            return Ok(Tried::Parent { attempts, escapes });
+        }
+        let (began, mut trials) = (Instant::now(), Vec::new());
+        for (number, attempt) in (0..).zip(ATTEMPTS) {
+            match self.spares.trial(number, cell) {
+                Ok(Trial::Parent(child)) => trials.push((attempt, child)),
+                Ok(Trial::Child(socket)) => return Ok(Tried::Child(socket)),
+                Err(error) => return Err(ZygoteError::Unexpected(explain(&error))),
+            }
+        }
+        for (attempt, child) in trials {
+            match spares::end_of_trial(&child, began)? {
+                Err(reason) => self.spares.close(&reason),
+                Ok(end) => {
+                    attempts += 1;
+                    escapes.extend(what_escaped(attempt, end));
+                }
+            }
+        }
+        Ok(Tried::Parent { attempts, escapes })
+    }
+
+    /// In a child: the fixed numbers, nothing else open but what the engine holds, and its walls.
+    fn settle(self, order: Order) -> Result<Inherited, ZygoteError> {
+        let Self { control, slots, spares, children, base, seal, held: mut kept, .. } = self;
+        children.forget()?;
+        drop(spares);
+        kept.extend([0, 1, 2]);
+        kept.extend(slots.numbers());
+        hearth_jail::begin_worker();
+        let Order { ticket: _, cell, fds } = order;
+        let entered = enter(control, slots, fds, cell, Some(&kept), None)?;
+        Ok(entered.with(base, seal, None))
+    }
+
+    fn into_newborn(self, socket: OwnedFd) -> Result<Newborn, ZygoteError> {
+        let Self { control, slots, spares, children, base, seal, held: kept, .. } = self;
+        children.forget()?;
+        drop(spares);
+        Ok(Newborn { control, socket, slots, base, seal, kept })
+    }
+}
+
+enum Tried {
+    Parent { attempts: u32, escapes: Vec<String> },
+    Child(OwnedFd),
 }
 
 fn walls(standing: &Standing) -> Walls {
@@ -225,11 +420,12 @@ fn walls(standing: &Standing) -> Walls {
 }
 
 /// Tries one thing in a child, which is fenced in as a worker is.
-fn try_out(attempt: &Attempt, cell: Cell, seal: &Seal) -> Result<Infallible, WallError> {
-    fence(cell)?;
+pub fn try_attempt(number: u32, cell: Cell, seal: &Seal) -> Result<Infallible, WallError> {
+    fence(cell, None)?;
     // To nobody: the control socket is the zygote's.
     seal.close(|_, _| 0)?;
-    let escapes = (attempt.escapes)();
+    let attempt = ATTEMPTS.get(number as usize);
+    let escapes = attempt.is_none_or(|attempt| (attempt.escapes)());
     hearth_jail::leave(if escapes { EXIT_ESCAPED } else { 0 })
 }
 
@@ -242,39 +438,57 @@ fn what_escaped(attempt: &Attempt, end: ChildEnd) -> Option<String> {
     }
 }
 
-/// In a child: the fixed numbers, nothing else open but what the engine holds, and its walls.
-fn settle(
+/// What a worker has once it is somebody's.
+pub struct Entered {
+    control: OwnedFd,
+    listener: OwnedFd,
+    release: OwnedFd,
+    cell: hearth_jail::Cell,
+    fenced_in: Duration,
+}
+
+impl Entered {
+    pub fn with(self, base: Base, seal: Seal, runtime: Option<Runtime>) -> Inherited {
+        let Self { control, listener, release, cell, fenced_in } = self;
+        Inherited { control, listener, release, base, seal, cell, runtime, fenced_in }
+    }
+}
+
+/// Takes what came for a tenant: the fixed numbers, where it says what goes wrong, its cgroups and its
+/// walls. Nothing else stays open but what is `kept`, if that is not so already.
+pub fn enter(
     mut control: OwnedFd,
     slots: Slots,
     mut fds: Vec<OwnedFd>,
-    base: Base,
-    seal: Seal,
-    mut kept: BTreeSet<RawFd>,
     cell: Cell,
-) -> Result<Inherited, ZygoteError> {
+    kept: Option<&BTreeSet<RawFd>>,
+    born_with: Option<BornWith>,
+) -> Result<Entered, ZygoteError> {
     let cgroups = fds.split_off(fds.len().min(4));
     let [own_control, listener, release, errors] = exactly(fds)?;
-    kept.extend([0, 1, 2]);
-    kept.extend(slots.numbers());
     // In the place of the zygote's, so that no worker can speak for it.
     hearth_jail::speak_to(errors)?;
     rustix::io::dup2(&own_control, &mut control).map_err(io::Error::from)?;
     let (listener, release) = slots.fill(listener, release)?;
     drop(own_control);
     let began = Instant::now();
+    // One thread enters them, of however many there are.
+    hearth_jail::alone()?;
     for entry in cgroups {
         // Itself. Before its user changes, and before it takes any memory.
         File::from(entry).write_all(b"0")?;
     }
-    hearth_jail::keep_only(&kept)?;
-    let cell = fence(cell)?;
-    Ok(Inherited { control, listener, release, base, seal, cell, fenced_in: began.elapsed() })
+    if let Some(kept) = kept {
+        hearth_jail::keep_only(kept)?;
+    }
+    let cell = fence(cell, born_with)?;
+    Ok(Entered { control, listener, release, cell, fenced_in: began.elapsed() })
 }
 
-fn fence(cell: Cell) -> Result<hearth_jail::Cell, WallError> {
+fn fence(cell: Cell, born_with: Option<BornWith>) -> Result<hearth_jail::Cell, WallError> {
     let Cell { uid, data_bytes } = cell;
     let cell = hearth_jail::Cell { uid, data_bytes };
-    hearth_jail::fence_worker(cell)?;
+    hearth_jail::fence_worker(cell, born_with)?;
     Ok(cell)
 }
 
@@ -291,15 +505,9 @@ pub fn exec() -> Result<Option<Inherited>, ZygoteError> {
     let ToZygote::Fork { ticket: _, cell } = message else {
         return Err(ZygoteError::Unexpected(format!("{message:?}")));
     };
-    let [own_control, listener, release, errors] = exactly(fds)?;
-    let mut control = starter;
-    hearth_jail::speak_to(errors)?;
-    rustix::io::dup2(&own_control, &mut control).map_err(io::Error::from)?;
-    let (listener, release) = slots.fill(listener, release)?;
-    let began = Instant::now();
-    let cell = fence(cell)?;
-    let fenced_in = began.elapsed();
-    Ok(Some(Inherited { control, listener, release, base, seal, cell, fenced_in }))
+    hearth_jail::begin_worker();
+    let entered = enter(starter, slots, fds, cell, None, None)?;
+    Ok(Some(entered.with(base, seal, None)))
 }
 
 fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], ZygoteError> {

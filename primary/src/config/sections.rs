@@ -8,6 +8,7 @@ use super::error::ConfigError;
 use super::settings::{Bad, Good};
 use super::settings::{Layers, Row, Section};
 use super::{front, host, log, tenants, uploads};
+use crate::fleet::zygote::SPARES;
 
 macro_rules! sections {
     ($($name:ident: $section:ident)+) => {
@@ -19,6 +20,8 @@ macro_rules! sections {
             pub admin_token_in_environment: bool,
             /// Where systemd wants to be told that Hearth serves.
             pub notify_socket: Option<PathBuf>,
+            /// How many spare children the zygote keeps at most.
+            pub spares: u8,
             /// Where the tests of crashes say what is to fail.
             #[cfg(debug_assertions)]
             pub fail_points: Option<PathBuf>,
@@ -41,6 +44,7 @@ macro_rules! sections {
                     $($name: Section::resolve(layers)?,)+
                     admin_token_in_environment: false,
                     notify_socket: None,
+                    spares: SPARES,
                     #[cfg(debug_assertions)]
                     fail_points: None,
                     #[cfg(debug_assertions)]

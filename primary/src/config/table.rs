@@ -1,7 +1,6 @@
 //! All settings as one table: which one a name means, what is said of a name that is none, and the
 //! options that they make.
 
-use std::iter;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
@@ -69,6 +68,8 @@ pub fn unknown_section(name: &str, place: &str) -> Unknown {
 pub struct UpArgs {
     pub config: Option<PathBuf>,
     pub layer: Layer,
+    /// For measurements and tests: how many spare children the zygote keeps at most.
+    pub spares: Option<u8>,
     /// Where the tests of crashes say what is to fail.
     #[cfg(debug_assertions)]
     pub fail_points: Option<PathBuf>,
@@ -78,6 +79,7 @@ pub struct UpArgs {
 }
 
 const CONFIG: &str = "config";
+const SPARES: &str = "spares";
 #[cfg(debug_assertions)]
 const FAIL_POINTS: &str = "fail-points";
 #[cfg(debug_assertions)]
@@ -93,7 +95,8 @@ impl clap::Args for UpArgs {
         let command = command
             .arg(path(FAIL_POINTS).value_name("DIR").hide(true))
             .arg(path(BUNDLE).value_name("DIR").hide(true));
-        command.args(iter::once(config).chain(rows().map(Row::argument)))
+        let spares = Arg::new(SPARES).long(SPARES).value_parser(value_parser!(u8)).hide(true);
+        command.args([config, spares].into_iter().chain(rows().map(Row::argument)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -113,6 +116,7 @@ impl clap::FromArgMatches for UpArgs {
         Ok(Self {
             config: matches.get_one(CONFIG).cloned(),
             layer,
+            spares: matches.get_one(SPARES).copied(),
             #[cfg(debug_assertions)]
             fail_points: matches.get_one(FAIL_POINTS).cloned(),
             #[cfg(debug_assertions)]

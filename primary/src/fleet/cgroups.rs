@@ -5,6 +5,9 @@
 //! A group is made when its tenant's first worker is started, since ten thousand tenants sleep, and
 //! is kept until the tenant or the host ends. A worker puts itself into it before anything else,
 //! by descriptors that come with its fork.
+//!
+//! What a spare child has taken of memory before it was a tenant's stays charged to the host's group:
+//! so much is taken off what the tenant's group may have.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -15,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use hearth_wire::limits::SPARE_MAX_BYTES;
 use hearth_wire::{Limits, TenantName};
 use tracing::warn;
 
@@ -27,6 +31,9 @@ const HOST_GROUP: &str = "hearth-host";
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 /// A worker has a few threads, and a tenant a few workers while one takes the other's place.
 const PROCESSES_MAX: u64 = 64;
+/// Workers of one tenant: the one that serves, the next one, and two that finish their calls. Older
+/// ones that only pass an upload on are beyond this.
+const WORKERS: u64 = 4;
 /// Of the kernel's, within which a share of CPU is given: microseconds.
 const PERIOD_US: u64 = 100_000;
 /// Groups lie in groups; nobody lays them deeper.
@@ -75,6 +82,8 @@ pub struct Cgroups {
     place: Place,
     /// Begins the names of this host's groups.
     prefix: String,
+    /// Of each group's memory, what its processes may have elsewhere.
+    elsewhere_bytes: u64,
     groups: Mutex<HashMap<TenantName, Arc<Group>>>,
 }
 
@@ -82,6 +91,7 @@ pub struct Cgroups {
 pub struct Group {
     kind: Kind,
     directories: Vec<PathBuf>,
+    elsewhere_bytes: u64,
     /// Where a worker writes that it is to be in, for each.
     pub entries: Vec<OwnedFd>,
     /// What was written last.
@@ -106,9 +116,14 @@ impl Bounds {
         }
     }
 
-    /// What is written where. Pure.
-    fn settings(self, kind: Kind) -> Vec<(&'static str, &'static str, String)> {
+    /// What is written where, of processes that may have so much memory elsewhere. Pure.
+    fn settings(
+        self,
+        kind: Kind,
+        elsewhere_bytes: u64,
+    ) -> Vec<(&'static str, &'static str, String)> {
         let Self { memory_bytes, cpu_percent, cpu_weight } = self;
+        let memory_bytes = memory_bytes.saturating_sub(elsewhere_bytes);
         let quota = cpu_percent.saturating_mul(PERIOD_US) / 100;
         match kind {
             Kind::V2 => vec![
@@ -158,14 +173,16 @@ impl Cgroups {
     }
 
     /// Takes possession of this process's place. Before there are other processes: in version 2
-    /// this one moves, and its children are born where it is.
-    pub fn open(data: &Path) -> Result<Self, String> {
+    /// this one moves, and its children are born where it is. With whether workers can be spare
+    /// children, which were born there.
+    pub fn open(data: &Path, has_spares: bool) -> Result<Self, String> {
         let prefix = prefix(data).map_err(|error| error.to_string())?;
         let place = find()?;
         if place.kind == Kind::V2 {
             delegate(&place.directories[0])?;
         }
-        let cgroups = Self { place, prefix, groups: Mutex::default() };
+        let elsewhere_bytes = if has_spares { WORKERS * SPARE_MAX_BYTES } else { 0 };
+        let cgroups = Self { place, prefix, elsewhere_bytes, groups: Mutex::default() };
         // Whether groups can be made shows with the first.
         let trial = cgroups.make("trial").map_err(|error| error.to_string())?;
         trial.remove();
@@ -229,6 +246,7 @@ impl Cgroups {
         let group = Group {
             kind: self.place.kind,
             directories,
+            elsewhere_bytes: self.elsewhere_bytes,
             entries,
             limits: Mutex::default(),
             oom_kills_told: Mutex::default(),
@@ -309,7 +327,7 @@ impl Group {
         if *written == Some(bounds) {
             return Ok(());
         }
-        for (controller, file, value) in bounds.settings(self.kind) {
+        for (controller, file, value) in bounds.settings(self.kind, self.elsewhere_bytes) {
             fs::write(self.directory(controller).join(file), value)?;
         }
         // A machine without swap has no such file.
@@ -336,12 +354,8 @@ impl Group {
         }
         // One for each who asks: several may have been ended at once.
         *told += 1;
-        let most = match self.kind {
-            Kind::V2 => "memory.max",
-            Kind::V1 => "memory.limit_in_bytes",
-        };
-        let most = fs::read_to_string(self.directory("memory").join(most)).ok()?;
-        most.trim().parse().ok()
+        let written = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        written.map(|bounds| bounds.memory_bytes)
     }
 
     /// How many of its processes the kernel has ended for want of memory since it was made.
@@ -538,12 +552,15 @@ mod tests {
     fn limits_are_written_as_each_version_says_them() {
         let bounds = Bounds { memory_bytes: 1 << 30, cpu_percent: 0, cpu_weight: 100 };
         let text = |bounds: Bounds, kind| {
-            let settings = bounds.settings(kind);
+            let settings = bounds.settings(kind, 0);
             settings.iter().map(|(_, file, value)| format!("{file}={value}")).collect::<Vec<_>>()
         };
         let v2 = text(bounds, Kind::V2);
         assert!(v2.contains(&"memory.max=1073741824".to_owned()), "{v2:?}");
         assert!(v2.contains(&"cpu.max=max 100000".to_owned()), "{v2:?}");
+        let with_spares = bounds.settings(Kind::V2, 8 << 20);
+        let memory = with_spares.iter().find(|(_, file, _)| *file == "memory.max").unwrap();
+        assert_eq!(memory.2, ((1_u64 << 30) - (8 << 20)).to_string());
         let half = Bounds { cpu_percent: 50, cpu_weight: 200, ..bounds };
         let v1 = text(half, Kind::V1);
         assert!(v1.contains(&"cpu.cfs_quota_us=50000".to_owned()), "{v1:?}");

@@ -6,7 +6,8 @@
 //! for again by whoever wanted it, with another control socket: what the old one may have forked
 //! all the same sees the end of its own and ends.
 //!
-//! What a worker does, and when one is wanted, is the supervisors' business.
+//! Whether a worker is forked when it is asked for or before is the zygote's business, and makes no
+//! difference here. What a worker does, and when one is wanted, is the supervisors' business.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hearth_wire::{
-    Cell, Channel, ExitStatus, Fingerprint, FromZygote, ModuleDigest, SocketError, ToZygote,
+    Birth, Cell, Channel, ExitStatus, Fingerprint, FromZygote, ModuleDigest, SocketError, ToZygote,
     VERSION, Walls, pair, watch,
 };
 use rustix::process::{Signal, WaitIdOptions};
@@ -32,10 +33,15 @@ use super::vigil::{Look, Vigil};
 use crate::leftovers::Notes;
 use crate::stderr::{self, Speaker};
 
+/// Spare children that a zygote keeps at most. Each takes about as much memory as a worker that
+/// is asleep between two calls.
+pub const SPARES: u8 = 4;
 /// Forks asked for and not yet sent. Each tenant has at most two.
 const QUEUE: usize = 1_024;
 /// From being spawned to having said hello: building the engine takes a few milliseconds.
 const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+/// Of what is asked before anything is served: a spare child that tries the walls runs something first.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// Between two starts of a zygote, doubling from the first to the second.
 const RESTART_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// How long a dead worker's status may take to arrive. Longer than it takes to notice that its
@@ -142,6 +148,8 @@ pub struct Fork {
 pub struct Bundled {
     pub json: OwnedFd,
     pub artifacts: Vec<(ModuleDigest, Fingerprint, OwnedFd)>,
+    /// How many spare children a zygote keeps of it at most.
+    pub spares: u8,
 }
 
 impl Bundled {
@@ -150,14 +158,12 @@ impl Bundled {
         let modules = modules.collect();
         let artifacts = self.artifacts.iter().map(|(_, _, artifact)| artifact.as_fd());
         let fds = std::iter::once(self.json.as_fd()).chain(artifacts);
-        (ToZygote::Bundle { modules }, fds.collect())
+        (ToZygote::Bundle { modules, spares: self.spares }, fds.collect())
     }
 }
 
-enum Request {
-    Fork(Fork, oneshot::Sender<Result<Forked, ZygoteError>>),
-    Bundle(Arc<Bundled>),
-}
+/// A fork that is asked for, and who waits for it.
+struct Request(Fork, oneshot::Sender<Result<Forked, ZygoteError>>);
 
 #[derive(Clone)]
 pub struct Zygote {
@@ -168,7 +174,7 @@ pub struct Zygote {
 pub struct Keeper {
     spawner: Spawner,
     requests: mpsc::Receiver<Request>,
-    bundled: Option<Arc<Bundled>>,
+    bundled: Option<Bundled>,
     conversation: Conversation,
     vigil: Vigil,
     orphans: Vec<Orphans>,
@@ -208,15 +214,9 @@ impl Zygote {
 
     pub async fn fork(&self, fork: Fork) -> Result<Forked, ZygoteError> {
         let (answer, answered) = oneshot::channel();
-        let request = Request::Fork(fork, answer);
+        let request = Request(fork, answer);
         self.requests.send(request).await.map_err(|_| ZygoteError::Gone)?;
         answered.await.map_err(|_| ZygoteError::Gone)?
-    }
-
-    /// Has what comes with this build loaded, so that every later fork holds it already.
-    pub async fn bundle(&self, bundled: Bundled) -> Result<(), ZygoteError> {
-        let request = Request::Bundle(Arc::new(bundled));
-        self.requests.send(request).await.map_err(|_| ZygoteError::Gone)
     }
 }
 
@@ -313,7 +313,7 @@ impl Keeper {
 
     /// Until the zygote or every handle is gone.
     async fn serve(&mut self) -> Result<(), ZygoteError> {
-        let Self { requests, bundled, conversation, vigil, orphans, .. } = self;
+        let Self { requests, conversation, vigil, orphans, .. } = self;
         let Conversation { channel, child, forks, statuses, last_ticket } = conversation;
         loop {
             tokio::select! {
@@ -345,11 +345,7 @@ impl Keeper {
                                 let _ = waiting.send(status);
                             }
                         }
-                        FromZygote::Bundled { failed } => {
-                            for (sha256, error) in failed {
-                                error!(%sha256, error, "what is bundled of this module is out of service");
-                            }
-                        }
+                        FromZygote::Bundled { failed } => tell_of_failed(failed),
                         FromZygote::Alive => {}
                         FromZygote::Hello { .. } | FromZygote::Tried { .. } => {
                             return Err(ZygoteError::Unexpected(format!("{message:?}")));
@@ -366,13 +362,7 @@ impl Keeper {
                 }
                 request = requests.recv() => match request {
                     None => return Ok(()),
-                    Some(Request::Bundle(these)) => {
-                        let (message, fds) = these.message();
-                        // Before it is said: the next zygote is told it, whatever becomes of this one.
-                        *bundled = Some(these.clone());
-                        say(channel, vigil, &message, &fds).await?;
-                    }
-                    Some(Request::Fork(fork, answer)) => {
+                    Some(Request(fork, answer)) => {
                         *last_ticket += 1;
                         let mut fds = vec![
                             fork.control.as_fd(),
@@ -494,14 +484,45 @@ impl Keeper {
 
     /// Has the zygote try from within a worker's walls what they must not allow, before anything
     /// is served. Tells how many attempts there were, and which were not kept in.
-    pub async fn try_walls(&self, uid: Option<u32>) -> Result<(u32, Vec<String>), ZygoteError> {
-        let channel = &self.conversation.channel;
-        channel.send(&ToZygote::Try { uid }, &[]).await?;
-        let tried = tokio::time::timeout(HELLO_DEADLINE, channel.recv::<FromZygote>());
-        match tried.await.map_err(|_| ZygoteError::Gone)??.ok_or(ZygoteError::Gone)?.0 {
+    pub async fn try_walls(
+        &self,
+        uid: Option<u32>,
+        birth: Birth,
+    ) -> Result<(u32, Vec<String>), ZygoteError> {
+        match self.ask(&ToZygote::Try { uid, birth }, &[]).await? {
             FromZygote::Tried { attempts, escapes } => Ok((attempts, escapes)),
             other => Err(ZygoteError::Unexpected(format!("{other:?}"))),
         }
+    }
+
+    /// Has what comes with this build loaded, so that every fork holds it already, of this zygote and
+    /// of those that follow it.
+    pub async fn bundle(&mut self, bundled: Bundled) -> Result<(), ZygoteError> {
+        let (message, fds) = bundled.message();
+        match self.ask(&message, &fds).await? {
+            FromZygote::Bundled { failed } => tell_of_failed(failed),
+            other => return Err(ZygoteError::Unexpected(format!("{other:?}"))),
+        }
+        self.bundled = Some(bundled);
+        Ok(())
+    }
+
+    /// Before there is anybody else who speaks with it.
+    async fn ask(
+        &self,
+        question: &ToZygote,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<FromZygote, ZygoteError> {
+        let channel = &self.conversation.channel;
+        channel.send(question, fds).await?;
+        let answer = tokio::time::timeout(ANSWER_DEADLINE, channel.recv::<FromZygote>());
+        Ok(answer.await.map_err(|_| ZygoteError::Hung)??.ok_or(ZygoteError::Gone)?.0)
+    }
+}
+
+fn tell_of_failed(failed: Vec<(ModuleDigest, String)>) {
+    for (sha256, error) in failed {
+        error!(%sha256, error, "what is bundled of this module is out of service");
     }
 }
 

@@ -27,7 +27,7 @@ use super::served::Served;
 use super::{GenerationError, Generations, blocking};
 use crate::compile::memory;
 use crate::files;
-use crate::fleet::zygote::Bundled;
+use crate::fleet::zygote::{Bundled, SPARES};
 use crate::store::OwnFunctions;
 
 mod embedded {
@@ -212,7 +212,7 @@ impl Generations {
         let bundle = BuildBundle { mounts: Arc::new(mounted(written, &named, &modules)?), modules };
         let json = written_out(&bundle.mounts)?.into();
         self.inner.bundle.set(Arc::new(bundle)).expect("a build has one bundle");
-        Ok(Bundled { json, artifacts })
+        Ok(Bundled { json, artifacts, spares: SPARES })
     }
 
     /// What comes with this build.

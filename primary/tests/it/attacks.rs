@@ -81,6 +81,7 @@ const NETWORK: &[Attack] = &[
     on("a message to an address", libc::SYS_sendmsg, |at| {
         [at.connection, at.message, FAST_OPEN, 0, 0, 0]
     }),
+    on("the number of a spare child's socket", libc::SYS_sendmsg, |at| [5, at.message, 0, 0, 0, 0]),
     on("fast open on the control socket", libc::SYS_sendmsg, |at| {
         [CONTROL, at.message, FAST_OPEN, 0, 0, 0]
     }),
@@ -343,14 +344,18 @@ fn assault(host: &Host, tenant: &Tenant, neighbour: i32) {
     assert!(is_alive(neighbour) && is_alive(host.pid()));
 }
 
-#[test]
-fn row_25_native_code_in_a_worker_gets_nothing() {
-    let host = Host::start();
-    let [tenant, neighbour] = ["demo", "beside"].map(|name| {
-        let tenant = host.tenant(name);
-        tenant.deploy("one", guests::version_one());
-        tenant
-    });
+/// A tenant whose worker was a spare child, where there are any.
+fn deployed(host: &Host, name: &str, was_spare: bool) -> Tenant {
+    let tenant = host.tenant(name);
+    let spare = host.awake_beside_a_spare(&tenant, was_spare);
+    tenant.deploy("one", guests::version_one());
+    assert!(spare.is_none_or(|spare| host.workers(&tenant) == [spare]));
+    tenant
+}
+
+/// Beside somebody who is called all the while.
+fn attack(host: &Host, was_spare: bool) {
+    let [tenant, neighbour] = ["demo", "beside"].map(|name| deployed(host, name, was_spare));
     let load = {
         let neighbour = neighbour.clone();
         Beside::run(move |answered| {
@@ -359,20 +364,31 @@ fn row_25_native_code_in_a_worker_gets_nothing() {
         })
     };
     let beside = host.workers(&neighbour)[0];
-    assault(&host, &tenant, beside);
+    assault(host, &tenant, beside);
     assert!(!load.stop().is_empty());
     assert_eq!(host.workers(&neighbour), [beside]);
 }
 
+const NO_SPARES: &[&str] = &["--spares", "0"];
+
+#[test]
+fn row_25_native_code_in_a_worker_gets_nothing() {
+    attack(&Host::start(), true);
+    attack(&Host::with(NO_SPARES), false);
+}
+
 #[test]
 fn row_25_the_same_where_the_host_runs_as_an_ordinary_user() {
-    let host = Host::as_user();
-    let [tenant, neighbour] = ["demo", "beside"].map(|name| {
-        let tenant = host.tenant(name);
-        tenant.deploy("one", guests::version_one());
-        tenant
-    });
-    assault(&host, &tenant, host.workers(&neighbour)[0]);
+    attack(&Host::as_user(), true);
+    attack(&Host::as_user_with(NO_SPARES), false);
+}
+
+/// At the levels below, of workers that were spare children.
+#[test]
+fn row_25_the_same_without_this_or_that_wall() {
+    for lacks in ["unshare", "landlock_create_ruleset", "unshare,landlock_create_ruleset"] {
+        attack(&Host::wrapped(&[&crate::jailed::without(), lacks], &[]), true);
+    }
 }
 
 #[test]

@@ -29,6 +29,7 @@ guests! {
     declares_options
     declares_schemas
     dirties_memory
+    draws
     eats_memory
     echo
     ends_early

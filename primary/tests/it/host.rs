@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::http::{Answer, Connection, Part, Request, form};
-use crate::processes::{children, command_line, descendants, eventually, holders, signal};
+use crate::processes::{
+    children, command_line, descendants, eventually, holders, signal, waits_to_be_told,
+};
 
 pub const ADMIN_TOKEN: &str = "hearth_the-admin-token-of-the-tests-and-of-none-else";
 
@@ -82,13 +84,17 @@ impl Host {
 
     /// As somebody who is not root, with programs and a directory that are his.
     pub fn as_user() -> Self {
+        Self::as_user_with(&[])
+    }
+
+    pub fn as_user_with(options: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap();
         let user = Some(USER);
         std::os::unix::fs::chown(directory.path(), user, user).unwrap();
         let program = install(directory.path());
         let (user, group) = (format!("--reuid={USER}"), format!("--regid={USER}"));
         let command = ["setpriv", &user, &group, "--clear-groups", &text(&program)];
-        Self::begin(directory, command.map(str::to_owned).into(), &[])
+        Self::begin(directory, command.map(str::to_owned).into(), options)
     }
 
     fn begin(directory: TempDir, command: Vec<String>, options: &[&str]) -> Self {
@@ -252,6 +258,31 @@ impl Host {
         let zygote = self.zygote();
         let theirs = descendants(self.pid()).into_iter().filter(|pid| Some(*pid) != zygote);
         holders(tenant.port, &theirs.collect::<Vec<_>>()).into_iter().collect()
+    }
+
+    /// The children that wait to be somebody's worker, as the kernel sees them.
+    pub fn spares(&self) -> Vec<i32> {
+        let children = self.zygote().map(children).unwrap_or_default();
+        children.into_iter().filter(|pid| waits_to_be_told(*pid)).collect()
+    }
+
+    /// The one that waits, once there is no other, nor one that may wait soon: there are more after
+    /// many have woken.
+    #[track_caller]
+    pub fn spare(&self) -> i32 {
+        eventually("one spare child", || {
+            let children = self.zygote().map(children).unwrap_or_default();
+            let mut nobodys = children.into_iter().filter(|pid| !has_a_listener(*pid));
+            nobodys.next().filter(|pid| nobodys.next().is_none() && waits_to_be_told(*pid))
+        })
+    }
+
+    /// Wakes the tenant, so that its next worker is the next upload's, and waits for the child that
+    /// this one will be, where there are any.
+    #[track_caller]
+    pub fn awake_beside_a_spare(&self, tenant: &Tenant, there_are_any: bool) -> Option<i32> {
+        tenant.post("/hello", "{}").expect(200);
+        there_are_any.then(|| self.spare())
     }
 
     /// The process that workers are forked from: of those that are what it is, the oldest that

@@ -16,7 +16,7 @@ use crate::host::{Host, Tenant};
 use crate::processes::{Beside, command_line, descendants, eventually, holders, is_alive, signal};
 
 /// All cgroups whose names are of this host's data directory.
-fn groups(host: &Host) -> Vec<PathBuf> {
+pub fn groups(host: &Host) -> Vec<PathBuf> {
     let data = fs::metadata(host.data()).unwrap();
     let prefix = format!("hearth-{:x}-{:x}-", data.dev(), data.ino());
     let (mut found, mut places) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);

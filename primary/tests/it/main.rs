@@ -63,6 +63,7 @@ mod service;
 mod shown;
 mod sleeping;
 mod smuggling;
+mod spares;
 mod stderr;
 mod stopping;
 mod suite;

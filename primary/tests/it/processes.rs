@@ -75,6 +75,61 @@ pub fn descendants(pid: i32) -> Vec<i32> {
     found
 }
 
+/// Whether a process waits for a message on its control socket, and does nothing else meanwhile.
+pub fn waits_to_be_told(pid: i32) -> bool {
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.starts_with(&format!("{} 0x0 ", nix::libc::SYS_recvmsg))
+}
+
+/// What becomes of a child that was given something, before it has run another instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Killed,
+    Stopped,
+}
+
+/// Waits beside the test until this process, which waits for a message, has one: only a debugger is
+/// neither too early nor too late for that.
+pub fn when_told(pid: i32, fate: Fate) -> JoinHandle<()> {
+    let child = Pid::from_raw(pid);
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        // All of it in one thread, which is what the kernel takes for the debugger.
+        let options = ptrace::Options::PTRACE_O_TRACESYSGOOD;
+        ptrace::seize(child, options).unwrap();
+        ptrace::interrupt(child).unwrap();
+        let await_stop = || waitpid(child, Some(WaitPidFlag::__WALL)).unwrap();
+        await_stop();
+        // It goes back to its call, and that is made anew.
+        ptrace::syscall(child, None).unwrap();
+        ready.send(()).unwrap();
+        let mut has_begun = false;
+        loop {
+            if await_stop() == WaitStatus::PtraceSyscall(child) {
+                let registers = ptrace::getregs(child).unwrap();
+                let is_told = registers.orig_rax == nix::libc::SYS_recvmsg as u64;
+                if has_begun && is_told && (registers.rax as i64) > 0 {
+                    break;
+                }
+                has_begun |= is_told;
+            }
+            ptrace::syscall(child, None).unwrap();
+        }
+        match fate {
+            Fate::Killed => {
+                kill(child, Signal::SIGKILL).unwrap();
+                await_stop();
+            }
+            Fate::Stopped => {
+                kill(child, Signal::SIGSTOP).unwrap();
+                ptrace::detach(child, None).unwrap();
+            }
+        }
+    });
+    is_ready.recv().unwrap();
+    thread
+}
+
 pub fn command_line(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&bytes).replace('\0', " ")

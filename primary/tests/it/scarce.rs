@@ -253,7 +253,8 @@ fn sleeps(host: &Host, tenant: &Tenant) {
 #[test]
 fn row_38_a_fork_that_fails_is_tried_again_and_callers_wait_or_are_told() {
     const FORKS: &[libc::c_long] = &[libc::SYS_clone, libc::SYS_fork, libc::SYS_vfork];
-    let host = Host::start();
+    // Forks that are asked for, and no others.
+    let host = Host::with(&["--spares", "0"]);
     let tenant = host.tenant("demo");
     tenant.deploy("one", guests::version_one());
     let (_, beside) = neighbour(&host);
@@ -313,7 +314,8 @@ fn asks(address: &Address) -> Option<u16> {
 fn row_38_memory_that_a_worker_does_not_get_costs_it_alone() {
     const MEMORY: &[libc::c_long] =
         &[libc::SYS_mmap, libc::SYS_mremap, libc::SYS_brk, libc::SYS_mprotect, libc::SYS_madvise];
-    let host = Host::start();
+    // Of whose children, all of them.
+    let host = Host::with(&["--spares", "0"]);
     let tenant = host.tenant("demo");
     tenant.deploy("one", guests::version_one());
     let (_, beside) = neighbour(&host);

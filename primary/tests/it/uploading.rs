@@ -403,7 +403,8 @@ fn a_stall_of_the_host_is_not_held_against_others() {
 /// A worker whose first word lies unread was ready in time.
 #[test]
 fn a_worker_that_was_ready_in_time_is_not_late_because_the_host_was() {
-    let host = Host::start();
+    // It is stopped at its birth, which a spare child has behind it.
+    let host = Host::with(&["--spares", "0"]);
     let tenant = host.tenant("demo");
     let births = stop_at_birth(host.zygote().unwrap());
     let mut caller = tenant.open();

@@ -9,6 +9,7 @@
 //! | 2 | the writing end of a pipe that somebody reads, or `/dev/null` |
 //! | 3 | a worker's listener |
 //! | 4 | a worker's release directory |
+//! | 5 | in the zygote, while it speaks to a spare child, the socket for that; `/dev/null` else |
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
 use rustix::fs::{Dir, FileType, Mode, OFlags};
+use rustix::io::DupFlags;
 
 /// The control socket, beside which nothing is left open but where to say what went wrong. It can
 /// be taken once, before anything else is opened.
@@ -82,6 +84,38 @@ impl Slots {
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
         }
         Ok((self.listener, self.release))
+    }
+}
+
+/// Where the zygote speaks to its spare children, one at a time.
+pub(crate) const SPARE_CHILD: RawFd = 5;
+
+/// The one number by which the zygote may speak to somebody besides its primary.
+pub struct Mouthpiece {
+    number: OwnedFd,
+}
+
+impl Mouthpiece {
+    /// After [`Slots::reserve`], and before anything else is opened.
+    pub fn reserve() -> io::Result<Self> {
+        let number =
+            rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        match number.as_raw_fd() {
+            SPARE_CHILD => Ok(Self { number }),
+            other => Err(io::Error::other(format!("{other} is not the number {SPARE_CHILD}"))),
+        }
+    }
+
+    /// Speaks through this socket: afterwards it is where it was, alone.
+    pub fn speak_through<T>(
+        &mut self,
+        socket: &OwnedFd,
+        speak: impl FnOnce(BorrowedFd<'_>) -> T,
+    ) -> io::Result<T> {
+        rustix::io::dup3(socket, &mut self.number, DupFlags::CLOEXEC)?;
+        let spoken = speak(self.number.as_fd());
+        rustix::io::dup3(io::stdout().as_fd(), &mut self.number, DupFlags::CLOEXEC)?;
+        Ok(spoken)
     }
 }
 

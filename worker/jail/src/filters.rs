@@ -38,8 +38,7 @@ pub enum FilterError {
 pub(crate) fn open(stage: Stage) -> Result<BpfProgram, FilterError> {
     let mut rules = BTreeMap::new();
     for row in POLICY.iter().filter(|row| row.is_of(stage)) {
-        let lists = row.only.iter().map(|tests| all(tests));
-        rules.insert(row.call, lists.collect::<Result<_, _>>()?);
+        rules.insert(row.call, row.lists(stage).map(all).collect::<Result<_, _>>()?);
     }
     build(rules, SeccompAction::Trap, SeccompAction::Allow)
 }
@@ -50,8 +49,13 @@ pub(crate) fn seal(open: Stage, sealed: Stage) -> Result<BpfProgram, FilterError
     for row in POLICY.iter().filter(|row| row.is_of(open)) {
         if !row.is_of(sealed) {
             rules.insert(row.call, vec![]);
-        } else if !row.never.is_empty() {
-            rules.insert(row.call, vec![all(row.never)?]);
+            continue;
+        }
+        let also = row.also.iter().filter(|(stage, _)| *stage == open).map(|(_, tests)| *tests);
+        let taken: Vec<_> = also.chain([row.never]).filter(|tests| !tests.is_empty()).collect();
+        if !taken.is_empty() {
+            let taken = taken.into_iter().map(all).collect::<Result<_, _>>()?;
+            rules.insert(row.call, taken);
         }
     }
     build(rules, SeccompAction::Allow, SeccompAction::Trap)

@@ -19,12 +19,13 @@ mod users;
 mod walls;
 
 pub use attempts::{ATTEMPTS, Attempt, EXIT_ESCAPED};
-pub use descriptors::{Slots, keep_only, open_now, speak_to, take_stdin};
+pub use descriptors::{Mouthpiece, Slots, keep_only, open_now, speak_to, take_stdin};
 pub use filters::{EXIT_VIOLATION, Encode};
-pub use memory::Bounded;
-pub use process::{ChildEnd, Children, ForkError, Forked, fork, leave, wait};
+pub use memory::{Bounded, private_bytes};
+pub use process::{ChildEnd, Children, ForkError, Forked, apart, fork, kill, leave, wait};
 pub use scheduling::take_short_turns;
 pub use walls::{
-    Cell, Seal, Standing, WallError, fence_compiler, fence_lone_worker, fence_tree, fence_worker,
-    fence_zygote, no_more_threads, seal_compiler,
+    BornWith, Cell, Seal, Standing, WallError, alone, begin_worker, fence_compiler,
+    fence_lone_worker, fence_tree, fence_worker, fence_zygote, no_more_threads, seal_compiler,
+    with_cpu_seconds,
 };

@@ -38,6 +38,15 @@ unsafe impl GlobalAlloc for Bounded {
     }
 }
 
+/// What this process has written to that no other process shares with it, in bytes: see
+/// proc_pid_smaps(5).
+pub fn private_bytes() -> std::io::Result<u64> {
+    let sums = std::fs::read_to_string("/proc/self/smaps_rollup")?;
+    let dirty = sums.lines().find_map(|line| line.strip_prefix("Private_Dirty:"));
+    let kilobytes = dirty.and_then(|sum| sum.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kilobytes.ok_or(std::io::ErrorKind::InvalidData)? << 10)
+}
+
 /// Of what can be made again at the least cost, first; the primary, without which nobody serves,
 /// offers nothing. For `oom_score_adj`, which adds a share of all memory in 1,000 to what a process has: see
 /// proc_pid_oom_score_adj(5).

@@ -47,6 +47,8 @@ pub struct Row {
     pub who: u8,
     /// Only with such arguments, in every stage. Of these lists one must hold whole.
     pub only: &'static [&'static [Test]],
+    /// With such arguments as well in that stage alone: its seal takes them away.
+    pub also: &'static [(Stage, &'static [Test])],
     /// Never with such arguments once the program is sealed. Holds if all do.
     pub never: &'static [Test],
     /// Where the call is answered by `ENOSYS`, as by a kernel that has none: whoever asks for it
@@ -79,10 +81,17 @@ impl Row {
         self.only.is_empty() && (self.never.is_empty() || !stage.is_sealed())
     }
 
+    /// With which arguments alone it may make the call, where that is asked: of these lists one must
+    /// hold whole.
+    pub fn lists(&self, stage: Stage) -> impl Iterator<Item = &'static [Test]> {
+        let also = self.also.iter().filter(move |(of, _)| *of == stage).map(|(_, tests)| *tests);
+        self.only.iter().copied().chain(also)
+    }
+
     /// Of the call with these arguments.
     pub fn verdict(&self, stage: Stage, arguments: &[u64; 6]) -> Verdict {
         let all = |tests: &[Test]| tests.iter().all(|test| test.holds(arguments));
-        let is_one_of_them = self.only.is_empty() || self.only.iter().any(|tests| all(tests));
+        let is_one_of_them = self.only.is_empty() || self.lists(stage).any(all);
         let never = stage.is_sealed() && !self.never.is_empty() && all(self.never);
         match self.is_of(stage) && is_one_of_them && !never {
             false => Verdict::Forbidden,
@@ -123,20 +132,20 @@ impl Test {
 }
 
 const fn row(call: c_long, who: u8, why: &'static str) -> Row {
-    Row { call, who, only: &[], never: &[], absent: 0, why }
+    Row { call, who, only: &[], also: &[], never: &[], absent: 0, why }
 }
 
 const fn only(call: c_long, who: u8, only: &'static [&'static [Test]], why: &'static str) -> Row {
-    Row { call, who, only, never: &[], absent: 0, why }
+    Row { call, who, only, also: &[], never: &[], absent: 0, why }
 }
 
 const fn never(call: c_long, who: u8, never: &'static [Test], why: &'static str) -> Row {
-    Row { call, who, only: &[], never, absent: 0, why }
+    Row { call, who, only: &[], also: &[], never, absent: 0, why }
 }
 
 /// What these are told is not there.
 const fn absent(call: c_long, who: u8, absent: u8, why: &'static str) -> Row {
-    Row { call, who, only: &[], never: &[], absent, why }
+    Row { call, who, only: &[], also: &[], never: &[], absent, why }
 }
 
 const NO_ACCESS: u64 = libc::PROT_NONE as u64;
@@ -159,6 +168,8 @@ const GUARD_INSTALL: u64 = 102;
 const PAGEMAP_SCAN: u64 = 0xc060_6610;
 /// The control socket.
 const CONTROL: u64 = 0;
+/// The zygote's end of a spare child's control socket.
+const SPARE_CHILD: u64 = crate::descriptors::SPARE_CHILD as u64;
 /// The standard streams, the first of which is the control socket.
 const FIXED_LAST: u64 = 2;
 
@@ -187,12 +198,16 @@ pub const POLICY: &[Row] = &[
         &[&[Null(4), Bits(3, FAST_OPEN, 0)]],
         "answers, to whom the socket is connected with and to nobody else",
     ),
-    only(
-        libc::SYS_sendmsg,
-        ALL,
-        &[&[Is(0, CONTROL), Bits(2, FAST_OPEN, 0)]],
-        "the control socket, which is not a network's; its message could hold an address",
-    ),
+    Row {
+        call: libc::SYS_sendmsg,
+        who: ALL,
+        only: &[&[Is(0, CONTROL), Bits(2, FAST_OPEN, 0)]],
+        also: &[(Stage::Zygote, &[Is(0, SPARE_CHILD), Bits(2, FAST_OPEN, 0)])],
+        never: &[],
+        absent: 0,
+        why: "the control socket, which is not a network's; its message could hold an address. The \
+              zygote speaks to a spare child as well, by another number",
+    },
     only(libc::SYS_recvmsg, ALL, &[&[Is(0, CONTROL)]], "messages and descriptors of the primary's"),
     only(
         libc::SYS_shutdown,
@@ -220,6 +235,7 @@ pub const POLICY: &[Row] = &[
         call: libc::SYS_fcntl,
         who: ALL,
         only: &[],
+        also: &[],
         // The flags belong to the open file, which the primary shares.
         never: &[Not(1, libc::F_GETFL as u64), Not(1, libc::F_GETFD as u64)],
         absent: 0,
@@ -243,6 +259,7 @@ pub const POLICY: &[Row] = &[
         call: libc::SYS_mmap,
         who: ALL,
         only: &[&[Bits(3, UNCOUNTED, 0)]],
+        also: &[],
         never: &[Not(2, NO_ACCESS), Not(2, READ_WRITE)],
         absent: 0,
         why: "memory of its own, which is never executable once sealed",
@@ -286,6 +303,7 @@ pub const POLICY: &[Row] = &[
         call: libc::SYS_clone,
         who: ALL,
         only: &[&[Bits(0, NAMESPACES, 0)]],
+        also: &[],
         never: &[Bits(0, THREAD, 0)],
         absent: 0,
         why: "the zygote's children; once sealed, threads alone",
@@ -330,6 +348,7 @@ pub const POLICY: &[Row] = &[
         call: libc::SYS_prlimit64,
         who: ALL,
         only: &[&[Is(0, 0)]],
+        also: &[],
         never: &[Given(2), Not(1, libc::RLIMIT_NPROC as u64)],
         absent: 0,
         why: "its own limits; once sealed only to read how large a thread's stack is to be, and to \
@@ -368,13 +387,22 @@ pub const POLICY: &[Row] = &[
     row(libc::SYS_ftruncate, OPEN, "the same, and the artifact's file"),
     row(libc::SYS_epoll_create1, OPEN, "the runtime, which is built before the seal"),
     row(libc::SYS_eventfd2, OPEN, "the same"),
-    row(libc::SYS_socketpair, Z, "the same: what wakes it for signals"),
+    row(
+        libc::SYS_socketpair,
+        Z,
+        "the same: what wakes it for signals; a spare child's control socket, and its own caller",
+    ),
     #[cfg(target_arch = "x86_64")]
-    row(libc::SYS_poll, OPEN, "the zygote's two descriptors"),
+    row(libc::SYS_poll, OPEN, "what the zygote waits for"),
     row(libc::SYS_ppoll, OPEN, "the same"),
     row(libc::SYS_wait4, Z, "children that ended"),
     row(libc::SYS_pidfd_open, Z, "children by a name that is never another's"),
-    only(libc::SYS_kill, Z, &[&[Is(1, libc::SIGKILL as u64)]], "a child that nobody could watch"),
+    only(
+        libc::SYS_kill,
+        Z,
+        &[&[Is(1, libc::SIGKILL as u64)]],
+        "a child that nobody could watch, and a spare one that is not wanted",
+    ),
     row(libc::SYS_umask, Z, "files for their owner alone"),
     row(libc::SYS_setgroups, Z, "a worker's own user"),
     row(libc::SYS_setresgid, Z, "the same"),
@@ -434,6 +462,13 @@ mod tests {
         ] {
             let came = mmap.verdict(stage, &memory(protection, flags));
             assert_eq!(came, verdict, "{stage:?} {protection:x} {flags:x}");
+        }
+        let sendmsg = of(libc::SYS_sendmsg);
+        for stage in Stage::ALL {
+            let to = |number: u64| sendmsg.verdict(stage, &[number, 0, 0, 0, 0, 0]);
+            assert_eq!(to(CONTROL), Verdict::Made, "{stage:?}");
+            let spare = if stage == Stage::Zygote { Verdict::Made } else { Verdict::Forbidden };
+            assert_eq!(to(SPARE_CHILD), spare, "{stage:?}");
         }
         assert_eq!(of(libc::SYS_mremap).verdict(Stage::Worker, &[0; 6]), Verdict::Absent);
         assert_eq!(of(libc::SYS_openat).verdict(Stage::Compiler, &[0; 6]), Verdict::Absent);

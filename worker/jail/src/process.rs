@@ -38,10 +38,30 @@ pub enum Forked {
     },
 }
 
+/// How many threads this process has.
+pub(crate) fn threads() -> io::Result<u64> {
+    // A directory has a link for itself, one for its entry, and one for each directory in it.
+    Ok(std::fs::metadata("/proc/self/task")?.nlink().saturating_sub(2))
+}
+
+/// Does this on a thread of its own, which is gone afterwards, for a process that has no other. What
+/// the language keeps for each thread is then not in it: keys of hash tables above all, which
+/// every child of a fork would have from its parent.
+pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let done = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("apart".to_owned());
+        Ok::<_, io::Error>(thread.spawn_scoped(scope, work)?.join())
+    })?;
+    // One that was waited for may be in the kernel's list a moment longer.
+    while threads()? != 1 {
+        std::thread::yield_now();
+    }
+    done.map_err(|_| io::Error::other("it came to no end"))
+}
+
 /// Forks this process, which has one thread.
 pub fn fork() -> Result<Forked, ForkError> {
-    // A directory has a link for itself, one for its entry, and one for each directory in it.
-    let threads = std::fs::metadata("/proc/self/task")?.nlink().saturating_sub(2);
+    let threads = threads()?;
     if threads != 1 {
         return Err(ForkError::Threads(threads));
     }
@@ -71,10 +91,23 @@ pub enum ChildEnd {
     Signal(i32),
 }
 
+impl ChildEnd {
+    /// Whether it had all that it may have of the processors' time.
+    pub fn was_out_of_time(self) -> bool {
+        self == Self::Signal(Signal::SIGXCPU as i32)
+    }
+}
+
 /// Ends a forked child at once: nothing that its parent would do at its own end is done twice.
 pub fn leave(code: u8) -> ! {
     // SAFETY: takes no pointer and does not come back.
     unsafe { nix::libc::_exit(i32::from(code)) }
+}
+
+/// Ends a child that was not waited for yet, so that its number is nobody else's.
+pub fn kill(pid: i32) {
+    // Its end is told as any other's; one that has ended needs nothing.
+    let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
 }
 
 /// Waits for the end of one child.

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!  zygote    session ─ end with parent ─ offer ─ limits ─ namespaces ─ capabilities ─ no new privileges ─ filter
+//!    ├ spare    as nobody's, until it is given: then as the next
 //!    └ worker   limits ─ own user ─ no capability ─ not dumpable │ code is loaded │ Landlock ─ seal
 //!  compiler  limits ─ namespaces (mounts) ─ own user ─ no capability ─ … ─ Landlock ─ filter │ compiled │ seal
 //!  tree      limits ─ namespaces ─ own user ─ no capability ─ … ─ Landlock ─ filter
@@ -26,6 +27,7 @@ use seccompiler::BpfProgram;
 use crate::filters::{self, Encode, FilterError};
 use crate::memory::Offer;
 use crate::policy::Stage;
+use crate::process::threads;
 use crate::{landlock, namespaces, scheduling, users};
 
 /// Descriptors of a worker: a thousand connections, an artifact for each function, and some.
@@ -51,6 +53,8 @@ pub enum WallError {
     Landlock(#[source] ::landlock::RulesetError),
     #[error(transparent)]
     Filter(#[from] FilterError),
+    #[error("this process has {0} threads, and its walls would hold for one of them")]
+    Threads(u64),
 }
 
 /// Names the wall that an error is about.
@@ -140,13 +144,39 @@ pub fn fence_lone_worker() -> Result<Standing, WallError> {
     close_zygote(namespaces)
 }
 
-/// Around a worker that was just forked, before it reads its first message.
-pub fn fence_worker(cell: Cell) -> Result<(), WallError> {
+/// What a worker's walls have that is the same whoever's it will be.
+pub fn begin_worker() {
     // While the file is its own.
     Offer::Worker.make();
     private_files();
+}
+
+/// The memory of this process that [`Cell::data_bytes`] does not count.
+#[derive(Debug, Clone, Copy)]
+pub struct BornWith(u64);
+
+impl BornWith {
+    pub fn now() -> Result<Self, WallError> {
+        Ok(Self(data_bytes().map_err(wall("its own memory's size"))?))
+    }
+}
+
+/// Does this with so many seconds of a processor at most, beyond which the process is ended by a
+/// signal. Afterwards it may have as many as before.
+pub fn with_cpu_seconds<T>(most: u64, work: impl FnOnce() -> T) -> Result<T, WallError> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_CPU).map_err(wall("a limit"))?;
+    setrlimit(Resource::RLIMIT_CPU, most.min(soft), hard).map_err(wall("a limit"))?;
+    let done = work();
+    setrlimit(Resource::RLIMIT_CPU, soft, hard).map_err(wall("a limit"))?;
+    Ok(done)
+}
+
+/// Around a worker that was just forked or given to a tenant, before it reads its first message.
+/// With what it was born with, where that was not just now.
+pub fn fence_worker(cell: Cell, born_with: Option<BornWith>) -> Result<(), WallError> {
+    alone()?;
     if let Some(bytes) = cell.data_bytes {
-        let born_with = data_bytes().map_err(wall("its own memory's size"))?;
+        let BornWith(born_with) = born_with.map_or_else(BornWith::now, Ok)?;
         Limit::DataBytes(born_with.saturating_add(bytes)).set()?;
     }
     if cell.uid.is_some() {
@@ -156,6 +186,14 @@ pub fn fence_worker(cell: Cell) -> Result<(), WallError> {
     // After the user was changed, which sets it anew. Others of the same user cannot trace it; its
     // own descriptor for `/proc/self/pagemap` is open and goes on working.
     prctl::set_dumpable(false).map_err(wall("being unreadable"))
+}
+
+/// What goes up around a process by its first thread goes up around that thread alone.
+pub fn alone() -> Result<(), WallError> {
+    match threads().map_err(wall("being alone"))? {
+        1 => Ok(()),
+        more => Err(WallError::Threads(more)),
+    }
 }
 
 /// What this process has of the memory that `RLIMIT_DATA` bounds. Most of it is the engine's stacks
@@ -181,6 +219,7 @@ impl Seal {
     /// Closes a worker when all its code is loaded and its runtime is built, and before it has
     /// seen a byte of a stranger's. A forbidden call is told by `encode`.
     pub fn close(&self, encode: Encode) -> Result<(), WallError> {
+        alone()?;
         filters::report_with(encode)?;
         if self.landlock {
             landlock::deny_everything().map_err(WallError::Landlock)?;

@@ -41,6 +41,11 @@ pub fn fill(bytes: &mut [u8]) {
     });
 }
 
+/// What was fetched and not drawn is nobody's any more.
+pub fn forget() {
+    BULK.with_borrow_mut(|bulk| *bulk = Bulk { bytes: [0; BULK_BYTES], left: 0 });
+}
+
 fn fetch(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the kernel gives random numbers once it has booted");
 }
@@ -95,5 +100,7 @@ mod tests {
             assert!(bulk.left < BULK_BYTES);
             assert!(bulk.bytes[bulk.left..].iter().all(|&byte| byte == 0));
         });
+        forget();
+        BULK.with_borrow(|bulk| assert!(bulk.left == 0 && bulk.bytes == [0; BULK_BYTES]));
     }
 }

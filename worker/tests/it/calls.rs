@@ -7,7 +7,8 @@ use hearth_wire::limits::LOG_LINE_MAX_BYTES;
 use hearth_wire::{LogStream, OptionsPatch, Origin, Outcome, Over, Scope, TokenDigest, TokenGrant};
 
 use crate::harness::{
-    Release, Worker, Zygote, ask, bundle, exec, get, is_closed, post, read_answer, start,
+    Release, Worker, Zygote, ask, bundle, exec, get, is_closed, of_each_birth, post, read_answer,
+    start,
 };
 
 #[test]
@@ -93,11 +94,8 @@ fn what_is_bundled_is_served_beside_what_is_a_tenants_own() {
 #[test]
 fn no_call_finds_what_another_wrote() {
     let release = Release::new(1, &[("/dirties", "dirties_memory", "{}")]);
-    let mut zygote = Zygote::start();
-    zygote.preload("dirties_memory");
-    let forked = zygote.fork(&release, start(1)).accept();
-    let execed = exec(&release, start(1)).accept();
-    for worker in [forked, execed] {
+    for (worker, _zygote) in of_each_birth(&release, "dirties_memory", &start(1)) {
+        let worker = worker.accept();
         let begins_at = worker.post("/dirties", "").header("x-begins-at").unwrap().to_owned();
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -119,10 +117,15 @@ fn no_call_finds_what_another_wrote() {
 #[test]
 fn workers_of_one_zygote_draw_different_numbers() {
     let release = Release::new(1, &[("/one", "version_one", "{}")]);
-    let mut zygote = Zygote::start();
     let id = |worker: Worker| worker.post("/one", "").header("x-request-id").unwrap().to_owned();
-    let ids = [(); 3].map(|()| id(zygote.fork(&release, start(1)).accept()));
-    assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "{ids:?}");
+    for spares in [0, 1] {
+        let mut zygote = Zygote::with_spares(spares, "version_one");
+        let ids = [(); 3].map(|()| {
+            zygote.await_spares(spares.into());
+            id(zygote.fork(&release, start(1)).accept())
+        });
+        assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "{ids:?}");
+    }
 }
 
 #[test]

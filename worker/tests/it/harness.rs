@@ -23,6 +23,11 @@ use hearth_wire::{
 };
 use sha2::{Digest, Sha256};
 
+/// How `/proc/PID/syscall` begins of one that waits for a message.
+#[cfg(target_arch = "x86_64")]
+const RECEIVES: &str = "47 0x0 ";
+#[cfg(target_arch = "aarch64")]
+const RECEIVES: &str = "212 0x0 ";
 /// Nothing here takes longer, on the slowest machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -208,6 +213,8 @@ pub struct Zygote {
     socket: OwnedFd,
     child: Child,
     last_ticket: u64,
+    /// How many spare children the next bundle is to have.
+    pub spares: u8,
     /// Ends of children that were told while something else was waited for.
     ended: Vec<(i32, ExitStatus)>,
 }
@@ -223,7 +230,7 @@ impl Zygote {
             .stderr(Stdio::from(errors()))
             .spawn()
             .unwrap();
-        let mut zygote = Self { socket, child, last_ticket: 0, ended: Vec::new() };
+        let mut zygote = Self { socket, child, last_ticket: 0, spares: 0, ended: Vec::new() };
         zygote.say(&ToZygote::Hello { version: VERSION }, &[]);
         match zygote.hear().0 {
             FromZygote::Hello { version: VERSION, engines, .. } => {
@@ -262,10 +269,41 @@ impl Zygote {
             files.push(file(&code));
         }
         let fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-        self.say(&ToZygote::Bundle { modules }, &fds);
+        self.say(&ToZygote::Bundle { modules, spares: self.spares }, &fds);
         match self.hear().0 {
             FromZygote::Bundled { failed } => assert_eq!(failed, []),
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// One with this guest as its bundle, and with as many spare children as this.
+    pub fn with_spares(spares: u8, guest: &str) -> Self {
+        let mut zygote = Self::start();
+        zygote.spares = spares;
+        let path = format!("/bundled/{guest}");
+        zygote.bundle(&bundle(&[(&path, guest, "{}")]), &[guest]);
+        zygote
+    }
+
+    /// Its children that wait to be somebody's worker, once there are so many.
+    pub fn await_spares(&self, count: usize) -> Vec<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let pid = self.child.id();
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+            let children = children.unwrap_or_default();
+            let waits = |pid: &i32| {
+                let call = std::fs::read_to_string(format!("/proc/{pid}/syscall"));
+                // A message on its first descriptor.
+                call.is_ok_and(|call| call.starts_with(RECEIVES))
+            };
+            let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+            let waiting: Vec<i32> = children.filter(waits).collect();
+            if waiting.len() == count {
+                return waiting;
+            }
+            assert!(Instant::now() < deadline, "{waiting:?} and not {count} wait");
+            std::thread::yield_now();
         }
     }
 
@@ -310,6 +348,21 @@ impl Zygote {
         drop(socket);
         child.wait().unwrap().code()
     }
+}
+
+/// The same worker of each birth: forked when it was wanted, forked before, and without a zygote.
+/// The zygotes end with what is given.
+pub fn of_each_birth(
+    release: &Release,
+    guest: &str,
+    start: &Start,
+) -> Vec<(Worker, Option<Zygote>)> {
+    let mut zygotes = [Zygote::with_spares(0, guest), Zygote::with_spares(1, guest)];
+    let spare = zygotes[1].await_spares(1);
+    let [forked, given] = zygotes.each_mut().map(|zygote| zygote.fork(release, start.clone()));
+    assert_eq!(given.pid, Some(spare[0]));
+    let [one, two] = zygotes.map(Some);
+    vec![(forked, one), (given, two), (exec(release, start.clone()), None)]
 }
 
 /// A worker without a zygote.

@@ -5,7 +5,7 @@ use std::io::{BufReader, Write};
 
 use hearth_wire::{LogStream, Outcome};
 
-use crate::harness::{Release, Worker, ask, exec, post, read_answer, start};
+use crate::harness::{Release, Worker, ask, exec, of_each_birth, post, read_answer, start};
 
 /// What one call after another of a guest gets that tells whether it finds an earlier one's trace.
 fn traces(worker: &Worker, path: &str, calls: usize) -> Vec<String> {
@@ -20,33 +20,42 @@ fn an_instance_serves_as_many_calls_as_it_may_and_no_more() {
         ("/once", "dirties_memory", r#"{"reuse":1}"#),
         ("/thrice", "dirties_memory", r#"{"reuse":3}"#),
     ];
-    let worker = exec(&Release::new(1, &functions), start(1)).accept();
-    for path in ["/fresh", "/once"] {
-        assert_eq!(traces(&worker, path, 5), ["clean"; 5]);
+    let release = Release::new(1, &functions);
+    for (worker, _zygote) in of_each_birth(&release, "dirties_memory", &start(1)) {
+        let worker = worker.accept();
+        for path in ["/fresh", "/once"] {
+            assert_eq!(traces(&worker, path, 5), ["clean"; 5]);
+        }
+        let kept = ["clean", "dirty", "dirty", "clean", "dirty", "dirty", "clean"];
+        assert_eq!(traces(&worker, "/thrice", 7), kept);
     }
-    let kept = ["clean", "dirty", "dirty", "clean", "dirty", "dirty", "clean"];
-    assert_eq!(traces(&worker, "/thrice", 7), kept);
 }
 
 #[test]
 fn functions_do_not_share_instances_though_they_are_one_module() {
     let often = r#"{"reuse":100}"#;
     let functions = [("/one", "dirties_memory", often), ("/two", "dirties_memory", often)];
-    let worker = exec(&Release::new(1, &functions), start(1)).accept();
-    assert_eq!(traces(&worker, "/one", 2), ["clean", "dirty"]);
-    assert_eq!(traces(&worker, "/two", 2), ["clean", "dirty"]);
+    let release = Release::new(1, &functions);
+    for (worker, _zygote) in of_each_birth(&release, "dirties_memory", &start(1)) {
+        let worker = worker.accept();
+        assert_eq!(traces(&worker, "/one", 2), ["clean", "dirty"]);
+        assert_eq!(traces(&worker, "/two", 2), ["clean", "dirty"]);
+    }
 }
 
 #[test]
 fn a_call_that_ends_badly_takes_its_instance_along() {
     let functions = [("/exits", "dirties_memory", r#"{"reuse":100}"#)];
-    let mut worker = exec(&Release::new(1, &functions), start(1)).accept();
-    assert_eq!(traces(&worker, "/exits", 2), ["clean", "dirty"]);
-    // It has answered and then ends itself: nothing is wrong, but nothing is left to be kept.
-    assert_eq!(traces(&worker, "/exits?exit=1", 1), ["dirty"]);
-    worker.await_report(|report| report.calls.len() == 3);
-    assert_eq!(traces(&worker, "/exits", 2), ["clean", "dirty"]);
-    assert!(worker.reports.calls.iter().all(|call| call.outcome == Outcome::Answered));
+    let release = Release::new(1, &functions);
+    for (worker, _zygote) in of_each_birth(&release, "dirties_memory", &start(1)) {
+        let mut worker = worker.accept();
+        assert_eq!(traces(&worker, "/exits", 2), ["clean", "dirty"]);
+        // It has answered and then ends itself: nothing is wrong, but nothing is left to be kept.
+        assert_eq!(traces(&worker, "/exits?exit=1", 1), ["dirty"]);
+        worker.await_report(|report| report.calls.len() == 3);
+        assert_eq!(traces(&worker, "/exits", 2), ["clean", "dirty"]);
+        assert!(worker.reports.calls.iter().all(|call| call.outcome == Outcome::Answered));
+    }
 
     let functions = [
         ("/traps", "traps", r#"{"reuse":100}"#),

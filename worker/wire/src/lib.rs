@@ -39,9 +39,9 @@ pub use hearth_options::{Kind as OptionKind, OPTIONS, Unknown, nearest};
 pub use limits::{Limit, LimitError, Limits, LimitsPatch, Usage};
 pub use manifest::{GenerationNumber, Manifest, ManifestFunction};
 pub use message::{
-    CallRecord, Cell, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, Entry,
-    ExitStatus, FromWorker, FromZygote, LogLine, LogStream, Outcome, Passing, Report, Respite,
-    Start, Subject, ToWorker, ToZygote, VERSION, Walls, What,
+    Birth, CallRecord, Cell, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED,
+    Entry, ExitStatus, FromSpare, FromWorker, FromZygote, LogLine, LogStream, Outcome, Passing,
+    Report, Respite, Start, Subject, ToSpare, ToWorker, ToZygote, VERSION, Walls, What,
 };
 pub use moment::Moment;
 pub use name::{FunctionPath, NameError, TenantName, host_name};

@@ -62,6 +62,10 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// What a spare child may have written to before it is given to a tenant. Memory stays charged to
+/// whoever wrote to it first.
+pub const SPARE_MAX_BYTES: u64 = 2 << 20;
+
 /// One thing that a tenant has a bound of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {

@@ -5,6 +5,8 @@
 //!                                          Fork carries [control, listener, release,
 //!                                          errors, cgroups…]
 //!         ◄─ FromZygote ──             Forked carries [pidfd]
+//! zygote ─── ToSpare ──► spare         Serve carries what Fork does
+//!         ◄─ FromSpare ──
 //! primary ── ToWorker ──► worker       Link and Uplink carry one end of a stream socket,
 //!         ◄─ FromWorker ──             Pass, either way, the connections that it names
 //! primary ── CompileRequest ──► compile    Compile carries [module, artifact, declared],
@@ -31,7 +33,7 @@ use crate::token::TokenGrant;
 use crate::uplink::Kind;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 14;
+pub const VERSION: u32 = 15;
 
 /// How a process ends that asked for more memory than it may have.
 pub const EXIT_STARVED: u8 = 32;
@@ -43,9 +45,10 @@ pub enum ToZygote {
     },
     /// What comes with this build, which every later fork then holds already: with the bundle as
     /// JSON, and the artifact of each of these modules, which that engine made, however often it is
-    /// mounted. Said before the first fork.
+    /// mounted. Said before the first fork. From then on so many spare children are kept at most.
     Bundle {
         modules: Vec<(ModuleDigest, Fingerprint)>,
+        spares: u8,
     },
     /// With the worker's control socket, its tenant's listener, its release directory and the pipe
     /// that is its standard error, and then the file of each cgroup that it enters by writing to.
@@ -56,9 +59,39 @@ pub enum ToZygote {
     /// Tries from within a worker's walls what they must not allow. Answered by `Tried`.
     Try {
         uid: Option<u32>,
+        birth: Birth,
     },
     /// Answered by `Alive`: a zygote that cannot answer forks nothing either.
     AreYouAlive,
+}
+
+/// How a zygote comes by a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Birth {
+    /// Forked when it is wanted.
+    Forked,
+    /// Forked before, as nobody's, and given to a tenant then.
+    Spare,
+}
+
+/// What a spare child is told, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToSpare {
+    /// To become the worker of whoever that cell is for.
+    Serve { cell: Cell },
+    /// To try, from within a worker's walls, one of the things that they must not allow.
+    Try { attempt: u32, cell: Cell },
+}
+
+/// What a spare child says to its zygote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromSpare {
+    /// It waits to be given to somebody.
+    Warm,
+    /// It could not run what it was to run, and ends. Neither could another.
+    Unfit { reason: String },
+    /// It has what it was given, and has looked at nothing of it yet. It says nothing after this.
+    Taken,
 }
 
 /// What is particular about one worker's walls.
@@ -93,7 +126,8 @@ pub enum FromZygote {
         pagemap_scan: bool,
         walls: Walls,
     },
-    /// What was tried, and those of it that were not kept in.
+    /// What was tried, and those of it that were not kept in. Nothing was, where spare children
+    /// were to try it and none can be had.
     Tried {
         attempts: u32,
         escapes: Vec<String>,

@@ -52,9 +52,9 @@ fn zygote(golden: &mut Golden) {
     let cell = Cell { uid: Some(7), data_bytes: Some(300) };
     each!(golden, ToZygote {
         ToZygote::Hello { .. } => ToZygote::Hello { version: VERSION },
-        ToZygote::Bundle { .. } => ToZygote::Bundle { modules: vec![(sha256, engine)] },
+        ToZygote::Bundle { .. } => ToZygote::Bundle { modules: vec![(sha256, engine)], spares: 4 },
         ToZygote::Fork { .. } => ToZygote::Fork { ticket: 300, cell },
-        ToZygote::Try { .. } => ToZygote::Try { uid: Some(7) },
+        ToZygote::Try { .. } => ToZygote::Try { uid: Some(7), birth: Birth::Spare },
         ToZygote::AreYouAlive => ToZygote::AreYouAlive,
     });
     let namespaces = Err("why".to_owned());
@@ -73,6 +73,19 @@ fn zygote(golden: &mut Golden) {
             FromZygote::ForkFailed { ticket: 300, reason: "why".to_owned() },
         FromZygote::Exited { .. } => FromZygote::Exited { pid: 301, status },
         FromZygote::Alive => FromZygote::Alive,
+    });
+    each!(golden, Birth {
+        Birth::Forked => Birth::Forked,
+        Birth::Spare => Birth::Spare,
+    });
+    each!(golden, ToSpare {
+        ToSpare::Serve { .. } => ToSpare::Serve { cell },
+        ToSpare::Try { .. } => ToSpare::Try { attempt: 3, cell },
+    });
+    each!(golden, FromSpare {
+        FromSpare::Warm => FromSpare::Warm,
+        FromSpare::Unfit { .. } => FromSpare::Unfit { reason: "why".to_owned() },
+        FromSpare::Taken => FromSpare::Taken,
     });
     each!(golden, ExitStatus {
         ExitStatus::Code(_) => ExitStatus::Code(3),
