@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
 use hearth_wire::{Entry, GenerationNumber, TenantName, TokenGrant, What};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 pub use error::{CallError, Cause, FleetError, SwapError, Unavailable};
@@ -110,7 +110,7 @@ impl Fleet {
     pub async fn remove(&self, name: &TenantName) {
         if let Some((_, handle)) = self.tenants.remove(name) {
             // It is ending already if it does not take this.
-            let _ = handle.inbox.send(Command::Remove).await;
+            let _ = handle.inbox.send(Box::new(Command::Remove)).await;
             let mut snapshot = handle.snapshot;
             while snapshot.changed().await.is_ok() {}
             if let Some(cgroups) = &self.shared.cgroups {
@@ -130,7 +130,7 @@ impl Fleet {
     ) -> Option<T> {
         let handle = self.handle(name)?;
         let (answer, answered) = oneshot::channel();
-        handle.inbox.send(command(answer)).await.ok()?;
+        handle.inbox.send(Box::new(command(answer))).await.ok()?;
         answered.await.ok()
     }
 
@@ -174,9 +174,10 @@ impl Fleet {
         let connection = Connection::new(stream.into(), unread, since, Entry::Front, room)
             .map_err(|(socket, unread)| (socket.into(), unread))?;
         let (answer, answered) = oneshot::channel();
-        let back = match handle.inbox.send(Command::Give(Box::new(connection), answer)).await {
+        let command = Box::new(Command::Give(Box::new(connection), answer));
+        let back = match handle.inbox.send(command).await.map_err(|unsent| *unsent.0) {
             Ok(()) => answered.await.unwrap_or(Ok(())).err(),
-            Err(mpsc::error::SendError(Command::Give(connection, _))) => Some(connection),
+            Err(Command::Give(connection, _)) => Some(connection),
             Err(_) => unreachable!("what is not sent is what was to be sent"),
         };
         match back.and_then(|connection| connection.into_socket()) {
@@ -260,7 +261,7 @@ impl Fleet {
     pub async fn shutdown(&self) {
         let handles: Vec<Handle> = self.tenants.iter().map(|handle| handle.clone()).collect();
         for handle in handles {
-            let _ = handle.inbox.send(Command::Shutdown).await;
+            let _ = handle.inbox.send(Box::new(Command::Shutdown)).await;
         }
         self.supervisors.close();
         self.supervisors.wait().await;
@@ -270,7 +271,7 @@ impl Fleet {
     pub async fn hurry(&self) {
         let handles: Vec<Handle> = self.tenants.iter().map(|handle| handle.clone()).collect();
         for handle in handles {
-            let _ = handle.inbox.send(Command::Hurry).await;
+            let _ = handle.inbox.send(Box::new(Command::Hurry)).await;
         }
     }
 }

@@ -26,7 +26,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
-use hearth_connection::{Drain, Presence, Received, Side, Waiting};
+use hearth_connection::{Drain, Order, Presence, Received, Side, Waiting};
 use hearth_wire::uplink::{UploadDir, upload_dir};
 use hearth_wire::{Code, Problem, TenantName};
 use http::Request;
@@ -307,7 +307,16 @@ async fn serve<F, A, G>(
     };
     // What is between two requests is nobody else's: it ends with this.
     let side = Side::Outside;
-    let _ = hearth_connection::serve(connection, side, drain, present, break_off, answer).await;
+    let _ = hearth_connection::serve(
+        connection,
+        side,
+        Order::AtOnce,
+        drain,
+        present,
+        break_off,
+        answer,
+    )
+    .await;
 }
 
 /// Room for one more connection. Who has waited longest gives it, where there is none.

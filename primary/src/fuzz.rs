@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures_util::stream;
 use hearth_connection::forwarding::{Word, is_forwarding};
-use hearth_connection::{Drain, Received, Side, Waiting, end_request_hop};
+use hearth_connection::{Drain, Order, Received, Side, Waiting, end_request_hop};
 use hearth_wire::{
     FromWorker, FromZygote, FunctionPath, Limits, PathMatch, Route, Routes, TenantName, ToWorker,
     What, header, parse,
@@ -263,8 +263,16 @@ async fn serve(stream: DuplexStream, way: Way, log: Log) {
             response.map(|body| body.map_err(Into::into).boxed_unsync())
         }
     };
-    hearth_connection::serve(Waiting::new(stream), Side::Outside, drain, |_| (), |_| (), answer)
-        .await;
+    hearth_connection::serve(
+        Waiting::new(stream),
+        Side::Outside,
+        Order::AtOnce,
+        drain,
+        |_| (),
+        |_| (),
+        answer,
+    )
+    .await;
 }
 
 /// As the gateway passes a request on.
@@ -276,8 +284,16 @@ async fn pass(request: Request<Received>, log: Log) -> Response {
             let noted = note(request, Arc::clone(&log));
             async { noted.await.map(|body| body.map_err(Into::into).boxed_unsync()) }
         };
-        hearth_connection::serve(Waiting::new(far), Side::Primary, drain, |_| (), |_| (), answer)
-            .await;
+        hearth_connection::serve(
+            Waiting::new(far),
+            Side::Primary,
+            Order::InRound,
+            drain,
+            |_| (),
+            |_| (),
+            answer,
+        )
+        .await;
     };
     tokio::spawn(worker);
     let mut request = request.map(Body::new);

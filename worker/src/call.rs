@@ -1,18 +1,20 @@
-//! One call: a guest in a task of its own, its head handed out as soon as it is made, and the
-//! one place that says how a call ended.
+//! One call: a guest that runs at once, and goes on in a task of its own if it has not ended then;
+//! its head handed out as soon as it is made, and the one place that says how a call ended.
 //!
 //! ```text
-//! call() ── spawn ──► run(): instance, guest ── head ──► call() ──► ResponseBody
-//!    │                  │ ends by itself, its deadline, or because its caller went
-//!    └── Ledger ◄───────┘ the call's record, told when nothing of the call is left
+//! call() ── poll, spawn ──► run(): instance, guest ── head ──► call() ──► ResponseBody
+//!    │                        │ ends by itself, its deadline, or because its caller went
+//!    └── Ledger ◄─────────────┘ the call's record, told when nothing of the call is left
 //! ```
 //!
 //! Who may call what is decided before this, and what a failure is answered with after it, in
 //! [`crate::serve`]. What is known of it is in [`crate::ledger`]; instances are made and kept in [`crate::instance`].
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use hearth_connection::{end_hop, has_content};
 use hearth_engine::reason;
@@ -57,8 +59,12 @@ pub async fn call(
     let mut abandon = Abandon::armed(Arc::clone(&ledger));
     serving.doing.calls.begin();
     let ending = Ending { serving: Arc::clone(serving), ledger };
-    // In a box, since a task is moved several times before it is where it stays.
-    tokio::spawn(Box::pin(run(ending, function, request, permit)));
+    // Most end at their first poll, and need no task. In a box, since a task is moved several times
+    // before it is where it stays.
+    let mut running = Box::pin(run(ending, function, request, permit));
+    if poll_fn(|cx| Poll::Ready(running.as_mut().poll(cx))).await.is_pending() {
+        tokio::spawn(running);
+    }
 
     let response = match poll_fn(|cx| abandon.ledger().poll_head(cx)).await? {
         Head::Response(response) => response,
@@ -121,21 +127,29 @@ enum End {
 async fn run(ending: Ending, function: usize, request: Request<WasiBody>, permit: Permit) {
     let Ending { serving, ledger } = &ending;
     let options = &serving.generation.manifest.functions[function].options;
-    let deadline = Duration::from_millis(options.timeout_ms.into());
+    let deadline = Instant::now() + Duration::from_millis(options.timeout_ms.into());
 
     let instances = &serving.doing.instances;
     let _ticking = serving.doing.ticker.run();
     let mut instance = Instance::take(instances, function, &ledger.log);
-    let end = tokio::select! {
-        biased;
-        ended = drive(&mut instance, instances, request, ledger) => match ended {
-            Ok(()) => End::Returned,
-            Err(error) => End::Failed(error),
-        },
-        // Before the next one, since whoever waits for the answer goes then as well.
-        () = serving.doing.finish.comes(Time::Up) => End::Stopped,
-        () = poll_fn(|cx| ledger.poll_abandoned(cx)) => End::Abandoned,
-        () = tokio::time::sleep(deadline) => End::Late,
+    let end = {
+        let mut guest = pin!(drive(&mut instance, instances, request, ledger));
+        let mut given_up = pin!(given_up(serving, ledger, deadline));
+        let mut has_begun = false;
+        poll_fn(|cx| {
+            let goes_on = std::mem::replace(&mut has_begun, true);
+            // One that ends at once costs no timer, since nothing else was looked at.
+            if !goes_on && let Poll::Ready(returned) = guest.as_mut().poll(cx) {
+                return Poll::Ready(End::of(returned));
+            }
+            // Later that comes first: a guest without end would have its slice of time before.
+            match given_up.as_mut().poll(cx) {
+                Poll::Ready(end) => Poll::Ready(end),
+                Poll::Pending if goes_on => guest.as_mut().poll(cx).map(End::of),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
     };
     // However it ended then, that was for want of a caller.
     let end = if ledger.is_abandoned() { End::Abandoned } else { end };
@@ -153,6 +167,38 @@ async fn run(ending: Ending, function: usize, request: Request<WasiBody>, permit
         ledger.log.line(LogStream::Host, reason);
     }
     drop(permit);
+}
+
+impl End {
+    fn of(returned: wasmtime::Result<()>) -> Self {
+        match returned {
+            Ok(()) => Self::Returned,
+            Err(error) => Self::Failed(error),
+        }
+    }
+}
+
+/// Why a guest is not let go on.
+async fn given_up(serving: &Serving, ledger: &Ledger, deadline: Instant) -> End {
+    let _aim = serving.doing.ticker.aim(deadline);
+    tokio::select! {
+        biased;
+        // Before the next one, since whoever waits for the answer goes then as well.
+        () = serving.doing.finish.comes(Time::Up) => End::Stopped,
+        () = poll_fn(|cx| ledger.poll_abandoned(cx)) => End::Abandoned,
+        () = until(deadline) => End::Late,
+    }
+}
+
+/// As the clock itself says, besides the runtime's: behind a guest's slice of time that one was not
+/// looked at.
+async fn until(deadline: Instant) {
+    let mut timer = pin!(tokio::time::sleep_until(deadline.into()));
+    poll_fn(|cx| match Instant::now() < deadline {
+        true => timer.as_mut().poll(cx),
+        false => Poll::Ready(()),
+    })
+    .await;
 }
 
 /// How the call ended, and what is said of it in its log.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 pub use hearth_connection::{Drain, Received};
-use hearth_connection::{Presence, Side, Socket, Waiting};
+use hearth_connection::{Order, Presence, Side, Socket, Waiting};
 use http::Request;
 use tokio::sync::watch;
 
@@ -84,7 +84,8 @@ where
     // A worker may not set how a socket ends: the primary closes some that it has had, and would
     // wait there for as long as a worker says.
     let break_off = |_: &S| ();
-    let served = hearth_connection::serve(arrival, side, drain, asking, break_off, answer);
+    let served =
+        hearth_connection::serve(arrival, side, Order::InRound, drain, asking, break_off, answer);
     let cut = async {
         serving.doing.finish.comes(Time::Over).await;
         // That is no call, and has a time of its own.

@@ -121,6 +121,8 @@ impl<'a> Driver<'a> {
             let drains = matches!(life.state, State::Draining(_));
             let waits_for_calls = (drains || self.is_empty()) && calls.calls > 0;
             let waits_for_uploads = self.is_empty() && uploads.calls > 0;
+            // A guest without end does not keep this waiting, either.
+            let _aim = alarm.filter(|_| drains).map(|at| self.serving.doing.ticker.aim(at));
             let idle = async {
                 match alarm {
                     Some(alarm) => tokio::time::sleep_until(alarm.into()).await,

@@ -27,6 +27,7 @@ use crate::generation::Generation;
 use crate::host;
 use crate::host::log::GuestLog;
 use crate::report::CallLog;
+use crate::ticker;
 
 /// An instance without a call goes after this long, and its memory with it.
 const IDLE_MAX: Duration = Duration::from_secs(5);
@@ -264,9 +265,8 @@ fn store(instances: &Instances, function: usize) -> (Store<Guest>, GuestLog) {
     let guest = Guest::new(surroundings, Backends::denied(), memory_bytes);
     let engine = hearth_host::engine(instances.handler(function));
     let mut store = hearth_host::store(engine, guest);
-    // Tokio's own yield, since only that lets the runtime look at its sockets and clocks first.
     store.epoch_deadline_callback(|_| {
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(ticker::give_way())))
     });
     (store, log)
 }

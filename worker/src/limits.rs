@@ -1,23 +1,16 @@
-//! What calls may take of the worker: a turn, and the processor's time in slices; and what
-//! connections may on which nobody calls.
+//! How many calls there may be: those that run, those that wait for their turn, and those that come
+//! in a second; and how fast connections may come on which nobody calls.
 //!
-//! Owns the permits with their rate, the pace of newcomers, the counts of running calls, and the
-//! ticker that makes a guest without end give way. What a refusal is answered with is decided in
-//! [`crate::serve`]; what an instance may have of memory, in `hearth_host`.
+//! Owns the permits with their rate, the pace of newcomers, and the counts of running calls. How
+//! long a guest may have the processor is [`crate::ticker`]'s; what a refusal is answered with is
+//! decided in [`crate::serve`]; what an instance may have of memory, in `hearth_host`.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hearth_wire::{Limits, limits};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use wasmtime::Engine;
-
-/// A guest gives way this often.
-const TICK: Duration = Duration::from_millis(10);
-/// The ticker goes on this long without a call, so that steady calls do not wake it each time.
-const TICKS_LINGERING: u32 = 50;
 
 /// Why a call gets no turn.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,12 +72,20 @@ impl Permits {
         self.thinned.notified().await;
     }
 
-    /// Waits for a turn, unless too many do or the rate does not allow it.
-    pub async fn turn(&self, now: Instant) -> Result<Permit, NoTurn> {
+    /// Counts a call that comes, unless the rate does not allow it or it could not even wait: so
+    /// nobody sends a body for nothing.
+    pub fn come(&self, now: Instant) -> Result<(), NoTurn> {
         if let Some(rate) = &self.rate {
             let mut rate = rate.lock().unwrap_or_else(PoisonError::into_inner);
             rate.take(now).map_err(NoTurn::TooFast)?;
         }
+        let is_full = self.waiting.load(Ordering::Relaxed) >= self.most_waiting
+            && self.running.available_permits() == 0;
+        if is_full { Err(NoTurn::Crowded) } else { Ok(()) }
+    }
+
+    /// Waits for a turn, unless too many do.
+    pub async fn turn(&self) -> Result<Permit, NoTurn> {
         if let Ok(turn) = Arc::clone(&self.running).try_acquire_owned() {
             return Ok(Permit { _turn: turn });
         }
@@ -286,119 +287,9 @@ impl Calls {
     }
 }
 
-/// A thread that counts the epochs of the engines on while calls run. Started with the first call at
-/// the latest, long after the fork.
-pub struct Ticker {
-    /// `None` where nothing is to be stopped.
-    engines: Option<Vec<Engine>>,
-    beat: Arc<Beat>,
-    /// `None` where it could not be started: calls then still end at their deadline, unless they
-    /// never wait.
-    thread: OnceLock<Option<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct Beat {
-    running: AtomicUsize,
-    /// Set by the ticker, under the lock, before it looks at `running` for the last time.
-    parked: AtomicBool,
-    stop: Mutex<bool>,
-    wanted: Condvar,
-}
-
-pub struct Running {
-    beat: Arc<Beat>,
-}
-
-impl Ticker {
-    pub fn new(engines: Vec<Engine>) -> Self {
-        Self { engines: Some(engines), beat: Arc::default(), thread: OnceLock::new() }
-    }
-
-    /// One that has no thread, and never ticks.
-    pub fn none() -> Self {
-        Self { engines: None, beat: Arc::default(), thread: OnceLock::new() }
-    }
-
-    /// Has its thread started, and tells whether there is one.
-    pub fn start(&self) -> bool {
-        let thread = self.thread.get_or_init(|| {
-            let (engines, beat) = (self.engines.clone()?, Arc::clone(&self.beat));
-            std::thread::Builder::new()
-                .name("ticker".to_owned())
-                .stack_size(64 << 10)
-                .spawn(move || beat.keep_ticking(&engines))
-                .ok()
-        });
-        thread.is_some()
-    }
-
-    /// Ticks until the answer is dropped.
-    pub fn run(&self) -> Running {
-        self.start();
-        // Either the ticker sees that something runs, or this sees that it is parked.
-        self.beat.running.fetch_add(1, Ordering::SeqCst);
-        if self.beat.parked.load(Ordering::SeqCst) {
-            let _stop = self.beat.lock();
-            self.beat.parked.store(false, Ordering::SeqCst);
-            self.beat.wanted.notify_one();
-        }
-        Running { beat: Arc::clone(&self.beat) }
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        *self.beat.lock() = true;
-        self.beat.wanted.notify_one();
-        if let Some(Some(thread)) = self.thread.take() {
-            thread.join().expect("the ticker only ticks");
-        }
-    }
-}
-
-impl Beat {
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep_ticking(&self, engines: &[Engine]) {
-        let mut quiet = 0;
-        let mut stop = self.lock();
-        while !*stop {
-            let runs = self.running.load(Ordering::SeqCst) > 0;
-            quiet = if runs { 0 } else { quiet + 1 };
-            if quiet > TICKS_LINGERING {
-                quiet = 0;
-                self.parked.store(true, Ordering::SeqCst);
-                if self.running.load(Ordering::SeqCst) == 0 {
-                    stop = self
-                        .wanted
-                        .wait_while(stop, |stop| !*stop && self.parked.load(Ordering::SeqCst))
-                        .unwrap_or_else(PoisonError::into_inner);
-                }
-                self.parked.store(false, Ordering::SeqCst);
-            } else {
-                (stop, _) = self
-                    .wanted
-                    .wait_timeout_while(stop, TICK, |stop| !*stop)
-                    .unwrap_or_else(PoisonError::into_inner);
-                engines.iter().for_each(Engine::increment_epoch);
-            }
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.beat.running.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_engine::{EngineKind, Purpose};
     use std::task::Poll;
 
     fn runtime() -> tokio::runtime::Runtime {
@@ -421,17 +312,21 @@ mod tests {
             let permits = Arc::new(Permits::new(&limits, now));
             let mut running = Vec::new();
             for _ in 0..limits.calls_running {
-                running.push(permits.turn(now).await.map_err(|_| ()).unwrap());
+                assert_eq!(permits.come(now), Ok(()));
+                running.push(permits.turn().await.map_err(|_| ()).unwrap());
             }
             let mut waiting = tokio::task::JoinSet::new();
             for _ in 0..limits.calls_waiting {
                 let permits = Arc::clone(&permits);
-                waiting.spawn(async move { permits.turn(now).await.is_ok() });
+                waiting.spawn(
+                    async move { permits.come(now).is_ok() && permits.turn().await.is_ok() },
+                );
             }
             while permits.in_use() != (64, 256) {
                 tokio::task::yield_now().await;
             }
-            assert_eq!(permits.turn(now).await.err(), Some(NoTurn::Crowded));
+            assert_eq!(permits.come(now), Err(NoTurn::Crowded));
+            assert_eq!(permits.turn().await.err(), Some(NoTurn::Crowded));
             assert!(permits.are_crowded());
             drop(running.pop());
             assert!(waiting.join_next().await.unwrap().unwrap());
@@ -477,19 +372,16 @@ mod tests {
 
     #[test]
     fn a_tenant_without_a_rate_has_none() {
-        runtime().block_on(async {
-            let now = Instant::now();
-            let limits = Limits { rate_burst: 1, ..Limits::default() };
-            let permits = Permits::new(&limits, now);
-            for _ in 0..10 {
-                assert!(permits.turn(now).await.is_ok());
-            }
-            let limits = Limits { rate_per_second: 1, ..limits };
-            let permits = Permits::new(&limits, now);
-            assert!(permits.turn(now).await.is_ok());
-            let refused = permits.turn(now).await.err();
-            assert_eq!(refused, Some(NoTurn::TooFast(Duration::from_secs(1))));
-        });
+        let now = Instant::now();
+        let limits = Limits { rate_burst: 1, ..Limits::default() };
+        let permits = Permits::new(&limits, now);
+        for _ in 0..10 {
+            assert_eq!(permits.come(now), Ok(()));
+        }
+        let limits = Limits { rate_per_second: 1, ..limits };
+        let permits = Permits::new(&limits, now);
+        assert_eq!(permits.come(now), Ok(()));
+        assert_eq!(permits.come(now), Err(NoTurn::TooFast(Duration::from_secs(1))));
     }
 
     #[test]
@@ -510,15 +402,5 @@ mod tests {
             assert!(is_quiet().await && count.now().calls == 0);
             assert!(count.now().quiet_since > began);
         });
-    }
-
-    #[test]
-    fn the_ticker_ticks_while_it_is_wanted_and_ends() {
-        let engines = EngineKind::ALL.map(|kind| hearth_engine::engine(kind, Purpose::Run));
-        let ticker = Ticker::new(engines.map(Result::unwrap).to_vec());
-        let running = ticker.run();
-        drop(running);
-        let _again = ticker.run();
-        drop(ticker);
     }
 }

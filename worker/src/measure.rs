@@ -179,9 +179,7 @@ async fn whole(serving: &Arc<Serving>, number: usize, body: &str) -> anyhow::Res
         Ledger::new(log(serving, number), Origin::Outside, &Method::POST, Instant::now(), None);
     let ledger = Arc::new(ledger);
     ledger.count(serving.doing.activity.begin());
-    let Ok(permit) = serving.room.permits.turn(Instant::now()).await else {
-        bail!("there is no turn")
-    };
+    let Ok(permit) = serving.room.permits.turn().await else { bail!("there is no turn") };
     let sent = Full::new(Bytes::copy_from_slice(body.as_bytes()));
     let request = Request::post(path)
         .header("host", "demo")

@@ -1,6 +1,6 @@
 //! A request from its head to its answer, in order: what the peer may say, request id, route, who
-//! calls and what that reaches, what the guest sees of its path, schema of the head, a turn,
-//! schema of the body, the call, schema of the answer.
+//! calls and what that reaches, what the guest sees of its path, schema of the head, a body that
+//! is small, a turn, schema of the body, the call, schema of the answer.
 //!
 //! Bytes and connections are [`crate::connection`]'s, the guest is [`crate::call`]'s; what a peer
 //! may say is for [`crate::peer`], whom a function is for for [`crate::admit`].
@@ -25,9 +25,10 @@ use wasmtime_wasi_http::Error as BodyError;
 use crate::admit::{Caller, admit};
 use crate::builtin;
 use crate::call;
-use crate::check::{self, HoldError};
+use crate::check;
 use crate::cors::{self, Leave};
 use crate::finish::Time;
+use crate::held::{self, Held, HoldError};
 use crate::host::http::{RequestBody, ResponseBody};
 use crate::ledger::{Failure, Ledger};
 use crate::limits::NoTurn;
@@ -186,7 +187,14 @@ fn strip_prefix<B>(request: &mut Request<B>, function: &FunctionPath) {
     request.headers_mut().insert(X_FORWARDED_PREFIX, prefix);
 }
 
-/// What the schemas say, a turn, and then the guest.
+/// A request's body before its call has a turn.
+enum Taken {
+    /// It was small.
+    Whole(Held),
+    Coming(RequestBody),
+}
+
+/// What the schemas say, a small body, a turn, and then the guest.
 async fn called(
     serving: &Arc<Serving>,
     number: usize,
@@ -205,24 +213,35 @@ async fn called(
     }
     ledger.count(serving.doing.activity.begin());
     let admitted = async {
-        let permit = serving.room.permits.turn(Instant::now()).await.map_err(no_turn)?;
+        serving.room.permits.come(Instant::now()).map_err(no_turn)?;
         let (head, body) = request.into_parts();
+        let checks = checks.filter(|_| options.schema.body.is_some());
+        // A body is judged as it stands, and the guest would unpack it.
+        if checks.is_some()
+            && let Some(packed) = Problem::of_coding(&head.headers)
+        {
+            return Err(packed.into());
+        }
+        let is_early = held::is_early(&head.headers, &body);
         let body = RequestBody::new(body, options.max_body, Arc::clone(ledger));
-        let body = match checks.filter(|_| options.schema.body.is_some()) {
-            None => body.boxed_unsync(),
-            Some(checks) => {
-                // It is judged as it stands, and the guest would unpack it.
-                if let Some(packed) = Problem::of_coding(&head.headers) {
-                    return Err(packed.into());
-                }
-                let room = serving.room.checks.requests();
-                let held = check::hold(body, &head.headers, options.max_body, room);
-                let held = held.await.map_err(|error| match error {
-                    HoldError::TooLarge | HoldError::Body(BodyError::HttpRequestBodySize(_)) => {
-                        too_large(options.max_body)
-                    }
-                    HoldError::Body(_) => Refusal::new(Code::BadRequest, Problem::BROKEN_BODY),
-                })?;
+        let hold = async |body| {
+            let places = serving.room.checks.requests();
+            let held = held::hold(body, &head.headers, options.max_body, places);
+            held.await.map_err(|error| unheld(error, options.max_body))
+        };
+        let body = match is_early {
+            true => Taken::Whole(hold(body).await?),
+            false => Taken::Coming(body),
+        };
+        let permit = serving.room.permits.turn().await.map_err(no_turn)?;
+        let body = match (body, checks) {
+            (Taken::Coming(body), None) => body.boxed_unsync(),
+            (Taken::Whole(held), None) => held.into_body().boxed_unsync(),
+            (body, Some(checks)) => {
+                let held = match body {
+                    Taken::Whole(held) => held,
+                    Taken::Coming(body) => hold(body).await?,
+                };
                 check::request(&serving.room.checks, checks, &head.method, &held.bytes).await?;
                 held.into_body().boxed_unsync()
             }
@@ -261,7 +280,7 @@ async fn checked(
 ) -> Result<Answer, Failure> {
     let (mut head, body) = response.into_parts();
     let most = CHECKED_BODY_MAX_BYTES;
-    let broken = match check::hold(body, &head.headers, most, serving.room.checks.answers()).await {
+    let broken = match held::hold(body, &head.headers, most, serving.room.checks.answers()).await {
         Ok(held) => match check::answer(&serving.room.checks, checks, answers, &held.bytes).await {
             Ok(()) => {
                 head.headers.insert(CONTENT_LENGTH, held.bytes.len().into());
@@ -279,6 +298,13 @@ async fn checked(
     ledger.fail(Outcome::ResponseInvalid);
     ledger.log.line(LogStream::Host, broken);
     Err(Failure::ResponseInvalid)
+}
+
+fn unheld(error: HoldError<BodyError>, most: u64) -> Refusal {
+    match error {
+        HoldError::TooLarge | HoldError::Body(BodyError::HttpRequestBodySize(_)) => too_large(most),
+        HoldError::Body(_) => Refusal::new(Code::BadRequest, Problem::BROKEN_BODY),
+    }
 }
 
 fn failed(failure: Failure, options: &hearth_wire::Options) -> Refusal {

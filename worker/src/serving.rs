@@ -14,9 +14,10 @@ use crate::check;
 use crate::finish::Finish;
 use crate::generation::Generation;
 use crate::instance::Instances;
-use crate::limits::{ActivityCount, Calls, Newcomers, Permits, Ticker};
+use crate::limits::{ActivityCount, Calls, Newcomers, Permits};
 use crate::peer::Trusted;
 use crate::report::Reporter;
+use crate::ticker::Ticker;
 use crate::uplink::Uplinks;
 
 pub struct Serving {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use crate::check;
-use crate::limits::Ticker;
+use crate::ticker::Ticker;
 
 /// Until a thread that was started runs, on the busiest machine.
 const START_DEADLINE: Duration = Duration::from_secs(5);

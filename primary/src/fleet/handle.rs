@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-use super::inbox::Command;
+use super::inbox::Inbox;
 use super::links::Links;
 use super::status::WorkerStatus;
 
 /// How to reach a supervisor.
 #[derive(Clone)]
 pub struct Handle {
-    pub inbox: mpsc::Sender<Command>,
+    pub inbox: Inbox,
     pub snapshot: watch::Receiver<Snapshot>,
 }
 

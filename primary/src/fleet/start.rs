@@ -1,17 +1,17 @@
 //! How one worker is started: its generation and its cgroup are made ready, what it is to know is laid
 //! into its control socket, and the zygote forks it. What comes of it is told the supervisor.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
 use hearth_wire::{Cell, Channel, Limits, Moment, Start, ToWorker, pair};
-use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::cgroups::Group;
 use super::conversation::Conversation;
-use super::inbox::{Command, Newborn, StartError};
+use super::inbox::{Command, Inbox, Newborn, StartError};
 use super::lifecycle::WorkerId;
 use super::shared::Shared;
 use super::zygote::{Fork, ZygoteError};
@@ -30,7 +30,7 @@ pub async fn fork(
     told: Vec<ToWorker>,
     tenant: Tenant,
     listener: Option<Arc<OwnedFd>>,
-    inbox: mpsc::Sender<Command>,
+    inbox: Inbox,
     shared: Arc<Shared>,
 ) {
     let newborn = async {
@@ -66,26 +66,37 @@ pub async fn fork(
         let mut tries = 1;
         let (forked, channel, conversation) = loop {
             let (ours, theirs) = pair().map_err(|error| host(&error))?;
-            let channel = Channel::new(ours).map_err(|error| host(&error))?;
-            let mut conversation = Conversation::new(Instant::now());
-            // All of it fits the socket's buffer, so the worker finds it when it is born.
-            for message in std::iter::once(&start).chain(&told) {
-                conversation.told(message);
-                channel.send(message, &[]).await.map_err(|error| host(&error))?;
-            }
+            let (said, errors) = io::pipe().map_err(|error| host(&error))?;
             let (listener, release, cgroup) = (listener.clone(), release.clone(), cgroup.clone());
-            let errors = stderr::listen(Speaker::worker(tenant.name.clone()));
-            let errors = errors.map_err(|error| host(&error))?;
+            let errors = errors.into();
             let fork = Fork { control: theirs, listener, release, errors, cell, cgroup, noticed };
-            match shared.zygote.fork(fork).await {
+            // While the zygote forks: none of it is needed before there is somebody to need it.
+            let beside = async {
+                tokio::task::yield_now().await;
+                tokio::spawn(stderr::relay(said, Speaker::worker(tenant.name.clone())));
+                let channel = Channel::new(ours).map_err(|error| host(&error))?;
+                let mut conversation = Conversation::new(Instant::now());
+                // All of it fits the socket's buffer, so nobody waits for the worker to read it.
+                for message in std::iter::once(&start).chain(&told) {
+                    conversation.told(message);
+                    channel.send(message, &[]).await.map_err(|error| host(&error))?;
+                }
+                Ok::<_, StartError>((channel, conversation))
+            };
+            let (forked, talk) = tokio::join!(shared.zygote.fork(fork), beside);
+            match forked {
                 Err(ZygoteError::Gone) if tries < FORK_TRIES => tries += 1,
-                forked => break (forked.map_err(|error| host(&error))?, channel, conversation),
+                Err(error) => return Err(host(&error)),
+                Ok(forked) => {
+                    let (channel, conversation) = talk?;
+                    break (forked, channel, conversation);
+                }
             }
         };
         Ok(Newborn { forked, channel, conversation, permit })
     };
     let newborn = newborn.await;
-    let _ = inbox.send(Command::Forked(worker, Box::new(newborn))).await;
+    let _ = inbox.send(Box::new(Command::Forked(worker, Box::new(newborn)))).await;
 }
 
 /// The tenant's group, where this machine has any: made with its first worker, and from then on at

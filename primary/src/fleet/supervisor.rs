@@ -22,7 +22,7 @@ use tracing::{error, info, warn};
 use super::callers::{Callers, Told};
 use super::error::{Cause, FleetError, SwapError};
 use super::handle::{Handle, Snapshot};
-use super::inbox::{Answer, Command, Commit, Newborn, StartError};
+use super::inbox::{Answer, Command, Commit, Inbox, Newborn, StartError};
 use super::lifecycle::{Action, Event, Life, Phase, Reception, Swap, Swapped, WorkerId};
 use super::links::Links;
 use super::listening::Listening;
@@ -65,8 +65,8 @@ enum Ending {
 pub struct Supervisor {
     tenant: Tenant,
     shared: Arc<Shared>,
-    inbox: mpsc::Receiver<Command>,
-    to_self: mpsc::Sender<Command>,
+    inbox: mpsc::Receiver<Box<Command>>,
+    to_self: Inbox,
     snapshot: watch::Sender<Snapshot>,
     life: Life,
     listening: Listening,
@@ -162,7 +162,7 @@ impl Supervisor {
             let heard = self.heard.clone();
             let event = tokio::select! {
                 command = self.inbox.recv() => match command {
-                    Some(command) => self.take(command),
+                    Some(command) => self.take(*command),
                     None => unreachable!("the supervisor holds a sender of its own"),
                 },
                 keys = heard.keys() => self.sockets_wait(keys),
@@ -300,7 +300,7 @@ impl Supervisor {
             }
             Command::Committed(Ok(())) => Some(Event::Committed),
             Command::Committed(Err(reason)) => Some(Event::CommitFailed(reason)),
-            Command::FromWorker(worker, message) => self.heard(worker, *message),
+            Command::FromWorker(worker, message) => self.heard(worker, message),
         }
     }
 
@@ -532,7 +532,7 @@ impl Supervisor {
                     fail::moment(Point::SwapReady);
                     let inbox = self.to_self.clone();
                     self.tasks.spawn(async move {
-                        let _ = inbox.send(Command::Committed(commit.await)).await;
+                        let _ = inbox.send(Box::new(Command::Committed(commit.await))).await;
                     });
                 }
                 None => return Some(Event::Committed),

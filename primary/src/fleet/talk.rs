@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::conversation::{Conversation, Nonsense};
-use super::inbox::Command;
+use super::inbox::{Command, Inbox};
 use super::lifecycle::WorkerId;
 use super::links::Outgoing;
 use super::shared::Shared;
@@ -94,7 +94,7 @@ pub async fn accompany(
     worker: WorkerId,
     (pidfd, status): (Arc<AsyncFd<OwnedFd>>, zygote::Status),
     tenant: Tenant,
-    inbox: mpsc::Sender<Command>,
+    inbox: Inbox,
     shared: Arc<Shared>,
 ) {
     let mut ended = std::pin::pin!(zygote::exit_of(&pidfd, status));
@@ -138,7 +138,7 @@ pub async fn accompany(
             }
         },
     };
-    let _ = inbox.send(Command::Exited(worker, reason)).await;
+    let _ = inbox.send(Box::new(Command::Exited(worker, reason))).await;
 }
 
 /// How a worker ended, for its owner. `starved` is how many bytes its tenant's processes may have,
@@ -172,7 +172,7 @@ async fn converse(
     mut to_send: mpsc::Receiver<Outgoing>,
     worker: WorkerId,
     tenant: &Tenant,
-    inbox: &mpsc::Sender<Command>,
+    inbox: &Inbox,
     shared: &Shared,
 ) -> Result<(), Nonsense> {
     let speaking = async {
@@ -203,9 +203,9 @@ async fn converse(
                 FromWorker::Pass(passing) => {
                     Command::PassedOn(worker, fds.into_iter().zip(passing).collect())
                 }
-                message => Command::FromWorker(worker, Box::new(message)),
+                message => Command::FromWorker(worker, message),
             };
-            if inbox.send(command).await.is_err() {
+            if inbox.send(Box::new(command)).await.is_err() {
                 break;
             }
         }

@@ -57,6 +57,7 @@ mod reaching;
 mod refused_uploads;
 mod resting;
 mod roots;
+mod rounds;
 mod scarce;
 mod schemas;
 mod service;

@@ -111,7 +111,7 @@ macro_rules! options {
             cors: Cors = Cors::default(), Kind::Origins, whole;
             /// What requests and answers must be like.
             schema: Schemas = Schemas::default(), Kind::Schemas, parts;
-            /// Milliseconds that a call may take, from its head to the last byte of its answer.
+            /// Milliseconds that a call may take, from its function's begin to the last byte of its answer.
             timeout_ms: u32 = 30_000, Kind::up_to(TIMEOUT_MS_MAX as u64), limited;
             /// MiB that one instance may have, all its memories together.
             memory_mb: u32 = 64, Kind::up_to(MEMORY_MB_MAX as u64), limited;

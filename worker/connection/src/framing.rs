@@ -2,7 +2,7 @@
 //! is sent none and announces none, and a length is that of what is sent.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING};
 use http::{Method, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Empty};
@@ -34,7 +34,11 @@ pub(crate) fn frame(method: &Method, answer: &mut Answer) {
     let headers = answer.headers_mut();
     headers.remove(TRANSFER_ENCODING);
     match told {
-        Some(told) => drop(headers.insert(CONTENT_LENGTH, told.into())),
+        Some(told) => {
+            headers.insert(CONTENT_LENGTH, told.into());
+            // Only behind chunks is there a place for what it announces.
+            headers.remove(TRAILER);
+        }
         None => drop(headers.remove(CONTENT_LENGTH)),
     }
     if !has_content(method, status) {
@@ -71,6 +75,7 @@ mod tests {
             *answer.status_mut() = StatusCode::from_u16(status).unwrap();
             let chunked = HeaderValue::from_static("chunked");
             answer.headers_mut().insert(TRANSFER_ENCODING, chunked);
+            answer.headers_mut().insert(TRAILER, HeaderValue::from_static("x-sum"));
             if let Some(said) = said {
                 answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static(said));
             }
@@ -78,6 +83,7 @@ mod tests {
             let length = answer.headers().get(CONTENT_LENGTH).map(|it| it.to_str().unwrap());
             assert_eq!(length, told, "{method} {status} {said:?} {body:?}");
             assert!(!answer.headers().contains_key(TRANSFER_ENCODING));
+            assert_eq!(answer.headers().contains_key(TRAILER), told.is_none(), "{method} {status}");
             assert_eq!(answer.body().size_hint().exact(), Some(sent), "{method} {status}");
         }
     }

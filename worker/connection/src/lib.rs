@@ -31,6 +31,7 @@ mod hop;
 #[cfg(plain_hyper)]
 mod plain;
 mod refusal;
+mod round;
 mod stream;
 mod trailers;
 
@@ -63,6 +64,8 @@ pub use hop::{end_hop, end_request_hop};
 #[cfg(plain_hyper)]
 pub use plain::serve;
 pub use refusal::guard;
+use round::Due;
+pub use round::Order;
 use stream::Gated;
 pub use stream::Socket;
 
@@ -95,12 +98,13 @@ struct Inner {
     left: Mutex<Option<Left>>,
     /// The driver's, which is always the same task.
     driver: OnceLock<Waker>,
+    due: Due,
 }
 
 impl Shared {
     fn new(gate: Gate) -> Self {
         let (gate, left) = (Mutex::new(gate), Mutex::new(None));
-        Self(Arc::new(Inner { gate, left, driver: OnceLock::new() }))
+        Self(Arc::new(Inner { gate, left, driver: OnceLock::new(), due: Due::default() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Gate> {
@@ -149,6 +153,7 @@ impl Shared {
 pub async fn serve<S, F, A, G>(
     arrival: Waiting<S>,
     side: Side,
+    order: Order,
     drain: watch::Receiver<Drain>,
     present: impl Fn(Presence) -> G,
     break_off: impl Fn(&S),
@@ -176,6 +181,9 @@ where
                 Ok(answered) => answered.await,
                 Err(refused) => refused,
             };
+            if order == Order::InRound {
+                shared.0.due.behind_the_others().await;
+            }
             let ends = side == Side::Outside && draining.borrow().closes();
             Ok::<_, Infallible>(asked.framed(answer, ends, shared))
         })
@@ -217,6 +225,8 @@ where
                 Poll::Ready(Err(error)) if error.is_parse() => return Poll::Ready(End::Refused),
                 // Why it broke is its client's business: there is no one to tell.
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Broken),
+                // It is next in a moment, and nobody is waited for: no alarm is set for that.
+                Poll::Pending if shared.0.due.is() => return Poll::Pending,
                 Poll::Pending => {}
             }
             if !std::mem::replace(&mut is_listening, true) {

@@ -13,11 +13,12 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
 use crate::gate::{Drain, Gate, Presence, Side};
-use crate::{Answer, Received, Shared, Socket, Waiting};
+use crate::{Answer, Order, Received, Shared, Socket, Waiting};
 
 pub async fn serve<S, F, A, G>(
     arrival: Waiting<S>,
     side: Side,
+    order: Order,
     _drain: watch::Receiver<Drain>,
     _present: impl Fn(Presence) -> G,
     _break_off: impl Fn(&S),
@@ -32,7 +33,14 @@ where
     let service = service_fn(|request: Request<Incoming>| {
         let exchange = shared.lock().requested(false, false, false);
         let answered = answer(request.map(|body| Received::new(body, exchange, shared.clone())));
-        async move { Ok::<_, Infallible>(answered.await) }
+        let shared = shared.clone();
+        async move {
+            let answer = answered.await;
+            if order == Order::InRound {
+                shared.0.due.behind_the_others().await;
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut http = http1::Builder::new();
     http.max_buf_size(side.head_max_bytes()).max_headers(side.head_max_fields());

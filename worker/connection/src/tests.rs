@@ -244,7 +244,15 @@ async fn heard_after(pieces: &[&str], reads: Reads) -> String {
         Response::new(Full::new(Bytes::from(told)).map_err(|never| match never {}).boxed_unsync())
     };
     let waiting = crate::Waiting::new(server);
-    let served = crate::serve(waiting, crate::Side::Outside, drain, |_| (), |_| (), answer);
+    let served = crate::serve(
+        waiting,
+        crate::Side::Outside,
+        crate::Order::AtOnce,
+        drain,
+        |_| (),
+        |_| (),
+        answer,
+    );
     let sends = async move {
         for piece in pieces {
             client.write_all(piece.as_bytes()).await.unwrap();

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 use tokio::sync::watch;
 
 use crate::gate::{Drain, Presence, Side};
-use crate::{Answer, Received, Waiting, serve};
+use crate::{Answer, Order, Received, Waiting, serve};
 
 /// No exchange takes longer, on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -122,7 +122,15 @@ impl Served {
     fn open(side: Side) -> Self {
         let (client, server) = duplex(16 << 10);
         let (drain, told) = watch::channel(Drain::No);
-        let left = tokio::spawn(serve(Waiting::new(server), side, told, |_| (), |_| (), answer));
+        let left = tokio::spawn(serve(
+            Waiting::new(server),
+            side,
+            Order::InRound,
+            told,
+            |_| (),
+            |_| (),
+            answer,
+        ));
         Self { client, drain, left }
     }
 
@@ -294,7 +302,8 @@ async fn empty_lines_are_nobodys() {
         move |presence| presences.lock().unwrap().push(presence)
     };
     let served = tokio::spawn(async move {
-        serve(Waiting::new(server), Side::Outside, told, present, |_| (), answer).await
+        serve(Waiting::new(server), Side::Outside, Order::InRound, told, present, |_| (), answer)
+            .await
     });
     let mut answer = vec![0; 1 << 10];
     for _ in 0..2 {

@@ -7,6 +7,12 @@ use wasmtime_wasi_http::{
 
 use crate::Guest;
 
+/// What a function can have written of its answer before anybody has taken anything of it: as much
+/// as may leave in one piece, in the pieces of 4 KiB in which libraries write, and no more than
+/// 320 KiB in the largest there are.
+const WRITTEN_AHEAD: usize = 4;
+const PIECE_MAX_BYTES: usize = 64 << 10;
+
 /// What an instance has for it: bounds of its fields, and who sends what it asks for.
 pub(crate) struct Sender {
     bounds: WasiHttpCtx,
@@ -45,5 +51,13 @@ impl WasiHttpHooks for Denied {
         _: Sending,
     ) -> Box<dyn Future<Output = Answer> + Send> {
         Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
+    }
+
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        WRITTEN_AHEAD
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        PIECE_MAX_BYTES
     }
 }

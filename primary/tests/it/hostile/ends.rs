@@ -277,7 +277,7 @@ fn told(scene: &Scene, steps: &str) -> Option<String> {
     let address = scene.tenant.address();
     let request = address.request("POST", &format!("/guest?{steps}"));
     // Of a body that never comes whole, so that the host keeps its end.
-    let request = request.header("content-length", "5").body("ab");
+    let request = request.header("transfer-encoding", "chunked").body("2\r\nab\r\n");
     let mut connection = Connection::open(address.to).unwrap();
     connection.send(&request.bytes("hostile")).unwrap();
     match connection.try_answer("POST") {

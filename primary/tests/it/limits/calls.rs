@@ -54,10 +54,10 @@ fn is_turned_away(answer: Answer) {
     answer.expect_problem(429, "too_many_requests");
 }
 
-/// Calls that run or wait until the last byte of their bodies comes.
+/// Calls that run or wait until the end of their bodies comes, of which nobody knows how much it is.
 #[track_caller]
 fn hold(tenant: &Tenant, running: u64, waiting: u64) -> Vec<Connection> {
-    let head = tenant.address().request("POST", "/counts").header("content-length", "1");
+    let head = tenant.address().request("POST", "/counts").header("transfer-encoding", "chunked");
     let callers = (0..running + waiting).map(|_| {
         let mut caller = tenant.open();
         caller.send(&head.bytes("demo")).unwrap();
@@ -74,7 +74,7 @@ fn hold(tenant: &Tenant, running: u64, waiting: u64) -> Vec<Connection> {
 #[track_caller]
 fn are_answered(tenant: &Tenant, mut callers: Vec<Connection>) {
     for caller in &mut callers {
-        caller.send(b"x").unwrap();
+        caller.send(b"1\r\nx\r\n0\r\n\r\n").unwrap();
     }
     for caller in &mut callers {
         assert_eq!(caller.answer("POST").expect(200).text(), "1");

@@ -125,14 +125,14 @@ fn what_a_tenant_has_of_its_limits_is_counted() {
     }
 
     let mut caller = tenant.open();
-    let head = tenant.address().request("POST", "/counts").header("content-length", "1");
+    let head = tenant.address().request("POST", "/counts").header("transfer-encoding", "chunked");
     caller.send(&head.bytes("demo")).unwrap();
     let _silent = tenant.open();
     eventually("a call that runs, on one of two connections", || {
         let now = all(["calls_running", "calls_waiting", "connections"]);
         (now == [1, 0, 2]).then_some(())
     });
-    caller.send(b"x").unwrap();
+    caller.send(b"1\r\nx\r\n0\r\n\r\n").unwrap();
     caller.answer("POST").expect(200);
     drop(caller);
     eventually("the connection that says nothing", || {
