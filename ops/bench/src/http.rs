@@ -3,10 +3,11 @@
 
 use std::borrow::Cow;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 /// No answer takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -128,6 +129,8 @@ fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
 /// One caller who waits for each answer. Its connection is kept as long as the server keeps it.
 pub struct Client {
     to: SocketAddr,
+    /// An address of this machine, if it is not to be the kernel's choice.
+    from: Option<Ipv4Addr>,
     stream: Option<TcpStream>,
 }
 
@@ -141,7 +144,11 @@ pub struct Timed {
 
 impl Client {
     pub fn new(to: SocketAddr) -> Self {
-        Self { to, stream: None }
+        Self { to, from: None, stream: None }
+    }
+
+    pub fn new_from(from: Ipv4Addr, to: SocketAddr) -> Self {
+        Self { to, from: Some(from), stream: None }
     }
 
     /// Sends a request and takes its answer, whose status must be one of success.
@@ -179,7 +186,15 @@ impl Client {
     }
 
     fn connect(&self) -> anyhow::Result<TcpStream> {
-        let stream = TcpStream::connect(self.to)?;
+        let stream = match self.from {
+            None => TcpStream::connect(self.to)?,
+            Some(from) => {
+                let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+                bind(&socket, &SocketAddr::from((from, 0)))?;
+                connect(&socket, &self.to)?;
+                socket.into()
+            }
+        };
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;

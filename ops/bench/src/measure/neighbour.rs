@@ -156,7 +156,9 @@ fn disturb(noisy: SocketAddr, noise: Noise) -> anyhow::Result<()> {
     match noise {
         Noise::Calls(target) => {
             let request = call(&noisy.to_string(), target, b"");
-            Client::new(noisy).time(&request).with_context(|| target.to_owned())?;
+            Client::new_from(fresh_address(), noisy)
+                .time(&request)
+                .with_context(|| target.to_owned())?;
         }
         Noise::Connections => {
             let from = fresh_address();
