@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::http::{Answer, Connection, Part, Request, form};
 use crate::processes::{
-    children, command_line, descendants, eventually, holders, signal, waits_to_be_told,
+    children, command_line, descendants, eventually, holders, is_alive, signal, waits_to_be_told,
 };
 
 pub const ADMIN_TOKEN: &str = "hearth_the-admin-token-of-the-tests-and-of-none-else";
@@ -145,7 +145,7 @@ impl Host {
         self.kill();
         // What belonged to it ends by itself, and only then are its ports free.
         eventually("the end of the host's processes", || {
-            left.iter().all(|pid| !crate::processes::is_alive(*pid)).then_some(())
+            left.iter().all(|pid| !is_alive(*pid)).then_some(())
         });
     }
 
@@ -277,12 +277,28 @@ impl Host {
         })
     }
 
-    /// Wakes the tenant, so that its next worker is the next upload's, and waits for the child that
-    /// this one will be, where there are any.
+    /// Has the tenant be given the one that waits, by something that starts a worker of its. On a
+    /// busy machine a child may not take what it is given in time, and ends: then once more.
     #[track_caller]
-    pub fn awake_beside_a_spare(&self, tenant: &Tenant, there_are_any: bool) -> Option<i32> {
-        tenant.post("/hello", "{}").expect(200);
-        there_are_any.then(|| self.spare())
+    pub fn give_spare(&self, tenant: &Tenant, mut starts_one: impl FnMut(i32)) -> i32 {
+        for _ in 0..10 {
+            let spare = self.spare();
+            starts_one(spare);
+            if self.workers(tenant).contains(&spare) {
+                eventually("it alone", || (self.workers(tenant) == [spare]).then_some(()));
+                return spare;
+            }
+            eventually("its end", || (!is_alive(spare)).then_some(()));
+        }
+        panic!("{} is served by none that was forked before", tenant.name);
+    }
+
+    /// Has the tenant served by a worker that was forked before.
+    #[track_caller]
+    pub fn serve_by_spare(&self, tenant: &Tenant) -> i32 {
+        self.give_spare(tenant, |_| {
+            self.send(&tenant.api("POST", "/worker/restart")).expect(200);
+        })
     }
 
     /// The process that workers are forked from: of those that are what it is, the oldest that
@@ -402,7 +418,7 @@ fn remove_cgroups(directory: &Path, processes: &[i32]) {
         return;
     }
     eventually("the end of the host's processes", || {
-        processes.iter().all(|pid| !crate::processes::is_alive(*pid)).then_some(())
+        processes.iter().all(|pid| !is_alive(*pid)).then_some(())
     });
     // Those within come behind those that they are in.
     for group in groups.iter().rev() {

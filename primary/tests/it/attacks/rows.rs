@@ -256,11 +256,12 @@ fn row_25_a_worker_makes_every_call_of_the_policy() {
     for spares in ["1", "0"] {
         let host = Host::with(&["--spares", spares]);
         let tenant = host.tenant("demo");
-        let spare = host.awake_beside_a_spare(&tenant, spares == "1");
         tenant.deploy("one", guests::version_one());
+        let worker = match spares {
+            "1" => host.serve_by_spare(&tenant),
+            _ => host.workers(&tenant)[0],
+        };
         tenant.post("/one", "").expect(200);
-        let worker = host.workers(&tenant)[0];
-        assert!(spare.is_none_or(|spare| spare == worker));
         go_through(&Captive::take(worker), Stage::Worker, worker);
         assert_eq!(host.workers(&tenant), [worker]);
     }
@@ -269,12 +270,13 @@ fn row_25_a_worker_makes_every_call_of_the_policy() {
 /// The zygote may make calls that its workers may not, and a child that waits may make no other.
 #[test]
 fn row_25_a_spare_child_makes_every_call_of_the_policy() {
-    let host = Host::start();
-    let spare = host.spare();
-    go_through(&Captive::take(spare), Stage::Zygote, spare);
+    let host = Host::with(&["--idle", "1s"]);
     let tenant = host.tenant("demo");
-    tenant.post("/hello", "{}").expect(200);
-    assert_eq!(host.workers(&tenant), [spare]);
+    host.give_spare(&tenant, |spare| {
+        host.sleeps(&tenant);
+        go_through(&Captive::take(spare), Stage::Zygote, spare);
+        tenant.post("/hello", "{}").expect(200);
+    });
 }
 
 #[test]
