@@ -29,6 +29,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const LAST_WORD: Duration = Duration::from_secs(5);
 /// Removing and counting show nothing before they are done.
 const DONE_MAX: Duration = Duration::from_secs(600);
+/// Of what fills up a tar behind its end.
+const PADDING_MAX_BYTES: u64 = 64 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
@@ -86,8 +88,13 @@ pub struct Packing {
 }
 
 impl Packing {
-    /// To be called when the tar was read to its end.
-    pub fn finish(self) -> Result<TreeDone, TreeError> {
+    /// To be called when the tar was read to its end. Whoever reads one stops at the first block of
+    /// that, and the other side may still be writing the rest.
+    pub fn finish(mut self) -> Result<TreeDone, TreeError> {
+        let padding = io::copy(&mut self.by_ref().take(PADDING_MAX_BYTES), &mut io::sink());
+        if let Err(error) = padding {
+            tracing::debug!(%error, "the end of a tar could not be read");
+        }
         drop(self.pipe);
         self.job.reply(SILENCE_MAX)
     }
@@ -219,5 +226,35 @@ fn ready(fd: BorrowedFd<'_>, wanted: PollFlags, most: Duration) -> io::Result<bo
             Err(rustix::io::Errno::INTR) => {}
             polled => return Ok(polled? > 0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A helper that is slow to write the last block of its tar, and says what came of that.
+    #[test]
+    fn the_other_side_may_finish_its_tar() {
+        let (control, theirs) = pair().unwrap();
+        let (ours, mut pipe) = io::pipe().unwrap();
+        let (errors, _) = io::pipe().unwrap();
+        let child = Command::new("true").spawn().unwrap();
+        let job = Job { child, control, errors };
+        let mut packing = Packing { job, pipe: Patient::new(ours, PollFlags::IN).unwrap() };
+        let helper = std::thread::spawn(move || {
+            pipe.write_all(&[0; 512]).unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+            let reply = match pipe.write_all(&[0; 512]) {
+                Ok(()) => TreeReply::Done(TreeDone::default()),
+                Err(error) => TreeReply::Failed { reason: error.to_string() },
+            };
+            drop(pipe);
+            send(&theirs, &reply, &[]).unwrap();
+        });
+        let mut block = [0; 512];
+        packing.read_exact(&mut block).unwrap();
+        assert_eq!(packing.finish().unwrap(), TreeDone::default());
+        helper.join().unwrap();
     }
 }

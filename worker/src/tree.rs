@@ -31,6 +31,8 @@ const FILES_MAX: u64 = 1_000_000;
 /// What `st_blocks` counts in, whatever the file system's own block is.
 const BLOCK_BYTES: u64 = 512;
 const BUFFER: usize = 64 << 10;
+/// Of what fills up a tar behind its end.
+const PADDING_MAX_BYTES: u64 = 64 << 10;
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 const PRIVATE_DIR: Mode = Mode::RWXU;
 /// A name is looked at before it is opened; that it is the same file is checked behind that.
@@ -206,6 +208,8 @@ fn unpack(directory: &OwnedFd, pipe: File) -> anyhow::Result<TreeDone> {
         }
         done.files += 1;
     }
+    // The end is of several blocks, and the other side may still be writing them.
+    io::copy(&mut archive.into_inner().take(PADDING_MAX_BYTES), &mut io::sink())?;
     Ok(done)
 }
 

@@ -101,6 +101,29 @@ fn what_is_packed_is_unpacked_and_removed() {
     }
 }
 
+/// Behind a tar's end there is more of it, which whoever writes it may write slowly.
+#[test]
+fn a_tar_is_taken_to_its_end() {
+    let into = tempfile::tempdir().unwrap();
+    let mut tar = empty();
+    add(&mut tar, "one", EntryType::Regular, b"1");
+    let bytes = tar.into_inner().unwrap();
+    let (theirs, mut ours) = std::io::pipe().unwrap();
+    let directory = File::open(into.path()).unwrap();
+    let unpacking =
+        std::thread::spawn(move || perform(TreeJob::Unpack, &[&directory, &OwnedFd::from(theirs)]));
+    ours.write_all(&bytes).unwrap();
+    let made = into.path().join("one");
+    while !made.exists() {
+        std::thread::yield_now();
+    }
+    // So long that it would have ended.
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    ours.write_all(&[0; 10_240]).expect("somebody reads it");
+    drop(ours);
+    assert_eq!(unpacking.join().unwrap(), Ok(TreeDone { files: 1, bytes: 1, left_out: 0 }));
+}
+
 /// As the primary hands a directory over that it may not read itself.
 fn place(path: &Path) -> OwnedFd {
     rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
