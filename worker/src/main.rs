@@ -44,6 +44,7 @@ use std::process::ExitCode;
 
 use birth::End;
 use hearth_wire::{EXIT_STARVED, complain};
+use zygote::Born;
 
 /// A worker that has all of the memory that it may have ends by a code of its own.
 #[global_allocator]
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
     }
     let started = match (arguments.next().as_deref(), arguments.next()) {
         (Some("zygote"), None) => zygote::run(),
-        (Some("exec"), None) => zygote::exec(),
+        (Some("exec"), None) => zygote::exec().map(|worker| worker.map(Born::Worker)),
         (Some("--version"), None) => {
             let _ = writeln!(io::stdout(), "hearth-worker {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
@@ -81,7 +82,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let inherited = match started {
+    let worker = started.and_then(|born| match born {
+        Some(Born::Worker(inherited)) => Ok(Some(inherited)),
+        Some(Born::Spare(newborn)) => spare::live(newborn),
+        None => Ok(None),
+    });
+    let inherited = match worker {
         Ok(Some(inherited)) => inherited,
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => return failed(&error.into()),

@@ -6,35 +6,20 @@
 //! its keys of hash tables and its heap are nobody else's. Which of them there are, and who is given
 //! one, is [`crate::zygote`]'s.
 
-use std::collections::BTreeSet;
-use std::os::fd::{OwnedFd, RawFd};
-
-use hearth_jail::{BornWith, Seal, Slots, private_bytes};
+use hearth_jail::{BornWith, private_bytes};
 use hearth_wire::limits::SPARE_MAX_BYTES;
 use hearth_wire::{FromSpare, ToSpare};
 
 use crate::birth;
 use crate::warm::{self, WarmError};
-use crate::zygote::{Base, Inherited, ZygoteError, enter, explain, try_attempt};
+use crate::zygote::{
+    Base, Inherited, Newborn, REASON_MAX_BYTES, ZygoteError, enter, explain, try_attempt,
+};
 
 /// One that could not run what it was to run: neither could another.
 const EXIT_UNFIT: u8 = 78;
 /// Of a function that spins, which nothing else would stop.
 const WARM_CPU_SECONDS: u64 = 3;
-/// Of why that is.
-pub const REASON_MAX_BYTES: usize = 400;
-
-/// Of what has become of a zygote in its child: its number for the control socket, the end of the
-/// socket that is to be there, and what it holds for its workers.
-pub struct Newborn {
-    pub control: OwnedFd,
-    pub socket: OwnedFd,
-    pub slots: Slots,
-    pub base: Base,
-    pub seal: Seal,
-    pub kept: BTreeSet<RawFd>,
-}
-
 /// Waits for its tenant. `None` where none comes, since its zygote is gone.
 pub fn live(newborn: Newborn) -> Result<Option<Inherited>, ZygoteError> {
     let Newborn { mut control, socket, slots, base, seal, mut kept } = newborn;

@@ -32,7 +32,7 @@ use tokio::runtime::Runtime;
 
 use crate::engines::Engines;
 use crate::heap;
-use crate::spare::{self, Newborn};
+pub use spares::REASON_MAX_BYTES;
 use spares::{Birth, Came, Ended, Order, Spares, Trial};
 
 /// A child that was to try the walls and could not put them up.
@@ -51,6 +51,24 @@ pub struct Inherited {
     pub runtime: Option<Runtime>,
     /// What the walls took that stand already.
     pub fenced_in: Duration,
+}
+
+/// What a child has that waits to be given: its number for the control socket, the end of the
+/// socket that is to be there, and what it holds for its workers.
+pub struct Newborn {
+    pub control: OwnedFd,
+    pub socket: OwnedFd,
+    pub slots: Slots,
+    pub base: Base,
+    pub seal: Seal,
+    pub kept: BTreeSet<RawFd>,
+}
+
+/// What has become of a zygote in its child.
+pub enum Born {
+    Worker(Inherited),
+    /// One that is nobody's yet.
+    Spare(Newborn),
 }
 
 /// What is the same for every worker: nothing of any tenant's.
@@ -133,15 +151,15 @@ fn prepare_forks(ours: &BTreeSet<RawFd>) -> io::Result<BTreeSet<RawFd>> {
     Ok(open.difference(ours).copied().collect())
 }
 
-/// Serves until the primary goes, which is `None`, or is a child that has become a worker.
-pub fn run() -> Result<Option<Inherited>, ZygoteError> {
+/// Serves until the primary goes, which is `None`, or is a child.
+pub fn run() -> Result<Option<Born>, ZygoteError> {
     match serve() {
         Err(ZygoteError::Gone) => Ok(None),
         served => served,
     }
 }
 
-fn serve() -> Result<Option<Inherited>, ZygoteError> {
+fn serve() -> Result<Option<Born>, ZygoteError> {
     let control = hearth_jail::take_stdin().map_err(ZygoteError::NoControl)?;
     let slots = Slots::reserve()?;
     let spares = Spares::new(Mouthpiece::reserve()?);
@@ -157,8 +175,8 @@ fn serve() -> Result<Option<Inherited>, ZygoteError> {
         match zygote.turn()? {
             Turn::Next => {}
             Turn::End => return Ok(None),
-            Turn::Worker(order) => return zygote.settle(order).map(Some),
-            Turn::Spare(socket) => return spare::live(zygote.into_newborn(socket)?),
+            Turn::Worker(order) => return zygote.settle(order).map(Born::Worker).map(Some),
+            Turn::Spare(socket) => return zygote.into_newborn(socket).map(Born::Spare).map(Some),
         }
     }
 }

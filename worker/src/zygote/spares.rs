@@ -24,7 +24,6 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use super::stock::{Stock, Wish};
-use crate::spare::REASON_MAX_BYTES;
 
 /// Until one that was forked waits. It has two calls to make, of what comes with this build.
 const WARM_DEADLINE: Duration = Duration::from_secs(10);
@@ -35,6 +34,8 @@ const TAKE_DEADLINE: Duration = Duration::from_millis(8);
 const SAY_DEADLINE: Duration = Duration::from_millis(4);
 /// More than a spare child has to say.
 const WORD_MAX: usize = REASON_MAX_BYTES + 16;
+/// Of why there can be no spare children, in a child's word.
+pub const REASON_MAX_BYTES: usize = 400;
 
 /// A worker that somebody waits for.
 pub struct Order {
