@@ -244,7 +244,9 @@ mod tests {
         let mut packing = Packing { job, pipe: Patient::new(ours, PollFlags::IN).unwrap() };
         let helper = std::thread::spawn(move || {
             pipe.write_all(&[0; 512]).unwrap();
-            std::thread::sleep(Duration::from_millis(50));
+            // Until nobody reads any more, if it comes to that.
+            let soon = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+            poll(&mut [PollFd::new(&pipe, PollFlags::empty())], Some(&soon)).unwrap();
             let reply = match pipe.write_all(&[0; 512]) {
                 Ok(()) => TreeReply::Done(TreeDone::default()),
                 Err(error) => TreeReply::Failed { reason: error.to_string() },

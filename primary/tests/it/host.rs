@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::http::{Answer, Connection, Part, Request, form};
 use crate::processes::{
-    children, command_line, descendants, eventually, holders, is_alive, signal, waits_to_be_told,
+    children, command_line, descendants, eventually, holders, is_alive, signal,
 };
 
 pub const ADMIN_TOKEN: &str = "hearth_the-admin-token-of-the-tests-and-of-none-else";
@@ -260,47 +260,6 @@ impl Host {
         holders(tenant.port, &theirs.collect::<Vec<_>>()).into_iter().collect()
     }
 
-    /// The children that wait to be somebody's worker, as the kernel sees them.
-    pub fn spares(&self) -> Vec<i32> {
-        let children = self.zygote().map(children).unwrap_or_default();
-        children.into_iter().filter(|pid| waits_to_be_told(*pid)).collect()
-    }
-
-    /// The one that waits, once there is no other, nor one that may wait soon: there are more after
-    /// many have woken.
-    #[track_caller]
-    pub fn spare(&self) -> i32 {
-        eventually("one spare child", || {
-            let children = self.zygote().map(children).unwrap_or_default();
-            let mut nobodys = children.into_iter().filter(|pid| !has_a_listener(*pid));
-            nobodys.next().filter(|pid| nobodys.next().is_none() && waits_to_be_told(*pid))
-        })
-    }
-
-    /// Has the tenant be given the one that waits, by something that starts a worker of its. On a
-    /// busy machine a child may not take what it is given in time, and ends: then once more.
-    #[track_caller]
-    pub fn give_spare(&self, tenant: &Tenant, mut starts_one: impl FnMut(i32)) -> i32 {
-        for _ in 0..10 {
-            let spare = self.spare();
-            starts_one(spare);
-            if self.workers(tenant).contains(&spare) {
-                eventually("it alone", || (self.workers(tenant) == [spare]).then_some(()));
-                return spare;
-            }
-            eventually("its end", || (!is_alive(spare)).then_some(()));
-        }
-        panic!("{} is served by none that was forked before", tenant.name);
-    }
-
-    /// Has the tenant served by a worker that was forked before.
-    #[track_caller]
-    pub fn serve_by_spare(&self, tenant: &Tenant) -> i32 {
-        self.give_spare(tenant, |_| {
-            self.send(&tenant.api("POST", "/worker/restart")).expect(200);
-        })
-    }
-
     /// The process that workers are forked from: of those that are what it is, the oldest that
     /// holds no tenant's socket. A worker whose zygote died is a child of the host, too.
     pub fn zygote(&self) -> Option<i32> {
@@ -488,7 +447,7 @@ fn first_line(pipe: PipeReader) -> Option<String> {
     line.ends_with('\n').then_some(line)
 }
 
-fn has_a_listener(pid: i32) -> bool {
+pub fn has_a_listener(pid: i32) -> bool {
     let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     let listening: Vec<String> = table
         .lines()

@@ -15,17 +15,61 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::guests;
-use crate::host::{Host, Tenant};
+use crate::host::{Host, Tenant, has_a_listener};
 use crate::jailed::without;
 use crate::leftovers::groups;
 use crate::processes::{
-    Beside, Fate, children, descendants, eventually, is_alive, pause, signal, soon, when_told,
+    Beside, Fate, children, descendants, eventually, is_alive, pause, signal, soon,
+    waits_to_be_told, when_told,
 };
 
 /// As the zygote has them at most.
 const MOST: usize = 4;
 /// None of them: every worker is forked when it is wanted.
 const NONE: &[&str] = &["--spares", "0"];
+
+impl Host {
+    /// The children that wait to be somebody's worker, as the kernel sees them.
+    pub fn spares(&self) -> Vec<i32> {
+        let children = self.zygote().map(children).unwrap_or_default();
+        children.into_iter().filter(|pid| waits_to_be_told(*pid)).collect()
+    }
+
+    /// The one that waits, once there is no other, nor one that may wait soon: there are more after
+    /// many have woken.
+    #[track_caller]
+    pub fn spare(&self) -> i32 {
+        eventually("one spare child", || {
+            let children = self.zygote().map(children).unwrap_or_default();
+            let mut nobodys = children.into_iter().filter(|pid| !has_a_listener(*pid));
+            nobodys.next().filter(|pid| nobodys.next().is_none() && waits_to_be_told(*pid))
+        })
+    }
+
+    /// Has the tenant be given the one that waits, by something that starts a worker of its. On a
+    /// busy machine a child may not take what it is given in time, and ends: then once more.
+    #[track_caller]
+    pub fn give_spare(&self, tenant: &Tenant, mut starts_one: impl FnMut(i32)) -> i32 {
+        for _ in 0..10 {
+            let spare = self.spare();
+            starts_one(spare);
+            if self.workers(tenant).contains(&spare) {
+                eventually("it alone", || (self.workers(tenant) == [spare]).then_some(()));
+                return spare;
+            }
+            eventually("its end", || (!is_alive(spare)).then_some(()));
+        }
+        panic!("{} is served by none that was forked before", tenant.name);
+    }
+
+    /// Has the tenant served by a worker that was forked before.
+    #[track_caller]
+    pub fn serve_by_spare(&self, tenant: &Tenant) -> i32 {
+        self.give_spare(tenant, |_| {
+            self.send(&tenant.api("POST", "/worker/restart")).expect(200);
+        })
+    }
+}
 
 /// A host whose tenant was put to sleep, and a child that waits.
 fn asleep(options: &[&str]) -> (Host, Tenant) {
@@ -155,7 +199,7 @@ fn who_kills_and_stops_them_all_the_while_keeps_nobody_from_waking() {
             seed ^= seed >> 7;
             seed ^= seed << 17;
             // Workers are left alone: what becomes of those is another promise.
-            if !crate::processes::waits_to_be_told(child) {
+            if !waits_to_be_told(child) {
                 continue;
             }
             let how = if seed.is_multiple_of(2) { Signal::SIGKILL } else { Signal::SIGSTOP };
@@ -200,7 +244,7 @@ fn there_are_more_while_many_wake_and_one_when_it_is_quiet() {
     let zygote = host.zygote().unwrap();
     assert_eq!(host.spares().len().max(1), 1);
     let watched = Beside::run(move |seen: &mut BTreeSet<usize>| {
-        let waits = |pid: &i32| crate::processes::waits_to_be_told(*pid);
+        let waits = |pid: &i32| waits_to_be_told(*pid);
         seen.insert(children(zygote).iter().filter(|pid| waits(pid)).count());
     });
     let more = soon(|| {

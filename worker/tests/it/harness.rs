@@ -1,6 +1,9 @@
 //! The primary's side of a worker, as small as tests need it: real processes, real sockets, the
 //! messages of `hearth-wire`. The only file that knows how any of it is started.
 
+mod births;
+pub use births::of_each_birth;
+
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
@@ -23,11 +26,6 @@ use hearth_wire::{
 };
 use sha2::{Digest, Sha256};
 
-/// How `/proc/PID/syscall` begins of one that waits for a message.
-#[cfg(target_arch = "x86_64")]
-const RECEIVES: &str = "47 0x0 ";
-#[cfg(target_arch = "aarch64")]
-const RECEIVES: &str = "212 0x0 ";
 /// Nothing here takes longer, on the slowest machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -276,37 +274,6 @@ impl Zygote {
         }
     }
 
-    /// One with this guest as its bundle, and with as many spare children as this.
-    pub fn with_spares(spares: u8, guest: &str) -> Self {
-        let mut zygote = Self::start();
-        zygote.spares = spares;
-        let path = format!("/bundled/{guest}");
-        zygote.bundle(&bundle(&[(&path, guest, "{}")]), &[guest]);
-        zygote
-    }
-
-    /// Its children that wait to be somebody's worker, once there are so many.
-    pub fn await_spares(&self, count: usize) -> Vec<i32> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let pid = self.child.id();
-            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-            let children = children.unwrap_or_default();
-            let waits = |pid: &i32| {
-                let call = std::fs::read_to_string(format!("/proc/{pid}/syscall"));
-                // A message on its first descriptor.
-                call.is_ok_and(|call| call.starts_with(RECEIVES))
-            };
-            let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-            let waiting: Vec<i32> = children.filter(waits).collect();
-            if waiting.len() == count {
-                return waiting;
-            }
-            assert!(Instant::now() < deadline, "{waiting:?} and not {count} wait");
-            std::thread::yield_now();
-        }
-    }
-
     pub fn fork(&mut self, release: &Release, start: Start) -> Worker {
         let listener = listener();
         self.fork_on(&listener, release, start)
@@ -348,21 +315,6 @@ impl Zygote {
         drop(socket);
         child.wait().unwrap().code()
     }
-}
-
-/// The same worker of each birth: forked when it was wanted, forked before, and without a zygote.
-/// The zygotes end with what is given.
-pub fn of_each_birth(
-    release: &Release,
-    guest: &str,
-    start: &Start,
-) -> Vec<(Worker, Option<Zygote>)> {
-    let mut zygotes = [Zygote::with_spares(0, guest), Zygote::with_spares(1, guest)];
-    let spare = zygotes[1].await_spares(1);
-    let [forked, given] = zygotes.each_mut().map(|zygote| zygote.fork(release, start.clone()));
-    assert_eq!(given.pid, Some(spare[0]));
-    let [one, two] = zygotes.map(Some);
-    vec![(forked, one), (given, two), (exec(release, start.clone()), None)]
 }
 
 /// A worker without a zygote.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use hearth_wire::{TreeDone, TreeJob, TreeReply, TreeRequest, VERSION};
 use rustix::fs::{Mode, OFlags, mkdirat, openat};
@@ -117,8 +118,11 @@ fn a_tar_is_taken_to_its_end() {
     while !made.exists() {
         std::thread::yield_now();
     }
-    // So long that it would have ended.
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    let soon = Instant::now() + Duration::from_millis(100);
+    while Instant::now() < soon {
+        assert!(!unpacking.is_finished(), "there is more to come");
+        std::thread::yield_now();
+    }
     ours.write_all(&[0; 10_240]).expect("somebody reads it");
     drop(ours);
     assert_eq!(unpacking.join().unwrap(), Ok(TreeDone { files: 1, bytes: 1, left_out: 0 }));
