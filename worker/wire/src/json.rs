@@ -216,7 +216,9 @@ mod tests {
         #[test]
         fn what_is_unambiguous_is_read_as_serde_json_reads_it(value in values()) {
             let text = serde_json::to_vec_pretty(&value).unwrap();
-            prop_assert_eq!(parse(&text).unwrap(), value);
+            // Not the value itself: serde_json may read the last digit of a float differently.
+            let read: Value = serde_json::from_slice(&text).unwrap();
+            prop_assert_eq!(parse(&text).unwrap(), read);
         }
     }
 }
