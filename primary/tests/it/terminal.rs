@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::pty::{Winsize, openpty};
 use nix::sys::termios::{LocalFlags, tcgetattr};
 
@@ -27,10 +28,16 @@ impl Terminal {
     pub fn run(command: &Command) -> Self {
         let size = Winsize { ws_row: 24, ws_col: COLUMNS, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(&size, None).unwrap();
+        // Not for other tests' programs, which would hold it open.
+        for end in [&pair.master, &pair.slave] {
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        }
         let stdio = || Stdio::from(pair.slave.try_clone().unwrap());
         // By a program that makes it a session of its own, with this terminal.
-        let mut child = Command::new("setsid");
-        child.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
+        // What these tests were started with may ignore signals, which a program begins with.
+        let mut child = Command::new("env");
+        child.args(["--default-signal", "setsid", "--ctty", "--wait"]);
+        child.arg(command.get_program()).args(command.get_args());
         child.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         if let Some(directory) = command.get_current_dir() {
             child.current_dir(directory);
