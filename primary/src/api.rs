@@ -18,6 +18,7 @@ pub mod logs;
 pub mod openapi;
 mod pages;
 mod request;
+pub mod settings;
 pub mod tenants;
 pub mod tokens;
 mod worker;
@@ -36,6 +37,7 @@ use crate::generations::Generations;
 use crate::invoke::Calls;
 use crate::logs::Logs;
 use crate::provision::Provision;
+use crate::settings::Settings;
 use crate::store::Store;
 use crate::telemetry::Telemetry;
 use crate::token_push::TokenPush;
@@ -50,6 +52,7 @@ pub struct Api {
     pub calls: Calls,
     pub generations: Generations,
     pub provision: Provision,
+    pub settings: Settings,
     pub logs: Logs,
     pub telemetry: Telemetry,
     pub backups: Backups,
@@ -79,6 +82,7 @@ parts! {
     calls: Calls,
     generations: Generations,
     provision: Provision,
+    settings: Settings,
     logs: Logs,
     telemetry: Telemetry,
     backups: Backups,
@@ -135,6 +139,9 @@ fn described() -> OpenApiRouter<State> {
         .routes(routes!(functions::rollback))
         .routes(routes!(functions::list_generations))
         .routes(routes!(limits::list_limits, limits::set_limits))
+        .routes(routes!(settings::list_config, settings::set_config))
+        .routes(routes!(settings::list_secrets, settings::set_secrets))
+        .routes(routes!(settings::rekey_secrets))
         .routes(routes!(worker::get_worker))
         .routes(routes!(worker::start_worker))
         .routes(routes!(worker::stop_worker))
@@ -171,11 +178,14 @@ GET    /api/openapi.json openapi
 GET    /api/v1/audit list_audit
 GET    /api/v1/backup backup
 POST   /api/v1/restore restore
+POST   /api/v1/secrets/rekey rekey_secrets
 GET    /api/v1/tenants list_tenants
 POST   /api/v1/tenants create_tenant
 GET    /api/v1/tenants/{tenant} get_tenant
 DELETE /api/v1/tenants/{tenant} delete_tenant
 GET    /api/v1/tenants/{tenant}/calls list_calls
+GET    /api/v1/tenants/{tenant}/config list_config
+PATCH  /api/v1/tenants/{tenant}/config set_config
 GET    /api/v1/tenants/{tenant}/functions list_functions
 POST   /api/v1/tenants/{tenant}/functions upload
 GET    /api/v1/tenants/{tenant}/functions/{path} get_function
@@ -188,6 +198,8 @@ GET    /api/v1/tenants/{tenant}/generations list_generations
 GET    /api/v1/tenants/{tenant}/limits list_limits
 PATCH  /api/v1/tenants/{tenant}/limits set_limits
 GET    /api/v1/tenants/{tenant}/logs list_lines
+GET    /api/v1/tenants/{tenant}/secrets list_secrets
+PATCH  /api/v1/tenants/{tenant}/secrets set_secrets
 GET    /api/v1/tenants/{tenant}/tokens list_tokens
 POST   /api/v1/tenants/{tenant}/tokens create_token
 DELETE /api/v1/tenants/{tenant}/tokens/{id} delete_token

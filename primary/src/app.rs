@@ -18,6 +18,7 @@ use futures_util::future::join_all;
 use hearth_connection::begin_calendar;
 use hearth_wire::{Auth, Birth, TOKEN_PREFIX};
 use jiff::Timestamp;
+use nix::sys::resource::Resource;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::TcpListener;
@@ -45,12 +46,14 @@ use crate::gateway::{Gateway, Trusted};
 use crate::generations::{Generations, Source};
 use crate::invoke::Calls;
 use crate::isolation::{Isolation, State, Wall};
+use crate::keyfile::KeyFile;
 use crate::leftovers::Notes;
 use crate::lock::{self, Lock};
 use crate::logs::Logs;
 use crate::names::Names;
 use crate::owner;
 use crate::provision::{Addresses, Provision, ProvisionError};
+use crate::settings::Settings;
 use crate::store::{Store, Tenant, TenantId};
 use crate::telemetry::{self, Telemetry};
 use crate::terminal;
@@ -98,6 +101,7 @@ pub fn up(written: Written) -> anyhow::Result<()> {
     // Before the zygote, so that it is born where this process goes.
     let cgroups = Cgroups::open(&config.host.data, config.spares > 0);
     last_to_go();
+    never_dumped()?;
     let zygote = zygote::spawn(&programs.worker).context("hearth-worker cannot be started")?;
 
     let secrets = config.read_secrets()?;
@@ -151,6 +155,14 @@ fn last_to_go() {
     if std::fs::read_to_string(OWN).is_ok_and(|own| own.trim() == "0") {
         let _ = std::fs::write(OWN, LAST);
     }
+}
+
+/// It has every secret, and a core of it would have them as well. Below the least core of a file, and
+/// the one bound at which the kernel asks no collector of cores either.
+fn never_dumped() -> anyhow::Result<()> {
+    const LEAST: u64 = 1;
+    nix::sys::resource::setrlimit(Resource::RLIMIT_CORE, LEAST, LEAST)
+        .context("cores of this process cannot be forbidden")
 }
 
 pub struct Programs {
@@ -292,10 +304,13 @@ async fn start(
     let (to_turn, turned) = mpsc::channel(UNANSWERED);
     let (to_open, opened) = mpsc::channel(UNANSWERED);
     let names = Arc::new(Names::new(config.front.domain.clone(), config.front.names.clone()));
+    let key = KeyFile::new(&config.host.data, config.host.secrets_key.as_deref());
+    let settings = Settings::open(store.clone(), key).await?;
     let fleet = Fleet::new(Shared {
         sockets: sockets.clone(),
         zygote,
         generations: generations.clone(),
+        settings: settings.clone(),
         logs: logs.clone(),
         turned: to_turn,
         uplinks: to_open,
@@ -315,7 +330,13 @@ async fn start(
     });
     let watching = tokio::spawn(async move { sockets.run().await });
     let intake = config.uploads.intake();
-    let uploads = Uploads::new(store.clone(), fleet.clone(), generations.clone(), intake);
+    let uploads = Uploads::new(
+        store.clone(),
+        fleet.clone(),
+        generations.clone(),
+        settings.clone(),
+        intake,
+    );
     let tenants_at = Addresses {
         bind: config.tenants.bind,
         ports: config.tenants.ports.clone(),
@@ -325,6 +346,7 @@ async fn start(
         store.clone(),
         fleet.clone(),
         generations.clone(),
+        settings.clone(),
         logs.clone(),
         tenants_at,
         uids.map(|uids| uids.start() + 1..=*uids.end()),
@@ -391,6 +413,7 @@ async fn start(
         calls,
         generations: generations.clone(),
         provision: provision.clone(),
+        settings,
         logs: logs.clone(),
         telemetry: telemetry.clone(),
         backups: Backups::new(store.clone(), generations.clone(), trees, stop.clone()),

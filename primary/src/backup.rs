@@ -209,6 +209,10 @@ impl Backups {
             warn!(%sha256, "a module is not on disk, and not in the backup");
             archive.leave_out(LeftOut::Module(sha256));
         }
+        match contents.secrets.values().sum() {
+            0 => {}
+            secrets => archive.leave_out(LeftOut::SecretsKey { secrets }),
+        }
         for tenant in contents.tenants.into_keys() {
             let mut left_out = 0_u64;
             for part in KEPT {

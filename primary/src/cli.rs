@@ -31,7 +31,9 @@ mod print;
 mod replacing;
 mod sample;
 mod secret;
+mod secrets;
 mod service;
+mod settings;
 mod tenants;
 mod tokens;
 mod transport;
@@ -93,6 +95,11 @@ enum Command {
     Options(options::OptionsArgs),
     /// Show a tenant's limits and what it has of them, and set them
     Limits(limits::LimitsArgs),
+    /// Show a tenant's configuration, and set it
+    Config(settings::ConfigArgs),
+    /// Set, list and remove secrets
+    #[command(subcommand)]
+    Secret(secrets::Secrets),
     /// Call a function
     Invoke(functions::InvokeArgs),
     /// Show what functions wrote
@@ -168,6 +175,8 @@ fn dispatch(command: Command, client: &ClientArgs, print: Print) -> Result<(), C
         Command::Rm(args) => functions::remove(&args, client, print),
         Command::Options(args) => options::run(&args, client, print),
         Command::Limits(args) => limits::run(&args, client, print),
+        Command::Config(args) => settings::run(&args, client, print),
+        Command::Secret(command) => secrets::run(command, client, print),
         Command::Invoke(args) => functions::invoke(&args, client),
         Command::Logs(args) => logs::logs(&args, client, print),
         Command::Calls(args) => logs::calls(&args, client, print),
@@ -330,6 +339,13 @@ mod tests {
             "hearth options hello --set {}",
             "hearth limits",
             "hearth limits functions=3 calls_running=default",
+            "hearth config",
+            "hearth config region=eu greeting= --rm old --rm older",
+            "hearth secret set API_KEY --tenant demo",
+            "hearth secret list --json",
+            "hearth secret rm API_KEY --yes",
+            "hearth secret rekey",
+            "hearth secret rekey --forget --yes",
             "hearth logs -f",
             "hearth logs hello -n 5",
             "hearth calls -f hello",
@@ -342,6 +358,8 @@ mod tests {
             "hearth restore hearth.tar.zst",
             "hearth restore hearth.tar.zst --tenant demo",
             "hearth restore hearth.tar.zst --data /tmp",
+            "hearth restore hearth.tar.zst --data /tmp --secrets-key key",
+            "hearth restore hearth.tar.zst --tenant demo --without-secrets",
             "hearth install --user --dry-run",
             "hearth uninstall --purge --yes --root /mnt",
             "hearth doctor --data /tmp",
@@ -365,6 +383,11 @@ mod tests {
             "hearth rollback hello last",
             "hearth token add ci --scope everything",
             "hearth tenant add Demo",
+            "hearth secret set",
+            "hearth secret set a=b",
+            "hearth secret set KEY value",
+            "hearth config --rm",
+            "hearth config --rm a=b",
             "hearth backup",
             "hearth uninstall --yes",
             "hearth completions ksh",

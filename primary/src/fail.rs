@@ -47,6 +47,7 @@ points! {
     TenantBound TenantMade TenantState TenantFounded
     TenantDeleted TenantLogs TenantTree TenantArtifacts TenantGone
     TokenPush TokenPushed
+    KeySync KeySyncNew KeyPlace KeySyncDir
 }
 
 #[cfg(debug_assertions)]

@@ -29,6 +29,7 @@ pub mod sockets;
 mod start;
 pub mod status;
 mod supervisor;
+mod swap;
 mod talk;
 mod told;
 mod turning;
@@ -44,14 +45,14 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
-use hearth_wire::{Entry, GenerationNumber, TenantName, TokenGrant, What};
+use hearth_wire::{Entry, GenerationNumber, Setting, TenantName, TokenGrant, What};
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 pub use error::{CallError, Cause, FleetError, SwapError, Unavailable};
 use handle::Handle;
-use inbox::Command;
 pub use inbox::Commit;
+use inbox::{Command, Next};
 pub use links::{LinkError, Links};
 use parking::Connection;
 pub use shared::{Shared, Turned};
@@ -209,7 +210,8 @@ impl Fleet {
         generation: GenerationNumber,
         commit: Commit,
     ) -> Result<Duration, SwapError> {
-        let swap = |answer| Command::Swap(generation, Some(commit), answer);
+        let next = Next { generation, commit: Some(commit), settings: None };
+        let swap = |answer| Command::Swap(next, answer);
         self.ask(name, swap).await.ok_or(SwapError::NoTenant)?
     }
 
@@ -229,14 +231,16 @@ impl Fleet {
     }
 
     /// A new worker of the same generation in the place of the old, once it is ready and `commit`,
-    /// where there is one, is done.
+    /// where there is one, is done. It is told these settings, or those that are kept.
     pub async fn restart(
         &self,
         name: &TenantName,
         commit: Option<Commit>,
+        settings: Option<Vec<Setting>>,
     ) -> Result<(), FleetError> {
         let generation = self.status(name).ok_or(FleetError::NoTenant)?.generation;
-        let swap = |answer| Command::Swap(generation, commit, answer);
+        let next = Next { generation, commit, settings };
+        let swap = |answer| Command::Swap(next, answer);
         self.ask(name, swap).await.ok_or(FleetError::NoTenant)??;
         Ok(())
     }

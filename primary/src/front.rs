@@ -222,7 +222,8 @@ impl Front {
                 turned = turned.recv() => turned,
                 () = stop.cancelled() => break,
             };
-            let Some(Turned { tenant, stream, unread, retry_after, place }) = turned else { break };
+            let Some(turned) = turned else { break };
+            let Turned { tenant, stream, unread, retry_after, cause, place } = turned;
             let Ok(permit) = permits.clone().try_acquire_owned() else {
                 metrics::counter!("hearth_connections_dropped_total").increment(1);
                 continue;
@@ -234,7 +235,8 @@ impl Front {
                         let unread = unread.into();
                         let connection = Waiting { unread, ..Waiting::new(stream) };
                         let answer = move |request| {
-                            front.clone().turn_away(tenant.clone(), retry_after, request)
+                            let why = Unavailable::until(retry_after, cause);
+                            front.clone().turn_away(tenant.clone(), why, request)
                         };
                         serve(connection, drain, |_| (), answer).await;
                     }
@@ -252,14 +254,14 @@ impl Front {
     async fn turn_away(
         self,
         tenant: Tenant,
-        retry_after: Duration,
+        why: Unavailable,
         request: Request<Body>,
     ) -> Response {
         let id = request_id(request.headers());
         let mut response = match upload_dir(request.method(), request.uri().path()) {
             _ if self.stop.is_cancelled() => problem::answer(&Unavailable::stopping(), &id),
             Some(dir) => self.uploads.answer(&tenant, dir, request).await,
-            None => problem::answer(&Unavailable::ended(retry_after), &id),
+            None => problem::answer(&why, &id),
         };
         // The next request belongs to a worker, and this connection does not lead to one.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -18,6 +18,7 @@ use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::files;
+use crate::keyfile;
 use crate::leftovers;
 use crate::store::FILE as STORE;
 use crate::terminal::shell_word;
@@ -68,9 +69,10 @@ pub struct ForeignState {
 }
 
 /// What is in a directory besides what may be there before there is a host's data: what a file
-/// system begins with, and the lock of a start, or of a restore, that ended early.
+/// system begins with, the key that seals secrets, where its operator put it there, and the lock of a
+/// start, or of a restore, that ended early.
 pub fn stranger(data: &Path) -> io::Result<Option<String>> {
-    found(data, |name| name != LOST_AND_FOUND)
+    found(data, |name| ![LOST_AND_FOUND, keyfile::FILE].contains(&name))
 }
 
 /// What is in a directory of these names, the lock of a host's excepted.

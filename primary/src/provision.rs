@@ -24,7 +24,8 @@ use crate::fault::{Fault, Verdict};
 use crate::fleet::{self, Fleet, sockets};
 use crate::generations::{GenerationError, Generations};
 use crate::logs::Logs;
-use crate::store::{self, Cause, NewGeneration, OwnFunctions, Store, StoreError, Tenant};
+use crate::settings::Settings;
+use crate::store::{self, Cause, NewGeneration, OwnFunctions, Store, StoreError, Taking, Tenant};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProvisionError {
@@ -87,6 +88,7 @@ pub struct Provision {
     store: Store,
     fleet: Fleet,
     generations: Generations,
+    settings: Settings,
     logs: Logs,
     addresses: Addresses,
     /// For tenants' workers, where they can have users of their own.
@@ -100,11 +102,13 @@ impl Provision {
         store: Store,
         fleet: Fleet,
         generations: Generations,
+        settings: Settings,
         logs: Logs,
         addresses: Addresses,
         uids: Option<RangeInclusive<u32>>,
     ) -> Self {
-        Self { store, fleet, generations, logs, addresses, uids, creating: Arc::default() }
+        let creating = Arc::default();
+        Self { store, fleet, generations, settings, logs, addresses, uids, creating }
     }
 
     /// Sees to it that tenants of a store that was restored have ports of this host's. To be called
@@ -209,6 +213,7 @@ impl Provision {
         &self,
         staged: &Staged,
         names: &[TenantName],
+        secrets: Taking,
         by: &Author,
     ) -> Result<Vec<Tenant>, ProvisionError> {
         let _creating = self.creating.lock().await;
@@ -248,13 +253,15 @@ impl Provision {
             let _arriving = self.generations.arriving().await;
             let from = staged.directory.path();
             self.generations.take_over(from, names).await.map_err(GenerationError::Disk)?;
-            let imported = self.store.import(from.join(store::FILE), wanted, by.clone()).await;
+            let file = from.join(store::FILE);
+            let imported = self.store.import(file, wanted, secrets, by.clone()).await;
             // What failed on its way to the disk may be there all the same, and names these.
             if imported.is_err() && !self.store.is_read_only() {
                 self.generations.remove_trees(names).await.map_err(GenerationError::Disk)?;
             }
             imported?
         };
+        tenants.iter().for_each(|tenant| self.settings.knows(tenant.id));
         let completed = match self.complete(&tenants, by).await {
             Ok(completed) => completed,
             // As above.

@@ -1,5 +1,5 @@
-//! What Hearth remembers: tenants, tokens, functions with their versions, generations, who changed
-//! what, and the digests that vouch for artifacts. One [`database`], and a file for each noun.
+//! What Hearth remembers: tenants, tokens, functions with their versions, generations, settings, who
+//! changed what, and the digests that vouch for artifacts. One [`database`], and a file for each noun.
 //!
 //! An `Ok` of anything that writes means that it is on the disk. The files that rows name are not
 //! written here: `generations.rs` does that, before it comes here. Nothing here decides who may do
@@ -20,6 +20,7 @@ mod migrations;
 mod rebuild;
 #[cfg(test)]
 pub mod scratch;
+mod settings;
 mod snapshot;
 mod tenants;
 mod tokens;
@@ -30,8 +31,10 @@ pub use functions::{Change, FunctionRow, OwnFunctions, VersionRow};
 pub use generations::{Cause, GenerationRow, NewGeneration};
 pub use handle::Store;
 pub use ids::TenantId;
+pub use import::Taking;
 pub use rebuild::{note_restore, rebuild};
-pub use snapshot::{Contents, FILE, inspect};
+pub use settings::{Kept, NewSettings, Sealed, SettingRow};
+pub use snapshot::{Contents, FILE, inspect, sealed, sealed_by_at_rest};
 pub use tenants::{Freed, Tenant};
 pub use tokens::{Removed, TokenRow, is_token_name};
 

@@ -1,5 +1,5 @@
 //! One change of what a tenant serves, from a request's body to a serving generation: upload,
-//! rollback, removal, other options, other limits.
+//! rollback, removal, other options, other limits, other settings.
 //!
 //! ```text
 //! a place ─► body ── parts ──► files as they were sent ──► admitted (unpacked, compiled, kept)
@@ -20,6 +20,7 @@ mod litter;
 pub mod parts;
 mod places;
 mod plan;
+pub mod settings;
 pub mod request;
 
 use std::collections::{HashMap, HashSet};
@@ -78,6 +79,7 @@ pub struct Uploads {
     store: Store,
     fleet: Fleet,
     generations: Generations,
+    settings: Settings,
     crowd: Crowd,
     intake: Intake,
     /// One change of a tenant at a time.
@@ -85,9 +87,15 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    pub fn new(store: Store, fleet: Fleet, generations: Generations, intake: Intake) -> Self {
-        let crowd = Crowd::new(intake.places.clone());
-        Self { store, fleet, generations, crowd, intake, changing: TenantLocks::default() }
+    pub fn new(
+        store: Store,
+        fleet: Fleet,
+        generations: Generations,
+        settings: Settings,
+        intake: Intake,
+    ) -> Self {
+        let (crowd, changing) = (Crowd::new(intake.places.clone()), TenantLocks::default());
+        Self { store, fleet, generations, settings, crowd, intake, changing }
     }
 
     /// Takes an upload: all its files go live together, or none does. A caller that leaves before
@@ -301,7 +309,7 @@ impl Uploads {
             let Ok((tenant, _changing)) = self.lock(&tenant).await else { continue };
             self.generations.recheck(id);
             let is_awake = self.fleet.status(&tenant.name).is_some_and(|is| is.pid.is_some());
-            if is_awake && let Err(error) = self.fleet.restart(&tenant.name, None).await {
+            if is_awake && let Err(error) = self.fleet.restart(&tenant.name, None, None).await {
                 error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "a worker could not be restarted after its modules changed");
             }
         }

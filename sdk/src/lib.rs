@@ -84,10 +84,15 @@
 //! An `async` function runs on [`wstd`], whose timers and HTTP client are there within it. A
 //! plain one has no runtime, and starts a little quicker.
 //!
+//! # Configuration and secrets
+//!
+//! [`config::get`] has what the function's tenant was told with `hearth config` and `hearth secret`.
+//!
 //! [`Deserialize`]: serde::Deserialize
 
 #![expect(clippy::print_stderr, reason = "a function's standard error is its log")]
 
+pub mod config;
 mod error;
 mod kind;
 mod options;
@@ -105,6 +110,14 @@ mod serve;
     reason = "generated from `wit/function.wit`"
 )]
 pub mod bindings;
+#[expect(
+    unsafe_code,
+    unused_qualifications,
+    clippy::allow_attributes_without_reason,
+    clippy::undocumented_unsafe_blocks,
+    reason = "generated from `wit/wasi-config/rc.1`"
+)]
+mod settings;
 
 /// Makes a function the component's handler, and declares its options.
 ///

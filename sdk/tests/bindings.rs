@@ -1,5 +1,5 @@
-//! `src/bindings.rs` is what `wit/function.wit` says, so that neither changes alone, by a generator
-//! of the version that it runs with. Generated code is kept so that authors need not build its
+//! The bindings in `src` are what `wit` says, so that neither changes alone, by a generator of the
+//! version that they run with. Generated code is kept so that authors need not build its
 //! generator.
 
 use std::path::Path;
@@ -8,11 +8,7 @@ use wit_bindgen_core::wit_parser::Resolve;
 use wit_bindgen_core::{Files, WorldGenerator};
 
 #[test]
-fn the_bindings_are_those_of_the_interface() {
-    let sdk = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_path(sdk.join("wit/function.wit")).unwrap();
-    let world = resolve.select_world(&[package], None).unwrap();
+fn the_bindings_are_those_of_their_interfaces() {
     let options = wit_bindgen_rust::Opts {
         format: true,
         pub_export_macro: true,
@@ -20,16 +16,26 @@ fn the_bindings_are_those_of_the_interface() {
         default_bindings_module: Some("$crate::bindings".to_owned()),
         ..wit_bindgen_rust::Opts::default()
     };
+    are_those_of("wit/function.wit", "bindings.rs", options);
+    let options = wit_bindgen_rust::Opts { format: true, ..wit_bindgen_rust::Opts::default() };
+    are_those_of("wit/wasi-config/rc.1", "settings.rs", options);
+}
+
+fn are_those_of(wit: &str, file: &str, options: wit_bindgen_rust::Opts) {
+    let sdk = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_path(sdk.join(wit)).unwrap();
+    let world = resolve.select_world(&[package], None).unwrap();
     let mut files = Files::default();
     options.build().generate(&mut resolve, world, &mut files).unwrap();
     let (_, generated) = files.iter().next().unwrap();
     let generated = std::str::from_utf8(generated).unwrap();
-    let kept = std::fs::read_to_string(sdk.join("src/bindings.rs")).unwrap();
+    let kept = std::fs::read_to_string(sdk.join("src").join(file)).unwrap_or_default();
     if kept != generated {
         // Where it can be compared, and taken from.
-        let beside = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bindings.rs");
+        let beside = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
         std::fs::write(&beside, generated).unwrap();
-        panic!("the bindings are not those of the interface; see {}", beside.display());
+        panic!("{file} is not what {wit} says; see {}", beside.display());
     }
 }
 

@@ -1,4 +1,4 @@
-//! A worker's beginning and its last words: from what it inherited, by way of its first message, its
+//! A worker's beginning and its last words: from what it inherited, by way of its first messages, its
 //! generation, its runtime and its seal, to the driver of its control socket.
 //!
 //! What it does then is decided in [`crate::life`] and performed in [`crate::control`].
@@ -9,7 +9,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hearth_wire::{Channel, FromWorker, Moment, SocketError, Start, ToWorker, VERSION};
+use hearth_host::Settings;
+use hearth_wire::{
+    Channel, FromWorker, Moment, Setting, SocketError, Start, ToWorker, VERSION,
+};
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -52,6 +55,7 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
         return Err(WorkerError::Version(start.version));
     }
     let began = Instant::now();
+    let settings = told(&control, start.settings)?;
     let (generation, trusted) = match prepare(&base, &release, &start) {
         Ok(prepared) => prepared,
         Err(reason) => {
@@ -70,7 +74,7 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let ended = runtime.block_on(async {
         let (grants, seen) = watch::channel(Arc::new(Grants::new()));
-        let serving = Serving::new(generation, trusted, &start, seen, began);
+        let serving = Serving::new(generation, trusted, &start, settings, seen, began);
         // For good as well.
         let serving = ManuallyDrop::new(Arc::new(serving));
         // Never closed but by the process's end: the filter trusts its number.
@@ -108,6 +112,23 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
     // A check that is stuck is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// All parts of what its functions are told, before anything is served by some of them.
+fn told(control: &OwnedFd, parts: u32) -> Result<Settings, WorkerError> {
+    let mut settings = Vec::new();
+    if parts as usize > Setting::PARTS_MAX {
+        return Err(WorkerError::Unexpected(format!("{parts} parts of settings")));
+    }
+    for _ in 0..parts {
+        match hearth_wire::recv(control)?.ok_or(WorkerError::Gone)? {
+            (ToWorker::Settings(part), _) => settings.extend(part),
+            (other, _) => {
+                return Err(WorkerError::Unexpected(format!("{other:?} before all settings")));
+            }
+        }
+    }
+    Ok(Settings::new(settings))
 }
 
 /// A worker's. It starts no thread by itself; those that it will have are kept where they could not be

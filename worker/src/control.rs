@@ -179,6 +179,9 @@ impl<'a> Driver<'a> {
         let now = Instant::now();
         match message {
             ToWorker::Start(_) => Err(WorkerError::Unexpected("Start twice".to_owned())),
+            ToWorker::Settings(_) => {
+                Err(WorkerError::Unexpected("more settings than were told of".to_owned()))
+            }
             ToWorker::Told { serial, what } => {
                 let subject = what.subject();
                 self.apply(what);

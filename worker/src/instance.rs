@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use hearth_engine::INSTANCES;
-use hearth_host::{Backends, Guest, Handler, Surroundings};
+use hearth_host::{Backends, Guest, Handler, Settings, Surroundings};
 use hearth_wire::Options;
 use tokio::time::Instant;
 use wasmtime::{Engine, PoolConcurrencyLimitError, Store, UpdateDeadline};
@@ -37,6 +37,8 @@ const INSTANCES_MAX: usize = INSTANCES as usize;
 /// What one worker has of them besides those that run, and what they are made of.
 pub struct Instances {
     generation: Arc<Generation>,
+    /// What all functions are told by name.
+    settings: Arc<Settings>,
     /// Those that there are, whether they run or are kept.
     live: Arc<AtomicUsize>,
     idle: Mutex<Idle>,
@@ -53,8 +55,9 @@ struct Idle {
 }
 
 impl Instances {
-    pub fn new(generation: Arc<Generation>) -> Self {
-        Self { generation, live: Arc::default(), idle: Mutex::default(), spare: Mutex::default() }
+    pub fn new(generation: Arc<Generation>, settings: Arc<Settings>) -> Self {
+        let (live, idle, spare) = (Arc::default(), Mutex::default(), Mutex::default());
+        Self { generation, settings, live, idle, spare }
     }
 
     fn handler(&self, function: usize) -> &Handler {
@@ -262,7 +265,9 @@ impl Instance {
 fn store(instances: &Instances, function: usize) -> (Store<Guest>, GuestLog) {
     let memory_bytes = instances.options(function).memory_mb as usize * (1 << 20);
     let (surroundings, log) = instances.surroundings();
-    let guest = Guest::new(surroundings, Backends::denied(), memory_bytes);
+    let settings = Arc::clone(&instances.settings);
+    let backends = Backends { settings, ..Backends::denied() };
+    let guest = Guest::new(surroundings, backends, memory_bytes);
     let engine = hearth_host::engine(instances.handler(function));
     let mut store = hearth_host::store(engine, guest);
     store.epoch_deadline_callback(|_| {

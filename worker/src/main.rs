@@ -29,6 +29,7 @@ mod meeting;
 mod peer;
 mod refusal;
 mod report;
+mod scrub;
 mod serve;
 mod serving;
 mod spare;

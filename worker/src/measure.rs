@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
+use hearth_host::Settings;
 use hearth_wire::{Entry, Manifest, Origin, RequestId, Start, VERSION};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -153,13 +154,15 @@ fn serving(base: &Base, release: &OwnedFd, reuse: u32) -> anyhow::Result<Arc<Ser
         trusted_proxies: vec![],
         trusted_headers: vec![],
         domain: None,
+        settings: 0,
     };
     let mut generation = generation::load(base, release, &start)?;
     for function in &mut generation.manifest.functions {
         function.options.reuse = reuse;
     }
     let grants = watch::Sender::new(Arc::new(Grants::new())).subscribe();
-    let serving = Serving::new(generation, Trusted::default(), &start, grants, Instant::now());
+    let (trusted, settings) = (Trusted::default(), Settings::default());
+    let serving = Serving::new(generation, trusted, &start, settings, grants, Instant::now());
     Ok(Arc::new(serving))
 }
 

@@ -1,6 +1,6 @@
 //! What the worker tells the primary of its calls: log lines and call records, in batches.
 //!
-//! Owns the one queue of them and its bounds. A guest that writes faster than can be taken loses
+//! Owns the one queue of them and its bounds; no secret comes into it. A guest that writes faster than can be taken loses
 //! lines, which are counted; it never waits, and never makes anybody wait.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,8 @@ use hearth_wire::{
     RequestId, SocketError,
 };
 use tokio::sync::Notify;
+
+use crate::scrub::Scrub;
 
 /// A batch is sent when it is this old or this large.
 const AGE_MAX: Duration = Duration::from_millis(100);
@@ -31,13 +33,19 @@ pub struct Reporter {
 struct Shared {
     queue: Mutex<Queue>,
     filled: Notify,
+    scrub: Scrub,
 }
 
 impl Reporter {
     /// Lines are taken at so many bytes a second, of all guests together.
-    pub fn new(bytes_per_second: u64) -> Self {
+    pub fn new(bytes_per_second: u64, scrub: Scrub) -> Self {
         let queue = Mutex::new(Queue::new(bytes_per_second, Instant::now()));
-        Self { shared: Arc::new(Shared { queue, filled: Notify::new() }) }
+        Self { shared: Arc::new(Shared { queue, filled: Notify::new(), scrub }) }
+    }
+
+    /// A text that leaves the worker, without secrets.
+    pub fn clean(&self, text: String) -> String {
+        self.shared.scrub.clean(text)
     }
 
     pub fn line(&self, line: LogLine) {
@@ -105,7 +113,8 @@ pub struct CallLog {
 }
 
 impl CallLog {
-    pub fn line(&self, stream: LogStream, mut text: String) {
+    pub fn line(&self, stream: LogStream, text: String) {
+        let mut text = self.reporter.clean(text);
         // What the host says may quote the guest or its caller.
         text.truncate(text.floor_char_boundary(LOG_LINE_MAX_BYTES));
         self.reporter.line(LogLine {

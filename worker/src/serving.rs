@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
+use hearth_host::Settings;
 use hearth_wire::{Start, TenantName};
 use tokio::sync::watch;
 
@@ -17,6 +18,7 @@ use crate::instance::Instances;
 use crate::limits::{ActivityCount, Calls, Newcomers, Permits};
 use crate::peer::Trusted;
 use crate::report::Reporter;
+use crate::scrub::Scrub;
 use crate::ticker::Ticker;
 use crate::uplink::Uplinks;
 
@@ -59,11 +61,13 @@ impl Serving {
         generation: Generation,
         trusted: Trusted,
         start: &Start,
+        settings: Settings,
         grants: watch::Receiver<Arc<Grants>>,
         began: Instant,
     ) -> Self {
         let limits = generation.manifest.limits;
         let generation = Arc::new(generation);
+        let scrub = Scrub::new(settings.secrets());
         Self {
             name: start.tenant.clone(),
             trusted,
@@ -81,10 +85,10 @@ impl Serving {
                 finish: Finish::new(),
                 ticker: Ticker::new(generation.engines()),
                 calls: Calls::default(),
-                instances: Arc::new(Instances::new(Arc::clone(&generation))),
+                instances: Arc::new(Instances::new(Arc::clone(&generation), Arc::new(settings))),
             },
             generation,
-            reporter: Reporter::new(limits.log_bytes_per_second),
+            reporter: Reporter::new(limits.log_bytes_per_second, scrub),
             uplinks: Uplinks::new(),
         }
     }

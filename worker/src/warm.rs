@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hearth_host::Settings;
 use hearth_jail::WallError;
 use hearth_wire::{Entry, Manifest, Start, VERSION};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -74,11 +75,14 @@ pub fn up(base: &Base) -> Result<(), WarmError> {
         trusted_proxies: vec![],
         trusted_headers: vec![],
         domain: None,
+        settings: 0,
     };
     let (_grants, seen) = watch::channel(Arc::new(Grants::new()));
     let runtime = birth::runtime(false)?;
     let warmed = runtime.block_on(async {
-        let serving = Serving::new(generation, Trusted::default(), &start, seen, Instant::now());
+        let (trusted, settings) = (Trusted::default(), Settings::default());
+        let serving =
+            Serving::new(generation, trusted, &start, settings, seen, Instant::now());
         let serving = Arc::new(serving.without_ticker());
         let calls = async {
             for _ in 0..CALLS {

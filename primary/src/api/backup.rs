@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use hearth_wire::TenantName;
+use hearth_wire::{Code, TenantName};
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,9 @@ use super::openapi::tenant_name;
 use super::request::{Params, refuse_packed};
 use crate::backup::Backups;
 use crate::provision::Provision;
-use crate::store::Store;
+use crate::sealing::Key;
+use crate::settings::Settings;
+use crate::store::{Store, Taking};
 
 /// A backup of the whole host
 ///
@@ -52,7 +54,14 @@ pub struct RestoreParams {
     /// Only this tenant.
     #[param(value_type = Option<String>)]
     tenant: Option<TenantName>,
+    /// Leave secrets out, as where their key is lost.
+    #[serde(default)]
+    #[param(value_type = Option<bool>)]
+    without_secrets: bool,
 }
+
+/// The key that the backup's secrets are sealed with, in base64, where that is not this host's.
+pub const SECRETS_KEY: &str = "x-hearth-secrets-key";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RestoredTenants {
@@ -77,30 +86,44 @@ pub struct RestoredTenant {
 /// The backup is checked as a whole before anything of it is put to use.
 #[utoipa::path(
     post, path = "/api/v1/restore", operation_id = "restore", tag = "host",
-    params(RestoreParams),
+    params(
+        RestoreParams,
+        ("x-hearth-secrets-key" = Option<String>, Header, description = "The key that the backup's secrets are sealed with, in base64, where that is not this host's"),
+    ),
     request_body(content = Vec<u8>, content_type = "application/zstd"),
     responses(
         (status = 200, description = "They serve", body = RestoredTenants),
         (status = 400, description = "It is not a complete backup", body = super::openapi::ProblemSchema, content_type = "application/problem+json"),
-        (status = 409, description = "The tenant that is named is here, or another backup is on its way", body = super::openapi::ProblemSchema, content_type = "application/problem+json"),
+        (status = 409, description = "The tenant that is named is here, its secrets are sealed with a key that is not, or another backup is on its way", body = super::openapi::ProblemSchema, content_type = "application/problem+json"),
     ),
 )]
 pub async fn restore(
     Admin(caller): Admin,
-    Params(RestoreParams { tenant }): Params<RestoreParams>,
+    Params(RestoreParams { tenant, without_secrets }): Params<RestoreParams>,
     State(backups): State<Backups>,
     State(provision): State<Provision>,
     State(store): State<Store>,
+    State(settings): State<Settings>,
     request: Request,
 ) -> Result<Json<RestoredTenants>, Refusal> {
     refuse_packed(request.headers())?;
+    let key = request.headers().get(SECRETS_KEY).map(|key| {
+        let refused = "the key of secrets must be 32 bytes in base64";
+        Key::parse(key.as_bytes()).ok_or_else(|| Refusal::new(Code::BadRequest, refused))
+    });
+    let key = key.transpose()?;
     let staged = backups.stage(request.into_body()).await?;
     let here: Vec<_> = store.tenants().await?.into_iter().map(|tenant| tenant.name).collect();
     let (kept, wanted): (Vec<_>, Vec<_>) = match tenant {
         Some(tenant) => (Vec::new(), vec![tenant]),
         None => staged.contents.tenants.keys().cloned().partition(|name| here.contains(name)),
     };
-    let tenants = provision.take_over(&staged, &wanted, &caller.author).await?;
+    let has_secrets = wanted.iter().any(|name| staged.contents.secrets.contains_key(name));
+    let secrets = match has_secrets && !without_secrets {
+        true => settings.taking(key).await?,
+        false => Taking::Without,
+    };
+    let tenants = provision.take_over(&staged, &wanted, secrets, &caller.author).await?;
     let restored = tenants.into_iter().map(|tenant| {
         let url = provision.url(&tenant);
         RestoredTenant { name: tenant.name, port: tenant.port, url }

@@ -22,6 +22,7 @@ use crate::logs::LogsError;
 use crate::problem;
 use crate::provision::ProvisionError;
 use crate::refusal::{refuse, request_id};
+use crate::settings::SettingsError;
 use crate::store::StoreError;
 use crate::token_push::PushError;
 use crate::upload::UploadError;
@@ -90,7 +91,8 @@ faults![
     RestoreError,
     GenerationError,
     ProvisionError,
-    PushError
+    PushError,
+    SettingsError
 ];
 
 /// A change is logged by whoever carries it out, since nobody may wait for it any more.

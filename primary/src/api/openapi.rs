@@ -288,7 +288,7 @@ pub struct FunctionParams {
 #[openapi(
     info(
         title = "Hearth",
-        description = "Manages a Hearth host: tenants, their functions and versions, tokens, workers, log lines and calls.",
+        description = "Manages a Hearth host: tenants, their functions and versions, configuration and secrets, tokens, workers, log lines and calls.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     components(schemas(ProblemSchema)),
@@ -297,6 +297,7 @@ pub struct FunctionParams {
         (name = "tenants"),
         (name = "functions"),
         (name = "worker"),
+        (name = "settings", description = "What tenants tell their functions: configuration and secrets."),
         (name = "tokens"),
         (name = "logs", description = "What functions wrote, and how their calls went."),
         (name = "audit", description = "Who changed what."),

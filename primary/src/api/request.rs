@@ -19,6 +19,8 @@ use crate::patience::within;
 /// A JSON body, and one that holds a function's options.
 const BODY_MAX: usize = 64 << 10;
 const OPTIONS_MAX: usize = limits::OPTIONS_MAX_BYTES + (1 << 10);
+/// One with settings: all that a tenant may have, as JSON may write it.
+const SETTINGS_MAX: usize = 4 * limits::SETTINGS_MAX_BYTES;
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How much of a list is asked for.
@@ -49,6 +51,17 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for OptionsBody<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         parse(&read(request, OPTIONS_MAX).await?).map(Self)
+    }
+}
+
+/// The same, as long as a tenant's settings may be.
+pub struct SettingsBody<T>(pub(crate) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for SettingsBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        parse(&read(request, SETTINGS_MAX).await?).map(Self)
     }
 }
 

@@ -144,6 +144,8 @@ pub enum LeftOut {
     Module(ModuleDigest),
     /// Of a tenant's directory: links, devices, names that no file of Hearth's has.
     Files { tenant: TenantName, files: u64 },
+    /// The key that opens so many secrets, which are in it sealed.
+    SecretsKey { secrets: u64 },
 }
 
 impl fmt::Display for LeftOut {
@@ -158,6 +160,10 @@ impl fmt::Display for LeftOut {
             Self::Files { tenant, files } => write!(
                 f,
                 "{files} files of the tenant {tenant} are links, devices or oddly named, and are not in the backup"
+            ),
+            Self::SecretsKey { secrets } => write!(
+                f,
+                "{secrets} secrets are in the backup as they are sealed, and the key that opens them is not: keep the host's secrets.key (or the file of its --secrets-key) as well, apart from the backup, and restore with --secrets-key FILE"
             ),
         }
     }

@@ -20,7 +20,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use hearth_wire::{Code, ModuleDigest, TenantName, TreePath};
+use hearth_wire::{Code, ModuleDigest, SettingName, TenantName, TreePath};
 use tar::{Builder, EntryType, Header};
 
 use super::archive::{self, ArchiveError, LeftOut, Member, Whole};
@@ -29,15 +29,18 @@ use crate::fail::Point;
 use crate::fault::{Fault, Verdict};
 use crate::files;
 use crate::generations::{MODULES, TENANTS, module_file};
+use crate::keyfile;
 use crate::lock::{self, Lock};
 use crate::owner::{self, LOCK, LOST_AND_FOUND, RESTORING};
+use crate::sealing::Key;
 use crate::store::database::DatabaseError;
 use crate::store::{self, Contents, StoreError};
 use crate::terminal::complain;
 use crate::tree::{TreeError, Trees, Unpacking};
 
 /// What may be beside a restore that did not end.
-const HALF: [&str; 6] = [RESTORING, MODULES, TENANTS, store::FILE, LOCK, LOST_AND_FOUND];
+const HALF: [&str; 7] =
+    [RESTORING, MODULES, TENANTS, store::FILE, keyfile::FILE, LOCK, LOST_AND_FOUND];
 
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
@@ -56,6 +59,10 @@ pub enum RestoreError {
     Disk { data: PathBuf, source: io::Error },
     #[error("{0}")]
     InUse(String),
+    #[error(
+        "the key that was given does not open the backup's secrets ({tenant}: {name}); give the one of the host that made it, or leave --secrets-key out, and put the right key in its place before the host is started"
+    )]
+    Key { tenant: TenantName, name: SettingName },
 }
 
 impl Fault for RestoreError {
@@ -75,7 +82,7 @@ impl Fault for RestoreError {
             Self::Store(StoreError::Database(error @ DatabaseError::TooNew { .. })) => {
                 Verdict::caller(Code::BadRequest, error)
             }
-            Self::Archive(_) | Self::Damaged(_) => Verdict::caller(Code::BadRequest, self),
+            Self::Archive(_) | Self::Damaged(_) | Self::Key { .. } => Verdict::caller(Code::BadRequest, self),
             Self::Store(_) => Verdict::caller(Code::BadRequest, "the backup's store is damaged"),
         }
     }
@@ -94,9 +101,15 @@ pub fn is_unfinished(data: &Path) -> bool {
 }
 
 /// Restores into a directory that is empty or not there, and whose files are then this user's.
-pub fn restore(source: impl Read, data: &Path, trees: &Trees) -> Result<Restored, RestoreError> {
+/// With a key, the backup's secrets open, and the key is put beside the store.
+pub fn restore(
+    source: impl Read,
+    data: &Path,
+    trees: &Trees,
+    key: Option<&Key>,
+) -> Result<Restored, RestoreError> {
     let target = Target::claim(data)?;
-    let restored = target.fill(source, trees).and_then(|restored| {
+    let restored = target.fill(source, trees, key).and_then(|restored| {
         target.put_in_place().map_err(|source| target.disk(source))?;
         Ok(restored)
     });
@@ -149,8 +162,25 @@ impl<'a> Target<'a> {
         RestoreError::Disk { data: self.data.to_owned(), source }
     }
 
-    fn fill(&self, source: impl Read, trees: &Trees) -> Result<Restored, RestoreError> {
-        let (whole, contents) = unpack(source, &self.half, trees)?;
+    fn fill(
+        &self,
+        source: impl Read,
+        trees: &Trees,
+        key: Option<&Key>,
+    ) -> Result<Restored, RestoreError> {
+        let (mut whole, contents) = unpack(source, &self.half, trees)?;
+        if let Some(key) = key {
+            store::sealed(&self.half.join(store::FILE), |tenant, name, sealed| {
+                match key.open(tenant, name, sealed.by, &sealed.bytes) {
+                    Ok(_) => Ok(()),
+                    Err(_) => Err(RestoreError::Key { tenant: tenant.clone(), name: name.clone() }),
+                }
+            })?;
+            let text = key.text();
+            write_new(&self.half.join(keyfile::FILE), &mut text.as_bytes())
+                .map_err(|source| self.disk(source))?;
+            whole.left_out.retain(|left| !matches!(left, LeftOut::SecretsKey { .. }));
+        }
         let tenants = contents.tenants.len();
         store::note_restore(&self.half.join(store::FILE), whole.head.made_at, tenants)?;
         Ok(Restored { whole, tenants })
@@ -162,6 +192,10 @@ impl<'a> Target<'a> {
         for name in [MODULES, TENANTS, store::FILE] {
             durable::rename(&self.half.join(name), &self.data.join(name), Point::DataSync)?;
         }
+        let key = self.half.join(keyfile::FILE);
+        if key.exists() {
+            durable::rename(&key, &self.data.join(keyfile::FILE), Point::DataSync)?;
+        }
         durable::sync_dir(self.data, Point::DataSync)?;
         fs::remove_dir(&self.half)?;
         durable::sync_dir(self.data, Point::DataSync)
@@ -171,6 +205,7 @@ impl<'a> Target<'a> {
         for name in [MODULES, TENANTS] {
             there(fs::remove_dir_all(self.data.join(name)))?;
         }
+        // A key stays: somebody may have put it there.
         there(fs::remove_file(self.data.join(store::FILE)))?;
         there(fs::remove_dir_all(&self.half))
     }

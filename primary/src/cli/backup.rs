@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderName, Method};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -17,15 +17,17 @@ use serde::Serialize;
 use ureq::SendBody;
 
 use super::client::{Call, Host, answer, query};
-use super::error::{CliError, usage};
+use super::error::{CliError, chain, usage};
 use super::print::{Print, bytes, escape, seconds};
 use super::replacing::Replacing;
-use crate::api::backup::{RestoredTenant, RestoredTenants};
+use crate::api::backup::{RestoredTenant, RestoredTenants, SECRETS_KEY};
 use crate::app::Programs;
 use crate::backup::archive::{self, LeftOut};
 use crate::backup::restore::{self, Restored};
 use crate::config::ClientArgs;
+use crate::keyfile::KeyFile;
 use crate::owner;
+use crate::sealing::Key;
 use crate::terminal::{complain, shell_word};
 use crate::tree::Trees;
 
@@ -37,7 +39,7 @@ const STDIO: &str = "-";
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Only the host's admin may do this. The host goes on serving. The file holds tenants, tokens (their digests), functions, versions, modules and logs. An existing file of that name is replaced once the new one is complete; a device or a pipe gets the backup as it comes.\n\nExample:\n  hearth backup hearth.tar.zst\n  hearth backup - | ssh elsewhere 'cat > hearth.tar.zst'"
+    after_help = "Only the host's admin may do this. The host goes on serving. The file holds tenants, tokens (their digests), functions, versions, modules, configuration and logs, and secrets as they are sealed: without the host's secrets.key nobody can read them, so keep that as well, and apart. An existing file of that name is replaced once the new one is complete; a device or a pipe gets the backup as it comes.\n\nExample:\n  hearth backup hearth.tar.zst\n  hearth backup - | ssh elsewhere 'cat > hearth.tar.zst'"
 )]
 pub struct BackupArgs {
     /// Where to; `-` is standard output
@@ -46,7 +48,7 @@ pub struct BackupArgs {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "With --data, everything is restored into an empty directory; run it as the user that the host runs as, while no host uses the directory. Without --data, the running host takes over the tenants that it does not have, or the one of --tenant, and keeps those that it has; only the host's admin may do this. In both cases the whole backup is checked before any of it is used.\n\nExample:\n  hearth restore hearth.tar.zst --data /var/lib/hearth\n  hearth restore hearth.tar.zst --tenant demo"
+    after_help = "With --data, everything is restored into an empty directory; run it as the user that the host runs as, while no host uses the directory. Without --data, the running host takes over the tenants that it does not have, or the one of --tenant, and keeps those that it has; only the host's admin may do this. In both cases the whole backup is checked before any of it is used. Secrets are in it sealed: --secrets-key names the key that opens them, where this host has another.\n\nExample:\n  hearth restore hearth.tar.zst --data /var/lib/hearth\n  hearth restore hearth.tar.zst --tenant demo"
 )]
 pub struct RestoreArgs {
     /// What `hearth backup` wrote; `-` is standard input
@@ -54,6 +56,12 @@ pub struct RestoreArgs {
     /// A data directory that is empty or not there yet
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// The key that the backup's secrets are sealed with: the secrets.key of the host that made it
+    #[arg(long, value_name = "FILE")]
+    secrets_key: Option<PathBuf>,
+    /// Leave secrets out, as where their key is lost
+    #[arg(long, conflicts_with_all = ["secrets_key", "data"])]
+    without_secrets: bool,
 }
 
 /// What is told of either, for programs.
@@ -132,15 +140,27 @@ pub fn restore(args: &RestoreArgs, client: &ClientArgs, print: Print) -> Result<
         }
         (Box::new(file), metadata.is_file().then_some(metadata.len()))
     };
+    let key = args.secrets_key.as_deref().map(read_key).transpose()?;
     let bar = bar("restoring", length);
     match &args.data {
-        Some(data) => into_directory(data, bar.wrap_read(source), &bar, print),
-        None => into_host(client, bar.wrap_read(source), &bar, print),
+        Some(data) => into_directory(data, key.as_ref(), bar.wrap_read(source), &bar, print),
+        None => {
+            let secrets = (key.as_ref(), args.without_secrets);
+            into_host(client, secrets, bar.wrap_read(source), &bar, print)
+        }
     }
+}
+
+fn read_key(path: &Path) -> Result<Key, CliError> {
+    let refused = |error: &dyn std::error::Error| CliError::Refused(chain(error));
+    let found = KeyFile::new(Path::new("."), Some(path)).read();
+    let found = found.map_err(|error| refused(&error))?;
+    found.ok_or_else(|| CliError::Refused(format!("there is no file {}", path.display())))
 }
 
 fn into_directory(
     data: &Path,
+    key: Option<&Key>,
     source: impl Read,
     bar: &ProgressBar,
     print: Print,
@@ -148,7 +168,7 @@ fn into_directory(
     umask(Mode::RWXG | Mode::RWXO);
     let programs = Programs::beside_this().map_err(|error| CliError::Up(error.into()))?;
     owner::check_empty(data).map_err(|error| CliError::Refused(error.to_string()))?;
-    let restored = restore::restore(source, data, &Trees::new(&programs.worker));
+    let restored = restore::restore(source, data, &Trees::new(&programs.worker), key);
     let read = bar.position();
     bar.finish_and_clear();
     let Restored { whole, tenants } = restored.map_err(CliError::Restore)?;
@@ -174,6 +194,7 @@ fn into_directory(
 
 fn into_host(
     client: &ClientArgs,
+    (key, without_secrets): (Option<&Key>, bool),
     source: impl Read,
     bar: &ProgressBar,
     print: Print,
@@ -181,11 +202,16 @@ fn into_host(
     let host = Host::connect(client)?;
     // Only what was said here and now: a variable that is meant for other commands must not
     // leave tenants out.
-    let tenant = query(&[("tenant", client.tenant.as_deref())]);
-    let call = Call { answer: Some(BEGUN), ..Call::default() };
+    let without = without_secrets.then_some("true");
+    let asked =
+        query(&[("tenant", client.tenant.as_deref()), ("without_secrets", without)]);
+    let key = key.map(Key::text);
+    let headers = key.iter().map(|key| (HeaderName::from_static(SECRETS_KEY), key.trim_end()));
+    let headers: Vec<_> = headers.collect();
+    let call = Call { headers: &headers, answer: Some(BEGUN), ..Call::default() };
     let mut source = source;
     let body = SendBody::from_reader(&mut source);
-    let sent = host.call(Method::POST, &format!("/restore{tenant}"), body, &call);
+    let sent = host.call(Method::POST, &format!("/restore{asked}"), body, &call);
     bar.finish_and_clear();
     print.answer::<RestoredTenants>(&answer(sent?)?, |tenants, out| {
         let RestoredTenants { restored, kept } = tenants;

@@ -27,7 +27,10 @@ use crate::descriptors::{EACH_TENANT, Shares};
 use crate::fleet::cgroups::{Kind, mounted};
 use crate::generations::foreign_states;
 use crate::isolation::{State, Wall, survey};
+use crate::keyfile::KeyFile;
 use crate::owner::{self, OwnerError};
+use crate::sealing::KeyId;
+use crate::store;
 
 /// From which kernel on an instance's memory is reset page by page.
 const PAGEMAP_SCAN: (u32, u32) = (6, 7);
@@ -287,6 +290,7 @@ fn of_settings(config: &Config, checks: &mut Vec<Check>) {
     checks.push(ports((*config.tenants.ports.start(), *config.tenants.ports.end()), range));
     checks.push(disk(&config.host.data, config.uploads.disk_reserve_mb << 20));
     checks.push(data(config));
+    checks.push(secrets_key(config));
     if config.front.names_headers_of_nobody() {
         checks.push(warn(
             "trusted header",
@@ -328,6 +332,38 @@ fn data(config: &Config) -> Check {
             format!("tenants that cannot be served here: {}; the first: {first}", foreign.len()),
             "start Hearth as it was started before, or do what is said there for each",
         ),
+    }
+}
+
+/// Whether the key is there that sealed the secrets of this data directory.
+fn secrets_key(config: &Config) -> Check {
+    const CHECK: &str = "secrets key";
+    let data = &config.host.data;
+    let file = KeyFile::new(data, config.host.secrets_key.as_deref());
+    let sealed_by = store::sealed_by_at_rest(data);
+    let path = file.path().display().to_string();
+    match file.read() {
+        Err(error) => fail(CHECK, chain(&error), "put the right file there"),
+        Ok(key) => judge_key(&path, key.map(|key| key.id()), &sealed_by, file.is_open_to_others()),
+    }
+}
+
+fn judge_key(path: &str, key: Option<KeyId>, sealed_by: &[KeyId], is_open: bool) -> Check {
+    const CHECK: &str = "secrets key";
+    let put_back =
+        "put the key back that sealed them, or forget them: hearth secret rekey --forget";
+    match key {
+        None if sealed_by.is_empty() => ok(CHECK, "none yet: it is made with the first secret"),
+        None => fail(CHECK, format!("{path} is missing, and secrets are sealed with it"), put_back),
+        Some(key) if sealed_by.iter().any(|by| *by != key) => fail(
+            CHECK,
+            format!("{path} is not the key that sealed all secrets of this data directory"),
+            put_back,
+        ),
+        Some(_) if is_open => {
+            warn(CHECK, format!("others than its owner can read {path}"), format!("chmod 600 {path}"))
+        }
+        Some(_) => ok(CHECK, format!("{path}; no backup has it, so keep a copy elsewhere")),
     }
 }
 

@@ -135,7 +135,10 @@ impl Conversation {
             ToWorker::Passed => self.passes = false,
             ToWorker::AreYouAlive => self.asked = true,
             ToWorker::Finish(_) => self.calls_done.becomes_due(),
-            ToWorker::Start(_) | ToWorker::Link(_) | ToWorker::Uplink { .. } => {}
+            ToWorker::Start(_)
+            | ToWorker::Settings(_)
+            | ToWorker::Link(_)
+            | ToWorker::Uplink { .. } => {}
         }
     }
 

@@ -22,6 +22,8 @@ pub enum Cause {
     Ended,
     /// Its own port is another program's.
     PortTaken(u16),
+    /// Its secrets cannot be opened.
+    Sealed,
     Crowded,
     Stopping,
 }
@@ -30,10 +32,10 @@ impl Unavailable {
     /// What a caller of a barred tenant is told: somebody must act first.
     pub const BARRED: Duration = Duration::from_secs(30);
 
-    /// Of one whose worker ended, and is not started before that.
-    pub fn ended(retry_after: Duration) -> Self {
-        let reason = "its worker ended".to_owned();
-        Self { retry_after, cause: Cause::Ended, reason }
+    /// Of one whose worker is not started before that.
+    pub fn until(retry_after: Duration, cause: Cause) -> Self {
+        let reason = "no worker is started".to_owned();
+        Self { retry_after, cause, reason }
     }
 
     /// Of all, once the host stops: one that is started anew is soon there.
@@ -78,6 +80,12 @@ impl Fault for Unavailable {
                 code,
                 "this tenant is not served for now: its own port is used by another program on \
                  the host; the host's operator can free it",
+            ),
+            Cause::Sealed => Verdict::host(
+                code,
+                "this tenant is not served: its secrets cannot be opened, since the host's key for \
+                 them is missing or another one; the host's operator can put it right, or the \
+                 tenant's owner can set its secrets again",
             ),
             Cause::Crowded => {
                 Verdict::limit(code, "too many callers wait for this tenant's worker")

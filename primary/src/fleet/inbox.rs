@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use hearth_wire::{Channel, FromWorker, GenerationNumber, Passing, What};
+use hearth_wire::{Channel, FromWorker, GenerationNumber, Passing, Setting, What};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::conversation::Conversation;
@@ -24,8 +24,7 @@ pub type Inbox = mpsc::Sender<Box<Command>>;
 pub enum Command {
     /// Links into a worker that serves, starting one if need be.
     Wake(Answer<Result<Arc<Links>, Unavailable>>),
-    /// Without a commit: the same generation again.
-    Swap(GenerationNumber, Option<Commit>, Answer<Result<Duration, SwapError>>),
+    Swap(Next, Answer<Result<Duration, SwapError>>),
     /// The tenant's port first, where it is not had yet.
     Listen(Answer<Result<(), FleetError>>),
     Start(Answer<Result<(), FleetError>>),
@@ -50,10 +49,21 @@ pub enum Command {
     Committed(Result<(), String>),
 }
 
+/// What is to serve in the place of what does.
+pub struct Next {
+    pub generation: GenerationNumber,
+    /// Without one: the same generation again.
+    pub commit: Option<Commit>,
+    /// What its worker is told, where the commit makes that of what is kept.
+    pub settings: Option<Vec<Setting>>,
+}
+
 /// Why no process came of a start.
 pub enum StartError {
     /// The generation cannot be had: it counts like a death, since trying again changes nothing.
     Generation(String),
+    /// The tenant's secrets cannot be opened: nothing starts before somebody acts.
+    Sealed(String),
     /// The zygote or the kernel, or what is missing of either; not the tenant's doing.
     Host(String),
 }

@@ -196,6 +196,8 @@ pub enum Event {
     Forked(WorkerId),
     /// No process came of it, through no fault of the tenant.
     NotForked(WorkerId, String),
+    /// Nothing is to be forked before somebody acts.
+    Barred(WorkerId, String),
     Ready(WorkerId),
     Quiesced(WorkerId),
     Leaving(WorkerId),
@@ -395,6 +397,7 @@ impl Life {
                 }
             }
             Event::NotForked(worker, reason) => self.not_forked(worker, reason, now, &mut actions),
+            Event::Barred(worker, reason) => self.barred(worker, reason, &mut actions),
             Event::Died(worker, reason) => self.died(worker, reason, now, &mut actions),
             Event::Tick => {
                 if self.resumes().is_some_and(|until| until <= now) {
@@ -546,6 +549,19 @@ impl Life {
                     Phase::Backoff { until: now + pause, callers: callers(pause), reason };
             }
             (_, Some(Swap::Loading { worker, .. })) if *worker == failed => {
+                self.swap = None;
+                actions.push(Action::Answer(Swapped::Failed(reason)));
+            }
+            _ => {}
+        }
+    }
+
+    fn barred(&mut self, barred: WorkerId, reason: String, actions: &mut Vec<Action>) {
+        match (&self.current, &self.swap) {
+            (Phase::Starting { worker, .. }, _) if *worker == barred => {
+                self.current = Phase::Barred { reason };
+            }
+            (_, Some(Swap::Loading { worker, .. })) if *worker == barred => {
                 self.swap = None;
                 actions.push(Action::Answer(Swapped::Failed(reason)));
             }

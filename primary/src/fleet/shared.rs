@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::cgroups::Cgroups;
+use super::error::Cause;
 use super::sockets::Sockets;
 use super::uplinks::Uplink;
 use super::zygote::Zygote;
@@ -14,6 +15,7 @@ use crate::generations::Generations;
 use crate::isolation::Level;
 use crate::logs::Logs;
 use crate::names::Names;
+use crate::settings::Settings;
 use crate::store::Tenant;
 
 /// A connection to the port of a tenant whose worker is backing off or barred, for the primary
@@ -24,6 +26,7 @@ pub struct Turned {
     /// Was read of it by a worker before.
     pub unread: Vec<u8>,
     pub retry_after: Duration,
+    pub cause: Cause,
     /// One of the tenant's.
     pub place: OwnedSemaphorePermit,
 }
@@ -33,6 +36,7 @@ pub struct Shared {
     pub sockets: Arc<Sockets>,
     pub zygote: Zygote,
     pub generations: Generations,
+    pub settings: Settings,
     pub logs: Logs,
     pub turned: mpsc::Sender<Turned>,
     pub uplinks: mpsc::Sender<Uplink>,

@@ -4,9 +4,9 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use hearth_wire::{Cell, Channel, Limits, Moment, Start, ToWorker, pair};
+use hearth_wire::{Cell, Channel, Limits, Moment, Setting, Start, ToWorker, pair};
 use tracing::{error, warn};
 
 use super::cgroups::Group;
@@ -17,17 +17,27 @@ use super::shared::Shared;
 use super::zygote::{Fork, ZygoteError};
 use crate::fault::{Fault, is_short};
 use crate::generations::Prepared;
+use crate::settings::SettingsError;
 use crate::stderr::{self, Speaker};
 use crate::store::Tenant;
 
+/// For a worker that was born to read what it is to know, where that does not fit its socket.
+const TELL_DEADLINE: Duration = Duration::from_secs(10);
 /// How often one fork is asked for where zygotes die over it.
 const FORK_TRIES: u32 = 5;
 
+/// What a worker is to know at its birth, besides how it starts.
+pub struct Known {
+    /// Where it is not what is kept.
+    pub settings: Option<Vec<Setting>>,
+    pub told: Vec<ToWorker>,
+}
+
 /// Prepares a generation and has a worker forked for it.
 pub async fn fork(
-    start: Start,
+    mut start: Start,
     worker: WorkerId,
-    told: Vec<ToWorker>,
+    known: Known,
     tenant: Tenant,
     listener: Option<Arc<OwnedFd>>,
     inbox: Inbox,
@@ -45,12 +55,24 @@ pub async fn fork(
             let reason = "no uid is free for its workers: the host's operator widens --uids";
             return Err(StartError::Generation(reason.to_owned()));
         }
+        let Known { settings, told } = known;
+        let settings = async {
+            match settings {
+                Some(settings) => Ok(settings),
+                None => shared.settings.of(&tenant).await,
+            }
+        };
+        let prepared = shared.generations.prepare(&tenant, start.generation);
+        let (prepared, settings) = tokio::join!(prepared, settings);
         let prepared =
-            shared.generations.prepare(&tenant, start.generation).await.map_err(|error| {
+            prepared.map_err(|error| {
                 let told = error.verdict().told;
                 error!(tenant = %tenant.name, error = &error as &dyn std::error::Error, "a generation could not be prepared");
                 if is_short(&error) { StartError::Host(told) } else { StartError::Generation(told) }
             })?;
+        let settings = Setting::parts(settings.map_err(unopened)?);
+        start.settings = settings.len() as u32;
+        let settings: Vec<_> = settings.into_iter().map(ToWorker::Settings).collect();
         let permit = shared.starts.clone().acquire_owned().await.map_err(|error| host(&error))?;
         let noticed = start.woken_at.map(Moment::instant);
         let start = ToWorker::Start(start);
@@ -76,11 +98,19 @@ pub async fn fork(
                 tokio::spawn(stderr::relay(said, Speaker::worker(tenant.name.clone())));
                 let channel = Channel::new(ours).map_err(|error| host(&error))?;
                 let mut conversation = Conversation::new(Instant::now());
-                // All of it fits the socket's buffer, so nobody waits for the worker to read it.
-                for message in std::iter::once(&start).chain(&told) {
-                    conversation.told(message);
-                    channel.send(message, &[]).await.map_err(|error| host(&error))?;
-                }
+                // All of it fits the socket's buffer, unless there are many settings: then it is told
+                // while the worker reads, which it does first.
+                let telling = async {
+                    for message in std::iter::once(&start).chain(&settings).chain(&told) {
+                        conversation.told(message);
+                        channel.send(message, &[]).await.map_err(|error| host(&error))?;
+                    }
+                    Ok::<_, StartError>(())
+                };
+                let late = "it did not read in time what it was told";
+                tokio::time::timeout(TELL_DEADLINE, telling)
+                    .await
+                    .map_err(|_| StartError::Host(late.to_owned()))??;
                 Ok::<_, StartError>((channel, conversation))
             };
             let (forked, talk) = tokio::join!(shared.zygote.fork(fork), beside);
@@ -97,6 +127,14 @@ pub async fn fork(
     };
     let newborn = newborn.await;
     let _ = inbox.send(Box::new(Command::Forked(worker, Box::new(newborn)))).await;
+}
+
+/// Why a tenant's settings could not be had.
+fn unopened(error: SettingsError) -> StartError {
+    match error {
+        SettingsError::Closed(_) => StartError::Sealed(error.to_string()),
+        error => StartError::Host(error.verdict().told),
+    }
 }
 
 /// The tenant's group, where this machine has any: made with its first worker, and from then on at

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hearth_wire::{
-    FromWorker, GenerationNumber, Moment, Passing, Respite, Start, ToWorker, TokenGrant, VERSION,
-    What,
+    FromWorker, GenerationNumber, Moment, Passing, Respite, Setting, Start, ToWorker, TokenGrant,
+    VERSION, What,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -22,21 +22,21 @@ use tracing::{error, info, warn};
 use super::callers::{Callers, Told};
 use super::error::{Cause, FleetError, SwapError};
 use super::handle::{Handle, Snapshot};
-use super::inbox::{Answer, Command, Commit, Inbox, Newborn, StartError};
-use super::lifecycle::{Action, Event, Life, Phase, Reception, Swap, Swapped, WorkerId};
+use super::inbox::{Answer, Command, Inbox, Newborn, StartError};
+use super::lifecycle::{Action, Event, Life, Phase, Reception, Swap, WorkerId};
 use super::links::Links;
 use super::listening::Listening;
 use super::parking::{Connection, Entries, Parking};
 use super::reports::Reports;
 use super::shared::Shared;
 use super::sockets::{Heard, Key};
-use super::start::fork;
+use super::start::{Known, fork};
 use super::status::WorkerStatus;
 use super::talk::{Talk, accompany, count_nonsense};
 use super::told::AllTold;
 use super::turning::Turning;
 use super::workers::{Worker, Workers};
-use super::{sockets, zygote};
+use super::{sockets, swap, zygote};
 use crate::fail::{self, Point};
 use crate::patience::LAST_LOOK;
 use crate::store::Tenant;
@@ -48,12 +48,6 @@ const INBOX: usize = 256;
 const OUTGOING: usize = 512;
 /// Of what a worker gives as its reason.
 const REASON_MAX_BYTES: usize = 1 << 10;
-
-struct SwapAsked {
-    commit: Option<Commit>,
-    answer: Answer<Result<Duration, SwapError>>,
-    at: Instant,
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
@@ -75,12 +69,14 @@ pub struct Supervisor {
     turning: Turning,
     workers: Workers,
     callers: Callers,
-    swap: Option<SwapAsked>,
+    swap: Option<swap::Asked>,
     told: AllTold,
     reports: Reports,
     /// Answered once what follows from the stop can be seen.
     stop_asked: Vec<Answer<Result<(), FleetError>>>,
     last_end: Option<String>,
+    /// Whether the last start came to nothing since the tenant's secrets could not be opened.
+    sealed: bool,
     ending: Ending,
     /// When it was noticed that a worker is late.
     noticed_late: Option<Instant>,
@@ -115,6 +111,7 @@ impl Supervisor {
             reports: Reports::default(),
             stop_asked: Vec::new(),
             last_end: None,
+            sealed: false,
             ending: Ending::No,
             noticed_late: None,
             tasks: JoinSet::new(),
@@ -219,13 +216,13 @@ impl Supervisor {
     fn take(&mut self, command: Command) -> Option<Event> {
         match command {
             Command::Wake(answer) => self.callers.wait(answer).then_some(Event::Wanted),
-            Command::Swap(generation, commit, answer) => {
+            Command::Swap(next, answer) => {
                 if self.swap.is_some() {
                     let _ = answer.send(Err(SwapError::Busy));
                     return None;
                 }
-                self.swap = Some(SwapAsked { commit, answer, at: Instant::now() });
-                Some(Event::Swap(generation))
+                let asked = self.swap.insert(swap::Asked::new(next, answer));
+                Some(Event::Swap(asked.generation()))
             }
             Command::Listen(answer) => {
                 let _ = answer.send(self.listen());
@@ -396,6 +393,11 @@ impl Supervisor {
         let newborn = match newborn {
             Ok(newborn) => newborn,
             Err(_) if doomed => return None,
+            Err(StartError::Sealed(reason)) => {
+                self.sealed = true;
+                warn!(tenant = %self.tenant.name, reason, "a tenant is not served");
+                return Some(Event::Barred(worker, reason));
+            }
             Err(StartError::Generation(reason)) => {
                 self.last_end = Some(reason.clone());
                 return Some(Event::Died(worker, reason));
@@ -405,6 +407,7 @@ impl Supervisor {
                 return Some(Event::NotForked(worker, reason));
             }
         };
+        self.sealed = false;
         let pidfd = match zygote::watch_pidfd(newborn.forked.pidfd) {
             Ok(pidfd) => Arc::new(pidfd),
             // Without it nobody would hear of its end; it ends with its control socket.
@@ -475,7 +478,8 @@ impl Supervisor {
     /// Takes the connections that wait for a worker that will not come, to be told so.
     fn turn_away(&mut self) {
         for stream in self.listening.take() {
-            self.turning.turn(&self.tenant, stream, Vec::new(), self.life.reception());
+            let (reception, cause) = (self.life.reception(), self.cause());
+            self.turning.turn(&self.tenant, (stream, Vec::new()), reception, cause);
         }
     }
 
@@ -492,13 +496,14 @@ impl Supervisor {
         match action {
             Action::Fork { worker, generation } => {
                 fail::moment(Point::WorkerFork);
-                self.swap_begins(worker);
+                let settings = self.swap_begins(worker);
                 self.workers.fork(worker);
                 let start = self.start_of(worker, generation);
+                let known = Known { settings, told: self.told.forks(worker) };
                 self.tasks.spawn(fork(
                     start,
                     worker,
-                    self.told.forks(worker),
+                    known,
                     self.tenant.clone(),
                     self.listening.listener(),
                     self.to_self.clone(),
@@ -527,7 +532,7 @@ impl Supervisor {
                 self.workers.tell(worker, ToWorker::Leave, vec![]);
             }
             Action::Kill(worker, reason) => self.workers.kill(worker, reason),
-            Action::Commit(_) => match self.swap.as_mut().and_then(|swap| swap.commit.take()) {
+            Action::Commit(_) => match self.swap.as_mut().and_then(swap::Asked::commit) {
                 Some(commit) => {
                     fail::moment(Point::SwapReady);
                     let inbox = self.to_self.clone();
@@ -540,25 +545,18 @@ impl Supervisor {
             Action::Answer(swapped) => {
                 if let Some(asked) = self.swap.take() {
                     fail::moment(Point::SwapAnswer);
-                    let took = asked.at.elapsed();
-                    let _ = asked.answer.send(match swapped {
-                        Swapped::Done => Ok(took),
-                        Swapped::Busy => Err(SwapError::Busy),
-                        Swapped::Failed(reason) => Err(SwapError::NotStarted(reason)),
-                    });
+                    asked.end(swapped);
                 }
             }
         }
         None
     }
 
-    /// One that waited for its place has not begun before.
-    fn swap_begins(&mut self, with: WorkerId) {
-        if let Some(Swap::Loading { worker, .. }) = self.life.swap
-            && worker == with
-            && let Some(asked) = &mut self.swap
-        {
-            asked.at = Instant::now();
+    /// What this worker is told, where a swap starts it.
+    fn swap_begins(&mut self, with: WorkerId) -> Option<Vec<Setting>> {
+        match (&self.life.swap, &mut self.swap) {
+            (Some(Swap::Loading { worker, .. }), Some(asked)) if *worker == with => asked.begins(),
+            _ => None,
         }
     }
 
@@ -573,6 +571,7 @@ impl Supervisor {
             trusted_proxies: self.shared.trusted_proxies.clone(),
             trusted_headers: self.shared.trusted_headers.clone(),
             domain: self.shared.names.domain_of(&self.tenant.name).map(str::to_owned),
+            settings: 0,
         }
     }
 
@@ -624,7 +623,8 @@ impl Supervisor {
                 for connection in self.parking.turn_away() {
                     if let Some((socket, unread)) = connection.into_socket() {
                         let reception = self.life.reception();
-                        self.turning.turn(&self.tenant, socket.into(), unread, reception);
+                        let cause = self.cause();
+                        self.turning.turn(&self.tenant, (socket.into(), unread), reception, cause);
                     }
                 }
             }
@@ -663,6 +663,7 @@ impl Supervisor {
     /// Why no worker is started.
     fn cause(&self) -> Cause {
         match self.listening.is_had() {
+            true if self.sealed => Cause::Sealed,
             true => Cause::Ended,
             false => Cause::PortTaken(self.tenant.port),
         }

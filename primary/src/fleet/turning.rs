@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::{Semaphore, mpsc};
 
-use super::error::Unavailable;
+use super::error::{Cause, Unavailable};
 use super::lifecycle::Reception;
 use super::shared::Turned;
 use crate::store::Tenant;
@@ -24,7 +24,14 @@ impl Turning {
         Self { to, places: Arc::new(Semaphore::new(PLACES)) }
     }
 
-    pub fn turn(&self, tenant: &Tenant, stream: TcpStream, unread: Vec<u8>, reception: Reception) {
+    /// `cause` is why no worker is started.
+    pub fn turn(
+        &self,
+        tenant: &Tenant,
+        (stream, unread): (TcpStream, Vec<u8>),
+        reception: Reception,
+        cause: Cause,
+    ) {
         let retry_after = match reception {
             Reception::Refused(Some(until)) => until.saturating_duration_since(Instant::now()),
             Reception::Refused(None) | Reception::Held | Reception::Watched | Reception::Worker => {
@@ -34,7 +41,8 @@ impl Turning {
         // Full: so many are being told already that this one is simply closed.
         let told = self.places.clone().try_acquire_owned().is_ok_and(|place| {
             let tenant = tenant.clone();
-            self.to.try_send(Turned { tenant, stream, unread, retry_after, place }).is_ok()
+            let turned = Turned { tenant, stream, unread, retry_after, cause, place };
+            self.to.try_send(turned).is_ok()
         });
         if !told {
             metrics::counter!("hearth_connections_dropped_total").increment(1);

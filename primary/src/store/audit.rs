@@ -58,6 +58,8 @@ actions! {
     TenantRestore "tenant.restore"
     TenantLimits "tenant.limits"
     TenantPort "tenant.port"
+    TenantConfig "tenant.config"
+    TenantSecrets "tenant.secrets"
     FunctionUpload "function.upload"
     FunctionRollback "function.rollback"
     FunctionRemove "function.remove"
@@ -69,6 +71,7 @@ actions! {
     WorkerStop "worker.stop"
     WorkerRestart "worker.restart"
     HostRestore "host.restore"
+    HostRekey "host.rekey"
 }
 
 impl FromStr for Action {
@@ -90,7 +93,7 @@ pub struct Event {
     pub action: Action,
     /// None: the host.
     pub tenant: Option<TenantId>,
-    /// A function's path, a token's id.
+    /// A function's path, a token's id, the name of a setting.
     pub object: Option<String>,
     pub sides: Sides,
 }

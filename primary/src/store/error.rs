@@ -1,6 +1,6 @@
 //! Why the store did not do what it was asked.
 
-use hearth_wire::{Code, GenerationNumber};
+use hearth_wire::{Code, GenerationNumber, TenantName};
 
 use super::database::DatabaseError;
 use crate::fault::{Fault, Verdict};
@@ -18,6 +18,11 @@ pub enum StoreError {
     /// Another change was committed between reading and committing.
     #[error("generation {generation} comes too late: the tenant is at {current} already")]
     Stale { generation: GenerationNumber, current: GenerationNumber },
+    /// In a backup, with a key that is not known here.
+    #[error(
+        "secrets of the tenant {0} are sealed with a key that this host does not have: give the key that they were sealed with (--secrets-key FILE), or leave all secrets out (--without-secrets)"
+    )]
+    Sealed(TenantName),
     #[error("random bytes could not be read")]
     Random(#[source] getrandom::Error),
     #[error(transparent)]
@@ -33,7 +38,7 @@ impl From<rusqlite::Error> for StoreError {
 impl Fault for StoreError {
     fn verdict(&self) -> Verdict {
         match self {
-            Self::Exists | Self::PortTaken(_) | Self::Stale { .. } => {
+            Self::Exists | Self::PortTaken(_) | Self::Stale { .. } | Self::Sealed(_) => {
                 Verdict::caller(Code::Conflict, self)
             }
             Self::TooMany { .. } => Verdict::limit(Code::Conflict, self),

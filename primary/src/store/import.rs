@@ -8,15 +8,26 @@
 
 use std::path::PathBuf;
 
-use hearth_wire::{GenerationNumber, TenantName};
+use hearth_wire::{GenerationNumber, SettingName, TenantName};
 use rusqlite::Transaction;
 
 use super::audit::{self, Action, Event, Sides};
 use super::database::change;
 use super::error::{Result, StoreError};
 use super::handle::{Asker, Store};
+use super::settings::{self, Sealed};
 use super::tenants::Tenant;
 use crate::actor::Author;
+
+/// What becomes of the secrets of tenants that come.
+pub enum Taking {
+    /// Each is sealed anew for this host, or refused.
+    Sealed(Take),
+    Without,
+}
+
+pub type Take =
+    Box<dyn Fn(&TenantName, &SettingName, &Sealed) -> Result<Sealed, StoreError> + Send>;
 
 impl Store {
     /// From a store's file that nobody has open, each to the port that is given.
@@ -24,11 +35,12 @@ impl Store {
         &self,
         from: PathBuf,
         tenants: Vec<(TenantName, u16)>,
+        secrets: Taking,
         by: Author,
     ) -> Result<Vec<Tenant>> {
         self.run_change(Asker::Host, move |db| {
             db.execute("ATTACH DATABASE ? AS other", [from.to_string_lossy()])?;
-            let imported = change(db, |db| all(db, &tenants, &by));
+            let imported = change(db, |db| all(db, &tenants, &secrets, &by));
             db.execute("DETACH DATABASE other", [])?;
             imported
         })
@@ -36,9 +48,14 @@ impl Store {
     }
 }
 
-fn all(db: &Transaction<'_>, tenants: &[(TenantName, u16)], by: &Author) -> Result<Vec<Tenant>> {
+fn all(
+    db: &Transaction<'_>,
+    tenants: &[(TenantName, u16)],
+    secrets: &Taking,
+    by: &Author,
+) -> Result<Vec<Tenant>> {
     let come = |(name, port): &(TenantName, u16)| {
-        let tenant = one(db, name, *port)?;
+        let tenant = one(db, name, *port, secrets)?;
         // One without a generation is to be made yet.
         if tenant.generation > GenerationNumber::NONE {
             let mut sides = Sides::none();
@@ -52,7 +69,12 @@ fn all(db: &Transaction<'_>, tenants: &[(TenantName, u16)], by: &Author) -> Resu
     tenants.iter().map(come).collect()
 }
 
-fn one(db: &Transaction<'_>, name: &TenantName, port: u16) -> Result<Tenant> {
+fn one(
+    db: &Transaction<'_>,
+    name: &TenantName,
+    port: u16,
+    secrets: &Taking,
+) -> Result<Tenant> {
     if db.prepare("SELECT 1 FROM main.tenants WHERE name = ?")?.exists([name.as_str()])? {
         return Err(StoreError::Exists);
     }
@@ -81,6 +103,7 @@ fn one(db: &Transaction<'_>, name: &TenantName, port: u16) -> Result<Tenant> {
          SELECT ?, name, scope, digest, adopted, created_at, expires_at FROM other.tokens WHERE tenant = ?",
         (new, old),
     )?;
+    settings::import(db, (name, old), super::TenantId(new), secrets)?;
     let functions: Vec<i64> = db
         .prepare("SELECT id FROM other.functions WHERE tenant = ? ORDER BY id")?
         .query_map([old], |row| row.get(0))?
@@ -124,21 +147,21 @@ mod tests {
         let file = there.path().join(crate::store::FILE);
         let wanted = |port| vec![(acme.name.clone(), port)];
 
-        let twice = store.import(file.clone(), wanted(4_002), author("ops")).await;
+        let twice = store.import(file.clone(), wanted(4_002), Taking::Without, author("ops")).await;
         assert!(matches!(twice, Err(StoreError::Exists)), "{twice:?}");
         store.delete_tenant(acme.id).await.unwrap();
         tenant(&store, "beta", 4_001).await;
-        let taken = store.import(file.clone(), wanted(4_001), author("ops")).await;
+        let taken = store.import(file.clone(), wanted(4_001), Taking::Without, author("ops")).await;
         assert!(matches!(taken, Err(StoreError::PortTaken(4_001))), "{taken:?}");
         assert_eq!(store.tenants().await.unwrap().len(), 1);
 
-        let made = store.import(file.clone(), wanted(4_002), author("ops")).await.unwrap();
+        let made = store.import(file.clone(), wanted(4_002), Taking::Without, author("ops")).await.unwrap();
         assert_ne!(made[0].id, acme.id);
         assert_eq!((&made[0].name, made[0].port), (&acme.name, 4_002));
         let tokens = store.tokens(Some(made[0].id)).await.unwrap();
         assert_eq!((tokens.len(), &tokens[0].name), (1, &token.name));
         // Its file can be given back, and a second time it is there.
-        let twice = store.import(file, wanted(4_003), author("ops")).await;
+        let twice = store.import(file, wanted(4_003), Taking::Without, author("ops")).await;
         assert!(matches!(twice, Err(StoreError::Exists)), "{twice:?}");
     }
 }

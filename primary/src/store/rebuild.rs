@@ -10,7 +10,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use hearth_wire::limits::{FUNCTIONS_MAX, MODULE_MAX_BYTES, TOKENS_MAX};
+use hearth_wire::limits::{
+    FUNCTIONS_MAX, MODULE_MAX_BYTES, SETTING_VALUE_MAX_BYTES, SETTINGS_MAX, SETTINGS_MAX_BYTES,
+    TOKENS_MAX,
+};
 use hearth_wire::{
     FunctionPath, GenerationNumber, Limits, LimitsPatch, ModuleDigest, OptionsPatch, Scope,
     TenantName, Version, json,
@@ -28,9 +31,11 @@ use super::error::{Result, StoreError};
 use super::functions::{kind, kind_text, text};
 use super::ids::TenantId;
 use super::migrations::SCHEMA;
+use super::settings::{self, Kept, SettingRow};
 use super::tenants::RESTORED;
 use super::tokens::is_token_name;
 use crate::actor::Author;
+use crate::sealing::OVERHEAD_BYTES;
 
 /// Longer than any text that was ever written.
 const TEXT_MAX_BYTES: i32 = 16 << 20;
@@ -148,6 +153,7 @@ impl Rebuilding<'_> {
         self.generations(old, new, *generation)?;
         self.tokens(Some((old, new)))?;
         self.audit(Some((old, new)))?;
+        self.settings(old, new)?;
         self.functions(old, new)
     }
 
@@ -276,6 +282,33 @@ impl Rebuilding<'_> {
         if self.to.execute(known, [last])? == 0 {
             self.to
                 .execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('tokens', ?)", [last])?;
+        }
+        Ok(())
+    }
+
+    /// Secrets as they are sealed: nobody needs their key for it.
+    fn settings(&self, old: i64, new: TenantId) -> Result<()> {
+        let sql = "SELECT name, value, sealed, sealed_by, set_at FROM settings WHERE tenant = ?";
+        let rows = self.rows("settings", sql, [old], SettingRow::of)?;
+        let bytes = |row: &SettingRow| row.name.as_str().len() + row.kept.length();
+        let is_sealed = |row: &SettingRow| match &row.kept {
+            Kept::Config(_) => true,
+            Kept::Secret(sealed) => sealed.bytes.len() >= OVERHEAD_BYTES,
+        };
+        if rows.len() > SETTINGS_MAX
+            || rows.iter().map(bytes).sum::<usize>() > SETTINGS_MAX_BYTES
+            || rows.iter().any(|row| row.kept.length() > SETTING_VALUE_MAX_BYTES)
+            || !rows.iter().all(is_sealed)
+        {
+            return Err(damaged("settings", "a tenant has more than any may have"));
+        }
+        // What is to be set in some other century is set now.
+        let now = Timestamp::now();
+        for SettingRow { name, kept, set_at } in rows {
+            match settings::insert(self.to, new, &name, &kept, millis(set_at.min(now))) {
+                Err(StoreError::Exists) => return Err(damaged("settings", "a name stands twice")),
+                inserted => inserted?,
+            }
         }
         Ok(())
     }

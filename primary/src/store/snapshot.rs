@@ -9,15 +9,17 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-use hearth_wire::{ModuleDigest, TenantName};
-use rusqlite::Connection;
+use hearth_wire::{ModuleDigest, SettingName, TenantName};
+use rusqlite::{Connection, OpenFlags};
 use rusqlite::backup::Backup;
 
 use super::columns::{column, parsed};
 use super::database::{DatabaseError, check, read_only, version};
-use super::error::Result;
+use super::error::{Result, StoreError};
 use super::handle::Store;
 use super::migrations::SCHEMA;
+use super::settings::{self, Kept, Sealed, SettingRow};
+use crate::sealing::KeyId;
 
 /// The store's, in a data directory and in a backup.
 pub const FILE: &str = "hearth.db";
@@ -30,6 +32,8 @@ pub struct Contents {
     /// With their ports.
     pub tenants: BTreeMap<TenantName, u16>,
     pub modules: HashSet<ModuleDigest>,
+    /// Of tenants that have any, how many. They are sealed.
+    pub secrets: BTreeMap<TenantName, u64>,
 }
 
 impl Store {
@@ -78,13 +82,49 @@ pub fn inspect(copy: &Path) -> Result<Contents> {
         .prepare("SELECT DISTINCT sha256 FROM versions")?
         .query_map([], |row| column(row, "sha256", parsed))?
         .collect::<rusqlite::Result<_>>()?;
-    Ok(Contents { tenants, modules })
+    let secrets = settings::sealed_otherwise(&db, None)?;
+    Ok(Contents { tenants, modules, secrets })
+}
+
+/// The keys that sealed anything in a data directory, as far as its file says so by itself: what a
+/// host that runs has not moved there yet is not looked at, and nothing is written.
+pub fn sealed_by_at_rest(data: &Path) -> Vec<KeyId> {
+    let file = data.join(FILE);
+    let Some(path) = file.to_str().filter(|_| file.is_file()) else { return Vec::new() };
+    let path = path.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let opened = Connection::open_with_flags(format!("file:{path}?immutable=1"), flags);
+    let keys = opened.and_then(|db| settings::keys(&db));
+    // An older store has no such table.
+    keys.unwrap_or_default()
+}
+
+/// Has somebody look at each secret of a copy, until one is refused.
+pub fn sealed<E: From<StoreError>>(
+    copy: &Path,
+    mut look: impl FnMut(&TenantName, &SettingName, &Sealed) -> Result<(), E>,
+) -> Result<(), E> {
+    let db = read_only(copy).map_err(StoreError::from)?;
+    let mut found = db
+        .prepare(
+            "SELECT settings.*, tenants.name AS tenant_name FROM settings
+             JOIN tenants ON tenants.id = settings.tenant WHERE sealed IS NOT NULL",
+        )
+        .map_err(StoreError::from)?;
+    let mut rows = found.query([]).map_err(StoreError::from)?;
+    while let Some(row) = rows.next().map_err(StoreError::from)? {
+        let tenant = column(row, "tenant_name", parsed).map_err(StoreError::from)?;
+        let setting = SettingRow::of(row).map_err(StoreError::from)?;
+        if let Kept::Secret(sealed) = &setting.kept {
+            look(&tenant, &setting.name, sealed)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::StoreError;
     use crate::store::scratch::{scratch, tenant};
     use hearth_wire::Fingerprint;
 
@@ -99,7 +139,7 @@ mod tests {
         let there = tempfile::tempdir().unwrap();
         let contents = store.snapshot(there.path()).await.unwrap();
         assert_eq!(contents.tenants, BTreeMap::from([("acme".parse().unwrap(), 4_001)]));
-        assert_eq!(contents.modules, HashSet::new());
+        assert_eq!((contents.modules, contents.secrets), (HashSet::new(), BTreeMap::new()));
         let names: Vec<_> = std::fs::read_dir(there.path()).unwrap().flatten().collect();
         assert_eq!(names.len(), 1, "{names:?}");
         let bytes = std::fs::read(there.path().join(FILE)).unwrap();

@@ -20,8 +20,7 @@ use crate::fleet::{Commit, FleetError};
 use crate::generations;
 use crate::patience::to_its_end;
 use crate::store::{
-    Action, Cause, Change, Event, FunctionRow, NewGeneration, OwnFunctions, Sides, StoreError,
-    Tenant,
+    Action, Cause, Change, Event, FunctionRow, NewGeneration, OwnFunctions, Sides, Tenant,
 };
 
 impl Uploads {
@@ -214,7 +213,7 @@ impl Uploads {
         let uploads = self.clone();
         to_its_end(async move {
             let _changing = changing;
-            let restarted = match uploads.fleet.restart(&tenant.name, Some(commit)).await {
+            let restarted = match uploads.fleet.restart(&tenant.name, Some(commit), None).await {
                 Ok(()) => Ok(()),
                 Err(FleetError::Swap(source)) => Err(match refused.try_recv() {
                     Ok(error) => error.into(),
@@ -310,9 +309,9 @@ impl Uploads {
 }
 
 /// What the store is to take before a new worker does, and why it did not.
-fn committing(
-    change: impl Future<Output = Result<(), StoreError>> + Send + 'static,
-) -> (Commit, oneshot::Receiver<StoreError>) {
+pub(super) fn committing<E: Send + 'static>(
+    change: impl Future<Output = Result<(), E>> + Send + 'static,
+) -> (Commit, oneshot::Receiver<E>) {
     let (tell, refused) = oneshot::channel();
     let commit = async move {
         change.await.map_err(|error| {

@@ -12,6 +12,7 @@ use crate::compile::CompileError;
 use crate::fault::{Fault, Logged, Verdict};
 use crate::fleet::SwapError;
 use crate::generations::GenerationError;
+use crate::settings::SettingsError;
 use crate::store::StoreError;
 use crate::store::database::DatabaseError;
 
@@ -87,6 +88,8 @@ pub enum UploadError {
     NoTenant,
     #[error("{source}; generation {current} still serves")]
     Swap { current: GenerationNumber, source: SwapError },
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     #[error("the generation could not be written")]
     Generation(#[from] GenerationError),
     #[error("the store failed")]
@@ -140,7 +143,8 @@ impl Fault for UploadError {
             }
             Self::Swap { source, .. } => Verdict { told: self.to_string(), ..source.verdict() },
             Self::Generation(error) => error.verdict(),
-            Self::Store(error) => of_store(error),
+            Self::Settings(SettingsError::Store(error)) | Self::Store(error) => of_store(error),
+            Self::Settings(error) => error.verdict(),
         }
     }
 }

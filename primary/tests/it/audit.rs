@@ -68,7 +68,8 @@ fn next_way(host: &Host, demo: &Tenant, done: &BTreeSet<&str>) -> Option<Way> {
         listed["tokens"].as_array().unwrap().iter().find_map(id)
     };
     let function = |way: Way| Way { object: Some("/one".to_owned()), ..way };
-    let steps: [&dyn Fn() -> Way; 14] = [
+    let setting = |way: Way, object: &str| Way { object: Some(object.to_owned()), ..way };
+    let steps: [&dyn Fn() -> Way; 17] = [
         &|| {
             let way = owner("upload", "POST", "/functions", "function.upload");
             function(Way { request: upload(way.request, &file("one.wasm"), None), ..way })
@@ -90,6 +91,17 @@ fn next_way(host: &Host, demo: &Tenant, done: &BTreeSet<&str>) -> Option<Way> {
             let way = owner("delete_token", "DELETE", &format!("/tokens/{id}"), "token.delete");
             Way { object: Some(id), ..way }
         },
+        &|| {
+            let way = owner("set_config", "PATCH", "/config", "tenant.config");
+            let config = json!({ "config": { "region": "eu" } });
+            setting(Way { request: way.request.json(&config), ..way }, "region")
+        },
+        &|| {
+            let way = owner("set_secrets", "PATCH", "/secrets", "tenant.secrets");
+            let secrets = json!({ "secrets": { "KEY": "hunter2-hunter2" } });
+            setting(Way { request: way.request.json(&secrets), ..way }, "KEY")
+        },
+        &|| admin("rekey_secrets", "POST", "/secrets/rekey", "host.rekey", None),
         &|| owner("start_worker", "POST", "/worker/start", "worker.start"),
         &|| owner("restart_worker", "POST", "/worker/restart", "worker.restart"),
         &|| owner("stop_worker", "POST", "/worker/stop", "worker.stop"),
@@ -142,6 +154,7 @@ fn every_change_by_api_leaves_one_row_and_a_refused_one_none() {
     demo.deploy("one", guests::version_one());
     let other = host.tenant("other");
     let mut secrets = vec![ADMIN_TOKEN.to_owned(), demo.token.clone(), other.token.clone()];
+    secrets.push("hunter2-hunter2".to_owned());
     let mut done = BTreeSet::new();
     while let Some(way) = next_way(&host, &demo, &done) {
         let Way { operation, request, token, action, tenant, object } = way;
@@ -189,9 +202,9 @@ fn every_change_by_api_leaves_one_row_and_a_refused_one_none() {
         let again = host.send(&request);
         let now = all(&host);
         match operation {
-            "create_token" | "create_admin_token" | "rollback" | "start_worker"
-            | "restart_worker" | "stop_worker" => {}
-            "upload" | "set_options" | "set_limits" => {
+            "create_token" | "create_admin_token" | "rollback" | "set_secrets"
+            | "rekey_secrets" | "start_worker" | "restart_worker" | "stop_worker" => {}
+            "upload" | "set_options" | "set_limits" | "set_config" => {
                 assert!(again.status < 300, "{operation}: {}", again.text());
                 assert_eq!(now.len(), after.len(), "{operation}");
             }

@@ -45,12 +45,14 @@ guests! {
     prints
     prints_on
     reads_env
+    reads_settings
     recurses
     repeats_one
     repeats_two
     sends_on
     slow
     spin_app
+    spin_variables
     spins
     stalls
     streams
@@ -59,6 +61,7 @@ guests! {
     version_two
     wasip3_hello
     wasip3_keeps
+    wasip3_reads_settings
     wasip3_writes_nothing
     writes_nothing
     wstd_hello

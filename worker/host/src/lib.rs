@@ -13,6 +13,7 @@
 
 mod cli;
 mod clocks;
+mod config;
 mod filesystem;
 mod http;
 mod io;
@@ -25,6 +26,7 @@ mod store;
 mod surroundings;
 
 use std::any::TypeId;
+use std::sync::Arc;
 
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::cli::WasiCli;
@@ -37,6 +39,7 @@ use wasmtime_wasi_http::{
     WasiHttp, WasiHttpHooks, p2::bindings::http as http2, p3::bindings::http as http3,
 };
 
+pub use config::Settings;
 pub use link::{Handler, LinkError, engine, linker, prepare, share};
 pub use memory::MemoryLimit;
 pub use offer::{Offer, is_offered, needs_concurrency, offered};
@@ -376,6 +379,42 @@ pub static INTERFACES: &[Interface] = &[
         })],
         may_stay: &[],
     },
+    Interface {
+        name: "wasi:config/store",
+        versions: &[
+            plain("0.2.0-draft", |l| {
+                config::draft::store::add_to_linker::<_, config::Config>(l, config::view)
+            }),
+            plain("0.2.0-draft-2024-09-27", |l| {
+                config::draft_2024_09_27::store::add_to_linker::<_, config::Config>(l, config::view)
+            }),
+            plain("0.2.0-rc.1", |l| {
+                config::rc_1::store::add_to_linker::<_, config::Config>(l, config::view)
+            }),
+        ],
+        may_stay: &[],
+    },
+    Interface {
+        name: "wasi:config/runtime",
+        versions: &[plain("0.2.0-draft", |l| {
+            config::draft::runtime::add_to_linker::<_, config::Config>(l, config::view)
+        })],
+        may_stay: &[],
+    },
+    Interface {
+        name: "fermyon:spin/variables",
+        versions: &[plain("2.0.0", |l| {
+            config::variables_2::add_to_linker::<_, config::Config>(l, config::view)
+        })],
+        may_stay: &[],
+    },
+    Interface {
+        name: "spin:variables/variables",
+        versions: &[concurrent("3.0.0", |l| {
+            config::variables_3::add_to_linker::<_, config::Config>(l, config::view)
+        })],
+        may_stay: &[],
+    },
 ];
 
 impl Interface {
@@ -389,6 +428,7 @@ pub struct Guest {
     table: ResourceTable,
     surroundings: Surroundings,
     http: http::Sender,
+    settings: Arc<Settings>,
     memory: MemoryLimit,
 }
 
@@ -396,22 +436,25 @@ pub struct Guest {
 pub struct Backends {
     /// Requests that a function makes.
     pub http: Box<dyn WasiHttpHooks>,
+    /// What its functions are told by name.
+    pub settings: Arc<Settings>,
 }
 
 impl Backends {
-    /// Each says no.
+    /// Each says no, and there is nothing to be told.
     pub fn denied() -> Self {
-        Self { http: Box::new(http::Denied) }
+        Self { http: Box::new(http::Denied), settings: Arc::default() }
     }
 }
 
 impl Guest {
     pub fn new(surroundings: Surroundings, backends: Backends, memory_bytes: usize) -> Self {
-        let Backends { http } = backends;
+        let Backends { http, settings } = backends;
         Self {
             table: store::table(),
             surroundings,
             http: http::Sender::new(http),
+            settings,
             memory: MemoryLimit::new(memory_bytes),
         }
     }

@@ -93,11 +93,10 @@ mod tests {
 
     /// Every name with every version that any has, and what WASI has and this does not.
     fn candidates() -> Vec<String> {
-        const OTHERS: [&str; 9] = [
+        const OTHERS: [&str; 8] = [
             "wasi:cli/run",
             "wasi:cli/imports",
             "wasi:clocks/timezone",
-            "wasi:config/store",
             "wasi:filesystem/imports",
             "wasi:http/handler",
             "wasi:http/incoming-handler",

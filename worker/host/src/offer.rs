@@ -136,6 +136,12 @@ mod tests {
             "wasi:http/types@0.2.6",
             "wasi:http/outgoing-handler@0.2.6",
             "wasi:http/client@0.3.2",
+            "wasi:config/store@0.2.0-draft",
+            "wasi:config/store@0.2.0-draft-2024-09-27",
+            "wasi:config/store@0.2.0-rc.1",
+            "wasi:config/runtime@0.2.0-draft",
+            "fermyon:spin/variables@2.0.0",
+            "spin:variables/variables@3.0.0",
         ] {
             assert!(is_offered(name), "{name}");
         }
@@ -151,7 +157,9 @@ mod tests {
             "wasi:io/poll@0.3.0",
             "wasi:http/incoming-handler@0.2.0",
             "wasi:http/handler@0.3.0",
-            "wasi:config/store@0.2.0-draft",
+            "wasi:config/store@0.2.0",
+            "wasi:config/store@0.2.0-rc.2",
+            "wasi:config/runtime@0.2.0-rc.1",
             "wasi:keyvalue/store@0.2.0",
             "wasi:logging/logging@0.2.0",
             "hearth:platform/sql@0.2.0",

@@ -285,6 +285,7 @@ mod tests {
     use http::{HeaderMap, Method};
 
     use super::*;
+    use crate::scrub::Scrub;
     use crate::report::{CallLog, Reporter};
 
     /// What a function's body does when it is asked for more, one thing after another.
@@ -328,7 +329,7 @@ mod tests {
 
     fn ledger() -> Arc<Ledger> {
         let log = CallLog {
-            reporter: Reporter::new(1 << 20),
+            reporter: Reporter::new(1 << 20, Scrub::default()),
             function: "/one".parse().unwrap(),
             version: 1.into(),
             request_id: RequestId::from_random([7; 16]),

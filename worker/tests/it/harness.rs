@@ -360,8 +360,12 @@ fn tokens(serial: u64, grants: Vec<TokenGrant>) -> ToWorker {
 
 fn begin(start: Start) -> (OwnedFd, OwnedFd) {
     let (control, theirs) = hearth_wire::pair().unwrap();
+    let settings = start.settings;
     hearth_wire::send(&control, &ToWorker::Start(start), &[]).unwrap();
-    hearth_wire::send(&control, &tokens(1, vec![]), &[]).unwrap();
+    // Behind settings, which the test tells.
+    if settings == 0 {
+        hearth_wire::send(&control, &tokens(1, vec![]), &[]).unwrap();
+    }
     (control, theirs)
 }
 
@@ -375,6 +379,7 @@ pub fn start(generation: u64) -> Start {
         trusted_proxies: vec![],
         trusted_headers: vec![],
         domain: None,
+        settings: 0,
     }
 }
 

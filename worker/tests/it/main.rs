@@ -5,6 +5,7 @@
 
 mod calls;
 mod compile;
+mod config;
 mod engines;
 mod handover;
 mod harness;

@@ -23,6 +23,7 @@ mod problem;
 mod request_id;
 mod route;
 mod schema;
+mod setting;
 mod socket;
 mod token;
 mod tree;
@@ -44,13 +45,14 @@ pub use message::{
     Report, Respite, Start, Subject, ToSpare, ToWorker, ToZygote, VERSION, Walls, What,
 };
 pub use moment::Moment;
-pub use name::{FunctionPath, NameError, TenantName, host_name};
+pub use name::{FunctionPath, NameError, SettingName, TenantName, host_name};
 pub use options::{Auth, Options, OptionsError, OptionsPatch, PathMatch};
 pub use origin::{NotAllowed, Origin};
 pub use problem::{Code, PROBLEM_JSON, Place, Problem, Violation};
 pub use request_id::RequestId;
 pub use route::{Builtin, Route, Routes, below};
 pub use schema::{Answers, Schema, SchemaPlaceError, Schemas};
+pub use setting::{Setting, SettingKind, SettingValue};
 pub use socket::{
     Channel, FDS_MAX, FRAME_MAX, SocketError, encode_into, pair, parse, recv, send, watch,
 };

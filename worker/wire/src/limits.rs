@@ -19,6 +19,13 @@ pub const COMPONENTS_MAX: usize = crate::FDS_MAX - 1;
 pub const CHECKED_BODY_MAX_BYTES: u64 = 16 << 20;
 /// Tokens of one tenant; all of them are told to its worker in one message.
 pub const TOKENS_MAX: usize = 200;
+/// Settings of one tenant, configuration and secrets together: how many, one value, and all names and
+/// values.
+pub const SETTINGS_MAX: usize = 256;
+pub const SETTING_VALUE_MAX_BYTES: usize = 16 << 10;
+pub const SETTINGS_MAX_BYTES: usize = 256 << 10;
+/// A secret that is as long is taken out of log lines. What is shorter may be part of any of them.
+pub const SCRUBBED_MIN_BYTES: usize = 8;
 /// One upload's body, as sent.
 pub const UPLOAD_MAX_BYTES: u64 = 32 << 20;
 /// One module, unpacked.

@@ -28,12 +28,13 @@ use crate::manifest::GenerationNumber;
 use crate::moment::Moment;
 use crate::name::{FunctionPath, TenantName};
 use crate::origin::Origin;
+use crate::setting::Setting;
 use crate::socket::{FDS_MAX, FRAME_MAX};
 use crate::token::TokenGrant;
 use crate::uplink::Kind;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 15;
+pub const VERSION: u32 = 16;
 
 /// How a process ends that asked for more memory than it may have.
 pub const EXIT_STARVED: u8 = 32;
@@ -162,6 +163,9 @@ pub enum ExitStatus {
 pub enum ToWorker {
     /// First of all.
     Start(Start),
+    /// A part of its tenant's settings; [`Start::settings`] says how many there are. All of them come
+    /// right behind that, and a worker reads nothing else before.
+    Settings(Vec<Setting>),
     /// What it is to go by, in place of what it was told before on the same subject. Answered by
     /// `Applied`, with the serial number of this. What is there before it is ready is told first.
     Told {
@@ -268,6 +272,9 @@ pub struct Start {
     pub trusted_headers: Vec<String>,
     /// Below which tenants have names of their own, besides `localhost`.
     pub domain: Option<String>,
+    /// In how many parts the tenant's settings follow. They stay what they are for its life: other
+    /// ones are another worker's.
+    pub settings: u32,
 }
 
 /// A connection from outside that is between two requests, on its way to another process. Its

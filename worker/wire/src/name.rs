@@ -17,6 +17,10 @@ pub enum NameError {
         "a function's path is 1 to 8 segments of letters, digits, '_', '.' and '-', each beginning with a letter, digit or '_', 256 bytes in all"
     )]
     Function,
+    #[error(
+        "the name of a setting is 1 to 128 characters: letters, digits, '_', '-' and '.', and nothing else"
+    )]
+    Setting,
 }
 
 /// A tenant: `[a-z0-9][a-z0-9-]{0,62}`, so that it is also a DNS label.
@@ -118,6 +122,33 @@ impl FromStr for FunctionPath {
     }
 }
 
+/// What a function asks its configuration and secrets by: 1 to 128 of `[A-Za-z0-9_.-]`, told apart
+/// by case. One set of names for every interface that asks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SettingName(String);
+
+impl SettingName {
+    pub const BYTES_MAX: usize = 128;
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_valid(name: &str) -> bool {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        (1..=Self::BYTES_MAX).contains(&name.len()) && name.bytes().all(fits)
+    }
+}
+
+impl FromStr for SettingName {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        if Self::is_valid(name) { Ok(Self(name.to_owned())) } else { Err(NameError::Setting) }
+    }
+}
+
 macro_rules! text {
     ($name:ident) => {
         impl fmt::Display for $name {
@@ -145,6 +176,7 @@ macro_rules! text {
 }
 text!(TenantName);
 text!(FunctionPath);
+text!(SettingName);
 
 #[cfg(test)]
 mod tests {
@@ -202,6 +234,16 @@ mod tests {
         }
         for bad in ["", "-a", "A", "a_b", "a.b", "a/b", "ä", &"a".repeat(64)] {
             assert_eq!(bad.parse::<TenantName>(), Err(NameError::Tenant), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn settings() {
+        for good in ["a", "DATABASE_URL", "smtp.host", "x-y", "0", ".", &"a".repeat(128)] {
+            assert_eq!(good.parse::<SettingName>().map(String::from), Ok(good.to_owned()));
+        }
+        for bad in ["", " a", "a b", "a=b", "a/b", "ä", "a\0", "a\n", &"a".repeat(129)] {
+            assert_eq!(bad.parse::<SettingName>(), Err(NameError::Setting), "{bad:?}");
         }
     }
 

@@ -71,6 +71,7 @@ fn events() -> Vec<Event> {
         events.extend([
             Event::Forked(worker),
             Event::NotForked(worker, reason()),
+            Event::Barred(worker, reason()),
             Event::Ready(worker),
             Event::Quiesced(worker),
             Event::Leaving(worker),
@@ -185,6 +186,7 @@ fn a_generation_that_does_not_start_changes_nothing() {
     for (event, at) in [
         (Event::Died(WorkerId(2), reason()), now),
         (Event::NotForked(WorkerId(2), reason()), now),
+        (Event::Barred(WorkerId(2), reason()), now),
         (Event::Overdue, later),
     ] {
         let mut life = ready(now);
@@ -226,6 +228,23 @@ fn quick_deaths_end_in_a_bar_and_a_fix_lifts_it() {
         life.step(Event::Committed, now),
         [Action::Accept(worker), Action::Answer(Swapped::Done)]
     );
+    assert_eq!((life.reception(), life.deaths), (Reception::Worker, 0));
+}
+
+#[test]
+fn what_somebody_must_mend_first_bars_at_once() {
+    let now = Instant::now();
+    let mut life = Life::new(GenerationNumber(7));
+    let started = life.step(Event::Wanted, now);
+    let [Action::Fork { worker, .. }] = started[..] else { panic!("{started:?}") };
+    assert_eq!(life.step(Event::Barred(worker, reason()), now), []);
+    assert_eq!(life.current, Phase::Barred { reason: reason() });
+    assert_eq!((life.reception(), life.resumes()), (Reception::Refused(None), None));
+    assert_eq!(life.step(Event::Wanted, now), []);
+    // It is mended, and started again.
+    let started = life.step(Event::Start, now);
+    let [Action::Fork { worker, .. }] = started[..] else { panic!("{started:?}") };
+    let _ = life.step(Event::Ready(worker), now);
     assert_eq!((life.reception(), life.deaths), (Reception::Worker, 0));
 }
 
@@ -421,13 +440,13 @@ proptest! {
             let all = [
                 Event::Wanted, Event::Start, Event::Stop, Event::Swap(life.generation.next()),
                 Event::Committed, Event::CommitFailed(reason()), Event::Forked(worker),
-                Event::NotForked(worker, reason()), Event::Ready(worker), Event::Quiesced(worker),
+                Event::NotForked(worker, reason()), Event::Barred(worker, reason()), Event::Ready(worker), Event::Quiesced(worker),
                 Event::Leaving(worker), Event::CallsDone(worker), Event::Died(worker, reason()),
                 Event::Tick, Event::Overdue, Event::Hurry,
             ];
             let event = pick.get(&all).clone();
             match &event {
-                Event::Died(worker, _) | Event::NotForked(worker, _) => { accepting.remove(worker); }
+                Event::Died(worker, _) | Event::NotForked(worker, _) | Event::Barred(worker, _) => { accepting.remove(worker); }
                 // A worker says so after it stopped.
                 Event::Leaving(worker) => { accepting.remove(worker); }
                 _ => {}

@@ -1,9 +1,11 @@
 use super::*;
+use crate::sealing::Key;
 use crate::store::scratch::{author, scratch, tenant};
 use crate::store::{
-    AuditQuery, Cause, Change, FILE, NewGeneration, Store, Whose, functions::tests::row,
+    AuditQuery, Cause, Change, FILE, NewGeneration, NewSettings, Sealed, Store, Whose,
+    functions::tests::row,
 };
-use hearth_wire::Fingerprint;
+use hearth_wire::{Fingerprint, SettingKind};
 
 /// A copy of a store with something of everything, and a directory to rebuild it in.
 async fn copied() -> (tempfile::TempDir, tempfile::TempDir) {
@@ -34,6 +36,17 @@ async fn copied() -> (tempfile::TempDir, tempfile::TempDir) {
         changes,
     };
     store.commit_generation(new).await.unwrap();
+    let key = Key::random().unwrap();
+    let bytes = key.seal(&acme.name, &"KEY".parse().unwrap(), &"s3cret".to_owned().into());
+    let sealed = Kept::Secret(Sealed { by: key.id(), bytes: bytes.unwrap() });
+    for (kind, name, kept) in [
+        (SettingKind::Config, "region", Kept::Config("eu".to_owned())),
+        (SettingKind::Secret, "KEY", sealed),
+    ] {
+        let set = vec![(name.parse().unwrap(), kept)];
+        let new = NewSettings { tenant: acme.id, kind, set, removed: vec![] };
+        store.change_settings(new, author("ops")).await.unwrap();
+    }
     let gone = tenant(&store, "gone", 4_003).await;
     store.retire_tenant(gone.id, Timestamp::UNIX_EPOCH, author("ops")).await.unwrap();
     let there = tempfile::tempdir().unwrap();
@@ -61,6 +74,9 @@ async fn what_a_store_says_is_said_again() {
         let live =
             (old.own_functions(one.id).await.unwrap(), new.own_functions(one.id).await.unwrap());
         assert_eq!(live.0, live.1);
+        let told = (old.settings(one.id).await.unwrap(), new.settings(one.id).await.unwrap());
+        assert_eq!(told.0, told.1);
+        assert_eq!(told.0.len(), if one.name.as_str() == "acme" { 2 } else { 0 });
         let made = (old.generations(one.id).await.unwrap(), new.generations(one.id).await.unwrap());
         assert_eq!(made.0, made.1);
     }
@@ -68,7 +84,7 @@ async fn what_a_store_says_is_said_again() {
     let all = || AuditQuery { whose: Whose::Everybodys, action: None, before: None, limit: 100 };
     let audits = (old.audit(all()).await.unwrap(), new.audit(all()).await.unwrap());
     assert_eq!(audits.0, audits.1);
-    assert_eq!(audits.0.rows.len(), 4, "{audits:?}");
+    assert_eq!(audits.0.rows.len(), 6, "{audits:?}");
     for tenant in &tenants {
         let own = || AuditQuery { whose: Whose::Tenant(tenant.id), ..all() };
         assert_eq!(old.audit(own()).await.unwrap(), new.audit(own()).await.unwrap());
@@ -195,6 +211,12 @@ async fn what_no_host_writes_is_refused() {
         ("versions", "UPDATE versions SET sha256 = replace(printf('%064d', 0), '0', 'G')"),
         ("versions", "UPDATE versions SET declared = '{\"nix\":1}'"),
         ("versions", "UPDATE versions SET imports = '{}'"),
+        ("settings", "UPDATE settings SET name = 'a b' WHERE name = 'KEY'"),
+        ("settings", "UPDATE settings SET sealed = x'00' WHERE name = 'KEY'"),
+        ("settings", "UPDATE settings SET sealed_by = x'00' WHERE name = 'KEY'"),
+        ("settings", "UPDATE settings SET sealed = NULL WHERE name = 'KEY'"),
+        ("settings", "UPDATE settings SET set_at = 9223372036854775807"),
+        ("settings", "UPDATE settings SET value = printf('%016385d', 0) WHERE name = 'region'"),
         ("more than tables", "CREATE VIEW mine AS SELECT 1"),
         (
             "more than tables",

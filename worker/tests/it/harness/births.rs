@@ -1,10 +1,11 @@
-//! How a worker comes to be: forked when it is wanted, forked before, or started by itself.
+//! How a worker comes to be: forked when it is wanted, forked before, or started by itself; and what
+//! it is told before it is ready.
 
 use std::time::Instant;
 
-use hearth_wire::Start;
+use hearth_wire::{Setting, Start, ToWorker};
 
-use super::{PATIENCE, Release, Worker, Zygote, bundle, exec};
+use super::{PATIENCE, Release, Worker, Zygote, bundle, exec, tokens};
 
 /// How `/proc/PID/syscall` begins of one that waits for a message.
 #[cfg(target_arch = "x86_64")]
@@ -42,6 +43,17 @@ impl Zygote {
             assert!(Instant::now() < deadline, "{waiting:?} and not {count} wait");
             std::thread::yield_now();
         }
+    }
+}
+
+impl Worker {
+    /// Tells one that was started with so many parts of settings all of them.
+    pub fn told(self, parts: &[Vec<Setting>]) -> Self {
+        for part in parts {
+            self.say(&ToWorker::Settings(part.clone()));
+        }
+        self.say(&tokens(1, vec![]));
+        self
     }
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::*;
+use crate::setting::SettingKind;
 use crate::token::{Scope, TokenDigest};
 use crate::tree::{TreeDone, TreeJob, TreeReply, TreeRequest};
 
@@ -110,10 +111,18 @@ fn worker(golden: &mut Golden) {
         trusted_proxies: vec!["10.0.0.0/8".to_owned()],
         trusted_headers: vec!["x-forwarded-for".to_owned()],
         domain: Some("a.example".to_owned()),
+        settings: 2,
     };
+    let setting = |kind| Setting {
+        name: "key".parse().unwrap(),
+        value: "value".to_owned().into(),
+        kind,
+    };
+    let settings = [SettingKind::Config, SettingKind::Secret].map(setting).to_vec();
     let respite = Respite { since: moment(9), within: Duration::new(30, 5) };
     each!(golden, ToWorker {
         ToWorker::Start(_) => ToWorker::Start(start),
+        ToWorker::Settings(_) => ToWorker::Settings(settings),
         ToWorker::Told { .. } => ToWorker::Told { serial: 300, what: What::Tokens(vec![grant]) },
         ToWorker::Accept => ToWorker::Accept,
         ToWorker::Quiesce => ToWorker::Quiesce,
@@ -189,6 +198,10 @@ fn words(golden: &mut Golden) {
     each!(golden, HandlerKind {
         HandlerKind::IncomingHandler => HandlerKind::IncomingHandler,
         HandlerKind::Handler => HandlerKind::Handler,
+    });
+    each!(golden, SettingKind {
+        SettingKind::Config => SettingKind::Config,
+        SettingKind::Secret => SettingKind::Secret,
     });
     Origin::ALL.iter().for_each(|origin| golden.row("Origin", origin));
     Outcome::ALL.iter().for_each(|outcome| golden.row("Outcome", outcome));
