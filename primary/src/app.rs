@@ -330,13 +330,8 @@ async fn start(
     });
     let watching = tokio::spawn(async move { sockets.run().await });
     let intake = config.uploads.intake();
-    let uploads = Uploads::new(
-        store.clone(),
-        fleet.clone(),
-        generations.clone(),
-        settings.clone(),
-        intake,
-    );
+    let uploads =
+        Uploads::new(store.clone(), fleet.clone(), generations.clone(), settings.clone(), intake);
     let tenants_at = Addresses {
         bind: config.tenants.bind,
         ports: config.tenants.ports.clone(),

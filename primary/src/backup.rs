@@ -209,7 +209,7 @@ impl Backups {
             warn!(%sha256, "a module is not on disk, and not in the backup");
             archive.leave_out(LeftOut::Module(sha256));
         }
-        match contents.secrets.values().sum() {
+        match contents.secrets.values().sum::<u64>() {
             0 => {}
             secrets => archive.leave_out(LeftOut::SecretsKey { secrets }),
         }

@@ -251,12 +251,7 @@ impl Front {
 
     /// A connection to the port of a tenant that backs off or is barred: an upload is taken, so
     /// that the fix can come this way; all else is told to come back.
-    async fn turn_away(
-        self,
-        tenant: Tenant,
-        why: Unavailable,
-        request: Request<Body>,
-    ) -> Response {
+    async fn turn_away(self, tenant: Tenant, why: Unavailable, request: Request<Body>) -> Response {
         let id = request_id(request.headers());
         let mut response = match upload_dir(request.method(), request.uri().path()) {
             _ if self.stop.is_cancelled() => problem::answer(&Unavailable::stopping(), &id),

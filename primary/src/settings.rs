@@ -14,6 +14,7 @@ mod error;
 mod plan;
 
 use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hearth_wire::{Setting, SettingKind, SettingName, SettingValue, TenantName};
@@ -27,6 +28,7 @@ use crate::actor::Author;
 use crate::keyfile::{KeyFile, KeyFileError};
 use crate::patience::to_its_end;
 use crate::sealing::{Key, KeyId, OpenError};
+use crate::store::database::DatabaseError;
 use crate::store::{
     Kept, NewSettings, Sealed, SettingRow, Store, StoreError, Taking, Tenant, TenantId,
 };
@@ -196,25 +198,32 @@ impl Settings {
     async fn seal_anew(&self, by: Author, forget: bool) -> Result<Rekeyed, SettingsError> {
         let Inner { store, file, key, .. } = &*self.inner;
         let mut keyring = key.write().await;
+        // What a change left that failed on its way to the disk, the next start needs.
+        if store.is_read_only() {
+            return Err(DatabaseError::ReadOnly.into());
+        }
         let old = keyring.key().cloned();
         let lost = store.sealed_otherwise(old.as_ref().map(Key::id)).await?;
         if !forget && !lost.is_empty() {
             return Err(SettingsError::Lost(lost.into_keys().collect()));
         }
         let new = Key::random().map_err(StoreError::Random)?;
-        let (written, next) = (file.clone(), new.clone());
-        let written = blocking(move || written.write_new(&next)).await;
+        let (written, now, next) = (file.clone(), old.clone(), new.clone());
+        let written = blocking(move || beside(&written, now.as_ref(), &next)).await;
         written.map_err(SettingsError::KeyNotWritten)?;
         let next = new.clone();
-        let anew = move |tenant: &TenantName, name: &SettingName, sealed: &Sealed| {
-            match open(old.as_ref(), tenant, name, sealed) {
-                Ok(value) => {
-                    let bytes = next.seal(tenant, name, &value).map_err(StoreError::Random)?;
-                    Ok(Some(Sealed { by: next.id(), bytes }))
-                }
-                Err(_) if forget => Ok(None),
-                Err(_) => Err(SettingsError::Lost(vec![tenant.clone()])),
+        let anew = move |tenant: &TenantName, name: &SettingName, sealed: &Sealed| match open(
+            old.as_ref(),
+            tenant,
+            name,
+            sealed,
+        ) {
+            Ok(value) => {
+                let bytes = next.seal(tenant, name, &value).map_err(StoreError::Random)?;
+                Ok(Some(Sealed { by: next.id(), bytes }))
             }
+            Err(_) if forget => Ok(None),
+            Err(_) => Err(SettingsError::Lost(vec![tenant.clone()])),
         };
         let (secrets, forgotten) = match store.reseal(by.clone(), anew).await {
             Ok(done) => done,
@@ -255,6 +264,21 @@ impl Settings {
     }
 }
 
+/// Puts the next key beside the one that is. That one is in its file first, whatever became of it
+/// since: until everything is sealed anew there is no other.
+fn beside(file: &KeyFile, now: Option<&Key>, next: &Key) -> io::Result<()> {
+    if let Some(now) = now
+        && !file.read().is_ok_and(|found| found.as_ref() == Some(now))
+    {
+        file.write_new(now)?;
+        file.put_in_place()?;
+    }
+    file.write_new(next).inspect_err(|_| {
+        // Nothing is sealed with it.
+        let _ = file.drop_new();
+    })
+}
+
 /// The key that opens what is sealed, of the two that may be there.
 fn choose(
     read: Result<Option<Key>, KeyFileError>,
@@ -288,7 +312,12 @@ fn report(file: &KeyFile, keyring: &Keyring, without: &BTreeMap<TenantName, u64>
         const NAMED: usize = 20;
         let names: Vec<&str> = without.keys().take(NAMED).map(TenantName::as_str).collect();
         let (count, secrets) = (without.len(), without.values().sum::<u64>());
-        error!(tenants = count, secrets, first = names.join(", "), "tenants are not served: their secrets cannot be opened");
+        error!(
+            tenants = count,
+            secrets,
+            first = names.join(", "),
+            "tenants are not served: their secrets cannot be opened"
+        );
     }
 }
 

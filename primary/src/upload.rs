@@ -20,8 +20,8 @@ mod litter;
 pub mod parts;
 mod places;
 mod plan;
-pub mod settings;
 pub mod request;
+pub mod settings;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hearth_host::Settings;
-use hearth_wire::{
-    Channel, FromWorker, Moment, Setting, SocketError, Start, ToWorker, VERSION,
-};
+use hearth_wire::{Channel, FromWorker, Moment, Setting, SocketError, Start, ToWorker, VERSION};
 use rustix::process::{Resource, getrlimit};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;

@@ -132,7 +132,10 @@ mod tests {
         assert_eq!(clean(&[key], "MIIEvQIBADANBg"), "[secret]");
         assert_eq!(clean(&[key], "-----BEGIN KEY-----"), "[secret]");
         assert_eq!(clean(&[key], "ab"), "ab");
-        assert_eq!(clean(&[key], &format!("key: {key:?}")), "key: \"[secret]\\r\\n[secret]\\nab\\n[secret]\\n\"");
+        assert_eq!(
+            clean(&[key], &format!("key: {key:?}")),
+            "key: \"[secret]\\r\\n[secret]\\nab\\n[secret]\\n\""
+        );
     }
 
     #[test]

@@ -81,8 +81,7 @@ pub fn up(base: &Base) -> Result<(), WarmError> {
     let runtime = birth::runtime(false)?;
     let warmed = runtime.block_on(async {
         let (trusted, settings) = (Trusted::default(), Settings::default());
-        let serving =
-            Serving::new(generation, trusted, &start, settings, seen, Instant::now());
+        let serving = Serving::new(generation, trusted, &start, settings, seen, Instant::now());
         let serving = Arc::new(serving.without_ticker());
         let calls = async {
             for _ in 0..CALLS {

@@ -82,7 +82,9 @@ impl Fault for RestoreError {
             Self::Store(StoreError::Database(error @ DatabaseError::TooNew { .. })) => {
                 Verdict::caller(Code::BadRequest, error)
             }
-            Self::Archive(_) | Self::Damaged(_) | Self::Key { .. } => Verdict::caller(Code::BadRequest, self),
+            Self::Archive(_) | Self::Damaged(_) | Self::Key { .. } => {
+                Verdict::caller(Code::BadRequest, self)
+            }
             Self::Store(_) => Verdict::caller(Code::BadRequest, "the backup's store is damaged"),
         }
     }

@@ -203,8 +203,7 @@ fn into_host(
     // Only what was said here and now: a variable that is meant for other commands must not
     // leave tenants out.
     let without = without_secrets.then_some("true");
-    let asked =
-        query(&[("tenant", client.tenant.as_deref()), ("without_secrets", without)]);
+    let asked = query(&[("tenant", client.tenant.as_deref()), ("without_secrets", without)]);
     let key = key.map(Key::text);
     let headers = key.iter().map(|key| (HeaderName::from_static(SECRETS_KEY), key.trim_end()));
     let headers: Vec<_> = headers.collect();

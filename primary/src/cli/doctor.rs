@@ -360,9 +360,11 @@ fn judge_key(path: &str, key: Option<KeyId>, sealed_by: &[KeyId], is_open: bool)
             format!("{path} is not the key that sealed all secrets of this data directory"),
             put_back,
         ),
-        Some(_) if is_open => {
-            warn(CHECK, format!("others than its owner can read {path}"), format!("chmod 600 {path}"))
-        }
+        Some(_) if is_open => warn(
+            CHECK,
+            format!("others than its owner can read {path}"),
+            format!("chmod 600 {path}"),
+        ),
         Some(_) => ok(CHECK, format!("{path}; no backup has it, so keep a copy elsewhere")),
     }
 }
@@ -517,6 +519,23 @@ fn of_wall(wall: Wall) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_of_secrets() {
+        let [one, other] = [1, 2].map(|number| KeyId::new([number; 8]));
+        for (key, sealed_by, is_open, level) in [
+            (None, &[][..], false, Level::Ok),
+            (None, &[one], false, Level::Fail),
+            (Some(one), &[], false, Level::Ok),
+            (Some(one), &[one], false, Level::Ok),
+            (Some(one), &[one], true, Level::Warn),
+            (Some(one), &[other], false, Level::Fail),
+            (Some(one), &[one, other], true, Level::Fail),
+        ] {
+            let check = judge_key("/data/secrets.key", key, sealed_by, is_open);
+            assert_eq!(check.level, level, "{check:?}");
+        }
+    }
 
     #[test]
     fn kernels() {

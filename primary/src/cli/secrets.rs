@@ -15,9 +15,7 @@ use super::error::{CliError, usage};
 use super::print::{Print, Table, seconds};
 use super::secret::read_hidden;
 use super::settings::tell;
-use crate::api::settings::{
-    Rekey, RekeyDone, SecretChanges, SecretList, SettingsChanged,
-};
+use crate::api::settings::{Rekey, RekeyDone, SecretChanges, SecretList, SettingsChanged};
 use crate::config::ClientArgs;
 
 #[derive(Debug, Subcommand)]
@@ -84,7 +82,10 @@ pub fn run(command: Secrets, client: &ClientArgs, print: Print) -> Result<(), Cl
             let answer = host.patch(&path, &SecretChanges { secrets })?;
             tell(&answer.parse()?);
             print.answer::<SettingsChanged>(&answer, |changed, out| {
-                changed.removed.iter().try_for_each(|name| writeln!(out, "Removed the secret {name}."))
+                changed
+                    .removed
+                    .iter()
+                    .try_for_each(|name| writeln!(out, "Removed the secret {name}."))
             })
         }
         Secrets::Rekey { forget, consent } => {
@@ -154,9 +155,14 @@ mod tests {
             Ok(value) => Ok(value.as_str().to_owned()),
             Err(error) => Err(error.to_string()),
         };
-        for (given, kept) in
-            [("a", "a"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a\nb\n", "a\nb"), (" a ", " a ")]
-        {
+        for (given, kept) in [
+            ("a", "a"),
+            ("a\n", "a"),
+            ("a\r\n", "a"),
+            ("a\n\n", "a\n"),
+            ("a\nb\n", "a\nb"),
+            (" a ", " a "),
+        ] {
             assert_eq!(taken(given.as_bytes()), Ok(kept.to_owned()));
         }
         for (given, said) in [

@@ -22,7 +22,7 @@ use crate::stderr::{self, Speaker};
 use crate::store::Tenant;
 
 /// For a worker that was born to read what it is to know, where that does not fit its socket.
-const TELL_DEADLINE: Duration = Duration::from_secs(10);
+const TELL_DEADLINE: Duration = Duration::from_secs(60);
 /// How often one fork is asked for where zygotes die over it.
 const FORK_TRIES: u32 = 5;
 

@@ -106,9 +106,9 @@ mod tests {
         kind: SettingKind,
         changes: &[(&str, Option<&str>)],
     ) -> Result<(Vec<String>, Vec<String>), String> {
-        let changes = changes.iter().map(|(of, value)| {
-            (name(of), value.map(|value| SettingValue::from(value.to_owned())))
-        });
+        let changes = changes
+            .iter()
+            .map(|(of, value)| (name(of), value.map(|value| SettingValue::from(value.to_owned()))));
         let plan = plan(rows, kind, changes.collect()).map_err(|error| error.to_string())?;
         let set = plan.set.iter().map(|(of, value)| format!("{of}={}", value.as_str()));
         let removed = plan.removed.iter().map(ToString::to_string);
@@ -156,9 +156,8 @@ mod tests {
         assert!(planned(&many[1..], Config, &[("a", Some("x"))]).is_ok());
 
         // 15 of them whole, and what is left with their names.
-        let whole: Vec<_> = (10..25)
-            .map(|n| secret(&format!("n{n}"), limits::SETTING_VALUE_MAX_BYTES))
-            .collect();
+        let whole: Vec<_> =
+            (10..25).map(|n| secret(&format!("n{n}"), limits::SETTING_VALUE_MAX_BYTES)).collect();
         let names = 15 * 3 + 1;
         let left = limits::SETTINGS_MAX_BYTES - 15 * limits::SETTING_VALUE_MAX_BYTES - names;
         let (rest, more) = ("x".repeat(left), "x".repeat(left + 1));

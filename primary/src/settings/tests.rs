@@ -28,7 +28,10 @@ async fn set(
     settings.commit(tenant, plan, author("ops")).await
 }
 
-async fn told(settings: &Settings, tenant: &Tenant) -> Result<Vec<(String, String)>, SettingsError> {
+async fn told(
+    settings: &Settings,
+    tenant: &Tenant,
+) -> Result<Vec<(String, String)>, SettingsError> {
     let told = settings.of(tenant).await?.into_iter();
     Ok(told.map(|it| (it.name.to_string(), it.value.as_str().to_owned())).collect())
 }
@@ -41,8 +44,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 async fn what_was_kept_is_told_again_after_another_start() {
     let data = tempfile::tempdir().unwrap();
     let host = opened(data.path()).await;
-    let [acme, beta] =
-        [tenant(&host.0, "acme", 4_001).await, tenant(&host.0, "beta", 4_002).await];
+    let [acme, beta] = [tenant(&host.0, "acme", 4_001).await, tenant(&host.0, "beta", 4_002).await];
     set(&host, &acme, SettingKind::Config, "region", "eu").await.unwrap();
     assert!(!data.path().join("secrets.key").exists(), "nothing is secret yet");
     for (tenant, value) in [(&acme, "acme's secret"), (&beta, "beta's secret")] {
@@ -64,8 +66,7 @@ async fn what_was_kept_is_told_again_after_another_start() {
 async fn a_sealed_secret_in_anothers_place_does_not_open() {
     let data = tempfile::tempdir().unwrap();
     let host = opened(data.path()).await;
-    let [acme, beta] =
-        [tenant(&host.0, "acme", 4_001).await, tenant(&host.0, "beta", 4_002).await];
+    let [acme, beta] = [tenant(&host.0, "acme", 4_001).await, tenant(&host.0, "beta", 4_002).await];
     for tenant in [&acme, &beta] {
         set(&host, tenant, SettingKind::Secret, "KEY", "value").await.unwrap();
     }

@@ -8,26 +8,16 @@
 
 use std::path::PathBuf;
 
-use hearth_wire::{GenerationNumber, SettingName, TenantName};
+use hearth_wire::{GenerationNumber, TenantName};
 use rusqlite::Transaction;
 
 use super::audit::{self, Action, Event, Sides};
 use super::database::change;
 use super::error::{Result, StoreError};
 use super::handle::{Asker, Store};
-use super::settings::{self, Sealed};
+use super::settings::{self, Taking};
 use super::tenants::Tenant;
 use crate::actor::Author;
-
-/// What becomes of the secrets of tenants that come.
-pub enum Taking {
-    /// Each is sealed anew for this host, or refused.
-    Sealed(Take),
-    Without,
-}
-
-pub type Take =
-    Box<dyn Fn(&TenantName, &SettingName, &Sealed) -> Result<Sealed, StoreError> + Send>;
 
 impl Store {
     /// From a store's file that nobody has open, each to the port that is given.
@@ -69,12 +59,7 @@ fn all(
     tenants.iter().map(come).collect()
 }
 
-fn one(
-    db: &Transaction<'_>,
-    name: &TenantName,
-    port: u16,
-    secrets: &Taking,
-) -> Result<Tenant> {
+fn one(db: &Transaction<'_>, name: &TenantName, port: u16, secrets: &Taking) -> Result<Tenant> {
     if db.prepare("SELECT 1 FROM main.tenants WHERE name = ?")?.exists([name.as_str()])? {
         return Err(StoreError::Exists);
     }
@@ -155,7 +140,10 @@ mod tests {
         assert!(matches!(taken, Err(StoreError::PortTaken(4_001))), "{taken:?}");
         assert_eq!(store.tenants().await.unwrap().len(), 1);
 
-        let made = store.import(file.clone(), wanted(4_002), Taking::Without, author("ops")).await.unwrap();
+        let made = store
+            .import(file.clone(), wanted(4_002), Taking::Without, author("ops"))
+            .await
+            .unwrap();
         assert_ne!(made[0].id, acme.id);
         assert_eq!((&made[0].name, made[0].port), (&acme.name, 4_002));
         let tokens = store.tokens(Some(made[0].id)).await.unwrap();

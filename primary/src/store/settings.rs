@@ -15,7 +15,6 @@ use super::database::{self, DatabaseError};
 use super::error::{Result, StoreError};
 use super::handle::{Asker, Store};
 use super::ids::TenantId;
-use super::import::Taking;
 use crate::actor::Author;
 use crate::sealing::{KeyId, OVERHEAD_BYTES};
 
@@ -73,6 +72,16 @@ impl SettingRow {
     }
 }
 
+/// What becomes of the secrets of tenants that come.
+pub enum Taking {
+    /// Each is sealed anew for this host, or refused.
+    Sealed(Take),
+    Without,
+}
+
+pub type Take =
+    Box<dyn Fn(&TenantName, &SettingName, &Sealed) -> Result<Sealed, StoreError> + Send>;
+
 /// One change of a tenant's settings of one kind.
 #[derive(Debug, Clone)]
 pub struct NewSettings {
@@ -126,9 +135,8 @@ impl Store {
     where
         E: From<StoreError> + From<DatabaseError> + Error + Send + 'static,
     {
-        let work = move |db: &mut Connection| {
-            database::change(db, |db| all_anew(db, &by, &mut reseal))
-        };
+        let work =
+            move |db: &mut Connection| database::change(db, |db| all_anew(db, &by, &mut reseal));
         self.database.write(Asker::Host, work).await
     }
 }
@@ -255,9 +263,7 @@ pub(super) fn import(
         let SettingRow { name: of, kept, set_at } = row?;
         let kept = match (kept, secrets) {
             (Kept::Config(value), _) => Kept::Config(value),
-            (Kept::Secret(sealed), Taking::Sealed(take)) => {
-                Kept::Secret(take(name, &of, &sealed)?)
-            }
+            (Kept::Secret(sealed), Taking::Sealed(take)) => Kept::Secret(take(name, &of, &sealed)?),
             (Kept::Secret(_), Taking::Without) => continue,
         };
         insert(db, new, &of, &kept, millis(set_at))?;
@@ -315,10 +321,7 @@ fn replace(db: &Connection, id: i64, sealed: Option<&Sealed>) -> Result<()> {
 }
 
 /// The next of them, each with its id, its tenant's and that one's name.
-fn step(
-    db: &Connection,
-    after: i64,
-) -> rusqlite::Result<Vec<(i64, i64, TenantName, SettingRow)>> {
+fn step(db: &Connection, after: i64) -> rusqlite::Result<Vec<(i64, i64, TenantName, SettingRow)>> {
     let mut found = db.prepare_cached(
         "SELECT settings.*, tenants.name AS tenant_name FROM settings
          JOIN tenants ON tenants.id = settings.tenant

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use hearth_wire::{ModuleDigest, SettingName, TenantName};
-use rusqlite::{Connection, OpenFlags};
 use rusqlite::backup::Backup;
+use rusqlite::{Connection, OpenFlags};
 
 use super::columns::{column, parsed};
 use super::database::{DatabaseError, check, read_only, version};

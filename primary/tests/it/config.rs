@@ -201,7 +201,8 @@ fn only_its_owner_sets_it_and_who_deploys_reads_it() {
 fn by_command_line() {
     let host = Host::start();
     let tenant = reader(&host, "demo");
-    let config = |arguments: &[&str]| host.command(&tenant.token, &[&["config"], arguments].concat());
+    let config =
+        |arguments: &[&str]| host.command(&tenant.token, &[&["config"], arguments].concat());
     assert_eq!(config(&[]).done().trim(), "There is no configuration.");
     let said = config(&["region=eu", "greeting=Good day=really"]).done();
     assert_eq!(said, "Set greeting.\nSet region.\n");
@@ -227,13 +228,19 @@ fn an_upload_and_a_rollback_leave_it_as_it_is() {
     let tenant = reader(&host, "demo");
     change(&host, &tenant, "config", &json!({ "region": "old" })).expect(200);
     change(&host, &tenant, "secrets", &json!({ "KEY": "old-secret" })).expect(200);
-    tenant.deploy("reads", &crate::limits::uploads::padded(
-        guests::reads_settings(),
-        guests::reads_settings().len() + 64,
-        crate::limits::uploads::noise(7),
-    ));
+    tenant.deploy(
+        "reads",
+        &crate::limits::uploads::padded(
+            guests::reads_settings(),
+            guests::reads_settings().len() + 64,
+            crate::limits::uploads::noise(7),
+        ),
+    );
     change(&host, &tenant, "config", &json!({ "region": "new" })).expect(200);
     change(&host, &tenant, "secrets", &json!({ "KEY": "new-secret" })).expect(200);
     tenant.rollback("/reads", 1);
-    assert_eq!((read(&tenant, "region"), read(&tenant, "KEY")), (json!("new"), json!("new-secret")));
+    assert_eq!(
+        (read(&tenant, "region"), read(&tenant, "KEY")),
+        (json!("new"), json!("new-secret"))
+    );
 }

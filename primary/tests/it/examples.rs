@@ -27,6 +27,7 @@ macro_rules! examples {
 examples! {
     async_wait
     auth
+    config
     cors
     errors
     hello
@@ -91,6 +92,27 @@ fn hello_is_typed_json_on_both_sides() {
     let name = "a".repeat(3 << 20);
     let answer = tenant.post("/hi", &json!({ "name": name }).to_string()).expect(200);
     assert_eq!(answer.json()["greeting"], format!("Hello, {name}!"));
+}
+
+#[test]
+fn config_reads_what_its_tenant_was_told() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("compares", config());
+    // Nobody has set the secret yet: that is not the caller's to know.
+    refused(tenant.post("/compares", r#""open sesame""#), 500, "the function failed");
+    logged(&tenant, "neither configuration nor a secret has the name PASSWORD");
+    let set = |kind: &str, name: &str, value: &str| {
+        let changes = json!({ kind: { name: value } });
+        let request = tenant.api("PATCH", &format!("/{kind}")).json(&changes);
+        host.send(&request).expect(200);
+    };
+    set("secrets", "PASSWORD", "open sesame");
+    let said = tenant.post("/compares", r#""open sesame""#).expect(200).json();
+    assert_eq!(said, json!({ "region": "nowhere", "welcome": true }));
+    set("config", "region", "eu");
+    let said = tenant.post("/compares", r#""open barley""#).expect(200).json();
+    assert_eq!(said, json!({ "region": "eu", "welcome": false }));
 }
 
 #[test]

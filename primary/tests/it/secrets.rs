@@ -100,7 +100,8 @@ fn row_44_a_secret_is_nowhere_but_with_functions() {
     for pid in processes {
         let Ok(limits) = fs::read_to_string(format!("/proc/{pid}/limits")) else { continue };
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
-        let most: Vec<_> = core.split_whitespace().filter_map(|it| it.parse::<u64>().ok()).collect();
+        let most: Vec<_> =
+            core.split_whitespace().filter_map(|it| it.parse::<u64>().ok()).collect();
         assert!(most.iter().all(|most| *most <= 1) && most.len() == 2, "{core}");
     }
     assert_eq!(holds(host.scratch(), SECRET), None);
@@ -221,7 +222,8 @@ fn an_owner_sets_secrets_again_that_nobody_can_open() {
     drop(db);
     host.start_again();
     tenant.post("/reads?name=ONE", "").expect_problem(503, "worker_unavailable");
-    let first = change(&host, &tenant, "secrets", &json!({ "ONE": "one-again" })).expect(200).json();
+    let first =
+        change(&host, &tenant, "secrets", &json!({ "ONE": "one-again" })).expect(200).json();
     assert!(first["unserved"].as_str().unwrap().contains("TWO"), "{first}");
     tenant.post("/reads?name=ONE", "").expect_problem(503, "worker_unavailable");
     let second = change(&host, &tenant, "secrets", &json!({ "TWO": null })).expect(200).json();
@@ -275,7 +277,7 @@ fn an_operators_own_key_is_used_where_it_lies() {
 
 #[test]
 fn a_backup_has_secrets_sealed_and_says_so_and_a_restore_takes_the_key() {
-    let host = Host::start();
+    let mut host = Host::start();
     let tenant = reader(&host, "demo");
     change(&host, &tenant, "secrets", &json!({ "KEY": SECRET })).expect(200);
     change(&host, &tenant, "config", &json!({ "region": "eu" })).expect(200);
@@ -308,6 +310,8 @@ fn a_backup_has_secrets_sealed_and_says_so_and_a_restore_takes_the_key() {
     let said = keyed(&key(&host));
     assert_eq!(said.error(), "");
     said.done();
+    // Their ports are the same.
+    host.kill_and_wait();
     let again = Host::on(place, &host);
     let restored = tenant.on(&again);
     assert_eq!((read(&restored, "KEY"), read(&restored, "region")), (json!(SECRET), json!("eu")));

@@ -141,10 +141,7 @@ impl variables_2::Host for &Arc<Settings> {
 impl variables_3::Host for &Arc<Settings> {}
 
 impl<T> variables_3::HostWithStore<T> for Config {
-    async fn get(
-        accessor: &Accessor<T, Self>,
-        name: String,
-    ) -> Result<String, variables_3::Error> {
+    async fn get(accessor: &Accessor<T, Self>, name: String) -> Result<String, variables_3::Error> {
         let found = accessor.with(|mut access| access.get().variable(&name));
         found.map_err(|missing| match missing {
             Missing::Invalid => variables_3::Error::InvalidName(name),
@@ -204,7 +201,7 @@ mod tests {
     fn a_variable_that_is_not_there_has_its_own_error() {
         use variables_2::Error;
         let settings = settings();
-        let mut get = |name: &str| variables_2::Host::get(&mut &settings, name.to_owned());
+        let get = |name: &str| variables_2::Host::get(&mut &settings, name.to_owned());
         assert!(matches!(get("missing"), Err(Error::Undefined(name)) if name == "missing"));
         assert!(matches!(get("no name"), Err(Error::InvalidName(name)) if name == "no name"));
         assert!(matches!(get(""), Err(Error::InvalidName(_))));

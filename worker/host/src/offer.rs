@@ -202,7 +202,9 @@ mod tests {
         assert_eq!(
             offered(),
             "wasi:cli, wasi:clocks, wasi:random, wasi:filesystem, wasi:sockets and wasi:http in \
-             the versions 0.2 and 0.3, and wasi:io in the version 0.2"
+             the versions 0.2 and 0.3, and wasi:io in the version 0.2, and wasi:config in the \
+             versions 0.2.0-draft, 0.2.0-draft-2024-09-27 and 0.2.0-rc.1, and fermyon:spin in the \
+             version 2, and spin:variables in the version 3"
         );
     }
 }

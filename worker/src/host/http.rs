@@ -285,8 +285,8 @@ mod tests {
     use http::{HeaderMap, Method};
 
     use super::*;
-    use crate::scrub::Scrub;
     use crate::report::{CallLog, Reporter};
+    use crate::scrub::Scrub;
 
     /// What a function's body does when it is asked for more, one thing after another.
     #[derive(Clone, Copy)]

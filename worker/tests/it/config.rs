@@ -118,10 +118,8 @@ fn the_most_that_there_may_be_comes_whole() {
             let all = worker.accept().post("/one?all=1", "").json();
             let all = all["rc.1"].as_array().unwrap();
             assert_eq!(all.len(), settings.len());
-            let mut expected: Vec<_> = settings
-                .iter()
-                .map(|it| json!([it.name.as_str(), it.value.as_str()]))
-                .collect();
+            let mut expected: Vec<_> =
+                settings.iter().map(|it| json!([it.name.as_str(), it.value.as_str()])).collect();
             expected.sort_by_key(|pair| pair[0].to_string());
             assert_eq!(*all, expected);
         }

@@ -47,8 +47,7 @@ async fn names(store: &Store, tenant: &Tenant) -> Vec<(String, usize)> {
 #[tokio::test]
 async fn settings_are_a_tenants_own_and_one_of_two_kinds() {
     let (_directory, store) = scratch();
-    let [acme, beta] =
-        [tenant(&store, "acme", 4_001).await, tenant(&store, "beta", 4_002).await];
+    let [acme, beta] = [tenant(&store, "acme", 4_001).await, tenant(&store, "beta", 4_002).await];
     let key = Key::random().unwrap();
     set(&store, &acme, vec![("b", config("two")), ("a", config(""))]).await.unwrap();
     set(&store, &acme, vec![("KEY", secret(&acme, &key, "KEY", "s3cret"))]).await.unwrap();
@@ -111,12 +110,8 @@ async fn there_are_no_more_than_can_be_told() {
     let (_directory, store) = scratch();
     let acme = tenant(&store, "acme", 4_001).await;
     let many = |count: usize| (0..count).map(|n| (name(&format!("n{n}")), config(""))).collect();
-    let change = |set| NewSettings {
-        tenant: acme.id,
-        kind: SettingKind::Config,
-        set,
-        removed: vec![],
-    };
+    let change =
+        |set| NewSettings { tenant: acme.id, kind: SettingKind::Config, set, removed: vec![] };
     let refused =
         store.change_settings(change(many(limits::SETTINGS_MAX + 1)), author("ops")).await;
     assert!(matches!(refused, Err(StoreError::TooMany { .. })), "{refused:?}");
@@ -130,8 +125,7 @@ async fn there_are_no_more_than_can_be_told() {
 #[tokio::test]
 async fn all_secrets_are_sealed_anew_or_none() {
     let (_directory, store) = scratch();
-    let [acme, beta] =
-        [tenant(&store, "acme", 4_001).await, tenant(&store, "beta", 4_002).await];
+    let [acme, beta] = [tenant(&store, "acme", 4_001).await, tenant(&store, "beta", 4_002).await];
     let [old, new, lost] = [(); 3].map(|()| Key::random().unwrap());
     for tenant in [&acme, &beta] {
         let secrets = (0..STEP).map(|number| {

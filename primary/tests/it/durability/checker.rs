@@ -35,6 +35,8 @@ pub struct Tenant {
     pub functions: BTreeMap<String, Function>,
     /// How many there are of each name.
     pub tokens: BTreeMap<String, u64>,
+    /// By name: the value of configuration, and of secrets how long they are.
+    pub settings: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -99,6 +101,16 @@ pub fn read(data: &Path) -> State {
         let mut tokens = tokens.query([id]).unwrap();
         while let Some(row) = tokens.next().unwrap() {
             *tenant.tokens.entry(row.get(0).unwrap()).or_default() += 1;
+        }
+        let mut settings = db
+            .prepare(
+                "SELECT name, ifnull('config ' || value, 'secret of ' || (length(sealed) - 40))
+                 FROM settings WHERE tenant = ?",
+            )
+            .unwrap();
+        let mut settings = settings.query([id]).unwrap();
+        while let Some(row) = settings.next().unwrap() {
+            tenant.settings.insert(row.get(0).unwrap(), row.get(1).unwrap());
         }
         tenants.insert(row.get(1).unwrap(), tenant);
     }

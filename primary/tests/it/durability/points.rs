@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use super::checker;
 use super::stage::{
-    self, Operation, RESTORES, Reached, SWITCHES, Stage, TENANTS, UPLOADS, WORKERS,
+    self, Operation, RESTORES, Reached, SETTINGS, SWITCHES, Stage, TENANTS, UPLOADS, WORKERS,
 };
 use crate::processes::{descendants, eventually, is_alive};
 
@@ -21,6 +21,12 @@ fn an_upload_is_whole_or_nothing_wherever_the_host_dies() {
 #[test]
 fn so_are_a_rollback_a_removal_and_new_settings() {
     sweep(SWITCHES);
+}
+
+/// Row 159 of the checklist, for what functions are told; and no death leaves a secret without its key.
+#[test]
+fn row_159_so_are_configuration_secrets_and_their_key() {
+    sweep(SETTINGS);
 }
 
 #[test]

@@ -5,14 +5,19 @@
 use std::collections::BTreeSet;
 
 use super::checker;
-use super::stage::{self, Operation, Reached, SWITCHES, Stage, TENANTS, UPLOADS, WORKERS};
+use super::stage::{
+    self, Operation, Reached, SETTINGS, SWITCHES, Stage, TENANTS, UPLOADS, WORKERS,
+};
 use crate::http::Answer;
 use crate::processes::eventually;
 
 /// Whether a step only tidies up behind a change that is done.
 fn tidies(operation: &Operation, at: &Reached) -> bool {
     let removes = operation.name == "a tenant's end" && at.point.starts_with("Tenant");
-    removes || matches!(&*at.point, "ReleaseRemove" | "ModuleRemove" | "ArtifactRemove")
+    // The next start puts a key in its place that seals already.
+    let replaces = operation.name == "another key for secrets"
+        && matches!(&*at.point, "KeyPlace" | "KeySyncDir");
+    removes || replaces || matches!(&*at.point, "ReleaseRemove" | "ModuleRemove" | "ArtifactRemove")
 }
 
 /// What a disk says that fails, is full, of which its owner has had its share, or that the kernel
@@ -24,7 +29,9 @@ fn a_disk_that_fails_a_step_fails_that_change_alone() {
     let mut stage = Stage::new();
     let (mut refused, mut steps) = (0, BTreeSet::new());
     // Two files are uploaded as one is, step by step.
-    for operation in UPLOADS[..1].iter().chain(SWITCHES).chain(TENANTS).chain(WORKERS) {
+    for operation in
+        UPLOADS[..1].iter().chain(SWITCHES).chain(SETTINGS).chain(TENANTS).chain(WORKERS)
+    {
         for at in super::points::comes_to(&stage, operation) {
             // Each commit is another one; a second write or link is like the first.
             if !at.is_step || (at.times > 1 && at.point != "StoreCommit") {

@@ -319,6 +319,54 @@ pub const SWITCHES: &[Operation] = &[
     },
 ];
 
+/// Which its worker is told at its next start, and with which there is a key.
+fn has_a_secret(stage: &Stage) {
+    let secrets = json!({ "secrets": { "SEALED": "sealed-secret" } });
+    let set = stage.tenant.api("PATCH", "/secrets").json(&secrets);
+    stage.host.send(&set).expect(200);
+}
+
+pub const SETTINGS: &[Operation] = &[
+    Operation {
+        name: "other configuration",
+        prepare: |stage| stage.id.set(stage.next()),
+        act: |stage| {
+            let config = json!({ "config": { "region": stage.id.get().to_string() } });
+            stage.send(&stage.tenant.api("PATCH", "/config").json(&config))
+        },
+        expect: |stage, state| {
+            tells(state, "demo", "tenant.config", None);
+            let region = format!("config {}", stage.id.get());
+            demo(state).settings.insert("region".to_owned(), region);
+        },
+    },
+    Operation {
+        name: "another secret",
+        prepare: |stage| {
+            has_a_secret(stage);
+            stage.id.set(stage.next());
+        },
+        act: |stage| {
+            let secrets = json!({ "secrets": { "KEY": "x".repeat(stage.id.get() as usize) } });
+            stage.send(&stage.tenant.api("PATCH", "/secrets").json(&secrets))
+        },
+        expect: |stage, state| {
+            tells(state, "demo", "tenant.secrets", None);
+            let secret = format!("secret of {}", stage.id.get());
+            demo(state).settings.insert("KEY".to_owned(), secret);
+        },
+    },
+    Operation {
+        name: "another key for secrets",
+        prepare: has_a_secret,
+        act: |stage| stage.send(&stage.host.admin("POST", "/secrets/rekey")),
+        expect: |_, state| {
+            let (tenant, action) = (None, "host.rekey".to_owned());
+            state.audit.push(Told { tenant, action, path: None });
+        },
+    },
+];
+
 pub const TENANTS: &[Operation] = &[
     Operation {
         name: "a new tenant",
@@ -456,7 +504,7 @@ pub const RESTORES: &[Operation] = &[Operation {
 }];
 
 pub fn all() -> impl Iterator<Item = &'static Operation> {
-    UPLOADS.iter().chain(SWITCHES).chain(TENANTS).chain(WORKERS)
+    UPLOADS.iter().chain(SWITCHES).chain(SETTINGS).chain(TENANTS).chain(WORKERS)
 }
 
 /// What a start finds to do: artifacts to make again, and what a crash left lying about.

@@ -113,11 +113,8 @@ fn worker(golden: &mut Golden) {
         domain: Some("a.example".to_owned()),
         settings: 2,
     };
-    let setting = |kind| Setting {
-        name: "key".parse().unwrap(),
-        value: "value".to_owned().into(),
-        kind,
-    };
+    let setting =
+        |kind| Setting { name: "key".parse().unwrap(), value: "value".to_owned().into(), kind };
     let settings = [SettingKind::Config, SettingKind::Secret].map(setting).to_vec();
     let respite = Respite { since: moment(9), within: Duration::new(30, 5) };
     each!(golden, ToWorker {
