@@ -13,6 +13,7 @@
 
 mod cli;
 mod clocks;
+mod elsewhere;
 mod filesystem;
 mod http;
 mod io;
@@ -37,7 +38,8 @@ use wasmtime_wasi_http::{
     WasiHttp, WasiHttpHooks, p2::bindings::http as http2, p3::bindings::http as http3,
 };
 
-pub use link::{Handler, LinkError, engine, linker, prepare, share};
+pub use elsewhere::{Unavailable, is_elsewhere};
+pub use link::{Handler, LinkError, engine, instantiate, linker, prepare, share};
 pub use memory::MemoryLimit;
 pub use offer::{Offer, is_offered, needs_concurrency, offered};
 pub use store::{is_settled, store};

@@ -11,3 +11,4 @@ mod harness;
 mod life;
 mod reuse;
 mod tree;
+mod worlds;

@@ -33,7 +33,7 @@ use crate::token::TokenGrant;
 use crate::uplink::Kind;
 
 /// Raised with every change of a message.
-pub const VERSION: u32 = 15;
+pub const VERSION: u32 = 16;
 
 /// How a process ends that asked for more memory than it may have.
 pub const EXIT_STARVED: u8 = 32;
@@ -504,6 +504,8 @@ pub enum CompileReply {
         kind: HandlerKind,
         /// As the component names them, sorted.
         imports: Vec<String>,
+        /// Of these, the interfaces of other hosts that are not offered, sorted.
+        unavailable: Vec<String>,
         artifact_bytes: u64,
     },
     Checked,
