@@ -10,6 +10,7 @@ pub mod auth;
 pub mod backup;
 pub mod error;
 pub mod functions;
+pub mod generations;
 pub mod health;
 mod held;
 pub mod lease;
@@ -133,7 +134,8 @@ fn described() -> OpenApiRouter<State> {
         ))
         .routes(routes!(functions::list_versions))
         .routes(routes!(functions::rollback))
-        .routes(routes!(functions::list_generations))
+        .routes(routes!(generations::list_generations))
+        .routes(routes!(generations::return_to_generation))
         .routes(routes!(limits::list_limits, limits::set_limits))
         .routes(routes!(worker::get_worker))
         .routes(routes!(worker::start_worker))
@@ -188,6 +190,7 @@ GET    /api/v1/tenants/{tenant}/generations list_generations
 GET    /api/v1/tenants/{tenant}/limits list_limits
 PATCH  /api/v1/tenants/{tenant}/limits set_limits
 GET    /api/v1/tenants/{tenant}/logs list_lines
+POST   /api/v1/tenants/{tenant}/rollback return_to_generation
 GET    /api/v1/tenants/{tenant}/tokens list_tokens
 POST   /api/v1/tenants/{tenant}/tokens create_token
 DELETE /api/v1/tenants/{tenant}/tokens/{id} delete_token

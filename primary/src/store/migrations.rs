@@ -13,6 +13,7 @@ pub(super) static SCHEMA: Schema = Schema {
         include_str!("migrations/0004_resting.sql"),
         include_str!("migrations/0005_audit.sql"),
         include_str!("migrations/0006_bundle.sql"),
+        include_str!("migrations/0007_past.sql"),
     ],
 };
 
