@@ -32,6 +32,7 @@ mod supervisor;
 mod talk;
 mod told;
 mod turning;
+mod unbound;
 mod uplinks;
 mod vigil;
 mod workers;
@@ -57,6 +58,7 @@ use parking::Connection;
 pub use shared::{Shared, Turned};
 pub use status::{WorkerState, WorkerStatus};
 use supervisor::Supervisor;
+pub use unbound::Unbound;
 pub use uplinks::Uplink;
 
 use crate::store::Tenant;
