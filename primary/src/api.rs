@@ -10,6 +10,7 @@ pub mod auth;
 pub mod backup;
 pub mod error;
 pub mod functions;
+pub mod generations;
 pub mod health;
 mod held;
 pub mod lease;
@@ -137,7 +138,8 @@ fn described() -> OpenApiRouter<State> {
         ))
         .routes(routes!(functions::list_versions))
         .routes(routes!(functions::rollback))
-        .routes(routes!(functions::list_generations))
+        .routes(routes!(generations::list_generations))
+        .routes(routes!(generations::return_to_generation))
         .routes(routes!(limits::list_limits, limits::set_limits))
         .routes(routes!(settings::list_config, settings::set_config))
         .routes(routes!(settings::list_secrets, settings::set_secrets))
@@ -200,6 +202,7 @@ PATCH  /api/v1/tenants/{tenant}/limits set_limits
 GET    /api/v1/tenants/{tenant}/logs list_lines
 GET    /api/v1/tenants/{tenant}/secrets list_secrets
 PATCH  /api/v1/tenants/{tenant}/secrets set_secrets
+POST   /api/v1/tenants/{tenant}/rollback return_to_generation
 GET    /api/v1/tenants/{tenant}/tokens list_tokens
 POST   /api/v1/tenants/{tenant}/tokens create_token
 DELETE /api/v1/tenants/{tenant}/tokens/{id} delete_token

@@ -21,6 +21,7 @@ mod doctor;
 mod error;
 mod follow;
 mod functions;
+mod generations;
 mod limits;
 mod login;
 mod logs;
@@ -87,8 +88,10 @@ enum Command {
     Functions,
     /// List the versions of a function
     Versions(functions::VersionsArgs),
-    /// Serve an earlier version of a function again
+    /// Serve an earlier version of a function, or an earlier generation, again
     Rollback(functions::RollbackArgs),
+    /// List what was served, generation by generation
+    Generations(generations::GenerationsArgs),
     /// Remove a function
     Rm(functions::RmArgs),
     /// Show a function's options, and set them
@@ -172,6 +175,7 @@ fn dispatch(command: Command, client: &ClientArgs, print: Print) -> Result<(), C
         Command::Functions => functions::list(client, print),
         Command::Versions(args) => functions::versions(&args, client, print),
         Command::Rollback(args) => functions::rollback(&args, client, print),
+        Command::Generations(args) => generations::list(&args, client, print),
         Command::Rm(args) => functions::remove(&args, client, print),
         Command::Options(args) => options::run(&args, client, print),
         Command::Limits(args) => limits::run(&args, client, print),
@@ -329,6 +333,9 @@ mod tests {
             "hearth functions --url http://h --token-file /t --tenant demo --ca-file /c",
             "hearth versions /hello",
             "hearth rollback hello 3",
+            "hearth rollback --generation 7",
+            "hearth generations -n 20 --before 7",
+            "hearth upload a.wasm --same-imports",
             "hearth rm jobs/nightly",
             "hearth rm jobs/nightly -y",
             "hearth invoke hello -d {}",
@@ -381,6 +388,8 @@ mod tests {
             "hearth invoke hello -H host:other",
             "hearth versions $upload",
             "hearth rollback hello last",
+            "hearth rollback",
+            "hearth rollback hello --generation 7",
             "hearth token add ci --scope everything",
             "hearth tenant add Demo",
             "hearth secret set",

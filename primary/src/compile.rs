@@ -79,6 +79,8 @@ pub struct Compiled {
     pub engine: Fingerprint,
     pub kind: HandlerKind,
     pub imports: Vec<String>,
+    /// Of these, what is not offered here.
+    pub unavailable: Vec<String>,
     /// What the module declares of itself, unparsed.
     pub options: Option<String>,
 }
@@ -123,7 +125,9 @@ impl Compiler {
     ) -> Result<Compiled, CompileError> {
         let mut declared = memory()?;
         let reply = self.ask(CompileJob::Compile, &[module, artifact, &declared]).await?;
-        let CompileReply::Compiled { engine, kind, imports, artifact_bytes: _ } = reply else {
+        let CompileReply::Compiled { engine, kind, imports, unavailable, artifact_bytes: _ } =
+            reply
+        else {
             return Err(CompileError::Unexpected(reply));
         };
         let mut options = String::new();
@@ -133,7 +137,8 @@ impl Compiler {
         if !self.engines.contains(&engine) {
             return Err(CompileError::Failed(format!("it made an artifact for {engine}")));
         }
-        Ok(Compiled { engine, kind, imports, options: (!options.is_empty()).then_some(options) })
+        let options = (!options.is_empty()).then_some(options);
+        Ok(Compiled { engine, kind, imports, unavailable, options })
     }
 
     /// Whether a function can have these options. Asked only where a jail is needed to tell.

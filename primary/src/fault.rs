@@ -44,7 +44,7 @@ pub struct Verdict {
     pub code: Code,
     /// For the caller: what to do, and nothing of the host.
     pub told: String,
-    /// Of a module that imports what is not there: all of these.
+    /// Of a module that imports what is not there, or what it may not import anew: all of these.
     pub imports: Vec<String>,
     /// When it may help to come again.
     pub retry_after: Option<Duration>,

@@ -33,6 +33,7 @@ mod swap;
 mod talk;
 mod told;
 mod turning;
+mod unbound;
 mod uplinks;
 mod vigil;
 mod workers;
@@ -58,6 +59,7 @@ use parking::Connection;
 pub use shared::{Shared, Turned};
 pub use status::{WorkerState, WorkerStatus};
 use supervisor::Supervisor;
+pub use unbound::Unbound;
 pub use uplinks::Uplink;
 
 use crate::store::Tenant;

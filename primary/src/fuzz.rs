@@ -72,7 +72,7 @@ pub fn upload(bytes: &[u8]) {
     let spool = || modules.spool(&room);
     let read = parts::read(Some(&dir), &headers, stream::iter(pieces), &limits, spool);
     match run(read) {
-        Ok((incoming, options)) => {
+        Ok(parts::Form { incoming, options, additions: _ }) => {
             assert!((1..=parts::FILES_MAX).contains(&incoming.len()));
             for (at, file) in incoming.iter().enumerate() {
                 assert!(file.path.as_str().starts_with("/dir/"), "{}", file.path);

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error_span;
 
 use crate::fault::{Fault, Logged, Verdict};
-use crate::fleet::{CallError, Cause, Fleet, LinkError, Unavailable};
+use crate::fleet::{CallError, Cause, Fleet, LinkError, Unavailable, Unbound};
 use crate::gateway::proxy;
 use crate::patience::within;
 use crate::problem;
@@ -48,9 +48,10 @@ enum SendError {
     NoTenant(TenantName),
     /// As those are told who may know it.
     #[error(
-        "port {port} of this tenant is used by another program: free it, then `hearth worker start --tenant {tenant}`"
+        "this tenant is not served for now: {unbound}; {}, then `hearth worker start --tenant {tenant}`",
+        unbound.remedy()
     )]
-    PortTaken { tenant: TenantName, port: u16, retry_after: Duration },
+    Unbound { tenant: TenantName, unbound: Unbound, retry_after: Duration },
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     #[error(transparent)]
@@ -159,11 +160,11 @@ impl Calls {
                 Err(CallError::NoTenant) => return Err(SendError::NoTenant(tenant.clone())),
                 Err(CallError::Unavailable(Unavailable {
                     retry_after,
-                    cause: Cause::PortTaken(port),
+                    cause: Cause::Unbound(unbound),
                     ..
                 })) if origin.may_know_why() => {
                     let tenant = tenant.clone();
-                    return Err(SendError::PortTaken { tenant, port, retry_after });
+                    return Err(SendError::Unbound { tenant, unbound, retry_after });
                 }
                 Err(CallError::Unavailable(unavailable)) => return Err(unavailable.into()),
             };
@@ -191,7 +192,7 @@ impl Fault for SendError {
     fn verdict(&self) -> Verdict {
         match self {
             Self::NoTenant(_) => Verdict::caller(Code::NotFound, self),
-            Self::PortTaken { retry_after, .. } => Verdict::host(Code::WorkerUnavailable, self)
+            Self::Unbound { retry_after, .. } => Verdict::host(Code::WorkerUnavailable, self)
                 .again_after(*retry_after)
                 .logged(Logged::No),
             Self::Unavailable(unavailable) => unavailable.verdict(),

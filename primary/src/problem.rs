@@ -50,7 +50,7 @@ mod tests {
     use crate::backup::restore::RestoreError;
     use crate::compile::CompileError;
     use crate::fault::Blame;
-    use crate::fleet::{FleetError, SwapError};
+    use crate::fleet::{FleetError, SwapError, Unbound};
     use crate::generations::GenerationError;
     use crate::generations::modules::IngestError;
     use crate::generations::room::NoRoom;
@@ -268,7 +268,7 @@ mod tests {
                 "going down",
             ),
             (
-                Box::new(FleetError::PortTaken(4_001)),
+                Box::new(FleetError::Unbound(Unbound::Taken(4_001))),
                 Host,
                 Code::WorkerUnavailable,
                 "port 4001 is used",

@@ -14,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hearth_wire::limits::PADDING_MAX_BYTES;
 use hearth_wire::{
     SocketError, TreeDone, TreeJob, TreePath, TreeReply, TreeRequest, VERSION, pair, recv, send,
 };
@@ -29,8 +30,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const LAST_WORD: Duration = Duration::from_secs(5);
 /// Removing and counting show nothing before they are done.
 const DONE_MAX: Duration = Duration::from_secs(600);
-/// Of what fills up a tar behind its end.
-const PADDING_MAX_BYTES: u64 = 64 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {

@@ -14,8 +14,10 @@
 
 mod answers;
 mod changes;
+mod earlier;
 mod error;
 mod history;
+mod imports;
 mod litter;
 pub mod parts;
 mod places;
@@ -43,8 +45,9 @@ use crate::generations::{self, Admitted, GenerationError, Generations, Held, Ser
 use crate::locks::{Crowded, TenantLock, TenantLocks};
 use crate::patience::{to_its_end, within};
 use crate::store::{Cause, Change, OwnFunctions, Store, StoreError, Tenant, VersionRow};
-pub use answers::{Switched, Uploaded, UploadedFunction};
+pub use answers::{Returned, Switched, Uploaded, UploadedFunction};
 pub use error::UploadError;
+use imports::Additions;
 use litter::Litter;
 pub use places::Places;
 use places::{Crowd, Place};
@@ -67,8 +70,7 @@ const TURN_DEADLINE: Duration = Duration::from_secs(10 * 60);
 struct Taken {
     tenant: Tenant,
     room: Arc<Room>,
-    incoming: Vec<parts::Incoming>,
-    patches: HashMap<FunctionPath, OptionsPatch>,
+    form: parts::Form,
     /// Of an upload's whole time.
     left: Duration,
     _place: Place,
@@ -161,15 +163,14 @@ impl Uploads {
             let room = self.generations.room(&tenant).await?;
             let chunks = body.into_data_stream();
             let spool = || self.generations.spool(&room);
-            let (incoming, patches) =
-                parts::read(dir.as_ref(), headers, chunks, &tenant.limits(), spool).await?;
-            Ok::<_, UploadError>((tenant, room, incoming, patches))
+            let form = parts::read(dir.as_ref(), headers, chunks, &tenant.limits(), spool).await?;
+            Ok::<_, UploadError>((tenant, room, form))
         };
         let taken = within(self.intake.time, taking).await;
-        let (tenant, room, incoming, patches) = taken.map_err(|_| self.late())??;
+        let (tenant, room, form) = taken.map_err(|_| self.late())??;
         fail::moment(Point::UploadReceived);
         let left = self.intake.time.saturating_sub(begun.elapsed());
-        Ok(Taken { tenant, room, incoming, patches, left, _place: place })
+        Ok(Taken { tenant, room, form, left, _place: place })
     }
 
     fn late(&self) -> UploadError {
@@ -177,7 +178,8 @@ impl Uploads {
     }
 
     async fn install(&self, taken: Taken, by: &Author) -> Result<Uploaded, UploadError> {
-        let Taken { tenant, room, incoming, patches, left, _place } = taken;
+        let Taken { tenant, room, form, left, _place } = taken;
+        let parts::Form { incoming, options: patches, additions } = form;
         let begun = Instant::now();
         let mut litter = Litter::new(&self.generations, &tenant);
         let admitting = self.admit(&tenant, &room, incoming, patches, &mut litter.modules);
@@ -191,7 +193,7 @@ impl Uploads {
         let changing = self.lock(&tenant).await?;
         // Versions that are one too many go with this one.
         litter.modules.extend(self.store.modules_of(tenant.id).await?);
-        let uploaded = self.change(changing, admitted, compile_ms, by).await?;
+        let uploaded = self.change(changing, admitted, additions, compile_ms, by).await?;
         held.into_iter().for_each(Held::settle);
         Ok(uploaded)
     }
@@ -244,18 +246,21 @@ impl Uploads {
         &self,
         (tenant, changing): (Tenant, TenantLock),
         admitted: Vec<(FunctionPath, OptionsPatch, Admitted)>,
+        additions: Additions,
         compile_ms: u64,
         by: &Author,
     ) -> Result<Uploaded, UploadError> {
         let mut own = self.store.own_functions(tenant.id).await?;
-        let mut changes = Vec::new();
+        let served = self.generations.bundle().beneath(&own);
+        let mut rows = Vec::new();
         let mut functions = Vec::new();
         for (path, uploaded, module) in admitted {
+            let unavailable = module.unavailable.clone();
             let (row, unchanged) =
                 self.next_version(&tenant, &own, path, uploaded, module, by).await?;
-            if !unchanged {
-                self.check_options(&tenant, &row.clone().into()).await?;
-            }
+            let before = generations::one(&served, &row.path);
+            let before = before.map_or(&[][..], |function| &function.imports[..]);
+            let changed = imports::Changed::between(before, &row.imports);
             functions.push(UploadedFunction {
                 path: row.path.clone(),
                 version: row.version,
@@ -263,13 +268,28 @@ impl Uploads {
                 size: row.size,
                 stored: row.stored,
                 imports: row.imports.clone(),
+                imports_added: changed.added,
+                imports_removed: changed.removed,
+                unavailable,
                 unchanged,
             });
             if !unchanged {
                 own.activate(row.clone());
-                changes.push(Change::Add(row));
+                rows.push(row);
             }
         }
+        if additions == Additions::Refused {
+            let added = functions.iter().filter(|function| !function.imports_added.is_empty());
+            let added = added.map(|it| (it.path.clone(), it.imports_added.clone()));
+            let added: Vec<_> = added.collect();
+            if !added.is_empty() {
+                return Err(UploadError::NewImports(added));
+            }
+        }
+        for row in &rows {
+            self.check_options(&tenant, &row.clone().into()).await?;
+        }
+        let changes = rows.into_iter().map(Change::Add).collect();
         count_functions(&tenant, &own)?;
         let cause = Cause::Upload;
         let planned = Planned { tenant, changing, own, changes, cause };

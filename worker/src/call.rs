@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use hearth_connection::{end_hop, has_content};
 use hearth_engine::reason;
-use hearth_host::Guest;
+use hearth_host::{Guest, Unavailable};
 use hearth_wire::{LogStream, Outcome};
 use http::header::HOST;
 use http::uri::{self, Authority};
@@ -155,6 +155,11 @@ async fn run(ending: Ending, function: usize, request: Request<WasiBody>, permit
     let end = if ledger.is_abandoned() { End::Abandoned } else { end };
     let has_returned = matches!(end, End::Returned);
     let head_made = ledger.head_was_made();
+    if let End::Failed(error) = &end
+        && let Some(Unavailable { interface, .. }) = error.downcast_ref()
+    {
+        ledger.lacks(interface);
+    }
     let (outcome, reason) = judge(end, head_made, instance.memory_was_reached());
     // Before the instance, whose end ends the answer's body as well.
     ledger.end(outcome);
@@ -288,6 +293,10 @@ mod tests {
     fn how_a_call_ended() {
         let trap = || End::Failed(Trap::UnreachableCodeReached.into());
         let exit = |status| End::Failed(I32Exit(status).into());
+        let lacking = || {
+            let (interface, function) = ("spin:redis/redis@3.0.0".to_owned(), "open".to_owned());
+            End::Failed(Unavailable { interface, function }.into())
+        };
         for (end, head_made, memory, outcome, said) in [
             (End::Returned, true, false, Outcome::Answered, None),
             (End::Returned, true, true, Outcome::Answered, None),
@@ -303,6 +312,7 @@ mod tests {
             (exit(0), true, false, Outcome::Answered, None),
             (exit(0), false, false, Outcome::Trapped, Some("status 0")),
             (exit(7), true, false, Outcome::Trapped, Some("status 7")),
+            (lacking(), false, false, Outcome::Trapped, Some("`open` of `spin:redis/redis@3.0.0`")),
         ] {
             let (was, reason) = judge(end, head_made, memory);
             assert_eq!(was, outcome);

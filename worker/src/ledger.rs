@@ -20,6 +20,8 @@ use crate::report::CallLog;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
     Trapped,
+    /// It needed this interface, which is not offered.
+    Unavailable(String),
     MemoryLimit,
     Timeout,
     /// With what the function said instead, if it said something.
@@ -51,6 +53,8 @@ struct Known {
     status: StatusCode,
     outcome: Option<Outcome>,
     guest_began: Option<Instant>,
+    /// The interface that the guest needed and that is not offered.
+    lacking: Option<String>,
     /// From its admission on it is a call that keeps the worker alive.
     counted: Option<Counted>,
     meeting: Meeting,
@@ -61,7 +65,10 @@ impl Known {
     fn failure(&self) -> Failure {
         match (self.outcome, self.meeting.unfit()) {
             (Some(Outcome::Refused), Some(unfit)) => unfit.into(),
-            (Some(Outcome::Trapped), _) => Failure::Trapped,
+            (Some(Outcome::Trapped), _) => match &self.lacking {
+                Some(interface) => Failure::Unavailable(interface.clone()),
+                None => Failure::Trapped,
+            },
             (Some(Outcome::MemoryLimit), _) => Failure::MemoryLimit,
             (Some(Outcome::Timeout), _) => Failure::Timeout,
             (Some(Outcome::NoResponse), _) => Failure::NoResponse(None),
@@ -104,6 +111,7 @@ impl Ledger {
                 status: caller_went(),
                 outcome: None,
                 guest_began: None,
+                lacking: None,
                 counted: None,
                 meeting: Meeting::new(),
             }),
@@ -125,6 +133,11 @@ impl Ledger {
 
     pub fn has_failed(&self) -> bool {
         !matches!(self.known().outcome, None | Some(Outcome::Answered))
+    }
+
+    /// The guest called an interface that is not offered, which ends it.
+    pub fn lacks(&self, interface: &str) {
+        self.known().lacking = Some(interface.to_owned());
     }
 
     /// What was known of the end before is not what came of it.

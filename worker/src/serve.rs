@@ -313,6 +313,10 @@ fn failed(failure: Failure, options: &hearth_wire::Options) -> Refusal {
             Code::FunctionTrapped,
             "the function failed before it answered; its log says why",
         ),
+        Failure::Unavailable(interface) => Refusal::new(
+            Code::FunctionTrapped,
+            format!("the function needs `{interface}`, an interface that Hearth does not offer"),
+        ),
         Failure::MemoryLimit => Refusal::new(
             Code::MemoryLimit,
             format!("the function needs more than its {} MiB of memory", options.memory_mb),

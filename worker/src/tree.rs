@@ -15,6 +15,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, bail, ensure};
+use hearth_wire::limits::PADDING_MAX_BYTES;
 use hearth_wire::{TreeDone, TreeJob, TreePath, TreeReply, TreeRequest, VERSION};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, Stat, chmod, fchmod, fstat, mkdirat, openat, renameat,
@@ -31,8 +32,6 @@ const FILES_MAX: u64 = 1_000_000;
 /// What `st_blocks` counts in, whatever the file system's own block is.
 const BLOCK_BYTES: u64 = 512;
 const BUFFER: usize = 64 << 10;
-/// Of what fills up a tar behind its end.
-const PADDING_MAX_BYTES: u64 = 64 << 10;
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 const PRIVATE_DIR: Mode = Mode::RWXU;
 /// A name is looked at before it is opened; that it is the same file is checked behind that.

@@ -66,6 +66,32 @@ pub fn asynchronous(defined: &str, given: &str, core: &str) -> Vec<u8> {
     ))
 }
 
+/// One that needs an interface of another host's, by this name, as soon as it is called.
+pub fn needing(interface: &str) -> Vec<u8> {
+    let defined = format!(
+        r#"(import "{interface}" (instance $theirs (export "get" (func (result u32)))))
+        (core func $get (canon lower (func $theirs "get")))"#
+    );
+    let given = r#"(with "theirs" (instance (export "get" (func $get))))"#;
+    let core = r#"(import "theirs" "get" (func $get (result i32)))
+        (func (export "handle") (param i32 i32) (drop (call $get)))"#;
+    with(&defined, given, core)
+}
+
+/// The same on WASI 0.3, of whose interface the function is asynchronous.
+pub fn needing_later(interface: &str) -> Vec<u8> {
+    let defined = format!(
+        r#"(import "{interface}" (instance $theirs (export "get" (func async (result u32)))))
+        (core func $get (canon lower (func $theirs "get") async (memory (core memory $m "m"))))"#
+    );
+    let given = r#"(with "theirs" (instance (export "get" (func $get))))"#;
+    let core = r#"(import "theirs" "get" (func $get (param i32) (result i32)))
+        (func (export "handle") (param i32) (result i32)
+            (drop (call $get (i32.const 0))) (unreachable))
+        (func (export "callback") (param i32 i32 i32) (result i32) (unreachable))"#;
+    asynchronous(&defined, given, core)
+}
+
 /// The same component with a type at its end that is asynchronous and that nobody uses: whatever it
 /// was before, the engine with concurrency runs it now.
 pub fn concurrent(component: &[u8]) -> Vec<u8> {

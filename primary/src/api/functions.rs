@@ -1,12 +1,12 @@
-//! `/tenants/{tenant}/functions` and `…/generations`: what a tenant serves and has served.
+//! `/tenants/{tenant}/functions`: what a tenant serves, and each function's versions.
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use hearth_wire::{
-    Code, FunctionPath, FunctionVersion, GenerationNumber, HandlerKind, Limits, ModuleDigest,
-    Options, OptionsPatch, Origin, Scope, Wanted,
+    Code, FunctionPath, FunctionVersion, HandlerKind, Limits, ModuleDigest, Options, OptionsPatch,
+    Origin, Scope, Wanted,
 };
 use http::{HeaderMap, Method, Uri};
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ use super::request::{Named, OptionalBody, OptionsBody, Params};
 use crate::gateway::proxy;
 use crate::generations::{self, Generations, Served};
 use crate::invoke::{Call, Calls};
-use crate::store::{GenerationRow, Store, Tenant};
+use crate::store::{Store, Tenant};
 use crate::upload::{Switched, Uploaded, Uploads};
 
 /// A function, as its active version is.
@@ -123,25 +123,6 @@ pub struct Rollback {
     pub version: Option<Wanted>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(as = Generation)]
-pub struct GenerationInfo {
-    #[schema(value_type = u64)]
-    pub generation: GenerationNumber,
-    /// What made it: `created`, `upload`, `rollback`, `remove`, `options` or `limits`.
-    pub cause: String,
-    /// The name that the token had which was used; the audit has its id.
-    pub by: String,
-    pub created_at: Timestamp,
-    pub current: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct GenerationList {
-    /// Newest first.
-    pub generations: Vec<GenerationInfo>,
-}
-
 /// An upload, as `multipart/form-data`.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "read by the derive only")]
@@ -151,6 +132,9 @@ struct UploadForm {
     file: (),
     /// JSON: the options of the one file, or an object from file name to options.
     options: Option<String>,
+    /// `true` refuses, with 409, what imports more than what serves at its path now: where nothing
+    /// does, whatever it imports.
+    same_imports: Option<bool>,
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -493,25 +477,4 @@ fn called(served: Vec<Served>, path: FunctionPath) -> Result<FunctionPath, Refus
             && function.options().resolve().path.takes_below()
     };
     if served.iter().any(is_above) { Ok(path) } else { Err(no_function(&path)) }
-}
-
-/// The generations that the tenant has had
-#[utoipa::path(
-    get, path = "/api/v1/tenants/{tenant}/generations", operation_id = "list_generations",
-    tag = "functions", params(TenantParam),
-    responses((status = 200, description = "Newest first", body = GenerationList)),
-)]
-pub async fn list_generations(
-    at: AtTenant,
-    State(store): State<Store>,
-) -> Result<Json<GenerationList>, Refusal> {
-    let (tenant, _) = at.permit(Scope::Deploy)?;
-    let rows = store.generations(tenant.id).await?;
-    let newest = rows.first().map(|row| row.generation);
-    let generations = rows.into_iter().map(|row| {
-        let GenerationRow { generation, cause, by, created_at } = row;
-        let current = newest == Some(generation);
-        GenerationInfo { generation, cause, by, created_at, current }
-    });
-    Ok(Json(GenerationList { generations: generations.collect() }))
 }

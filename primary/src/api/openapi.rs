@@ -255,7 +255,8 @@ pub struct ProblemSchema {
     /// Of a `schema_violation`: where and why.
     #[schema(required = false)]
     errors: Vec<ViolationSchema>,
-    /// Of an `invalid_module` whose imports are not offered: all of these.
+    /// Of an `invalid_module` whose imports are not offered: all of these. Of an upload that may
+    /// import nothing new: what it would import.
     #[schema(required = false)]
     imports: Vec<String>,
     /// The answer's `x-request-id`.

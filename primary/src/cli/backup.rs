@@ -129,6 +129,11 @@ pub fn restore(args: &RestoreArgs, client: &ClientArgs, print: Print) -> Result<
             "--data takes everything that the backup has; to have one tenant of it, restore into a host that serves: --tenant without --data",
         ));
     }
+    if args.data.is_some() && client.url.is_some() {
+        return Err(usage(
+            "--data restores into a directory of this machine and asks no host; leave --url out, or leave --data out to restore into the host at that address",
+        ));
+    }
     let named = |source| CliError::File { path: args.file.clone(), source };
     let (source, length): (Box<dyn Read>, _) = if args.file == Path::new(STDIO) {
         (Box::new(io::stdin().lock()), None)

@@ -5,7 +5,9 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use hearth_wire::{FunctionPath, FunctionVersion, Options, PathMatch, Wanted, limits};
+use hearth_wire::{
+    FunctionPath, FunctionVersion, GenerationNumber, Options, PathMatch, Wanted, limits,
+};
 use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
 use ureq::SendBody;
@@ -13,6 +15,7 @@ use ureq::SendBody;
 use super::client::{Call, Host, is_problem, query, segment};
 use super::consent::Consent;
 use super::error::{CliError, usage};
+use super::generations;
 use super::print::{OrDash, Print, Table, body_out, bytes, seconds};
 use crate::api::functions::{FunctionList, Rollback, VersionList};
 use crate::config::ClientArgs;
@@ -27,13 +30,19 @@ pub struct VersionsArgs {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  hearth rollback hello 3\n  hearth rollback hello bundled")]
+#[command(
+    after_help = "With --generation, all functions and the options that were set for them come back together as they were then, or nothing does; hearth generations lists what there is. Only the tenant's owner may do that.\n\nExample:\n  hearth rollback hello 3\n  hearth rollback hello bundled\n  hearth rollback --generation 7"
+)]
 pub struct RollbackArgs {
     /// The function, like hello or jobs/nightly
-    path: FunctionPath,
+    #[arg(required_unless_present = "generation")]
+    path: Option<FunctionPath>,
     /// Which version, or `bundled` for what comes with Hearth [default: the one before the active
     /// one]
     version: Option<Wanted>,
+    /// An earlier generation of the tenant, in place of one function
+    #[arg(long, value_name = "N", conflicts_with_all = ["path", "version"])]
+    generation: Option<u64>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -153,8 +162,15 @@ pub fn versions(args: &VersionsArgs, client: &ClientArgs, print: Print) -> Resul
 }
 
 pub fn rollback(args: &RollbackArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
+    let path = match (&args.path, args.generation) {
+        (Some(path), None) => path,
+        (_, Some(generation)) => {
+            return generations::return_to(GenerationNumber(generation), client, print);
+        }
+        (None, None) => return Err(usage("name a function, or a generation with --generation")),
+    };
     let host = Host::connect(client)?;
-    let path = host.of_tenant(&format!("/functions/{}/rollback", segment(&args.path)))?;
+    let path = host.of_tenant(&format!("/functions/{}/rollback", segment(path)))?;
     let answer = host.post(&path, Some(&Rollback { version: args.version }))?;
     print.answer::<Switched>(&answer, |switched, out| {
         let Switched { path, version, generation, swap_ms } = switched;

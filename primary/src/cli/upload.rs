@@ -38,6 +38,9 @@ pub struct UploadArgs {
     /// Options over those that the modules declare
     #[arg(long, value_name = "JSON|@FILE")]
     options: Option<String>,
+    /// Refuse what imports more than what it replaces
+    #[arg(long)]
+    same_imports: bool,
 }
 
 pub fn run(args: &UploadArgs, client: &ClientArgs, print: Print) -> Result<(), CliError> {
@@ -51,6 +54,9 @@ pub fn run(args: &UploadArgs, client: &ClientArgs, print: Print) -> Result<(), C
     }
     if let Some(options) = &args.options {
         body.json("options", &options_text(options, args.files.len())?);
+    }
+    if args.same_imports {
+        body.json("same_imports", "true");
     }
     let body = body.end();
     if body.length() > limits::UPLOAD_MAX_BYTES {
@@ -86,10 +92,22 @@ pub fn run(args: &UploadArgs, client: &ClientArgs, print: Print) -> Result<(), C
             );
         let base = escape(base.trim_end_matches('/')).into_owned();
         for function in &functions {
-            let UploadedFunction { path, version, size, stored, unchanged, .. } = function;
+            let UploadedFunction { path, version, size, stored, unchanged, unavailable, .. } =
+                function;
             let (size, stored) = (bytes(*size), bytes(*stored));
             let state = if *unchanged { ", as it was" } else { "" };
             writeln!(out, "{path} is at version {version} ({size}, kept as {stored}{state}).")?;
+            if let [one, others @ ..] = &unavailable[..] {
+                let more = match others.len() {
+                    0 => String::new(),
+                    others => format!(" and {others} more"),
+                };
+                let one = escape(one);
+                writeln!(
+                    out,
+                    "  A call fails if it needs {one}{more}: Hearth does not offer that."
+                )?;
+            }
             writeln!(out, "{}", escape_lines(&call_of(&host, &tenant, &base, path)))?;
         }
         writeln!(

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hearth_wire::Code;
 
+use super::unbound::Unbound;
 use crate::fault::{Fault, Logged, Verdict};
 
 /// A call cannot be served now. The reason is fit for callers of that tenant.
@@ -20,8 +21,8 @@ pub struct Unavailable {
 pub enum Cause {
     /// Its worker ended, and none is started for now.
     Ended,
-    /// Its own port is another program's.
-    PortTaken(u16),
+    /// Its own port is not had.
+    Unbound(Unbound),
     /// Its secrets cannot be opened.
     Sealed,
     Crowded,
@@ -60,8 +61,8 @@ pub enum SwapError {
 pub enum FleetError {
     #[error("there is no such tenant")]
     NoTenant,
-    #[error("port {0} is used by another program")]
-    PortTaken(u16),
+    #[error(transparent)]
+    Unbound(#[from] Unbound),
     #[error(transparent)]
     Swap(#[from] SwapError),
 }
@@ -76,10 +77,15 @@ impl Fault for Unavailable {
                 "this tenant's worker ended unexpectedly and is not started again for now; its \
                  owner finds the reason with `hearth worker list`, and can upload a fix meanwhile",
             ),
-            Cause::PortTaken(_) => Verdict::host(
+            Cause::Unbound(Unbound::Taken(_)) => Verdict::host(
                 code,
                 "this tenant is not served for now: its own port is used by another program on \
                  the host; the host's operator can free it",
+            ),
+            Cause::Unbound(_) => Verdict::host(
+                code,
+                "this tenant is not served for now: the host could not bind its own port; the \
+                 host's operator finds the reason with `hearth tenant show`",
             ),
             Cause::Sealed => Verdict::host(
                 code,
@@ -111,7 +117,7 @@ impl Fault for FleetError {
     fn verdict(&self) -> Verdict {
         match self {
             Self::NoTenant => Verdict::caller(Code::NotFound, self),
-            Self::PortTaken(_) => Verdict::host(Code::WorkerUnavailable, self),
+            Self::Unbound(_) => Verdict::host(Code::WorkerUnavailable, self),
             Self::Swap(error) => error.verdict(),
         }
     }

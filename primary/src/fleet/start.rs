@@ -14,6 +14,7 @@ use super::conversation::Conversation;
 use super::inbox::{Command, Inbox, Newborn, StartError};
 use super::lifecycle::WorkerId;
 use super::shared::Shared;
+use super::unbound::Unbound;
 use super::zygote::{Fork, ZygoteError};
 use crate::fault::{Fault, is_short};
 use crate::generations::Prepared;
@@ -39,18 +40,13 @@ pub async fn fork(
     worker: WorkerId,
     known: Known,
     tenant: Tenant,
-    listener: Option<Arc<OwnedFd>>,
+    listener: Result<Arc<OwnedFd>, Unbound>,
     inbox: Inbox,
     shared: Arc<Shared>,
 ) {
     let newborn = async {
         let host = |error: &dyn std::error::Error| StartError::Host(error.to_string());
-        let Some(listener) = listener else {
-            return Err(StartError::Generation(format!(
-                "port {} is used by another program",
-                tenant.port
-            )));
-        };
+        let listener = listener.map_err(|unbound| StartError::Generation(unbound.to_string()))?;
         if shared.has_uids && tenant.uid.is_none() {
             let reason = "no uid is free for its workers: the host's operator widens --uids";
             return Err(StartError::Generation(reason.to_owned()));

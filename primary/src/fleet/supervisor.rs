@@ -35,6 +35,7 @@ use super::status::WorkerStatus;
 use super::talk::{Talk, accompany, count_nonsense};
 use super::told::AllTold;
 use super::turning::Turning;
+use super::unbound::Unbound;
 use super::workers::{Worker, Workers};
 use super::{sockets, swap, zygote};
 use crate::fail::{self, Point};
@@ -94,7 +95,7 @@ impl Supervisor {
         let parking = Parking::new(shared.sockets.clone(), heard.clone());
         let sockets = shared.sockets.clone();
         let supervisor = Self {
-            listening: Listening::new(tenant.name.clone(), sockets, heard.clone()),
+            listening: Listening::new(&tenant, sockets, heard.clone()),
             workers: Workers::new(tenant.name.clone()),
             turning: Turning::new(shared.turned.clone()),
             tenant,
@@ -119,30 +120,35 @@ impl Supervisor {
         (supervisor, handle)
     }
 
-    /// Gives it the listener that was bound for the tenant; without one it says who has the port.
+    /// Gives it the listener that was bound for the tenant; without one it says why there is none.
     pub fn with_listener(mut self, listener: std::io::Result<OwnedFd>) -> Self {
-        match listener.and_then(|listener| self.listening.enter(listener)) {
-            Ok(()) => {}
-            Err(error) => {
-                warn!(tenant = %self.tenant.name, port = self.tenant.port, error = &error as &dyn std::error::Error, "port_taken");
-                let reason = format!(
-                    "port_taken: port {} is used by another program; free it, then start the worker",
-                    self.tenant.port
-                );
-                self.life.current = Phase::Barred { reason };
-            }
-        }
+        self.enter(listener).unwrap_or_else(|unbound| self.is_unbound(unbound));
         self.publish();
         self
     }
 
+    fn enter(&mut self, bound: std::io::Result<OwnedFd>) -> Result<(), Unbound> {
+        self.listening.enter(bound, (self.shared.tenant_bind, self.tenant.port))
+    }
+
     fn listen(&mut self) -> Result<(), FleetError> {
-        match self.listening.is_had() {
-            true => Ok(()),
-            false => sockets::bind(self.shared.tenant_bind, self.tenant.port)
-                .and_then(|listener| self.listening.enter(listener))
-                .map_err(|_| FleetError::PortTaken(self.tenant.port)),
+        if self.listening.had().is_err() {
+            let bound = sockets::bind(self.shared.tenant_bind, self.tenant.port);
+            let entered = self.enter(bound);
+            if let (Err(unbound), Phase::Barred { .. }) = (entered, &self.life.current) {
+                // It may be for another reason than before.
+                self.is_unbound(unbound);
+                self.publish();
+            }
+            entered?;
         }
+        Ok(())
+    }
+
+    fn is_unbound(&mut self, unbound: Unbound) {
+        let (word, remedy) = (unbound.word(), unbound.remedy());
+        let reason = format!("{word}: {unbound}; {remedy}, then start the worker");
+        self.life.current = Phase::Barred { reason };
     }
 
     /// Until the host stops or the tenant is removed.
@@ -174,7 +180,7 @@ impl Supervisor {
                 break;
             }
         }
-        self.listening.leave();
+        self.listening.leave(self.tenant.port);
         self.parking.close_silent();
         // What the last workers had to say is taken; nobody is answered any more.
         self.inbox.close();
@@ -662,10 +668,10 @@ impl Supervisor {
 
     /// Why no worker is started.
     fn cause(&self) -> Cause {
-        match self.listening.is_had() {
-            true if self.sealed => Cause::Sealed,
-            true => Cause::Ended,
-            false => Cause::PortTaken(self.tenant.port),
+        match self.listening.had() {
+            Err(unbound) => Cause::Unbound(unbound),
+            Ok(()) if self.sealed => Cause::Sealed,
+            Ok(()) => Cause::Ended,
         }
     }
 

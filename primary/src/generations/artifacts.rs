@@ -69,6 +69,8 @@ pub struct Admitted {
     pub stored: u64,
     pub kind: hearth_wire::HandlerKind,
     pub imports: Vec<String>,
+    /// Of these, the interfaces of other hosts that are not offered here.
+    pub unavailable: Vec<String>,
     /// What the module declares of itself.
     pub declared: OptionsPatch,
     pub kept: Kept,
@@ -148,8 +150,9 @@ impl Generations {
         let declared = declared(&compiled)?;
         let inner = self.inner.clone();
         let kept = self.inner.on_thread(id, move || inner.modules.keep(arrived)).await?;
-        let (kind, imports) = (compiled.kind, compiled.imports);
-        let admitted = Admitted { sha256, size, stored, kind, imports, declared, kept };
+        let Compiled { kind, imports, unavailable, engine: _, options: _ } = compiled;
+        let admitted =
+            Admitted { sha256, size, stored, kind, imports, unavailable, declared, kept };
         Ok((admitted, Held { _pin, packed, artifact }))
     }
 

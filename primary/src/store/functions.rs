@@ -19,6 +19,7 @@ use super::columns::{column, instant, json, millis, optional, parsed, signed, un
 use super::error::{Result, StoreError};
 use super::handle::{Asker, Store};
 use super::ids::TenantId;
+use super::past;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionRow {
@@ -161,6 +162,17 @@ pub enum Change {
         path: FunctionPath,
         options: OptionsPatch,
     },
+    /// As it was in an earlier generation: of which version, if one of its own served, and with what
+    /// was set for it.
+    Return {
+        path: FunctionPath,
+        version: Option<Version>,
+        /// What is bundled at this path serves no more.
+        hidden: bool,
+        options: OptionsPatch,
+        /// Its versions are kept for a while only.
+        removed: bool,
+    },
     /// In the place of what was set for the tenant before.
     Limits(LimitsPatch),
 }
@@ -171,6 +183,8 @@ pub(super) const ACTIVE: &str = "SELECT path, functions.options, versions.* FROM
     JOIN versions ON function = id AND version = active WHERE tenant = ? AND folded = ?";
 const CHANGED: &str = "SELECT path, active, options, removed_at, hidden_at FROM functions \
     WHERE tenant = ? AND active IS NULL";
+const ALL: &str = "SELECT path, active, options, removed_at, hidden_at FROM functions \
+    WHERE tenant = ? ORDER BY path";
 const FUNCTION: &str = "SELECT path, active, options, removed_at, hidden_at FROM functions \
     WHERE tenant = ? AND folded = ?";
 const VERSIONS: &str = "SELECT path, functions.options, versions.* FROM functions \
@@ -194,6 +208,16 @@ impl Store {
                 }
             }
             Ok(own)
+        })
+        .await
+    }
+
+    /// Of all functions that are the tenant's own or were changed by its owner, removed ones included.
+    pub async fn functions(&self, tenant: TenantId) -> Result<Vec<FunctionRow>> {
+        self.read(Asker::Tenant(tenant), move |db| {
+            let mut statement = db.prepare_cached(ALL)?;
+            let rows = statement.query_map([tenant.0], FunctionRow::of)?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
         .await
     }
@@ -323,6 +347,7 @@ impl Store {
     ) -> Result<u64> {
         self.write(Asker::Host, move |db| {
             audit::forget(db, audited)?;
+            past::forget_versions(db, millis(before))?;
             let purged: i64 = db.query_row(
                 "SELECT count(*) FROM functions WHERE removed_at < ?",
                 [millis(before)],
@@ -362,12 +387,7 @@ pub(super) fn apply(
         Change::Add(version) => add(db, tenant, version).map(Some),
         Change::Switch { path, version } => {
             let (id, _) = find(db, tenant, &path)?.ok_or(StoreError::Missing("function"))?;
-            let kept = db
-                .prepare_cached("SELECT 1 FROM versions WHERE function = ? AND version = ?")?
-                .exists((id, version))?;
-            if !kept {
-                return Err(StoreError::Missing("version"));
-            }
+            must_be_kept(db, id, version)?;
             db.execute(
                 "UPDATE functions SET active = ?, removed_at = NULL WHERE id = ?",
                 (version, id),
@@ -402,11 +422,34 @@ pub(super) fn apply(
             forget_unchanged(db, tenant, &path)?;
             Ok(None)
         }
+        Change::Return { path, version, hidden, options, removed } => {
+            let id = ensure(db, tenant, &path)?;
+            if let Some(version) = version {
+                must_be_kept(db, id, version)?;
+            }
+            db.execute(
+                "UPDATE functions SET path = ?2, active = ?3, options = ?4,
+                     hidden_at = iif(?5, ifnull(hidden_at, ?7), NULL),
+                     removed_at = iif(?6 AND EXISTS (SELECT 1 FROM versions WHERE function = ?1),
+                         ifnull(removed_at, ?7), NULL)
+                 WHERE id = ?1",
+                (id, path.as_str(), version, text(&options), hidden, removed, now),
+            )?;
+            forget_unchanged(db, tenant, &path)?;
+            Ok(version.map(|_| id))
+        }
         Change::Limits(limits) => {
             db.execute("UPDATE tenants SET limits = ? WHERE id = ?", (text(&limits), tenant.0))?;
             Ok(None)
         }
     }
+}
+
+fn must_be_kept(db: &Connection, function: i64, version: Version) -> Result<()> {
+    let kept = db
+        .prepare_cached("SELECT 1 FROM versions WHERE function = ? AND version = ?")?
+        .exists((function, version))?;
+    if kept { Ok(()) } else { Err(StoreError::Missing("version")) }
 }
 
 pub(super) fn text(value: &impl Serialize) -> String {

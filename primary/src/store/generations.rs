@@ -18,6 +18,7 @@ use super::error::{Result, StoreError};
 use super::functions::{ACTIVE, Change, FunctionRow, VersionRow, apply, function, prune};
 use super::handle::{Asker, Store};
 use super::ids::TenantId;
+use super::past::{self, ChangedFunction};
 use crate::actor::Author;
 
 /// Rows of a tenant's past generations.
@@ -29,17 +30,33 @@ pub struct GenerationRow {
     pub cause: String,
     pub by: String,
     pub created_at: Timestamp,
+    /// Whether it can serve again: what it served is known, and all of it is kept.
+    pub whole: bool,
+    /// By path.
+    pub changed: Vec<ChangedFunction>,
 }
 
 impl GenerationRow {
+    /// Without what it changed, and as if all that it served were kept.
     fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             generation: column(row, "generation", generation_number)?,
             cause: row.get("cause")?,
             by: row.get("by")?,
             created_at: column(row, "created_at", instant)?,
+            whole: row.get("known")?,
+            changed: Vec::new(),
         })
     }
+}
+
+/// Some of a tenant's generations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GenerationPage {
+    /// Newest first.
+    pub rows: Vec<GenerationRow>,
+    /// Whether there are older ones.
+    pub more: bool,
 }
 
 /// What a generation is made by.
@@ -50,6 +67,8 @@ pub enum Cause {
     Restored,
     Upload,
     Rollback,
+    /// To this earlier generation, with all that it served.
+    Return(GenerationNumber),
     Remove,
     Options,
     Limits,
@@ -60,7 +79,7 @@ impl Cause {
         match self {
             Self::Created | Self::Restored => "created",
             Self::Upload => "upload",
-            Self::Rollback => "rollback",
+            Self::Rollback | Self::Return(_) => "rollback",
             Self::Remove => "remove",
             Self::Options => "options",
             Self::Limits => "limits",
@@ -72,7 +91,7 @@ impl Cause {
             Self::Created => Action::TenantCreate,
             Self::Restored => Action::TenantRestore,
             Self::Upload => Action::FunctionUpload,
-            Self::Rollback => Action::FunctionRollback,
+            Self::Rollback | Self::Return(_) => Action::FunctionRollback,
             Self::Remove => Action::FunctionRemove,
             Self::Options => Action::FunctionOptions,
             Self::Limits => Action::TenantLimits,
@@ -103,17 +122,46 @@ impl Store {
         .await
     }
 
-    /// Newest first; the newest is the current one.
-    pub async fn generations(&self, tenant: TenantId) -> Result<Vec<GenerationRow>> {
-        self.read(Asker::Tenant(tenant), move |db| {
-            let mut statement = db.prepare_cached(
-                "SELECT * FROM generations WHERE tenant = ? ORDER BY generation DESC",
-            )?;
-            let rows = statement.query_map([tenant.0], GenerationRow::of)?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
-        })
-        .await
+    /// At most so many generations, of those before this one or else of all.
+    pub async fn generations(
+        &self,
+        tenant: TenantId,
+        before: Option<GenerationNumber>,
+        most: usize,
+    ) -> Result<GenerationPage> {
+        self.read(Asker::Tenant(tenant), move |db| page(db, tenant, before, most)).await
     }
+}
+
+fn page(
+    db: &Connection,
+    tenant: TenantId,
+    before: Option<GenerationNumber>,
+    most: usize,
+) -> Result<GenerationPage> {
+    let mut statement = db.prepare_cached(
+        "SELECT * FROM generations WHERE tenant = ? AND generation < ?
+         ORDER BY generation DESC LIMIT ?",
+    )?;
+    // SQLite's integers end there, and no generation comes so far.
+    let before = before.map_or(i64::MAX, |before| i64::try_from(before.0).unwrap_or(i64::MAX));
+    let limit = signed(most as u64 + 1);
+    let rows = statement.query_map((tenant.0, before, limit), GenerationRow::of)?;
+    let mut rows: Vec<_> = rows.collect::<rusqlite::Result<_>>()?;
+    let more = rows.len() > most;
+    rows.truncate(most);
+    let ends =
+        rows.last().zip(rows.first()).map(|(first, last)| (first.generation, last.generation));
+    if let Some(ends) = ends {
+        let mut changed = past::changed(db, tenant, ends)?;
+        let broken = past::broken(db, tenant)?;
+        for row in &mut rows {
+            let number = row.generation.0;
+            row.changed = changed.remove(&number).unwrap_or_default();
+            row.whole &= !broken.iter().any(|(since, until)| (*since..*until).contains(&number));
+        }
+    }
+    Ok(GenerationPage { rows, more })
 }
 
 /// Tells what is then to be noted, in the same transaction.
@@ -131,30 +179,40 @@ pub(super) fn commit(transaction: &Transaction<'_>, new: NewGeneration) -> Resul
     let touched = Touched::by(&changes);
     let before = touched.told(transaction, tenant, &bundle)?;
     transaction.execute(
-        "INSERT INTO generations (tenant, generation, cause, by, created_at) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO generations (tenant, generation, cause, by, created_at, known)
+         VALUES (?, ?, ?, ?, ?, 1)",
         (tenant.0, signed(generation.0), cause.as_str(), by.actor.name(), now),
     )?;
     transaction.execute(
         "UPDATE tenants SET generation = ? WHERE id = ?",
         (signed(generation.0), tenant.0),
     )?;
+    let mut changed = HashSet::new();
+    for change in changes {
+        changed.extend(apply(transaction, tenant, change, now)?);
+    }
+    for path in &touched.functions {
+        past::keep(transaction, tenant, generation, path)?;
+    }
     transaction.execute(
         "DELETE FROM generations WHERE tenant = ?1 AND generation NOT IN (
              SELECT generation FROM generations WHERE tenant = ?1 ORDER BY generation DESC LIMIT ?2
          )",
         (tenant.0, signed(GENERATIONS_KEPT)),
     )?;
-    let mut changed = HashSet::new();
-    for change in changes {
-        changed.extend(apply(transaction, tenant, change, now)?);
-    }
+    past::prune(transaction, tenant)?;
     let limits = limits_of(transaction, tenant)?;
     for function in changed {
         prune(transaction, function, limits.resolve().versions)?;
     }
-    let sides = Sides::between(before, touched.told(transaction, tenant, &bundle)?);
+    let mut sides = Sides::between(before, touched.told(transaction, tenant, &bundle)?);
+    if let Cause::Return(to) = cause {
+        sides.add_after("rolled_back_to", to.0.into());
+    }
     let object = match cause {
         Cause::Upload | Cause::Rollback | Cause::Remove | Cause::Options => touched.only_function(),
+        // Whatever it brings back, it is no function that was named.
+        Cause::Return(_) => None,
         // The tenant itself, whatever functions it is given.
         Cause::Created | Cause::Restored | Cause::Limits => None,
     };
@@ -187,7 +245,7 @@ impl Touched {
                 | Change::Remove { path }
                 | Change::Bundled { path }
                 | Change::Hide { path } => drop(touched.functions.insert(path.clone())),
-                Change::Set { path, .. } => {
+                Change::Set { path, .. } | Change::Return { path, .. } => {
                     touched.functions.insert(path.clone());
                     touched.options = true;
                 }
@@ -287,7 +345,7 @@ mod tests {
         }
         assert_eq!(store.own_functions(acme.id).await.unwrap().live, [row("/a", 1)]);
         assert_eq!(store.latest_version(acme.id, &"/b".parse().unwrap()).await.unwrap(), 0);
-        assert_eq!(store.generations(acme.id).await.unwrap().len(), 1);
+        assert_eq!(store.generations(acme.id, None, 9).await.unwrap().rows.len(), 1);
         assert_eq!(
             store.tenant(&acme.name).await.unwrap().unwrap().generation,
             GenerationNumber(1)
@@ -329,8 +387,27 @@ mod tests {
         for number in 1..=GENERATIONS_KEPT + 2 {
             store.commit_generation(generation(acme.id, number, vec![])).await.unwrap();
         }
-        let generations = store.generations(acme.id).await.unwrap();
-        assert_eq!(generations.len() as u64, GENERATIONS_KEPT);
-        assert_eq!(generations[0].generation.0, GENERATIONS_KEPT + 2);
+        let page = store.generations(acme.id, None, 1_000).await.unwrap();
+        assert_eq!((page.rows.len() as u64, page.more), (GENERATIONS_KEPT, false));
+        assert_eq!(page.rows[0].generation.0, GENERATIONS_KEPT + 2);
+    }
+
+    #[tokio::test]
+    async fn past_generations_come_in_pages() {
+        let (_directory, store) = scratch();
+        let acme = tenant(&store, "acme", 4_001).await;
+        for number in 1..=5 {
+            store.commit_generation(generation(acme.id, number, vec![])).await.unwrap();
+        }
+        let page = async |before: Option<u64>, most| {
+            let page =
+                store.generations(acme.id, before.map(GenerationNumber), most).await.unwrap();
+            (page.rows.iter().map(|row| row.generation.0).collect::<Vec<_>>(), page.more)
+        };
+        assert_eq!(page(None, 2).await, (vec![5, 4], true));
+        assert_eq!(page(Some(4), 2).await, (vec![3, 2], true));
+        assert_eq!(page(Some(2), 2).await, (vec![1], false));
+        assert_eq!(page(Some(1), 2).await, (vec![], false));
+        assert_eq!(page(Some(u64::MAX), 5).await, (vec![5, 4, 3, 2, 1], false));
     }
 }

@@ -78,8 +78,19 @@ fn one(db: &Transaction<'_>, name: &TenantName, port: u16, secrets: &Taking) -> 
     let new = db.last_insert_rowid();
     super::tenants::take(db, name, port)?;
     db.execute(
-        "INSERT INTO main.generations (tenant, generation, cause, by, created_at)
-         SELECT ?, generation, cause, by, created_at FROM other.generations WHERE tenant = ?",
+        "INSERT INTO main.generations (tenant, generation, cause, by, created_at, known)
+         SELECT ?, generation, cause, by, created_at, known FROM other.generations WHERE tenant = ?",
+        (new, old),
+    )?;
+    db.execute(
+        "INSERT INTO main.past_functions (tenant, folded, since, path, version, hidden, gone)
+         SELECT ?, folded, since, path, version, hidden, gone FROM other.past_functions
+         WHERE tenant = ?",
+        (new, old),
+    )?;
+    db.execute(
+        "INSERT INTO main.past_options (tenant, folded, since, path, options)
+         SELECT ?, folded, since, path, options FROM other.past_options WHERE tenant = ?",
         (new, old),
     )?;
     // A token that is here already stays what it is here.

@@ -14,6 +14,7 @@ pub(super) static SCHEMA: Schema = Schema {
         include_str!("migrations/0005_audit.sql"),
         include_str!("migrations/0006_bundle.sql"),
         include_str!("migrations/0007_settings.sql"),
+        include_str!("migrations/0008_past.sql"),
     ],
 };
 

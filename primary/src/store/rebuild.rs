@@ -154,21 +154,60 @@ impl Rebuilding<'_> {
         self.tokens(Some((old, new)))?;
         self.audit(Some((old, new)))?;
         self.settings(old, new)?;
-        self.functions(old, new)
+        self.functions(old, new)?;
+        self.past(old, new, *generation)
     }
 
     fn generations(&self, old: i64, new: TenantId, current: GenerationNumber) -> Result<()> {
-        let sql = "SELECT generation, cause, by, created_at FROM generations WHERE tenant = ?";
+        let sql =
+            "SELECT generation, cause, by, created_at, known FROM generations WHERE tenant = ?";
         let rows = self.rows("generations", sql, [old], |row| {
             let number = column(row, "generation", |it| within(it, 1..=current.0))?;
             let (cause, by) = (column(row, "cause", label)?, column(row, "by", label)?);
-            Ok((number, cause, by, column(row, "created_at", instant)?))
+            let known: bool = row.get("known")?;
+            Ok((number, cause, by, column(row, "created_at", instant)?, known))
         })?;
-        for (number, cause, by, created_at) in rows {
+        for (number, cause, by, created_at, known) in rows {
             self.insert(
                 "generations",
-                "INSERT INTO generations (tenant, generation, cause, by, created_at) VALUES (?, ?, ?, ?, ?)",
-                (new.0, signed(number), cause, by, millis(created_at)),
+                "INSERT INTO generations (tenant, generation, cause, by, created_at, known)
+                 VALUES (?, ?, ?, ?, ?, ?)",
+                (new.0, signed(number), cause, by, millis(created_at), known),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What its earlier generations served.
+    fn past(&self, old: i64, new: TenantId, current: GenerationNumber) -> Result<()> {
+        let since = |row: &Row<'_>| column(row, "since", |it| within(it, 1..=current.0));
+        let path = |row: &Row<'_>| column::<FunctionPath>(row, "path", parsed);
+        let sql = "SELECT since, path, version, hidden, gone FROM past_functions WHERE tenant = ?";
+        let rows = self.rows("past_functions", sql, [old], |row| {
+            let version =
+                column(row, "version", |it| optional(it, |it| within(it, 1..=VERSION_MAX)))?;
+            let version = version.map(|version| version as Version);
+            let (hidden, gone): (bool, bool) = (row.get("hidden")?, row.get("gone")?);
+            Ok((since(row)?, path(row)?, version, hidden, gone))
+        })?;
+        for (since, path, version, hidden, gone) in rows {
+            self.insert(
+                "past_functions",
+                "INSERT INTO past_functions (tenant, folded, since, path, version, hidden, gone)
+                 VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (new.0, path.folded(), signed(since), path.as_str(), version, hidden, gone),
+            )?;
+        }
+        let sql = "SELECT since, path, options FROM past_options WHERE tenant = ?";
+        let rows = self.rows("past_options", sql, [old], |row| {
+            Ok((since(row)?, path(row)?, column(row, "options", options)?))
+        })?;
+        for (since, path, options) in rows {
+            self.insert(
+                "past_options",
+                "INSERT INTO past_options (tenant, folded, since, path, options)
+                 VALUES (?, ?, ?, ?, ?)",
+                (new.0, path.folded(), signed(since), path.as_str(), text(&options)),
             )?;
         }
         Ok(())

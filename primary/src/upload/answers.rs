@@ -32,6 +32,14 @@ pub struct UploadedFunction {
     /// Bytes as kept.
     pub stored: u64,
     pub imports: Vec<String>,
+    /// What it imports and what served at its path before did not, whatever the release: all of it
+    /// where nothing served.
+    pub imports_added: Vec<String>,
+    /// What it imports no more.
+    pub imports_removed: Vec<String>,
+    /// Of its imports, the interfaces of other hosts that are not offered here: a call that needs
+    /// one of them fails with its name.
+    pub unavailable: Vec<String>,
     /// The same module with the same options was active already: nothing changed.
     pub unchanged: bool,
 }
@@ -48,4 +56,27 @@ pub struct Switched {
     #[schema(value_type = u64)]
     pub generation: GenerationNumber,
     pub swap_ms: u64,
+}
+
+/// The answer to a rollback to an earlier generation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Returned {
+    /// The new one, which serves what that one served.
+    #[schema(value_type = u64)]
+    pub generation: GenerationNumber,
+    #[schema(value_type = u64)]
+    pub rolled_back_to: GenerationNumber,
+    /// What is other than before, by path.
+    pub functions: Vec<ReturnedFunction>,
+    pub swap_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ReturnedFunction {
+    #[schema(value_type = String, example = "/hello")]
+    pub path: FunctionPath,
+    /// The version that is active now; null where none is, and the build's where what comes with
+    /// Hearth serves.
+    #[schema(schema_with = function_version_or_null)]
+    pub version: Option<FunctionVersion>,
 }

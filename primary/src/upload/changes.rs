@@ -219,7 +219,7 @@ impl Uploads {
                     Ok(error) => error.into(),
                     Err(_) => UploadError::Swap { current: tenant.generation, source },
                 }),
-                Err(FleetError::NoTenant | FleetError::PortTaken(_)) => Err(UploadError::NoTenant),
+                Err(FleetError::NoTenant | FleetError::Unbound(_)) => Err(UploadError::NoTenant),
             };
             restarted.inspect_err(|error| log(&tenant, &author, error))
         })
@@ -228,7 +228,7 @@ impl Uploads {
 
     /// Makes a change that was decided, where it could be. Whoever waits for it, it is done to its
     /// end, and logged where it is the host's fault that it was not.
-    async fn carry_out<T: Send + 'static>(
+    pub(super) async fn carry_out<T: Send + 'static>(
         &self,
         tenant: &Tenant,
         planned: Result<(Planned, T), UploadError>,

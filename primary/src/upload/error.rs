@@ -7,6 +7,7 @@ use hearth_wire::{
     Wanted, limits,
 };
 
+use super::imports;
 use super::places::Places;
 use crate::compile::CompileError;
 use crate::fault::{Fault, Logged, Verdict};
@@ -39,7 +40,7 @@ pub enum UploadError {
     #[error("a file must be named NAME.wasm or NAME.wasm.zst, not {0:?}")]
     FileName(String),
     #[error(
-        "the part {0:?} has no file name, and only the part `options` may have none; send filename=\"NAME.wasm\""
+        "the part {0:?} has no file name, and only the parts `options` and `same_imports` may have none; send filename=\"NAME.wasm\""
     )]
     NoFileName(String),
     #[error(
@@ -50,8 +51,15 @@ pub enum UploadError {
     Path { file: String, source: NameError },
     #[error("two parts of the upload give one function: {0} and {1}")]
     Twice(FunctionPath, FunctionPath),
-    #[error("the upload has two parts named `options`")]
-    TwoOptions,
+    #[error("the upload has two parts named `options`, or two named `same_imports`")]
+    TwoParts,
+    #[error("the part `same_imports` must be `true` or `false`")]
+    SameImports,
+    #[error(
+        "the upload may import nothing new (`same_imports`), and {}; nothing changed",
+        imports::told(.0)
+    )]
+    NewImports(Vec<(FunctionPath, Vec<String>)>),
     #[error("the `options` part is above {} KiB", limits::OPTIONS_MAX_BYTES >> 10)]
     OptionsTooLarge,
     #[error("{0}")]
@@ -84,6 +92,16 @@ pub enum UploadError {
     NoOlder { path: FunctionPath, active: Wanted },
     #[error("no function at {0} comes with Hearth")]
     NotBundled(FunctionPath),
+    #[error("this tenant has no generation {0}, or had it so long ago that it is no longer listed")]
+    NoGeneration(GenerationNumber),
+    #[error(
+        "what generation {0} served is not known any more: an earlier Hearth made it, or large options were set too often since"
+    )]
+    ForgottenGeneration(GenerationNumber),
+    #[error(
+        "generation {generation} cannot serve again: {path} had version {version} then, which is no longer kept; nothing changed"
+    )]
+    BrokenGeneration { generation: GenerationNumber, path: FunctionPath, version: Version },
     #[error("there is no such tenant")]
     NoTenant,
     #[error("{source}; generation {current} still serves")]
@@ -116,7 +134,8 @@ impl Fault for UploadError {
             | Self::NoFile
             | Self::TooManyFiles(_)
             | Self::Twice(..)
-            | Self::TwoOptions
+            | Self::TwoParts
+            | Self::SameImports
             | Self::Options(_)
             | Self::Limits(_)
             | Self::OptionsFor(_) => Verdict::caller(Code::BadRequest, self),
@@ -134,13 +153,21 @@ impl Fault for UploadError {
                 Verdict::caller(Code::BadRequest, told).about(path)
             }
             Self::OptionsRefused { path, source } => source.verdict().about(path),
-            Self::Case { .. } | Self::TwoRoots(..) | Self::NoOlder { .. } => {
-                Verdict::caller(Code::Conflict, self)
-            }
+            Self::Case { .. }
+            | Self::TwoRoots(..)
+            | Self::NoOlder { .. }
+            | Self::ForgottenGeneration(_)
+            | Self::BrokenGeneration { .. } => Verdict::caller(Code::Conflict, self),
+            Self::NewImports(added) => Verdict {
+                imports: added.iter().flat_map(|(_, names)| names.clone()).collect(),
+                ..Verdict::caller(Code::Conflict, self)
+            },
             Self::TooManyFunctions(_) => Verdict::limit(Code::Conflict, self),
-            Self::NoFunction(_) | Self::NoVersion { .. } | Self::NotBundled(_) | Self::NoTenant => {
-                Verdict::caller(Code::NotFound, self)
-            }
+            Self::NoFunction(_)
+            | Self::NoVersion { .. }
+            | Self::NotBundled(_)
+            | Self::NoGeneration(_)
+            | Self::NoTenant => Verdict::caller(Code::NotFound, self),
             Self::Swap { source, .. } => Verdict { told: self.to_string(), ..source.verdict() },
             Self::Generation(error) => error.verdict(),
             Self::Settings(SettingsError::Store(error)) | Self::Store(error) => of_store(error),

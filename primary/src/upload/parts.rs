@@ -16,14 +16,18 @@ use multer::{Constraints, Field, Multipart, SizeLimit};
 use serde_json::Value;
 
 use super::error::UploadError;
+use super::imports::Additions;
 use crate::generations::modules::{IngestError, Packing, Spool, Spooled};
 
 /// Files in one upload.
 pub const FILES_MAX: usize = 32;
 /// Of a part, before its bytes; what came with it in one piece counts, too.
 const PART_HEAD_MAX_BYTES: usize = 64 << 10;
-/// The part that is no file.
+/// The parts that are no files.
 const OPTIONS: &str = "options";
+const SAME_IMPORTS: &str = "same_imports";
+/// Longer than what it can say.
+const SAME_IMPORTS_MAX_BYTES: u64 = 16;
 /// A file's name in another encoding, which RFC 7578 keeps out of forms.
 const EXTENDED: &[u8] = b"filename*";
 /// RFC 2046 allows 70.
@@ -37,6 +41,14 @@ pub struct Incoming {
     pub spooled: Spooled,
 }
 
+/// A whole form.
+pub struct Form {
+    pub incoming: Vec<Incoming>,
+    pub options: HashMap<FunctionPath, OptionsPatch>,
+    /// Imports that the functions before did not have.
+    pub additions: Additions,
+}
+
 /// Reads a whole form. Each file comes into a spool of its own.
 pub async fn read(
     dir: Option<&FunctionPath>,
@@ -44,7 +56,7 @@ pub async fn read(
     chunks: impl Stream<Item = Result<Bytes, axum::Error>> + Send,
     limits: &Limits,
     spool: impl Fn() -> Result<Spool, IngestError> + Send + Sync,
-) -> Result<(Vec<Incoming>, HashMap<FunctionPath, OptionsPatch>), UploadError> {
+) -> Result<Form, UploadError> {
     if let Some(problem) = Problem::of_coding(headers) {
         return Err(UploadError::Packed(Box::new(problem)));
     }
@@ -55,23 +67,27 @@ pub async fn read(
     if announced.is_some_and(|announced: u64| announced > limit) {
         return Err(UploadError::TooLarge(limit));
     }
-    let size =
-        SizeLimit::new().whole_stream(limit).for_field(OPTIONS, limits::OPTIONS_MAX_BYTES as u64);
+    let size = SizeLimit::new()
+        .whole_stream(limit)
+        .for_field(OPTIONS, limits::OPTIONS_MAX_BYTES as u64)
+        .for_field(SAME_IMPORTS, SAME_IMPORTS_MAX_BYTES);
     let constraints = Constraints::new().size_limit(size);
     let heads = Heads::default();
     let chunks = heads.bound(one_by_one(chunks));
     let mut multipart = Multipart::with_constraints(chunks, boundary, constraints);
     let mut incoming: Vec<Incoming> = Vec::new();
-    let mut options = None;
+    let (mut options, mut additions) = (None, None);
     while let Some(field) = heads.read(multipart.next_field()).await? {
         let Some(file) = file_name(&field) else {
-            if field.name() == Some(OPTIONS) {
-                if options.replace(read_options(field).await?).is_some() {
-                    return Err(UploadError::TwoOptions);
-                }
-                continue;
+            let is_second = match field.name() {
+                Some(OPTIONS) => options.replace(read_options(field).await?).is_some(),
+                Some(SAME_IMPORTS) => additions.replace(read_additions(field).await?).is_some(),
+                _ => return Err(nameless(&field)),
+            };
+            if is_second {
+                return Err(UploadError::TwoParts);
             }
-            return Err(nameless(&field));
+            continue;
         };
         if file.is_empty() {
             unused(field).await?;
@@ -106,7 +122,7 @@ pub async fn read(
         return Err(UploadError::NoFile);
     }
     let options = assign_options(&incoming, options)?;
-    Ok((incoming, options))
+    Ok(Form { incoming, options, additions: additions.unwrap_or(Additions::Taken) })
 }
 
 /// What a form's type says that stands between its parts. Blanks may stand on both sides of a
@@ -154,7 +170,7 @@ fn file_name(field: &Field<'_>) -> Option<String> {
     field.file_name().map(str::to_owned).or_else(named)
 }
 
-/// Why a part that is neither a file nor the options is refused.
+/// Why a part that is neither a file nor one of those that have a name is refused.
 fn nameless(field: &Field<'_>) -> UploadError {
     let part = field.name().unwrap_or_default().to_owned();
     let disposition = field.headers().get(CONTENT_DISPOSITION).map(HeaderValue::as_bytes);
@@ -204,6 +220,15 @@ async fn read_options(field: Field<'_>) -> Result<Value, UploadError> {
         bytes => bytes?,
     };
     json::parse(&bytes).map_err(|error| OptionsError::Json(error.to_string()).into())
+}
+
+async fn read_additions(field: Field<'_>) -> Result<Additions, UploadError> {
+    match field.bytes().await {
+        Ok(said) if *said == *b"true" => Ok(Additions::Refused),
+        Ok(said) if *said == *b"false" => Ok(Additions::Taken),
+        Ok(_) | Err(multer::Error::FieldSizeExceeded { .. }) => Err(UploadError::SameImports),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Which file the `options` part speaks of.

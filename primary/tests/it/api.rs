@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::http::Request;
 
 /// Every route, by what the API promises; the document must know these and no others.
-const ROUTES: [&str; 35] = [
+const ROUTES: [&str; 36] = [
     "delete /api/v1/tenants/{tenant}",
     "delete /api/v1/tenants/{tenant}/functions/{path}",
     "delete /api/v1/tenants/{tenant}/tokens/{id}",
@@ -41,6 +41,7 @@ const ROUTES: [&str; 35] = [
     "post /api/v1/tenants/{tenant}/functions",
     "post /api/v1/tenants/{tenant}/functions/{path}/invoke",
     "post /api/v1/tenants/{tenant}/functions/{path}/rollback",
+    "post /api/v1/tenants/{tenant}/rollback",
     "post /api/v1/tenants/{tenant}/tokens",
     "post /api/v1/tenants/{tenant}/worker/restart",
     "post /api/v1/tenants/{tenant}/worker/start",

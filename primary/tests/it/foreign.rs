@@ -230,7 +230,7 @@ fn a_copy_beside_the_host_says_whose_ports_are_taken_and_sends_nobody_there() {
     }
     let request = demo.api("POST", "/functions/hello/invoke").body("{}");
     let refused = copy.send(&request).expect_problem(503, "worker_unavailable");
-    refused.expect_detail(&format!("port {} of this tenant", demo.port));
+    refused.expect_detail(&format!("port {} is used by another program; free it", demo.port));
     drop(host);
     copy.command(ADMIN_TOKEN, &["worker", "start", "--tenant", "demo"]).done();
     demo.post("/hello", "{}").expect(200);

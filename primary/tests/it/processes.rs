@@ -75,12 +75,6 @@ pub fn descendants(pid: i32) -> Vec<i32> {
     found
 }
 
-/// Whether a process waits for a message on its control socket, and does nothing else meanwhile.
-pub fn waits_to_be_told(pid: i32) -> bool {
-    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
-    call.starts_with(&format!("{} 0x0 ", nix::libc::SYS_recvmsg))
-}
-
 /// What becomes of a child that was given something, before it has run another instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {

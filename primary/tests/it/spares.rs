@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use hearth_e2e::process::waits_for_message;
 use hearth_wire::limits::SPARE_MAX_BYTES;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
@@ -19,8 +20,7 @@ use crate::host::{Host, Tenant, has_a_listener};
 use crate::jailed::without;
 use crate::leftovers::groups;
 use crate::processes::{
-    Beside, Fate, children, descendants, eventually, is_alive, pause, signal, soon,
-    waits_to_be_told, when_told,
+    Beside, Fate, children, descendants, eventually, is_alive, pause, signal, soon, when_told,
 };
 
 /// As the zygote has them at most.
@@ -32,7 +32,7 @@ impl Host {
     /// The children that wait to be somebody's worker, as the kernel sees them.
     pub fn spares(&self) -> Vec<i32> {
         let children = self.zygote().map(children).unwrap_or_default();
-        children.into_iter().filter(|pid| waits_to_be_told(*pid)).collect()
+        children.into_iter().filter(|pid| waits_for_message(*pid)).collect()
     }
 
     /// The one that waits, once there is no other, nor one that may wait soon: there are more after
@@ -42,7 +42,7 @@ impl Host {
         eventually("one spare child", || {
             let children = self.zygote().map(children).unwrap_or_default();
             let mut nobodys = children.into_iter().filter(|pid| !has_a_listener(*pid));
-            nobodys.next().filter(|pid| nobodys.next().is_none() && waits_to_be_told(*pid))
+            nobodys.next().filter(|pid| nobodys.next().is_none() && waits_for_message(*pid))
         })
     }
 
@@ -199,7 +199,7 @@ fn who_kills_and_stops_them_all_the_while_keeps_nobody_from_waking() {
             seed ^= seed >> 7;
             seed ^= seed << 17;
             // Workers are left alone: what becomes of those is another promise.
-            if !waits_to_be_told(child) {
+            if !waits_for_message(child) {
                 continue;
             }
             let how = if seed.is_multiple_of(2) { Signal::SIGKILL } else { Signal::SIGSTOP };
@@ -244,7 +244,7 @@ fn there_are_more_while_many_wake_and_one_when_it_is_quiet() {
     let zygote = host.zygote().unwrap();
     assert_eq!(host.spares().len().max(1), 1);
     let watched = Beside::run(move |seen: &mut BTreeSet<usize>| {
-        let waits = |pid: &i32| waits_to_be_told(*pid);
+        let waits = |pid: &i32| waits_for_message(*pid);
         seen.insert(children(zygote).iter().filter(|pid| waits(pid)).count());
     });
     let more = soon(|| {

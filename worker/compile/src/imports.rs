@@ -5,12 +5,13 @@ use std::path::Path;
 
 use hearth_e2e::component;
 use hearth_engine::{EngineKind, Purpose};
-use hearth_host::{LinkError, is_offered, linker, prepare};
+use hearth_host::{LinkError, is_elsewhere, is_offered, linker, prepare};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
 use crate::inspect;
+use crate::options::{self, Watchdog};
 
 /// Compiles here, as it is: nothing is called.
 fn engine() -> Engine {
@@ -86,8 +87,88 @@ fn a_version_is_offered_where_it_links() {
         ] {
             let name = format!("{name}{version}");
             let linked = links(&engine, &importing(&name, exit));
-            assert_eq!(linked, is_offered(&name), "{name}");
+            assert_eq!(linked, is_offered(&name) || is_elsewhere(&name), "{name}");
         }
+    }
+}
+
+/// Each kind of item that an interface can have, in every engine that takes the component.
+#[test]
+fn what_other_hosts_have_links_whatever_is_in_it() {
+    let resources = r#"(import "spin:base/base@1.0.0" (instance $base
+            (export "c" (type $c (sub resource)))
+            (export "[constructor]c" (func (param "name" string) (result (own $c))))
+            (export "[method]c.get" (func (param "self" (borrow $c)) (result (list u8))))))
+        (alias export $base "c" (type $c))"#;
+    let again = r#"(import "fermyon:spin/more@2.0.0" (instance
+            (alias outer 1 $c (type $outer)) (export "c" (type $c (eq $outer)))
+            (export "use" (func (param "c" (own $c)) (result (result (own $c) (error string)))))))"#;
+    let offered = r#"(import "wasi:io/poll@0.2.0" (instance $poll
+            (export "pollable" (type (sub resource)))))
+        (alias export $poll "pollable" (type $pollable))
+        (import "spin:base/wait@1.0.0" (instance
+            (alias outer 1 $pollable (type $outer)) (export "pollable" (type $p (eq $outer)))
+            (export "subscribe" (func (result (own $p))))))"#;
+    let later = r#"(import "wasi:cli/x@0.3.0-rc-2026-03-15" (instance
+            (export "read" (func (result (tuple (stream u8) (future (result))))))
+            (export "wait" (func async (param "for" u64)))))"#;
+    for (imports, is_plain) in [
+        (resources.to_owned(), true),
+        (format!("{resources}{again}"), true),
+        (offered.to_owned(), true),
+        (r#"(import "spin:base/types@1.0.0" (instance))"#.to_owned(), true),
+        (later.to_owned(), false),
+        (format!("{resources}{again}{offered}{later}"), false),
+    ] {
+        let module = component::importing(&imports);
+        for kind in EngineKind::ALL {
+            let engine = hearth_engine::engine(kind, Purpose::Compile).unwrap();
+            if kind.has_concurrency() || is_plain {
+                assert!(links(&engine, &module), "{kind:?}: {imports}");
+            }
+        }
+    }
+    // What comes with an interface that is nobody's links no more than without.
+    let strange = r#"(import "acme:db/sql@1.0.0" (instance (export "f" (func))))"#;
+    assert!(!links(&engine(), &component::importing(&format!("{resources}{strange}"))));
+}
+
+/// By a component that is asked for its options, which is called as all are.
+#[test]
+fn what_other_hosts_have_fails_with_its_name() {
+    let module = component::importing(
+        r#"(import "spin:demo/demo@3.0.0" (instance $demo (export "get" (func (result u32)))))
+        (core func $get (canon lower (func $demo "get")))
+        (core module $options
+            (import "" "get" (func $get (result i32)))
+            (memory (export "m") 1)
+            (func (export "get") (result i32) (call $get)))
+        (core instance $options (instantiate $options
+            (with "" (instance (export "get" (func $get))))))
+        (func $declared (result string)
+            (canon lift (core func $options "get") (memory (core memory $options "m"))))
+        (instance $declares (export "get" (func $declared)))
+        (export "hearth:function/options" (instance $declares))"#,
+    );
+    let watchdog = Watchdog::start().unwrap();
+    for (kind, module) in [
+        (EngineKind::Plain, module.clone()),
+        (EngineKind::Concurrent, component::concurrent(&module)),
+    ] {
+        let imports = inspect::imports(&module).unwrap();
+        assert_eq!(imports.unavailable, ["spin:demo/demo@3.0.0"]);
+        assert_eq!(inspect::engine(&module, &imports.all), kind);
+        let compiler = hearth_engine::engine(kind, Purpose::Compile).unwrap();
+        let code = compiler.precompile_component(&module).unwrap();
+        let runner = hearth_engine::engine(kind, Purpose::Run).unwrap();
+        let component = hearth_engine::load_bytes(&runner, &code).unwrap();
+        let handler = prepare(&linker(&runner).unwrap(), &component).unwrap();
+        let refused = options::declared(&runner, &watchdog, &handler, &component).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "`hearth:function/options` was asked for the options and failed: it called `get` of \
+             `spin:demo/demo@3.0.0`, an interface that Hearth does not offer"
+        );
     }
 }
 
@@ -117,7 +198,7 @@ fn an_engine_without_concurrency_says_what_needs_it() {
 #[test]
 fn what_is_asynchronous_anywhere_is_the_other_engines() {
     let plain = hearth_engine::engine(EngineKind::Plain, Purpose::Compile).unwrap();
-    let chosen = |module: &[u8]| inspect::engine(module, &inspect::imports(module).unwrap());
+    let chosen = |module: &[u8]| inspect::engine(module, &inspect::imports(module).unwrap().all);
     for (what, kind) in [
         ("", EngineKind::Plain),
         ("(component)", EngineKind::Plain),
@@ -166,7 +247,7 @@ fn a_toolchain_has_the_engine_that_it_needs() {
     ] {
         let path = guests.join(format!("{guest}.wasm"));
         let module = std::fs::read(path).unwrap_or_else(|_| panic!("{guest} is not built"));
-        let chosen = inspect::engine(&module, &inspect::imports(&module).unwrap());
+        let chosen = inspect::engine(&module, &inspect::imports(&module).unwrap().all);
         assert_eq!(chosen, kind, "{guest}");
     }
 }

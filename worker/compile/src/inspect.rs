@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::error::Error;
 
 use hearth_engine::EngineKind;
-use hearth_host::{LinkError, Offer, is_offered, needs_concurrency, offered};
+use hearth_host::{LinkError, Offer, is_elsewhere, is_offered, needs_concurrency, offered};
 use wasmparser::component_types::{
     ComponentAnyTypeId, ComponentEntityType, ComponentInstanceTypeId, ResourceId,
 };
@@ -73,8 +73,15 @@ fn quoted(names: &[String]) -> String {
     text.join(", ")
 }
 
-/// The imports of a component that may be a function, sorted.
-pub fn imports(module: &[u8]) -> Result<Vec<String>, Refusal> {
+/// What a component that may be a function imports, sorted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Imports {
+    pub all: Vec<String>,
+    /// Of these, the interfaces of other hosts that are not offered: a call that needs one fails.
+    pub unavailable: Vec<String>,
+}
+
+pub fn imports(module: &[u8]) -> Result<Imports, Refusal> {
     if module.is_empty() {
         return Err(Refusal::Empty);
     }
@@ -111,12 +118,12 @@ pub fn imports(module: &[u8]) -> Result<Vec<String>, Refusal> {
     if imports.len() > IMPORTS_MAX {
         return Err(Refusal::TooManyImports);
     }
-    let mut refused: Vec<_> = imports.iter().filter(|name| !is_offered(name)).cloned().collect();
-    if !refused.is_empty() {
+    let mut missing: Vec<_> = imports.iter().filter(|name| !is_offered(name)).cloned().collect();
+    if !missing.is_empty() {
         let types_alone = types_alone(&types(module)?, &imports);
-        refused.retain(|name| !types_alone.contains(name));
+        missing.retain(|name| !types_alone.contains(name));
     }
-    judge(imports, refused, exports)
+    judge(imports, missing, exports)
 }
 
 /// What of the component model an engine without concurrency does not have.
@@ -134,11 +141,14 @@ pub fn engine(module: &[u8], imports: &[String]) -> EngineKind {
     if needs_it { EngineKind::Concurrent } else { EngineKind::Plain }
 }
 
+/// By what it imports, what of that nobody links, and what it exports.
 fn judge(
-    mut imports: Vec<String>,
-    refused: Vec<String>,
+    mut all: Vec<String>,
+    missing: Vec<String>,
     exports: Vec<String>,
-) -> Result<Vec<String>, Refusal> {
+) -> Result<Imports, Refusal> {
+    let (mut unavailable, refused): (Vec<_>, Vec<_>) =
+        missing.into_iter().partition(|name| is_elsewhere(name));
     if !refused.is_empty() {
         return Err(Refusal::Imports(weightiest_first(refused)));
     }
@@ -149,8 +159,9 @@ fn judge(
     if !exports.iter().any(handler) {
         return Err(Refusal::NoHandler(exports));
     }
-    imports.sort();
-    Ok(imports)
+    all.sort();
+    unavailable.sort();
+    Ok(Imports { all, unavailable })
 }
 
 /// What is furthest from being offered comes first, and of that one of each package before a
@@ -199,6 +210,8 @@ fn types_alone(types: &Types, imports: &[String]) -> HashSet<String> {
             collect(types, instance, &mut known);
         } else if has_types_alone(types, instance, &known) {
             alone.insert(name.clone());
+        } else if is_elsewhere(name) {
+            collect(types, instance, &mut known);
         }
     }
     alone
@@ -304,16 +317,23 @@ mod tests {
         let fine = names(&["wasi:io/poll@0.2.3", "wasi:cli/stdout@0.2.3"]);
         let mut sorted = fine.clone();
         sorted.sort();
-        assert_eq!(judge(fine, vec![], exports()), Ok(sorted));
+        let taken = |all, unavailable| Ok(Imports { all, unavailable });
+        assert_eq!(judge(fine, vec![], exports()), taken(sorted, vec![]));
         let acme = names(&["acme:db/sql@1.0.0"]);
-        assert_eq!(judge(acme.clone(), acme.clone(), exports()), Err(Refusal::Imports(acme)));
+        let refused = Err(Refusal::Imports(acme.clone()));
+        assert_eq!(judge(acme.clone(), acme.clone(), exports()), refused);
         let command = names(&["wasi:cli/run@0.2.3"]);
         assert_eq!(judge(vec![], vec![], command.clone()), Err(Refusal::NoHandler(command)));
-        assert_eq!(judge(vec![], vec![], names(&["wasi:http/handler@0.3.1"])), Ok(vec![]));
+        let handler = names(&["wasi:http/handler@0.3.1"]);
+        assert_eq!(judge(vec![], vec![], handler), taken(vec![], vec![]));
+        let spin = names(&["spin:redis/redis@3.0.0"]);
+        assert_eq!(judge(spin.clone(), spin.clone(), exports()), taken(spin.clone(), spin.clone()));
+        let both = [&spin[..], &acme[..]].concat();
+        assert_eq!(judge(both.clone(), both, exports()), Err(Refusal::Imports(acme)));
     }
 
     /// What becomes of a component that answers HTTP, as far as its imports are concerned.
-    fn importing(imports: &str) -> Result<Vec<String>, Refusal> {
+    fn importing(imports: &str) -> Result<Imports, Refusal> {
         self::imports(&component::importing(imports))
     }
 
@@ -336,7 +356,10 @@ mod tests {
                     {what}))"#
             );
             match importing(&import) {
-                Ok(imports) => assert!(links && imports.iter().any(|it| it == NAME), "{what}"),
+                Ok(imports) => {
+                    assert!(links && imports.all.iter().any(|it| it == NAME), "{what}");
+                    assert_eq!(imports.unavailable, [""; 0], "{what}");
+                }
                 Err(refusal) => {
                     assert!(!links, "{what}: {refusal}");
                     assert_eq!(refusal, Refusal::Imports(names(&[NAME])), "{what}");
@@ -355,6 +378,25 @@ mod tests {
             Err(Refusal::Imports(names(&["acme:db/base@1.0.0", NAME])))
         );
         assert!(matches!(importing(r#"(import "f" (func))"#), Err(Refusal::Imports(_))));
+    }
+
+    /// What brings types alone is not missed by anybody, be the types an offered interface's or those
+    /// of one that is not.
+    #[test]
+    fn what_other_hosts_have_is_told_where_a_call_could_miss_it() {
+        let imports = importing(
+            r#"(type $row (list u8))
+            (import "spin:base/types@1.0.0" (instance (export "row" (type (eq $row)))))
+            (import "spin:base/base@1.0.0" (instance $base
+                (export "c" (type (sub resource)))
+                (export "open" (func (result u32)))))
+            (alias export $base "c" (type $c))
+            (import "spin:base/again@1.0.0" (instance
+                (alias outer 1 $c (type $c)) (export "c" (type (eq $c)))))
+            (import "fermyon:spin/llm@2.0.0" (instance (export "infer" (func))))"#,
+        );
+        let unavailable = imports.unwrap().unavailable;
+        assert_eq!(unavailable, names(&["fermyon:spin/llm@2.0.0", "spin:base/base@1.0.0"]));
     }
 
     #[test]

@@ -30,6 +30,7 @@ use hearth_wire::{
     SocketError, VERSION, complain,
 };
 
+use crate::inspect::Imports;
 use crate::options::Watchdog;
 
 /// A compiler that needs more memory than it may have ends by a code of its own.
@@ -172,7 +173,7 @@ fn compile(
             MODULE_MAX_BYTES >> 20
         )));
     }
-    let imports = inspect::imports(&bytes).map_err(|refusal| {
+    let Imports { all: imports, unavailable } = inspect::imports(&bytes).map_err(|refusal| {
         let detail = cut(refusal.to_string());
         Failure::Refused(Diagnosis { detail, imports: refusal.imports() })
     })?;
@@ -198,7 +199,7 @@ fn compile(
         Handler::P3(_) => HandlerKind::Handler,
     };
     hearth_jail::seal_compiler()?;
-    let options = options::declared(&runner, watchdog, &linker, &component)
+    let options = options::declared(&runner, watchdog, &handler, &component)
         .map_err(|refusal| Failure::refused(refusal.to_string()))?;
     if let Some(options) = options {
         if options.len() > OPTIONS_MAX_BYTES {
@@ -209,7 +210,8 @@ fn compile(
         }
         write(declared, options.as_bytes()).context("the options cannot be written")?;
     }
-    Ok(CompileReply::Compiled { engine: fingerprint(engine), kind, imports, artifact_bytes })
+    let engine = fingerprint(engine);
+    Ok(CompileReply::Compiled { engine, kind, imports, unavailable, artifact_bytes })
 }
 
 fn check(

@@ -8,9 +8,9 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use hearth_engine::reason;
-use hearth_host::Guest;
+use hearth_host::{Guest, Handler};
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, ComponentExportIndex, Linker};
+use wasmtime::component::{Component, ComponentExportIndex};
 use wasmtime::{Engine, Store};
 
 const INTERFACE: &str = "hearth:function/options";
@@ -34,12 +34,12 @@ pub enum Refusal {
 pub fn declared(
     engine: &Engine,
     watchdog: &Watchdog,
-    linker: &Linker<Guest>,
+    handler: &Handler,
     component: &Component,
 ) -> Result<Option<String>, Refusal> {
     let Some(get) = find(engine, component)? else { return Ok(None) };
     let asked = ask(engine, watchdog, async |store: &mut Store<Guest>| {
-        let instance = linker.instantiate_async(&mut *store, component).await?;
+        let instance = hearth_host::instantiate(handler, store).await?;
         let get = instance.get_typed_func::<(), (String,)>(&mut *store, &get)?;
         get.call_async(store, ()).await
     });

@@ -130,7 +130,7 @@ mod tests {
         let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/wasm32-wasip2");
         let module = guests.join(format!("release/{guest}.wasm"));
         let module = std::fs::read(&module).unwrap_or_else(|_| panic!("{guest} is not built"));
-        let kind = inspect::engine(&module, &inspect::imports(&module).unwrap());
+        let kind = inspect::engine(&module, &inspect::imports(&module).unwrap().all);
         let said = probed_in(kind, &module);
         if !kind.has_concurrency() {
             assert_eq!(probed_in(EngineKind::Concurrent, &module), said, "{guest}");

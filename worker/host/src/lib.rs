@@ -14,6 +14,7 @@
 mod cli;
 mod clocks;
 mod config;
+mod elsewhere;
 mod filesystem;
 mod http;
 mod io;
@@ -40,7 +41,8 @@ use wasmtime_wasi_http::{
 };
 
 pub use config::Settings;
-pub use link::{Handler, LinkError, engine, linker, prepare, share};
+pub use elsewhere::{Unavailable, is_elsewhere};
+pub use link::{Handler, LinkError, engine, instantiate, linker, prepare, share};
 pub use memory::MemoryLimit;
 pub use offer::{Offer, is_offered, needs_concurrency, offered};
 pub use store::{is_settled, store};

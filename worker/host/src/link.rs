@@ -1,12 +1,12 @@
 //! A component and the list: what it imports is linked, and it is found to answer HTTP.
 
-use wasmtime::Engine;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, Instance, InstancePre, Linker};
+use wasmtime::{Engine, Store};
 use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre as IncomingHandler;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use crate::{Guest, INTERFACES, Interface, offer};
+use crate::{Guest, INTERFACES, Interface, elsewhere, offer};
 
 /// A component that is linked and answers HTTP, as WASI 0.2 or 0.3 says it.
 pub type Handler = ProxyPre<Guest>;
@@ -41,7 +41,7 @@ fn link(engine: &Engine, interfaces: &[Interface]) -> wasmtime::Result<Linker<Gu
 
 /// All of an instance that can be made before there is one.
 pub fn prepare(linker: &Linker<Guest>, component: &Component) -> Result<Handler, LinkError> {
-    let linked = linker.instantiate_pre(component).map_err(|error| missing(component, error))?;
+    let linked = linked(linker, component).map_err(|error| missing(component, error))?;
     if let Ok(handler) = IncomingHandler::new(linked.clone()) {
         return Ok(ProxyPre::P2(handler));
     }
@@ -50,6 +50,27 @@ pub fn prepare(linker: &Linker<Guest>, component: &Component) -> Result<Handler,
         return Err(LinkError::NoHandler);
     }
     ServicePre::new(linked).map(ProxyPre::P3).map_err(|_| LinkError::NoHandler)
+}
+
+/// What it imports of other hosts is looked at only where it does not link without.
+fn linked(linker: &Linker<Guest>, component: &Component) -> wasmtime::Result<InstancePre<Guest>> {
+    linker.instantiate_pre(component).or_else(|error| {
+        match elsewhere::with_traps(linker, component)? {
+            Some(linker) => linker.instantiate_pre(component),
+            None => Err(error),
+        }
+    })
+}
+
+/// An instance of one, for whoever asks it something else than a call.
+pub async fn instantiate(
+    handler: &Handler,
+    store: &mut Store<Guest>,
+) -> wasmtime::Result<Instance> {
+    match handler {
+        ProxyPre::P2(handler) => handler.instance_pre().instantiate_async(store).await,
+        ProxyPre::P3(handler) => handler.instance_pre().instantiate_async(store).await,
+    }
 }
 
 /// Why a component does not link. Asked only then, since each wake waits for what is linked.

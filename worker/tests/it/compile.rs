@@ -22,11 +22,12 @@ fn both_generations_of_http_are_taken() {
     ] {
         let made = compile(&guest(name));
         match made.reply {
-            CompileReply::Compiled { engine, kind, imports, artifact_bytes } => {
+            CompileReply::Compiled { engine, kind, imports, unavailable, artifact_bytes } => {
                 assert_eq!((kind, made.declared.as_str()), (expected, ""), "{name}");
                 let has_concurrency = EngineKind::made(engine).unwrap().has_concurrency();
                 assert_eq!(has_concurrency, kind == HandlerKind::Handler, "{name}");
                 assert!(artifact_bytes > 0 && imports.is_sorted() && !imports.is_empty());
+                assert!(unavailable.is_empty(), "{name}: {unavailable:?}");
             }
             other => panic!("{name}: {other:?}"),
         }

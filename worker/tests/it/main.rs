@@ -12,3 +12,4 @@ mod harness;
 mod life;
 mod reuse;
 mod tree;
+mod worlds;

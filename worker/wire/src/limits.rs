@@ -58,6 +58,9 @@ pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// Of a connection, without a byte before the first request or between two.
 pub const SILENCE_MAX: Duration = Duration::from_secs(75);
 
+/// What may follow a tenant's tar behind its end: a tar is filled up to whole records.
+pub const PADDING_MAX_BYTES: u64 = 64 << 10;
+
 /// One log line; what is longer is cut.
 pub const LOG_LINE_MAX_BYTES: usize = 8 << 10;
 

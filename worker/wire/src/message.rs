@@ -511,6 +511,8 @@ pub enum CompileReply {
         kind: HandlerKind,
         /// As the component names them, sorted.
         imports: Vec<String>,
+        /// Of these, the interfaces of other hosts that are not offered, sorted.
+        unavailable: Vec<String>,
         artifact_bytes: u64,
     },
     Checked,

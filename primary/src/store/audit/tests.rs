@@ -305,7 +305,7 @@ async fn a_store_from_before_there_was_an_audit_is_taken_on() {
     let store = Store::open(directory.path()).unwrap();
     assert_eq!(rows(&store, all()).await, []);
     let acme = store.tenant(&"acme".parse().unwrap()).await.unwrap().unwrap();
-    assert_eq!(store.generations(acme.id).await.unwrap()[0].by, "ci");
+    assert_eq!(store.generations(acme.id, None, 1).await.unwrap().rows[0].by, "ci");
     assert!(store.delete_token(Some(acme.id), 9, author("ops")).await.unwrap());
     let found = rows(&store, all()).await;
     assert_eq!(sides(&found[0]).0, json!({ "name": "owner", "scope": "owner" }));

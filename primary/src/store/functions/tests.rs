@@ -48,7 +48,7 @@ async fn a_commit_is_read_back_as_it_was_written() {
 
     assert_eq!(store.own_functions(acme.id).await.unwrap().live, [a, b.clone()]);
     assert_eq!(store.tenant(&acme.name).await.unwrap().unwrap().generation, GenerationNumber(1));
-    let generations = store.generations(acme.id).await.unwrap();
+    let generations = store.generations(acme.id, None, 9).await.unwrap().rows;
     let told: Vec<_> = generations.iter().map(|g| (g.generation, &*g.cause, &*g.by)).collect();
     assert_eq!(told, [(GenerationNumber(1), "upload", "ci")]);
     assert_eq!(store.latest_version(acme.id, &b.path).await.unwrap(), 1);
@@ -170,5 +170,5 @@ async fn a_tenant_goes_with_its_functions() {
     store.commit_generation(generation(acme.id, 1, changes)).await.unwrap();
     store.delete_tenant(acme.id).await.unwrap();
     assert_eq!(store.live_modules().await.unwrap(), HashSet::new());
-    assert_eq!(store.generations(acme.id).await.unwrap(), []);
+    assert_eq!(store.generations(acme.id, None, 9).await.unwrap().rows, []);
 }

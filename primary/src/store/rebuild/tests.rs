@@ -2,7 +2,7 @@ use super::*;
 use crate::sealing::Key;
 use crate::store::scratch::{author, scratch, tenant};
 use crate::store::{
-    AuditQuery, Cause, Change, FILE, NewGeneration, NewSettings, Sealed, Store, Whose,
+    AuditQuery, Cause, Change, FILE, NewGeneration, NewSettings, Past, Sealed, Store, Whose,
     functions::tests::row,
 };
 use hearth_wire::{Fingerprint, SettingKind};
@@ -77,8 +77,16 @@ async fn what_a_store_says_is_said_again() {
         let told = (old.settings(one.id).await.unwrap(), new.settings(one.id).await.unwrap());
         assert_eq!(told.0, told.1);
         assert_eq!(told.0.len(), if one.name.as_str() == "acme" { 2 } else { 0 });
-        let made = (old.generations(one.id).await.unwrap(), new.generations(one.id).await.unwrap());
+        let made = (
+            old.generations(one.id, None, 9).await.unwrap(),
+            new.generations(one.id, None, 9).await.unwrap(),
+        );
         assert_eq!(made.0, made.1);
+        for row in made.0.rows {
+            let past = old.past(one.id, row.generation).await.unwrap();
+            assert_eq!(past, new.past(one.id, row.generation).await.unwrap());
+            assert!(matches!(&past, Past::Whole(all) if !all.is_empty()), "{past:?}");
+        }
     }
     assert_eq!(tenants.len(), 2);
     let all = || AuditQuery { whose: Whose::Everybodys, action: None, before: None, limit: 100 };
@@ -204,6 +212,10 @@ async fn what_no_host_writes_is_refused() {
             "UPDATE functions SET hidden_at = 9223372036854775807 WHERE path = '/hidden'",
         ),
         ("functions", "UPDATE functions SET removed_at = 1 WHERE path = '/a'"),
+        ("past_functions", "UPDATE past_functions SET since = 9223372036854775807"),
+        ("past_functions", "UPDATE past_functions SET path = '/../x'"),
+        ("past_functions", "UPDATE past_functions SET version = 9223372036854775807"),
+        ("past_options", "UPDATE past_options SET options = '{\"nix\":1}'"),
         ("versions", "UPDATE versions SET created_at = 9223372036854775807"),
         ("versions", "UPDATE versions SET size = 9223372036854775807"),
         ("versions", "UPDATE versions SET stored = -1"),

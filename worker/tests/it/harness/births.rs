@@ -3,15 +3,10 @@
 
 use std::time::Instant;
 
+use hearth_e2e::process::waits_for_message;
 use hearth_wire::{Setting, Start, ToWorker};
 
 use super::{PATIENCE, Release, Worker, Zygote, bundle, exec, tokens};
-
-/// How `/proc/PID/syscall` begins of one that waits for a message.
-#[cfg(target_arch = "x86_64")]
-const RECEIVES: &str = "47 0x0 ";
-#[cfg(target_arch = "aarch64")]
-const RECEIVES: &str = "212 0x0 ";
 
 impl Zygote {
     /// One with this guest as its bundle, and with as many spare children as this.
@@ -30,13 +25,8 @@ impl Zygote {
             let pid = self.child.id();
             let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
             let children = children.unwrap_or_default();
-            let waits = |pid: &i32| {
-                let call = std::fs::read_to_string(format!("/proc/{pid}/syscall"));
-                // A message on its first descriptor.
-                call.is_ok_and(|call| call.starts_with(RECEIVES))
-            };
             let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-            let waiting: Vec<i32> = children.filter(waits).collect();
+            let waiting: Vec<i32> = children.filter(|pid| waits_for_message(*pid)).collect();
             if waiting.len() == count {
                 return waiting;
             }

@@ -218,10 +218,11 @@ fn compiler(golden: &mut Golden) {
     golden.row("CompileRequest", &CompileRequest { version: VERSION, engines, job, uid: Some(7) });
     let diagnosis = Diagnosis { detail: "why".to_owned(), imports: vec!["a:b/c".to_owned()] };
     let kind = HandlerKind::Handler;
-    let imports = vec!["a:b/c".to_owned()];
+    let imports = vec!["a:b/c".to_owned(), "a:b/d".to_owned()];
+    let unavailable = vec!["a:b/d".to_owned()];
     each!(golden, CompileReply {
         CompileReply::Compiled { .. } =>
-            CompileReply::Compiled { engine, kind, imports, artifact_bytes: 300 },
+            CompileReply::Compiled { engine, kind, imports, unavailable, artifact_bytes: 300 },
         CompileReply::Checked => CompileReply::Checked,
         CompileReply::Refused(_) => CompileReply::Refused(diagnosis),
         CompileReply::Failed { .. } => CompileReply::Failed { reason: "why".to_owned() },
