@@ -44,6 +44,7 @@ use crate::generations::room::{NoRoom, Room};
 use crate::generations::{self, Admitted, GenerationError, Generations, Held, Served};
 use crate::locks::{Crowded, TenantLock, TenantLocks};
 use crate::patience::{to_its_end, within};
+use crate::settings::Settings;
 use crate::store::{Cause, Change, OwnFunctions, Store, StoreError, Tenant, VersionRow};
 pub use answers::{Returned, Switched, Uploaded, UploadedFunction};
 pub use error::UploadError;

@@ -62,7 +62,7 @@ impl Scrub {
                 found.push(start..start + pattern.needle().len());
                 at = start + 1;
             }
-            found.extend(self::cut(text, pattern.needle()));
+            found.extend(cut(text, pattern.needle()));
         }
         found.sort_unstable_by_key(|range| range.start);
         found.dedup_by(|next, before| {

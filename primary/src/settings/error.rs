@@ -48,7 +48,7 @@ pub enum SettingsError {
     NoConfig(SettingName),
     #[error("there is no secret {0}")]
     NoSecret(SettingName),
-    #[error("the value of {0} is above {} KiB", limits::SETTING_VALUE_MAX_BYTES >> 10)]
+    #[error("the value of {0} is above {most} KiB", most = limits::SETTING_VALUE_MAX_BYTES >> 10)]
     Value(SettingName),
     #[error(
         "a tenant may have {} names of configuration and secrets together",

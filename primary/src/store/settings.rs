@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row, Transaction};
 use serde_json::{Value, json};
 
 use super::audit::{self, Action, Event, Sides};
-use super::columns::{bytes, column, instant, millis, parsed, signed};
+use super::columns::{bytes, column, instant, millis, parsed, signed, unsigned};
 use super::database::{self, DatabaseError};
 use super::error::{Result, StoreError};
 use super::handle::{Asker, Store};
@@ -213,17 +213,15 @@ pub(super) fn insert(
 }
 
 fn bound(db: &Connection, tenant: TenantId) -> Result<()> {
-    let (count, bytes): (usize, usize) = db
-        .prepare_cached(
-            "SELECT count(*), ifnull(sum(length(name)
-                 + ifnull(octet_length(value), octet_length(sealed) - ?2)), 0)
-             FROM settings WHERE tenant = ?1",
-        )?
-        .query_row((tenant.0, signed(OVERHEAD_BYTES as u64)), |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
+    let sql = "SELECT count(*) AS count, ifnull(sum(length(name)
+             + ifnull(octet_length(value), octet_length(sealed) - ?2)), 0) AS bytes
+         FROM settings WHERE tenant = ?1";
+    let of = (tenant.0, signed(OVERHEAD_BYTES as u64));
+    let (count, bytes) = db.prepare_cached(sql)?.query_row(of, |row| {
+        Ok((column(row, "count", unsigned)?, column(row, "bytes", unsigned)?))
+    })?;
     let most = limits::SETTINGS_MAX;
-    match count <= most && bytes <= limits::SETTINGS_MAX_BYTES {
+    match count <= most as u64 && bytes <= limits::SETTINGS_MAX_BYTES as u64 {
         true => Ok(()),
         false => Err(StoreError::TooMany { what: "settings", max: most }),
     }

@@ -284,7 +284,8 @@ fn a_backup_has_secrets_sealed_and_says_so_and_a_restore_takes_the_key() {
     let file = host.scratch().join("hearth.tar.zst");
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let said = host.command(ADMIN_TOKEN, &["backup", &text(&file)]);
-    assert!(said.error().contains("1 secrets are in the backup as they are sealed"), "{said:?}");
+    let told = said.error();
+    assert!(told.contains("1 secrets are in the backup as they are sealed"), "{told}");
     said.done();
     let unpacked = zstd::decode_all(fs::File::open(&file).unwrap()).unwrap();
     let own = fs::read_to_string(key(&host)).unwrap();
@@ -296,7 +297,8 @@ fn a_backup_has_secrets_sealed_and_says_so_and_a_restore_takes_the_key() {
     let place = tempfile::Builder::new().prefix("hearth-it-").tempdir().unwrap();
     let data = text(&place.path().join("data"));
     let said = run(place.path(), &["restore", &text(&file), "--data", &data]);
-    assert!(said.error().contains("the key that opens them is not"), "{said:?}");
+    let told = said.error();
+    assert!(told.contains("the key that opens them is not"), "{told}");
     said.done();
     fs::remove_dir_all(&data).unwrap();
     let wrong = place.path().join("wrong.key");
