@@ -86,7 +86,7 @@ impl Uploads {
                         Ok(error) => error.into(),
                         Err(_) => UploadError::Swap { current: tenant.generation, source },
                     }),
-                    Err(FleetError::NoTenant | FleetError::PortTaken(_)) => {
+                    Err(FleetError::NoTenant | FleetError::Unbound(_)) => {
                         Err(UploadError::NoTenant)
                     }
                 }

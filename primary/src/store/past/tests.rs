@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::*;
 use crate::store::functions::tests::{generation, row};
 use crate::store::scratch::{author, scratch, tenant};
+use crate::store::settings::Taking;
 use crate::store::{Cause, Change, NewGeneration, Tenant};
 
 fn path(path: &str) -> FunctionPath {
@@ -205,7 +206,8 @@ async fn a_tenant_that_is_restored_elsewhere_has_its_generations() {
     let (_elsewhere, other) = scratch();
     let file = there.path().join(crate::store::FILE);
     let name: TenantName = acme.name.clone();
-    let made = other.import(file, vec![(name, 4_002)], author("ops")).await.unwrap();
+    let made =
+        other.import(file, vec![(name, 4_002)], Taking::Without, author("ops")).await.unwrap();
     for number in 0..=2 {
         let (there, here) =
             (told(&store, &acme, number).await, told(&other, &made[0], number).await);
