@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::http::Request;
 
 /// Every route, by what the API promises; the document must know these and no others.
-const ROUTES: [&str; 36] = [
+const ROUTES: [&str; 41] = [
     "delete /api/v1/tenants/{tenant}",
     "delete /api/v1/tenants/{tenant}/functions/{path}",
     "delete /api/v1/tenants/{tenant}/tokens/{id}",
@@ -21,12 +21,14 @@ const ROUTES: [&str; 36] = [
     "get /api/v1/tenants",
     "get /api/v1/tenants/{tenant}",
     "get /api/v1/tenants/{tenant}/calls",
+    "get /api/v1/tenants/{tenant}/config",
     "get /api/v1/tenants/{tenant}/functions",
     "get /api/v1/tenants/{tenant}/functions/{path}",
     "get /api/v1/tenants/{tenant}/functions/{path}/versions",
     "get /api/v1/tenants/{tenant}/generations",
     "get /api/v1/tenants/{tenant}/limits",
     "get /api/v1/tenants/{tenant}/logs",
+    "get /api/v1/tenants/{tenant}/secrets",
     "get /api/v1/tenants/{tenant}/tokens",
     "get /api/v1/tenants/{tenant}/worker",
     "get /api/v1/tokens",
@@ -34,9 +36,12 @@ const ROUTES: [&str; 36] = [
     "get /healthz",
     "get /metrics",
     "get /readyz",
+    "patch /api/v1/tenants/{tenant}/config",
     "patch /api/v1/tenants/{tenant}/functions/{path}",
     "patch /api/v1/tenants/{tenant}/limits",
+    "patch /api/v1/tenants/{tenant}/secrets",
     "post /api/v1/restore",
+    "post /api/v1/secrets/rekey",
     "post /api/v1/tenants",
     "post /api/v1/tenants/{tenant}/functions",
     "post /api/v1/tenants/{tenant}/functions/{path}/invoke",

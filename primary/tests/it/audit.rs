@@ -69,7 +69,7 @@ fn next_way(host: &Host, demo: &Tenant, done: &BTreeSet<&str>) -> Option<Way> {
     };
     let function = |way: Way| Way { object: Some("/one".to_owned()), ..way };
     let setting = |way: Way, object: &str| Way { object: Some(object.to_owned()), ..way };
-    let steps: [&dyn Fn() -> Way; 17] = [
+    let steps: [&dyn Fn() -> Way; 18] = [
         &|| {
             let way = owner("upload", "POST", "/functions", "function.upload");
             function(Way { request: upload(way.request, &file("one.wasm"), None), ..way })
@@ -80,6 +80,13 @@ fn next_way(host: &Host, demo: &Tenant, done: &BTreeSet<&str>) -> Option<Way> {
             function(Way { request: way.request.json(&options), ..way })
         },
         &|| function(owner("rollback", "POST", "/functions/one/rollback", "function.rollback")),
+        &|| {
+            let page = demo.ask("/generations");
+            let one_before = page["generations"][1]["generation"].clone();
+            let way = owner("return_to_generation", "POST", "/rollback", "function.rollback");
+            let request = way.request.json(&json!({ "generation": one_before }));
+            Way { request, ..way }
+        },
         &|| function(owner("remove_function", "DELETE", "/functions/one", "function.remove")),
         &|| {
             let way = owner("create_token", "POST", "/tokens", "token.create");
@@ -204,7 +211,7 @@ fn every_change_by_api_leaves_one_row_and_a_refused_one_none() {
         match operation {
             "create_token" | "create_admin_token" | "rollback" | "set_secrets"
             | "rekey_secrets" | "start_worker" | "restart_worker" | "stop_worker" => {}
-            "upload" | "set_options" | "set_limits" | "set_config" => {
+            "upload" | "set_options" | "return_to_generation" | "set_limits" | "set_config" => {
                 assert!(again.status < 300, "{operation}: {}", again.text());
                 assert_eq!(now.len(), after.len(), "{operation}");
             }

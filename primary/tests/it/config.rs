@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::guests;
 use crate::host::{ADMIN_TOKEN, Host, Tenant};
-use crate::http::Answer;
+use crate::http::{Answer, Request};
 use crate::processes::Beside;
 
 #[track_caller]
@@ -182,18 +182,18 @@ fn only_its_owner_sets_it_and_who_deploys_reads_it() {
     let other = host.tenant("other");
     change(&host, &tenant, "config", &json!({ "region": "eu" })).expect(200);
     for kind in ["config", "secrets"] {
-        let path = format!("/{kind}");
+        let path = format!("/api/v1/tenants/demo/{kind}");
         for (scope, reads) in [("deploy", 200), ("invoke", 403), ("report", 403)] {
             let token = tenant.token(scope);
-            let as_them = |method| tenant.api(method, &path).bearer(&token);
+            let as_them = |method| Request::new(method, &path).bearer(&token);
             host.send(&as_them("GET")).expect(reads);
             let changes = json!({ kind: { "x": "y" } });
             host.send(&as_them("PATCH").json(&changes)).expect_problem(403, "forbidden");
         }
-        let foreign = tenant.api("GET", &path).bearer(&other.token);
+        let foreign = Request::new("GET", &path).bearer(&other.token);
         host.send(&foreign).expect_problem(403, "forbidden");
     }
-    let rekey = host.admin("POST", "/secrets/rekey").bearer(&tenant.token);
+    let rekey = Request::new("POST", "/api/v1/secrets/rekey").bearer(&tenant.token);
     host.send(&rekey).expect_problem(403, "forbidden");
 }
 

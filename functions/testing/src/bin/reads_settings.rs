@@ -4,7 +4,7 @@
 
 #![expect(unsafe_code, reason = "generated bindings")]
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 mod bindings {
     wit_bindgen::generate!({
@@ -38,7 +38,7 @@ fn handle(request: testing::Request, out: testing::Out) {
     let target = testing::target(&request);
     let name = target.split_once("name=").map_or("", |(_, name)| name);
     if testing::number(&request, "all").is_some() {
-        let listed = |pairs: Vec<(String, String)>| Value::from_iter(pairs);
+        let listed = |pairs: Vec<(String, String)>| json!(pairs);
         let all = json!({
             "runtime": listed(config0_2_0_draft::runtime::get_all().unwrap()),
             "draft": listed(config0_2_0_draft::store::get_all().unwrap()),
