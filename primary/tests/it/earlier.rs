@@ -132,7 +132,7 @@ fn limits_stay_and_what_is_not_there_any_more_is_named_and_changes_nothing() {
     assert_eq!(tenant.post("/one", "").expect(200).text(), "version two");
 
     // It changes options and takes functions away: an owner's business.
-    let deployer = Tenant { token: tenant.token("deploy"), ..tenant.clone() };
+    let deployer = Tenant::known(&host, "demo", tenant.port, &tenant.token("deploy"));
     back(&host, &deployer, numbers[2]).expect_problem(403, "forbidden");
     assert_eq!(tenant.post("/one", "").expect(200).text(), "version two");
 }
