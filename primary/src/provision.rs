@@ -70,6 +70,8 @@ impl Fault for ProvisionError {
             }
             Self::Left { .. } => Verdict::host(Code::Conflict, self),
             Self::Generation(error) => error.verdict().within(failed),
+            // It says itself what to do.
+            Self::Store(error @ StoreError::Sealed(_)) => error.verdict(),
             Self::Store(error) => error.verdict().within(failed),
         }
     }

@@ -163,7 +163,7 @@ impl fmt::Display for LeftOut {
             ),
             Self::SecretsKey { secrets } => write!(
                 f,
-                "{secrets} secrets are in the backup as they are sealed, and the key that opens them is not: keep the host's secrets.key (or the file of its --secrets-key) as well, apart from the backup, and restore with --secrets-key FILE"
+                "secrets in the backup: {secrets}, as they are sealed; the key that opens them is not in it: keep the host's secrets.key (or the file of its --secrets-key) as well, apart from the backup, and restore with --secrets-key FILE"
             ),
         }
     }

@@ -285,7 +285,7 @@ fn a_backup_has_secrets_sealed_and_says_so_and_a_restore_takes_the_key() {
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let said = host.command(ADMIN_TOKEN, &["backup", &text(&file)]);
     let told = said.error();
-    assert!(told.contains("1 secrets are in the backup as they are sealed"), "{told}");
+    assert!(told.contains("secrets in the backup: 1, as they are sealed"), "{told}");
     said.done();
     let unpacked = zstd::decode_all(fs::File::open(&file).unwrap()).unwrap();
     let own = fs::read_to_string(key(&host)).unwrap();
