@@ -200,9 +200,9 @@ GET    /api/v1/tenants/{tenant}/generations list_generations
 GET    /api/v1/tenants/{tenant}/limits list_limits
 PATCH  /api/v1/tenants/{tenant}/limits set_limits
 GET    /api/v1/tenants/{tenant}/logs list_lines
+POST   /api/v1/tenants/{tenant}/rollback return_to_generation
 GET    /api/v1/tenants/{tenant}/secrets list_secrets
 PATCH  /api/v1/tenants/{tenant}/secrets set_secrets
-POST   /api/v1/tenants/{tenant}/rollback return_to_generation
 GET    /api/v1/tenants/{tenant}/tokens list_tokens
 POST   /api/v1/tenants/{tenant}/tokens create_token
 DELETE /api/v1/tenants/{tenant}/tokens/{id} delete_token

@@ -65,7 +65,8 @@ impl Key {
     }
 
     fn of(bytes: Zeroizing<[u8; KEY_BYTES]>) -> Self {
-        let digest = Sha256::new().chain_update("hearth key id").chain_update(&*bytes).finalize();
+        let digest =
+            Sha256::new().chain_update("hearth key id").chain_update(bytes.as_slice()).finalize();
         let id = digest.first_chunk().copied().expect("a digest has more bytes");
         Self { bytes, id: KeyId(id) }
     }
@@ -80,7 +81,7 @@ impl Key {
     }
 
     pub fn text(&self) -> Zeroizing<String> {
-        Zeroizing::new(STANDARD.encode(&*self.bytes) + "\n")
+        Zeroizing::new(STANDARD.encode(self.bytes.as_slice()) + "\n")
     }
 
     pub fn id(&self) -> KeyId {

@@ -126,8 +126,9 @@ fn read(name: &SettingName) -> Result<SettingValue, CliError> {
 }
 
 fn value(name: &SettingName, bytes: &[u8]) -> Result<SettingValue, CliError> {
-    let text = str::from_utf8(bytes)
-        .map_err(|_| usage("a secret must be text (UTF-8); encode what is none, as in base64"))?;
+    let text = str::from_utf8(bytes).map_err(|_| {
+        usage("a secret must be text (UTF-8); encode anything else, for example in base64")
+    })?;
     let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
     let value = SettingValue::from(text.to_owned());
     if text.is_empty() {

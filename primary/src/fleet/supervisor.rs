@@ -668,11 +668,8 @@ impl Supervisor {
 
     /// Why no worker is started.
     fn cause(&self) -> Cause {
-        match self.listening.had() {
-            Err(unbound) => Cause::Unbound(unbound),
-            Ok(()) if self.sealed => Cause::Sealed,
-            Ok(()) => Cause::Ended,
-        }
+        let ended = if self.sealed { Cause::Sealed } else { Cause::Ended };
+        self.listening.had().map_or_else(Cause::Unbound, |()| ended)
     }
 
     fn publish(&self) {

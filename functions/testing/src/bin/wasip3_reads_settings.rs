@@ -1,8 +1,6 @@
 //! A function on WASI 0.3 that answers with what Spin's asynchronous variables have for the name in
 //! `?name=`.
 
-#![expect(unsafe_code, reason = "generated bindings")]
-
 use wasip3::http::types::{ErrorCode, Request, Response};
 use wasip3::http_compat::{self, http_from_wasi_request, http_into_wasi_response};
 
