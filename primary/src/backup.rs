@@ -36,7 +36,7 @@ use crate::fail::Point;
 use crate::fault::{Fault, Verdict};
 use crate::files;
 use crate::generations::{GenerationError, Generations, KEPT, module_file};
-use crate::patience::within;
+use crate::patience::{blocking, within};
 use crate::store::{self, Contents, Store, StoreError};
 use crate::tree::{TreeError, Trees};
 use archive::{LeftOut, Member, Writer};
@@ -162,7 +162,7 @@ impl Backups {
             drop(chunks);
         };
         let (generations, trees) = (self.generations.clone(), self.trees.clone());
-        let staging = tokio::task::spawn_blocking(move || {
+        let staging = blocking(move || {
             let disk = |source| RestoreError::Disk { data: "the data directory".into(), source };
             let directory = generations.scratch().map_err(disk)?;
             let (_, contents) = restore::unpack(Chunks::new(arriving), directory.path(), &trees)?;
@@ -170,7 +170,7 @@ impl Backups {
             Ok(Staged { directory, contents, _alone: alone })
         });
         let ((), staged) = tokio::join!(feeding, staging);
-        staged.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+        staged
     }
 
     async fn snapshot(&self) -> Result<Snapshot, BackupError> {

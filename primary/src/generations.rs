@@ -49,6 +49,7 @@ use crate::durable;
 use crate::fail::Point;
 use crate::fair::Fair;
 use crate::locks::TenantLocks;
+use crate::patience::blocking;
 use crate::store::{Store, Tenant, TenantId};
 use crate::tree::Trees;
 use artifacts::Owner;
@@ -361,12 +362,5 @@ impl Inner {
 
     fn releases(&self, tenant: &Tenant) -> PathBuf {
         self.directories.releases(&tenant.name)
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -32,6 +32,14 @@ pub async fn to_its_end<T: Send + 'static>(work: impl Future<Output = T> + Send 
     }
 }
 
+/// What keeps a thread waiting is done on one that may wait. A panic there goes on here.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

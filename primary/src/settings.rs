@@ -26,7 +26,7 @@ pub use plan::{Plan, plan};
 
 use crate::actor::Author;
 use crate::keyfile::{KeyFile, KeyFileError};
-use crate::patience::to_its_end;
+use crate::patience::{blocking, to_its_end};
 use crate::sealing::{Key, KeyId, OpenError};
 use crate::store::database::DatabaseError;
 use crate::store::{
@@ -351,13 +351,6 @@ fn open_all(
     match closed.is_empty() {
         true => Ok(settings),
         false => Err(SettingsError::Closed(closed)),
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 

@@ -244,11 +244,10 @@ async fn drive(
         Proxy::P2(proxy) => {
             let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
             let noted = Arc::clone(ledger);
-            let clean = ledger.log.reporter.clone();
             let out = store.data_mut().http().new_response_outparam_from_callback(move |said| {
                 noted.give(match said {
                     Ok(response) => Head::Response(response),
-                    Err(code) => Head::Refused(clean.clean(code.to_string())),
+                    Err(code) => Head::Refused(noted.log.reporter.clean(code.to_string())),
                 });
             })?;
             ledger.guest_began();

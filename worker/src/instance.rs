@@ -265,8 +265,7 @@ impl Instance {
 fn store(instances: &Instances, function: usize) -> (Store<Guest>, GuestLog) {
     let memory_bytes = instances.options(function).memory_mb as usize * (1 << 20);
     let (surroundings, log) = instances.surroundings();
-    let settings = Arc::clone(&instances.settings);
-    let backends = Backends { settings, ..Backends::denied() };
+    let backends = Backends::telling(Arc::clone(&instances.settings));
     let guest = Guest::new(surroundings, backends, memory_bytes);
     let engine = hearth_host::engine(instances.handler(function));
     let mut store = hearth_host::store(engine, guest);

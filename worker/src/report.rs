@@ -1,7 +1,7 @@
 //! What the worker tells the primary of its calls: log lines and call records, in batches.
 //!
-//! Owns the one queue of them and its bounds; no secret comes into it. A guest that writes faster than can be taken loses
-//! lines, which are counted; it never waits, and never makes anybody wait.
+//! Owns the one queue of them and its bounds; no secret comes into it. A guest that writes faster
+//! than can be taken loses lines, which are counted; it never waits, and never makes anybody wait.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

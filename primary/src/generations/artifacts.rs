@@ -19,11 +19,12 @@ use super::modules::{self, Arrived, Condition, Kept, Packing, Spooled};
 use super::pins::{Pin, Sweep};
 use super::room::{Reservation, Room};
 use super::served::Served;
-use super::{GenerationError, Generations, Inner, artifacts_of, blocking};
+use super::{GenerationError, Generations, Inner, artifacts_of};
 use crate::compile::{Compiled, Compiling};
 use crate::durable;
 use crate::fail::{self, Point};
 use crate::files;
+use crate::patience::blocking;
 use crate::store::{Tenant, TenantId};
 
 /// Between two looks at how much an artifact takes that is being made.

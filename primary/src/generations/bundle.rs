@@ -24,10 +24,11 @@ use sha2::{Digest, Sha256};
 use super::artifacts::{Owner, declared};
 use super::error::BundleError;
 use super::served::Served;
-use super::{GenerationError, Generations, blocking};
+use super::{GenerationError, Generations};
 use crate::compile::memory;
 use crate::files;
 use crate::fleet::zygote::{Bundled, SPARES};
+use crate::patience::blocking;
 use crate::store::OwnFunctions;
 
 mod embedded {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use hearth_wire::{FunctionPath, FunctionVersion, GenerationNumber, LimitsPatch, Wanted};
+use hearth_wire::{FunctionPath, FunctionVersion, GenerationNumber, LimitsPatch, Setting, Wanted};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tracing::error;
@@ -209,21 +209,33 @@ impl Uploads {
         let (store, by, author) = (self.store.clone(), by.clone(), by.clone());
         let (action, id) = (Action::WorkerRestart, Some(tenant.id));
         let event = Event { action, tenant: id, object: None, sides: Sides::none() };
-        let (commit, mut refused) = committing(async move { store.note(by, event).await });
+        let noted = async move { store.note(by, event).await };
         let uploads = self.clone();
         to_its_end(async move {
             let _changing = changing;
-            let restarted = match uploads.fleet.restart(&tenant.name, Some(commit), None).await {
-                Ok(()) => Ok(()),
-                Err(FleetError::Swap(source)) => Err(match refused.try_recv() {
-                    Ok(error) => error.into(),
-                    Err(_) => UploadError::Swap { current: tenant.generation, source },
-                }),
-                Err(FleetError::NoTenant | FleetError::Unbound(_)) => Err(UploadError::NoTenant),
-            };
+            let restarted = uploads.restart_with(&tenant, noted, None).await;
             restarted.inspect_err(|error| log(&tenant, &author, error))
         })
         .await
+    }
+
+    /// A new worker of the same generation, which serves once the store has taken a change. It is told
+    /// these settings, or those that are kept.
+    pub(super) async fn restart_with<E: Into<UploadError> + Send + 'static>(
+        &self,
+        tenant: &Tenant,
+        change: impl Future<Output = Result<(), E>> + Send + 'static,
+        settings: Option<Vec<Setting>>,
+    ) -> Result<(), UploadError> {
+        let (commit, mut refused) = committing(change);
+        match self.fleet.restart(&tenant.name, Some(commit), settings).await {
+            Ok(()) => Ok(()),
+            Err(FleetError::Swap(source)) => Err(match refused.try_recv() {
+                Ok(error) => error.into(),
+                Err(_) => UploadError::Swap { current: tenant.generation, source },
+            }),
+            Err(FleetError::NoTenant | FleetError::Unbound(_)) => Err(UploadError::NoTenant),
+        }
     }
 
     /// Makes a change that was decided, where it could be. Whoever waits for it, it is done to its
@@ -309,7 +321,7 @@ impl Uploads {
 }
 
 /// What the store is to take before a new worker does, and why it did not.
-pub(super) fn committing<E: Send + 'static>(
+fn committing<E: Send + 'static>(
     change: impl Future<Output = Result<(), E>> + Send + 'static,
 ) -> (Commit, oneshot::Receiver<E>) {
     let (tell, refused) = oneshot::channel();

@@ -8,11 +8,9 @@ use std::collections::BTreeMap;
 use hearth_wire::{SettingKind, SettingName, SettingValue};
 
 use super::Uploads;
-use super::changes::committing;
 use super::error::UploadError;
 use super::plan::log;
 use crate::actor::Author;
-use crate::fleet::FleetError;
 use crate::locks::TenantLock;
 use crate::patience::to_its_end;
 use crate::settings::{Plan, SettingsError, plan};
@@ -78,18 +76,9 @@ impl Uploads {
         match self.settings.next(tenant, &plan).await {
             Ok(next) => {
                 let (settings, of, by) = (self.settings.clone(), tenant.clone(), by.clone());
-                let commit = async move { settings.commit(&of, plan, by).await };
-                let (commit, mut refused) = committing(commit);
-                match self.fleet.restart(&tenant.name, Some(commit), Some(next)).await {
-                    Ok(()) => Ok(changed),
-                    Err(FleetError::Swap(source)) => Err(match refused.try_recv() {
-                        Ok(error) => error.into(),
-                        Err(_) => UploadError::Swap { current: tenant.generation, source },
-                    }),
-                    Err(FleetError::NoTenant | FleetError::Unbound(_)) => {
-                        Err(UploadError::NoTenant)
-                    }
-                }
+                let kept = async move { settings.commit(&of, plan, by).await };
+                self.restart_with(tenant, kept, Some(next)).await?;
+                Ok(changed)
             }
             // Secrets that nobody can open are set again one after another: nothing serves before the
             // last of them is.

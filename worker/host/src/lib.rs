@@ -445,7 +445,12 @@ pub struct Backends {
 impl Backends {
     /// Each says no, and there is nothing to be told.
     pub fn denied() -> Self {
-        Self { http: Box::new(http::Denied), settings: Arc::default() }
+        Self::telling(Arc::default())
+    }
+
+    /// Each says no, and functions are told these.
+    pub fn telling(settings: Arc<Settings>) -> Self {
+        Self { http: Box::new(http::Denied), settings }
     }
 }
 

@@ -77,9 +77,9 @@ pub async fn instantiate(
 fn missing(component: &Component, error: wasmtime::Error) -> LinkError {
     let (engine, ty) = (component.engine(), component.component_type());
     let mut names = ty.imports(engine).map(|(name, _)| name);
-    let is_elsewhere =
+    let is_other_engines =
         |name: &&str| !engine.get_concurrency_support() && offer::needs_concurrency(name);
-    match names.find(is_elsewhere) {
+    match names.find(is_other_engines) {
         Some(name) => LinkError::Concurrency(name.to_owned()),
         None => LinkError::Import(error),
     }
