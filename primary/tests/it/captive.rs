@@ -10,6 +10,8 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::processes::eventually;
+
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Came {
@@ -34,15 +36,25 @@ pub struct Captive {
 const SYSCALL: u64 = 0x050f;
 
 impl Captive {
-    /// Takes a process that waits in a system call.
+    /// Takes a process once it waits in a system call: who has just answered may have something to
+    /// do yet.
+    #[track_caller]
     pub fn take(pid: i32) -> Self {
         let pid = Pid::from_raw(pid);
-        ptrace::attach(pid).unwrap();
-        assert!(matches!(waitpid(pid, None).unwrap(), WaitStatus::Stopped(..)));
-        let registers = ptrace::getregs(pid).unwrap();
-        let gate = registers.rip - 2;
-        let there = ptrace::read(pid, gate as ptrace::AddressType).unwrap();
-        assert_eq!(there as u64 & 0xffff, SYSCALL, "it waits in no system call");
+        let (registers, gate) = eventually("a process that waits", || {
+            ptrace::attach(pid).unwrap();
+            assert!(matches!(waitpid(pid, None).unwrap(), WaitStatus::Stopped(..)));
+            let registers = ptrace::getregs(pid).unwrap();
+            let gate = registers.rip - 2;
+            // Negative where no call is under way, whatever instruction it stands behind.
+            let waits = registers.orig_rax as i64 >= 0
+                && ptrace::read(pid, gate as ptrace::AddressType)
+                    .is_ok_and(|there| there as u64 & 0xffff == SYSCALL);
+            if !waits {
+                ptrace::detach(pid, None).unwrap();
+            }
+            waits.then_some((registers, gate))
+        });
         let scratch = (registers.rsp - 4_096) & !15;
         Self { pid, registers, gate, scratch }
     }
