@@ -13,6 +13,7 @@ pub mod functions;
 pub mod generations;
 pub mod health;
 mod held;
+mod kv;
 pub mod lease;
 pub mod limits;
 pub mod logs;
@@ -20,6 +21,8 @@ pub mod openapi;
 mod pages;
 mod request;
 pub mod settings;
+mod sql;
+mod state;
 pub mod tenants;
 pub mod tokens;
 mod worker;
@@ -161,6 +164,14 @@ fn described() -> OpenApiRouter<State> {
         // Those that follow answer with next to nothing, or with what the primary does not hold.
         .routes(routes!(functions::invoke))
         .routes(routes!(backup::backup))
+        .routes(routes!(backup::backup_tenant))
+        .routes(routes!(kv::list_stores))
+        .routes(routes!(kv::list_keys, kv::remove_store))
+        .routes(routes!(kv::get_key, kv::set_key, kv::remove_key))
+        .routes(routes!(sql::list_databases))
+        .routes(routes!(sql::execute_sql))
+        .routes(routes!(sql::import_sql))
+        .routes(routes!(sql::export_sql))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(openapi::openapi))
@@ -185,6 +196,7 @@ GET    /api/v1/tenants list_tenants
 POST   /api/v1/tenants create_tenant
 GET    /api/v1/tenants/{tenant} get_tenant
 DELETE /api/v1/tenants/{tenant} delete_tenant
+GET    /api/v1/tenants/{tenant}/backup backup_tenant
 GET    /api/v1/tenants/{tenant}/calls list_calls
 GET    /api/v1/tenants/{tenant}/config list_config
 PATCH  /api/v1/tenants/{tenant}/config set_config
@@ -197,12 +209,22 @@ POST   /api/v1/tenants/{tenant}/functions/{path}/invoke invoke
 POST   /api/v1/tenants/{tenant}/functions/{path}/rollback rollback
 GET    /api/v1/tenants/{tenant}/functions/{path}/versions list_versions
 GET    /api/v1/tenants/{tenant}/generations list_generations
+GET    /api/v1/tenants/{tenant}/kv list_stores
+GET    /api/v1/tenants/{tenant}/kv/{store} list_keys
+DELETE /api/v1/tenants/{tenant}/kv/{store} remove_store
+GET    /api/v1/tenants/{tenant}/kv/{store}/{key} get_key
+PUT    /api/v1/tenants/{tenant}/kv/{store}/{key} set_key
+DELETE /api/v1/tenants/{tenant}/kv/{store}/{key} remove_key
 GET    /api/v1/tenants/{tenant}/limits list_limits
 PATCH  /api/v1/tenants/{tenant}/limits set_limits
 GET    /api/v1/tenants/{tenant}/logs list_lines
 POST   /api/v1/tenants/{tenant}/rollback return_to_generation
 GET    /api/v1/tenants/{tenant}/secrets list_secrets
 PATCH  /api/v1/tenants/{tenant}/secrets set_secrets
+GET    /api/v1/tenants/{tenant}/sql list_databases
+POST   /api/v1/tenants/{tenant}/sql/{database} execute_sql
+GET    /api/v1/tenants/{tenant}/sql/{database}/export export_sql
+POST   /api/v1/tenants/{tenant}/sql/{database}/import import_sql
 GET    /api/v1/tenants/{tenant}/tokens list_tokens
 POST   /api/v1/tenants/{tenant}/tokens create_token
 DELETE /api/v1/tenants/{tenant}/tokens/{id} delete_token

@@ -53,6 +53,7 @@ use crate::logs::Logs;
 use crate::names::Names;
 use crate::owner;
 use crate::provision::{Addresses, Provision, ProvisionError};
+use crate::quota;
 use crate::settings::Settings;
 use crate::store::{Store, Tenant, TenantId};
 use crate::telemetry::{self, Telemetry};
@@ -281,7 +282,14 @@ async fn start(
         warn!("the kernel has no PAGEMAP_SCAN (Linux 6.7): a call costs about 30 µs more");
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let compiler = Compiler::new(programs.compile, greeting.engines, compilers, namespaces, cores);
+    let compiler = Compiler::new(
+        programs.compile,
+        greeting.engines,
+        compilers,
+        namespaces,
+        cores,
+        isolation.level(),
+    );
     let trees = Trees::new(&programs.worker);
     let (data, has_uids) = (&config.host.data, uids.is_some());
     let reserve = config.uploads.disk_reserve_mb << 20;
@@ -411,7 +419,13 @@ async fn start(
         settings,
         logs: logs.clone(),
         telemetry: telemetry.clone(),
-        backups: Backups::new(store.clone(), generations.clone(), trees, stop.clone()),
+        backups: Backups::new(
+            store.clone(),
+            generations.clone(),
+            trees,
+            isolation.level(),
+            stop.clone(),
+        ),
         stop: stop.clone(),
     });
     let requests = UploadRequests { store: store.clone(), uploads: uploads.clone() };
@@ -422,7 +436,7 @@ async fn start(
     let (close_front, close_rest) = (CancellationToken::new(), CancellationToken::new());
     let turned = tokio::spawn(front.clone().receive(turned, bounds, close_rest.clone()));
     let uplinks = tokio::spawn(services.run(opened, close_rest.clone()));
-    let upkeep = tokio::spawn(upkeep::run(
+    let upkeep = upkeep::run(
         store.clone(),
         uploads,
         provision.clone(),
@@ -430,7 +444,11 @@ async fn start(
         fleet.clone(),
         telemetry,
         stop.clone(),
-    ));
+    );
+    let quota = quota::run(store.clone(), generations.clone(), fleet.clone(), stop.clone());
+    let upkeep = tokio::spawn(async {
+        tokio::join!(upkeep, quota);
+    });
     let front = tokio::spawn(front.run(listener, bounds, close_front.clone()));
 
     fail::moment(Point::StartReady);

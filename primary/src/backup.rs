@@ -14,6 +14,7 @@
 pub mod archive;
 pub mod restore;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use hearth_wire::{Code, ModuleDigest, TenantName, TreePath};
+use hearth_wire::{Code, Databases, ModuleDigest, TenantName, TreeDone, TreePath, Unsound};
 use http_body_util::BodyExt;
 use tar::{Archive, EntryType};
 use tempfile::TempDir;
@@ -33,11 +34,13 @@ use tracing::{error, info, warn};
 use crate::actor::Author;
 use crate::durable;
 use crate::fail::Point;
+use crate::fair::Fair;
 use crate::fault::{Fault, Verdict};
 use crate::files;
-use crate::generations::{GenerationError, Generations, KEPT, module_file};
+use crate::generations::{GenerationError, Generations, KEPT, STATE, module_file};
+use crate::isolation::Level;
 use crate::patience::{blocking, within};
-use crate::store::{self, Contents, Store, StoreError};
+use crate::store::{self, Contents, Store, StoreError, Tenant, TenantId};
 use crate::tree::{TreeError, Trees};
 use archive::{LeftOut, Member, Writer};
 use restore::RestoreError;
@@ -45,6 +48,8 @@ use restore::RestoreError;
 /// What is sent in one piece, and pieces that wait for their reader.
 const CHUNK_BYTES: usize = 256 << 10;
 const CHUNKS: usize = 4;
+/// Backups of one tenant each, of all tenants together.
+const TENANTS_AT_ONCE: usize = 4;
 /// A reader that takes nothing for this long has gone.
 const STALLED: Duration = Duration::from_secs(60);
 
@@ -81,9 +86,12 @@ pub struct Backups {
     store: Store,
     generations: Generations,
     trees: Trees,
+    isolation: Level,
     /// Cancelled when the host goes down, which waits for no backup.
     stop: CancellationToken,
     alone: Arc<Semaphore>,
+    /// Of one tenant each.
+    of_tenants: Fair<TenantId>,
 }
 
 /// A backup on its way. It is whole only if it ends without an error.
@@ -94,6 +102,8 @@ struct Snapshot {
     directory: TempDir,
     contents: Contents,
     missing: Vec<ModuleDigest>,
+    /// What each tenant may have on the disk.
+    disk_bytes: HashMap<TenantName, u64>,
 }
 
 /// A backup that was taken in and found whole. It goes with its handle.
@@ -108,14 +118,33 @@ impl Backups {
         store: Store,
         generations: Generations,
         trees: Trees,
+        isolation: Level,
         stop: CancellationToken,
     ) -> Self {
-        Self { store, generations, trees, stop, alone: Arc::new(Semaphore::new(1)) }
+        let alone = Arc::new(Semaphore::new(1));
+        let of_tenants = Fair::new(TENANTS_AT_ONCE, 1);
+        Self { store, generations, trees, isolation, stop, alone, of_tenants }
     }
 
+    /// Of the whole host.
     pub async fn begin(&self, by: &Author) -> Result<Stream, BackupError> {
         let alone = self.alone.clone().try_acquire_owned().map_err(|_| BackupError::Busy)?;
-        let snapshot = self.snapshot().await?;
+        self.send(None, alone, by).await
+    }
+
+    /// Of one tenant alone, when it is its turn: nothing of another's is in it, nor of the host's.
+    pub async fn begin_one(&self, tenant: &Tenant, by: &Author) -> Result<Stream, BackupError> {
+        let turn = self.of_tenants.turn(tenant.id).await;
+        self.send(Some(&tenant.name), turn, by).await
+    }
+
+    async fn send<P: Send + 'static>(
+        &self,
+        only: Option<&TenantName>,
+        place: P,
+        by: &Author,
+    ) -> Result<Stream, BackupError> {
+        let snapshot = self.snapshot(only).await?;
         let (chunks, stream) = mpsc::channel(CHUNKS);
         let runtime = Handle::current();
         let sending = Sending {
@@ -127,7 +156,9 @@ impl Backups {
         let (making, by) = (self.clone(), by.clone());
         info!(%by, tenants = snapshot.contents.tenants.len(), "backup begins");
         tokio::task::spawn_blocking(move || {
-            let outcome = match making.write(snapshot, alone, sending) {
+            // Given back at its end, whoever waits for it.
+            let _place = place;
+            let outcome = match making.write(snapshot, sending) {
                 Ok(bytes) => {
                     info!(%by, bytes, "backup made");
                     "done"
@@ -173,23 +204,20 @@ impl Backups {
         staged
     }
 
-    async fn snapshot(&self) -> Result<Snapshot, BackupError> {
+    async fn snapshot(&self, only: Option<&TenantName>) -> Result<Snapshot, BackupError> {
         let directory = self.generations.scratch()?;
         // No sweep between the copy and the links.
         let _arriving = self.generations.arriving().await;
-        let contents = self.store.snapshot(directory.path()).await?;
+        let contents = self.store.snapshot(directory.path(), only).await?;
         let missing = self.generations.link_modules(&contents.modules, directory.path()).await?;
-        Ok(Snapshot { directory, contents, missing })
+        let tenants = self.store.tenants().await?.into_iter();
+        let disk_bytes = tenants.map(|it| (it.name.clone(), it.limits().disk_bytes)).collect();
+        Ok(Snapshot { directory, contents, missing, disk_bytes })
     }
 
     /// How many bytes it had.
-    fn write(
-        &self,
-        snapshot: Snapshot,
-        _alone: OwnedSemaphorePermit,
-        sending: Sending,
-    ) -> Result<u64, BackupError> {
-        let Snapshot { directory, contents, missing } = snapshot;
+    fn write(&self, snapshot: Snapshot, sending: Sending) -> Result<u64, BackupError> {
+        let Snapshot { directory, contents, missing, disk_bytes } = snapshot;
         let mut counted = Counted { inner: sending, bytes: 0 };
         let mut archive = Writer::begin(&mut counted).map_err(BackupError::Write)?;
         let mut put = |member: &Member, file: File| -> Result<(), BackupError> {
@@ -215,9 +243,16 @@ impl Backups {
         }
         for tenant in contents.tenants.into_keys() {
             let mut left_out = 0_u64;
+            // Of one that was removed meanwhile there is nothing either.
+            let most_bytes = disk_bytes.get(&tenant).copied().unwrap_or(0);
             for part in KEPT {
                 let left = match self.generations.kept(&tenant, part) {
-                    Ok(Some(directory)) => self.tree(&tenant, &directory, part, &mut archive)?,
+                    Ok(Some(directory)) => {
+                        let done =
+                            self.tree(&tenant, &directory, part, most_bytes, &mut archive)?;
+                        tell_of_unsound(&tenant, done.unsound, &mut archive);
+                        done.left_out
+                    }
                     Ok(None) => 0,
                     // One tenant's directory that is none is no reason for having no backup.
                     Err(error) => {
@@ -236,24 +271,41 @@ impl Backups {
         Ok(counted.bytes)
     }
 
-    /// A part of one tenant's directory; tells how many files of it were left out.
+    /// A part of one tenant's directory, whose databases come to so many bytes each at most.
     fn tree(
         &self,
         tenant: &TenantName,
         directory: &OwnedFd,
         part: &str,
+        most_bytes: u64,
         archive: &mut Writer<impl Write>,
-    ) -> Result<u64, BackupError> {
+    ) -> Result<TreeDone, BackupError> {
         let failed = |source| BackupError::Tree { tenant: tenant.clone(), source };
         let name: TreePath = part.parse().expect("it is a plain name");
-        let mut tree = Archive::new(self.trees.pack(directory, Some(name)).map_err(failed)?);
+        let databases = match (part == STATE, self.isolation > Level::D) {
+            // A worker may have them open.
+            (true, true) => Databases::Copied { most_bytes },
+            _ => Databases::Files,
+        };
+        let packing = self.trees.pack(directory, Some(name), databases).map_err(failed)?;
+        let mut tree = Archive::new(packing);
         let packed = tree_members(tenant, &mut tree, archive);
         // Where its stream broke off, it knows why.
         let done = tree.into_inner().finish().map_err(failed);
         match packed {
             Err(BackupError::Write(error)) => Err(BackupError::Write(error)),
-            packed => done.and_then(|done| packed.map(|()| done.left_out)),
+            packed => done.and_then(|done| packed.map(|()| done)),
         }
+    }
+}
+
+/// What the other side says of itself is bounded here.
+fn tell_of_unsound(tenant: &TenantName, unsound: Vec<Unsound>, archive: &mut Writer<impl Write>) {
+    for Unsound { mut name, mut reason } in unsound.into_iter().take(Unsound::MOST) {
+        name.truncate(name.floor_char_boundary(TreePath::BYTES_MAX));
+        reason.truncate(reason.floor_char_boundary(Unsound::REASON_MAX_BYTES));
+        warn!(%tenant, database = ?name, ?reason, "a tenant's database could not be backed up soundly");
+        archive.leave_out(LeftOut::Database { tenant: tenant.clone(), name, reason });
     }
 }
 

@@ -22,6 +22,7 @@ mod error;
 mod follow;
 mod functions;
 mod generations;
+mod kv;
 mod limits;
 mod login;
 mod logs;
@@ -35,6 +36,8 @@ mod secret;
 mod secrets;
 mod service;
 mod settings;
+mod source;
+mod sql;
 mod tenants;
 mod tokens;
 mod transport;
@@ -105,6 +108,11 @@ enum Command {
     Secret(secrets::Secrets),
     /// Call a function
     Invoke(functions::InvokeArgs),
+    /// List, read, set and remove what functions keep by key
+    #[command(subcommand)]
+    Kv(kv::Kv),
+    /// Run a statement on a database of functions, or import and export one
+    Sql(sql::SqlArgs),
     /// Show what functions wrote
     Logs(logs::LogsArgs),
     /// Show the last calls
@@ -182,6 +190,8 @@ fn dispatch(command: Command, client: &ClientArgs, print: Print) -> Result<(), C
         Command::Config(args) => settings::run(&args, client, print),
         Command::Secret(command) => secrets::run(command, client, print),
         Command::Invoke(args) => functions::invoke(&args, client),
+        Command::Kv(command) => kv::run(command, client, print),
+        Command::Sql(args) => sql::run(args, client, print),
         Command::Logs(args) => logs::logs(&args, client, print),
         Command::Calls(args) => logs::calls(&args, client, print),
         Command::Audit(args) => audit::run(&args, client, print),
@@ -358,10 +368,26 @@ mod tests {
             "hearth calls -f hello",
             "hearth audit",
             "hearth audit -n 20 --action token.create --before 7 --tenant demo --json",
+            "hearth kv list",
+            "hearth kv list default --prefix users/ -n 5 --after users/7 --json",
+            "hearth kv get default users/7",
+            "hearth kv set default users/7 @f --expires 30m",
+            "hearth kv set default users/7",
+            "hearth kv rm default users/7",
+            "hearth kv rm default --yes",
+            "hearth kv export default",
+            "hearth sql",
+            "hearth sql -n 5 --after default",
+            "hearth sql default -",
+            "hearth sql default select -p 1 -p -2 --json",
+            "hearth sql import default -",
+            "hearth sql export default f.sql",
+            "hearth sql export default",
             "hearth worker list",
             "hearth worker restart --tenant demo",
             "hearth backup -",
             "hearth backup /tmp/hearth.tar.zst --json",
+            "hearth backup demo.tar.zst --tenant demo",
             "hearth restore hearth.tar.zst",
             "hearth restore hearth.tar.zst --tenant demo",
             "hearth restore hearth.tar.zst --data /tmp",
@@ -400,6 +426,12 @@ mod tests {
             "hearth backup",
             "hearth uninstall --yes",
             "hearth completions ksh",
+            "hearth kv get default",
+            "hearth kv list a/b",
+            "hearth kv list --prefix users/",
+            "hearth kv list -n 0",
+            "hearth sql import default",
+            "hearth sql default select -n 5",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

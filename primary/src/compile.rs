@@ -16,7 +16,7 @@ use std::time::Duration;
 use hearth_wire::limits::OPTIONS_MAX_BYTES;
 use hearth_wire::{
     Channel, Code, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED, Fingerprint,
-    HandlerKind, Options, SocketError, VERSION, pair,
+    HandlerKind, Options, SocketError, VERSION, needs_state, pair,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::process::Command;
@@ -24,6 +24,7 @@ use tracing::error;
 
 use crate::fair::{Fair, Turn};
 use crate::fault::{Disk, Fault, Verdict};
+use crate::isolation::Level;
 use crate::stderr::{self, Speaker};
 use crate::store::TenantId;
 use crate::telemetry;
@@ -94,6 +95,8 @@ pub struct Compiler {
     /// Which it joins, in this order, in place of making some.
     namespaces: Vec<OwnedFd>,
     turns: Fair<TenantId>,
+    /// What of the machine's walls a module may need and not find here.
+    isolation: Level,
 }
 
 /// The right to have one compiler at a time.
@@ -108,9 +111,11 @@ impl Compiler {
         uid: Option<u32>,
         namespaces: Vec<OwnedFd>,
         cores: usize,
+        isolation: Level,
     ) -> Self {
         let at_once = cores.max(2);
-        Self { program, engines, uid, namespaces, turns: Fair::new(at_once, at_once / 2) }
+        let turns = Fair::new(at_once, at_once / 2);
+        Self { program, engines, uid, namespaces, turns, isolation }
     }
 
     pub async fn turn(&self, tenant: TenantId) -> Compiling {
@@ -136,6 +141,9 @@ impl Compiler {
         // What is not theirs would be kept and never found.
         if !self.engines.contains(&engine) {
             return Err(CompileError::Failed(format!("it made an artifact for {engine}")));
+        }
+        if self.isolation == Level::D {
+            refuse_state(&imports)?;
         }
         let options = (!options.is_empty()).then_some(options);
         Ok(Compiled { engine, kind, imports, unavailable, options })
@@ -221,6 +229,21 @@ impl Compiler {
     }
 }
 
+/// A worker of this machine's can keep nothing: see `Level::D`.
+fn refuse_state(imports: &[String]) -> Result<(), CompileError> {
+    let imports: Vec<_> = imports.iter().filter(|it| needs_state(it)).cloned().collect();
+    if imports.is_empty() {
+        return Ok(());
+    }
+    let detail = format!(
+        "this module imports {}, and this host can keep no state: its kernel has no Landlock \
+         (isolation level D), without which nothing would keep a tenant's files apart; have the \
+         host's admin enable Landlock",
+        imports.join(", ")
+    );
+    Err(CompileError::Refused(Diagnosis { detail, imports }))
+}
+
 /// A file that is nowhere but in memory.
 pub fn memory() -> io::Result<File> {
     Ok(memfd_create("options", MemfdFlags::CLOEXEC)?.into())
@@ -230,4 +253,20 @@ fn too_much() -> Diagnosis {
     let detail =
         "this module or its options took more time or memory than they may take; make them smaller";
     Diagnosis { detail: detail.to_owned(), imports: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_needs_state_is_refused_by_name_where_there_is_none() {
+        let named =
+            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert!(refuse_state(&named(&["wasi:http/types@0.2.0"])).is_ok());
+        let all = ["wasi:http/types@0.2.0", "wasi:keyvalue/store@0.2.0-draft2"];
+        let refused = refuse_state(&named(&all)).unwrap_err().verdict();
+        assert_eq!(refused.imports, named(&all[1..]));
+        assert!(refused.told.contains("wasi:keyvalue/store") && refused.told.contains("Landlock"));
+    }
 }

@@ -19,6 +19,7 @@ pub mod conversation;
 mod error;
 mod handle;
 mod inbox;
+mod keeper;
 mod lifecycle;
 mod links;
 mod listening;
@@ -199,6 +200,17 @@ impl Fleet {
         }
     }
 
+    /// Links into one that answers for what the tenant keeps, though no function may be served.
+    pub async fn links_for_state(&self, name: &TenantName) -> Result<Arc<Links>, CallError> {
+        match self.links(name).await {
+            Err(CallError::Unavailable(Unavailable {
+                cause: Cause::Ended | Cause::Unbound(_) | Cause::Sealed,
+                ..
+            })) => Ok(self.ask(name, Command::Keep).await.ok_or(CallError::NoTenant)??),
+            links => links,
+        }
+    }
+
     /// The same where one serves already; nothing is woken for it.
     pub fn links_awake(&self, name: &TenantName) -> Option<Arc<Links>> {
         self.tenants.get(name)?.snapshot.borrow().links.clone()
@@ -261,6 +273,20 @@ impl Fleet {
     /// that takes long: a worker can be kept by a guest.
     pub async fn report(&self, name: &TenantName) {
         let _ = tokio::time::timeout(REPORT_PATIENCE, self.ask(name, Command::Report)).await;
+    }
+
+    /// Tenants that have a process.
+    pub fn live(&self) -> Vec<TenantName> {
+        let live = self.tenants.iter().filter(|it| it.snapshot.borrow().status.pid.is_some());
+        live.map(|it| it.key().clone()).collect()
+    }
+
+    /// Kills all workers of a tenant, for a reason that its owner sees.
+    pub async fn end(&self, name: &TenantName, reason: String) {
+        if let Some(handle) = self.handle(name) {
+            // One that is ending takes no more, and has none left soon.
+            let _ = handle.inbox.send(Box::new(Command::End(reason))).await;
+        }
     }
 
     /// Has all workers finish; returns when all are gone.

@@ -25,7 +25,7 @@ mod served;
 
 pub use artifacts::{Admitted, Held};
 pub use bundle::{BuildBundle, Source};
-pub use directories::{KEPT, TENANTS, foreign_states};
+pub use directories::{KEPT, STATE, TENANTS, foreign_states};
 pub use error::GenerationError;
 pub use manifest::Prepared;
 pub use modules::file_name as module_file;
@@ -236,13 +236,17 @@ impl Generations {
     /// Bytes on disk that are a tenant's: its tree, its artifacts, and the modules that it names,
     /// though others may name them too.
     pub async fn disk_use(&self, tenant: &Tenant) -> Result<u64, GenerationError> {
-        let modules = self.inner.store.module_bytes(tenant.id).await?;
-        let artifacts = self.inner.engines().map(|engine| engine.join(tenant.name.as_str()));
-        let artifacts: Vec<_> = artifacts.collect();
-        let (inner, name) = (self.inner.clone(), tenant.name.clone());
-        let files =
-            self.inner.on_thread(tenant.id, move || inner.directories.bytes(&name, &artifacts));
-        Ok(modules.saturating_add(files.await?))
+        let others = self.inner.host_bytes(tenant).await?;
+        Ok(others.saturating_add(self.inner.state_bytes(tenant).await?))
+    }
+
+    /// What a tenant's state takes, and what it may take; its next worker is told the same.
+    pub async fn look_at_state(&self, tenant: &Tenant) -> Result<StateUse, GenerationError> {
+        let share = share(tenant.limits().disk_bytes, self.inner.host_bytes(tenant).await?);
+        if let Some(mut made) = self.inner.prepared.get_mut(&(tenant.id, tenant.generation)) {
+            made.state_bytes = share;
+        }
+        Ok(StateUse { bytes: self.inner.state_bytes(tenant).await?, share })
     }
 
     /// Whether a module was found damaged when it was looked at last.
@@ -338,7 +342,35 @@ fn artifacts_of(data: &Path, engine: Fingerprint) -> PathBuf {
     data.join("artifacts").join(engine.to_string())
 }
 
+/// Of a tenant, bytes on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateUse {
+    pub bytes: u64,
+    /// What it may take of `disk_bytes` beside what else there is.
+    pub share: u64,
+}
+
+fn share(limit: u64, others: u64) -> u64 {
+    limit.saturating_sub(others)
+}
+
 impl Inner {
+    /// What is on disk of a tenant but for its state.
+    async fn host_bytes(self: &Arc<Self>, tenant: &Tenant) -> Result<u64, GenerationError> {
+        let modules = self.store.module_bytes(tenant.id).await?;
+        let artifacts = self.engines().map(|engine| engine.join(tenant.name.as_str()));
+        let artifacts: Vec<_> = artifacts.collect();
+        let (inner, name) = (self.clone(), tenant.name.clone());
+        let files =
+            self.on_thread(tenant.id, move || inner.directories.host_bytes(&name, &artifacts));
+        Ok(modules.saturating_add(files.await?))
+    }
+
+    async fn state_bytes(self: &Arc<Self>, tenant: &Tenant) -> io::Result<u64> {
+        let (inner, name) = (self.clone(), tenant.name.clone());
+        self.on_thread(tenant.id, move || inner.directories.state_bytes(&name)).await
+    }
+
     /// Does what blocks for a tenant, when it is its turn.
     async fn on_thread<T: Send + 'static>(
         &self,

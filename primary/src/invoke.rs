@@ -60,6 +60,13 @@ enum SendError {
     Late,
 }
 
+/// What of a worker is asked for: any that is started answers for the state.
+#[derive(Debug, Clone, Copy)]
+enum Reach {
+    Functions,
+    State,
+}
+
 /// Calls on their way to workers.
 #[derive(Clone)]
 pub struct Calls {
@@ -109,13 +116,23 @@ impl Calls {
         &self,
         tenant: &TenantName,
         origin: Origin,
+        request: Request<Body>,
+    ) -> Response {
+        self.deliver(tenant, origin, Reach::Functions, request).await
+    }
+
+    async fn deliver(
+        &self,
+        tenant: &TenantName,
+        origin: Origin,
+        reach: Reach,
         mut request: Request<Body>,
     ) -> Response {
         let id = name_request(request.headers_mut());
         if self.stop.is_cancelled() {
             return problem::answer(&Unavailable::stopping(), &id);
         }
-        match self.offer(tenant, origin, request).await {
+        match self.offer(tenant, origin, reach, request).await {
             Ok(mut response) => {
                 *response.version_mut() = Version::HTTP_11;
                 proxy::response_headers(response.headers_mut());
@@ -126,6 +143,13 @@ impl Calls {
                 span.in_scope(|| problem::answer(&error, &id))
             }
         }
+    }
+
+    /// Asks the tenant's worker for something of its state, for whoever the API has let. Its headers
+    /// are as the worker is to have them.
+    pub async fn state(&self, tenant: &TenantName, mut request: Request<Body>) -> Response {
+        proxy::to_worker(&mut request, NAMELESS);
+        self.deliver(tenant, Origin::Api, Reach::State, request).await
     }
 
     /// What the tenant's worker has of its limits now: nothing where it is asleep, or too busy
@@ -147,6 +171,7 @@ impl Calls {
         &self,
         tenant: &TenantName,
         origin: Origin,
+        reach: Reach,
         mut request: Request<Body>,
     ) -> Result<Response, SendError> {
         if let Some(pacing) = request.extensions_mut().remove::<Pacing>() {
@@ -154,7 +179,13 @@ impl Calls {
         }
         let mut offers = 0;
         loop {
-            let links = within(WAKE_DEADLINE, self.fleet.links(tenant));
+            let links = async {
+                match reach {
+                    Reach::Functions => self.fleet.links(tenant).await,
+                    Reach::State => self.fleet.links_for_state(tenant).await,
+                }
+            };
+            let links = within(WAKE_DEADLINE, links);
             let links = match links.await.map_err(|_| SendError::Late)? {
                 Ok(links) => links,
                 Err(CallError::NoTenant) => return Err(SendError::NoTenant(tenant.clone())),

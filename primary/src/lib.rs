@@ -34,6 +34,7 @@ mod owner;
 mod patience;
 mod problem;
 mod provision;
+mod quota;
 mod refusal;
 mod sealing;
 mod settings;

@@ -156,6 +156,14 @@ fn describe() {
         "hearth_out_of_memory_total",
         "Workers that the kernel ended since their tenant had all of its memory."
     );
+    describe_counter!(
+        "hearth_state_looks_total",
+        "Looks at how much of the disk the state of a tenant takes whose worker runs."
+    );
+    describe_counter!(
+        "hearth_state_over_quota_total",
+        "Looks at which a state took more than its tenant may have: its workers were ended."
+    );
     describe_gauge!("hearth_isolation", "1 for the level of isolation that was reached.");
     describe_gauge!("hearth_workers", "Tenants, by the state of their worker.");
     describe_gauge!(

@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use hearth_wire::limits::PADDING_MAX_BYTES;
 use hearth_wire::{
-    SocketError, TreeDone, TreeJob, TreePath, TreeReply, TreeRequest, VERSION, pair, recv, send,
+    Databases, SocketError, TreeDone, TreeJob, TreePath, TreeReply, TreeRequest, VERSION, pair,
+    recv, send,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat};
@@ -28,7 +29,7 @@ use crate::stderr::Speaker;
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Of one that closed its end of the pipe already.
 const LAST_WORD: Duration = Duration::from_secs(5);
-/// Removing and counting show nothing before they are done.
+/// Removing, counting and copying a database show nothing before they are done.
 const DONE_MAX: Duration = Duration::from_secs(600);
 
 #[derive(Debug, thiserror::Error)]
@@ -56,18 +57,30 @@ impl Trees {
     }
 
     /// A tar of the directory under this name, or else of what is in it.
-    pub fn pack(&self, directory: &OwnedFd, name: Option<TreePath>) -> Result<Packing, TreeError> {
+    pub fn pack(
+        &self,
+        directory: &OwnedFd,
+        name: Option<TreePath>,
+        databases: Databases,
+    ) -> Result<Packing, TreeError> {
         let (ours, theirs) = io::pipe().map_err(TreeError::Spawn)?;
-        let job =
-            Job::start(&self.program, TreeJob::Pack { name }, directory, Some(theirs.as_fd()))?;
-        Ok(Packing { job, pipe: Patient::new(ours, PollFlags::IN).map_err(TreeError::Spawn)? })
+        let job = TreeJob::Pack { name, databases };
+        let job = Job::start(&self.program, job, directory, Some(theirs.as_fd()))?;
+        let silence = match databases {
+            Databases::Files => SILENCE_MAX,
+            // Nothing comes of one before all of it is copied.
+            Databases::Copied { .. } => DONE_MAX,
+        };
+        let pipe = Patient::new(ours, PollFlags::IN, silence).map_err(TreeError::Spawn)?;
+        Ok(Packing { job, pipe })
     }
 
     /// Takes a tar, and makes in the directory what it holds.
     pub fn unpack(&self, directory: &OwnedFd) -> Result<Unpacking, TreeError> {
         let (theirs, ours) = io::pipe().map_err(TreeError::Spawn)?;
         let job = Job::start(&self.program, TreeJob::Unpack, directory, Some(theirs.as_fd()))?;
-        Ok(Unpacking { job, pipe: Patient::new(ours, PollFlags::OUT).map_err(TreeError::Spawn)? })
+        let pipe = Patient::new(ours, PollFlags::OUT, SILENCE_MAX).map_err(TreeError::Spawn)?;
+        Ok(Unpacking { job, pipe })
     }
 
     /// Removes everything below the directory, and leaves that.
@@ -196,13 +209,14 @@ impl Drop for Job {
 struct Patient<P> {
     pipe: P,
     wanted: PollFlags,
+    silence: Duration,
 }
 
 impl<P: AsFd> Patient<P> {
     /// The flag belongs to this end alone: the other one is another open file.
-    fn new(pipe: P, wanted: PollFlags) -> io::Result<Self> {
+    fn new(pipe: P, wanted: PollFlags, silence: Duration) -> io::Result<Self> {
         fcntl_setfl(&pipe, fcntl_getfl(&pipe)? | OFlags::NONBLOCK)?;
-        Ok(Self { pipe, wanted })
+        Ok(Self { pipe, wanted, silence })
     }
 
     fn patiently<T>(&mut self, mut act: impl FnMut(&mut P) -> io::Result<T>) -> io::Result<T> {
@@ -211,7 +225,7 @@ impl<P: AsFd> Patient<P> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return done,
             }
-            if !ready(self.pipe.as_fd(), self.wanted, SILENCE_MAX)? {
+            if !ready(self.pipe.as_fd(), self.wanted, self.silence)? {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
@@ -240,7 +254,8 @@ mod tests {
         let (errors, _) = io::pipe().unwrap();
         let child = Command::new("true").spawn().unwrap();
         let job = Job { child, control, errors };
-        let mut packing = Packing { job, pipe: Patient::new(ours, PollFlags::IN).unwrap() };
+        let patient = Patient::new(ours, PollFlags::IN, SILENCE_MAX).unwrap();
+        let mut packing = Packing { job, pipe: patient };
         let helper = std::thread::spawn(move || {
             pipe.write_all(&[0; 512]).unwrap();
             // Until nobody reads any more, if it comes to that.

@@ -70,6 +70,9 @@
 //! | `max_body = 65536` | bytes that a body may have, 1 to 104857600; with a schema at most 16777216 |
 //! | `reuse = 100` | calls that an instance may serve, 1 to 10000; without it each has a fresh one |
 //! | `cors = ["https://app.example"]` | the origins whose pages may call, or `"*"` for any |
+//! | `stores = ["carts"]` | the key-value stores that the function may use; without it any, `[]` for none |
+//! | `relaxed_stores = ["cache"]` | stores in which its writes are answered before they are on the disk |
+//! | `databases = ["shop"]` | the SQL databases that the function may use; without it any, `[]` for none |
 //! | `description = "…"` | for people; without it, what the function's `///` lines say |
 //! | `schema = false` | derives no schemas; `"request"`: none of the answer |
 //!
@@ -87,6 +90,10 @@
 //! # Configuration and secrets
 //!
 //! [`config::get`] has what the function's tenant was told with `hearth config` and `hearth secret`.
+//! # Keeping and saying
+//!
+//! [`kv`] has the tenant's key-value stores, [`sql`] its databases, and [`log`] lines of the log with
+//! their level. A function imports what it uses of them, and nothing of the others.
 //!
 //! [`Deserialize`]: serde::Deserialize
 
@@ -95,11 +102,14 @@
 pub mod config;
 mod error;
 mod kind;
+pub mod kv;
+pub mod log;
 mod options;
 mod query;
 mod request;
 mod response;
 mod serve;
+pub mod sql;
 
 #[doc(hidden)]
 #[expect(

@@ -1,47 +1,93 @@
-//! The bindings in `src` are what `wit` says, so that neither changes alone, by a generator of the
-//! version that they run with. Generated code is kept so that authors need not build its
-//! generator.
+//! The bindings in `src` are what the texts in `wit` say, so that neither changes alone, by a
+//! generator of the version that they run with. Generated code is kept so that authors need not
+//! build its generator.
 
 use std::path::Path;
 
-use wit_bindgen_core::wit_parser::Resolve;
+use wit_bindgen_core::wit_parser::{PackageId, Resolve};
 use wit_bindgen_core::{Files, WorldGenerator};
+use wit_bindgen_rust::Opts;
 
-#[test]
-fn the_bindings_are_those_of_their_interfaces() {
-    let options = wit_bindgen_rust::Opts {
-        format: true,
-        pub_export_macro: true,
-        export_macro_name: Some("export_options".to_owned()),
-        default_bindings_module: Some("$crate::bindings".to_owned()),
-        ..wit_bindgen_rust::Opts::default()
-    };
-    are_those_of("wit/function.wit", "bindings.rs", options);
-    let options = wit_bindgen_rust::Opts { format: true, ..wit_bindgen_rust::Opts::default() };
-    are_those_of("wit/wasi-config/rc.1", "settings.rs", options);
+/// Before what is generated and longer than a file may be.
+const HEAD: &str = "//! This file is long because it is generated.\n\n";
+const LONG: usize = 700;
+
+fn sdk() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn are_those_of(wit: &str, file: &str, options: wit_bindgen_rust::Opts) {
-    let sdk = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut resolve = Resolve::default();
-    let (package, _) = resolve.push_path(sdk.join(wit)).unwrap();
-    let world = resolve.select_world(&[package], None).unwrap();
+/// Compares what is kept in `src` with what is made of a world.
+#[track_caller]
+fn check(mut resolve: Resolve, package: PackageId, world: Option<&str>, options: Opts, kept: &str) {
+    let world = resolve.select_world(&[package], world).unwrap();
     let mut files = Files::default();
     options.build().generate(&mut resolve, world, &mut files).unwrap();
     let (_, generated) = files.iter().next().unwrap();
-    let generated = std::str::from_utf8(generated).unwrap();
-    let kept = std::fs::read_to_string(sdk.join("src").join(file)).unwrap_or_default();
-    if kept != generated {
+    let mut generated = std::str::from_utf8(generated).unwrap().to_owned();
+    if generated.lines().count() > LONG {
+        generated.insert_str(0, HEAD);
+    }
+    let is_kept = std::fs::read_to_string(sdk().join("src").join(kept));
+    if is_kept.unwrap_or_default() != generated {
         // Where it can be compared, and taken from.
-        let beside = Path::new(env!("CARGO_TARGET_TMPDIR")).join(file);
+        let beside = Path::new(env!("CARGO_TARGET_TMPDIR")).join(kept.replace('/', "-"));
         std::fs::write(&beside, generated).unwrap();
-        panic!("{file} is not what {wit} says; see {}", beside.display());
+        panic!("{kept} is not what its interfaces say; see {}", beside.display());
     }
 }
 
 #[test]
+fn the_bindings_are_those_of_the_interface() {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_path(sdk().join("wit/function.wit")).unwrap();
+    let options = Opts {
+        format: true,
+        pub_export_macro: true,
+        export_macro_name: Some("export_options".to_owned()),
+        default_bindings_module: Some("$crate::bindings".to_owned()),
+        ..Opts::default()
+    };
+    check(resolve, package, None, options, "bindings.rs");
+}
+
+#[test]
+fn those_of_config_are() {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_path(sdk().join("wit/wasi-config/rc.1")).unwrap();
+    let options = Opts { format: true, ..Opts::default() };
+    check(resolve, package, None, options, "settings.rs");
+}
+
+/// Of a module, by its world in `wit/imports`.
+#[track_caller]
+fn check_imports(world: &str, kept: &str) {
+    let mut resolve = Resolve::default();
+    for texts in ["wasi-keyvalue-draft2", "platform", "fermyon-spin", "wasi-logging"] {
+        resolve.push_path(sdk().join("wit").join(texts)).unwrap();
+    }
+    let (package, _) = resolve.push_path(sdk().join("wit/imports")).unwrap();
+    let options = Opts { format: true, generate_all: true, ..Opts::default() };
+    check(resolve, package, Some(world), options, kept);
+}
+
+#[test]
+fn those_of_kv_are() {
+    check_imports("keyvalue", "kv/bindings.rs");
+}
+
+#[test]
+fn those_of_sql_are() {
+    check_imports("sql", "sql/bindings.rs");
+}
+
+#[test]
+fn those_of_log_are() {
+    check_imports("logging", "log/bindings.rs");
+}
+
+#[test]
 fn the_generator_is_of_the_version_that_its_code_runs_with() {
-    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
+    let lock = sdk().join("../Cargo.lock");
     let lock = std::fs::read_to_string(lock).unwrap();
     let package = lock.split("[[package]]").find(|it| it.contains("name = \"hearth-sdk\"\n"));
     let package = package.expect("the SDK is locked");
@@ -54,6 +100,9 @@ fn the_generator_is_of_the_version_that_its_code_runs_with() {
     let runs_with = version("wit-bindgen").expect("the SDK links it");
     let generators = ["wit-bindgen-core", "wit-bindgen-rust"].map(version);
     assert_eq!(generators, [Some(runs_with.clone()), Some(runs_with.clone())]);
-    let kept = include_str!("../src/bindings.rs").lines().next().unwrap();
-    assert!(runs_with.is_empty() || kept.contains(&runs_with), "{kept}: {runs_with}");
+    for kept in ["bindings.rs", "kv/bindings.rs", "sql/bindings.rs", "log/bindings.rs"] {
+        let kept = std::fs::read_to_string(sdk().join("src").join(kept)).unwrap();
+        let said = kept.lines().find(|line| line.starts_with("// Generated by")).unwrap();
+        assert!(runs_with.is_empty() || said.contains(runs_with.trim()), "{said}: {runs_with}");
+    }
 }

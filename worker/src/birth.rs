@@ -23,6 +23,7 @@ use crate::life::{Life, WorkerError};
 use crate::limits::connections;
 use crate::peer::Trusted;
 use crate::serving::Serving;
+use crate::state::{Place, Share, State};
 use crate::threads;
 use crate::zygote::{Base, Inherited, explain};
 
@@ -44,7 +45,8 @@ pub fn run(inherited: Inherited) -> Result<End, WorkerError> {
 }
 
 fn live(inherited: Inherited) -> Result<End, WorkerError> {
-    let Inherited { control, listener, release, base, seal, cell, runtime, fenced_in } = inherited;
+    let Inherited { control, listener, release, has_state, base, seal, .. } = inherited;
+    let Inherited { cell, runtime, fenced_in, .. } = inherited;
     let Some((first, _)) = hearth_wire::recv::<ToWorker>(&control)? else { return Ok(End::Done) };
     let ToWorker::Start(start) = first else {
         return Err(WorkerError::Unexpected(format!("{first:?} before Start")));
@@ -69,19 +71,24 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
         None => self::runtime(cell.shares_threads()).map_err(WorkerError::Runtime)?,
     };
     let limits = generation.manifest.limits;
+    let state_bytes = (has_state && seal.bears_state()).then_some(start.state_bytes);
+    let share = Share { bytes: start.state_bytes, ..Share::of(&limits) };
+    let state = State::new(state_bytes.map(|_| Place::Sealed), share);
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let ended = runtime.block_on(async {
         let (grants, seen) = watch::channel(Arc::new(Grants::new()));
-        let serving = Serving::new(generation, trusted, &start, settings, seen, began);
+        let serving = Serving::new(generation, state, trusted, &start, settings, seen, began);
         // For good as well.
         let serving = ManuallyDrop::new(Arc::new(serving));
         // Never closed but by the process's end: the filter trusts its number.
         let channel = ManuallyDrop::new(Channel::new(control).map_err(SocketError::from)?);
         // Everything is loaded and built, and nothing that a stranger sent was looked at.
         let loaded = Instant::now();
-        seal.close(forbidden)?;
+        seal.close(state_bytes, forbidden)?;
         if cell.shares_threads() {
             threads::start_all(&serving.doing.ticker).map_err(WorkerError::Runtime)?;
+            serving.state.start().map_err(WorkerError::Runtime)?;
+            serving.sql.start().map_err(WorkerError::Runtime)?;
             hearth_jail::no_more_threads()?;
         }
         let us = |took: Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);

@@ -1,12 +1,13 @@
 //! What the platform answers by itself at a tenant's addresses: `$health`, `$functions`,
 //! `$openapi.json`, and `$upload`, which streams to the primary unread. To the management API
-//! alone it tells what is in use.
+//! alone it tells what is in use, and answers for the tenant's state ([`state`]).
 //!
 //! None of them but `$upload` is a call. Functions that no outsider may call are not listed for
 //! one. Where they are found is [`hearth_wire::Routes`]'s; the OpenAPI document is made in
 //! [`openapi`].
 
 mod openapi;
+pub mod state;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -8,15 +8,14 @@
 use std::fs::File;
 
 use hearth_engine::{EngineKind, LoadError, Purpose};
-use hearth_host::{Guest, Handler, LinkError};
+use hearth_host::{Handler, LinkError, Linkers};
 use hearth_wire::Fingerprint;
 use wasmtime::Engine;
-use wasmtime::component::Linker;
 
 /// One of them.
 struct Built {
     engine: Engine,
-    linker: Linker<Guest>,
+    linkers: Linkers,
 }
 
 pub struct Engines {
@@ -45,13 +44,13 @@ impl Engines {
 
     /// Loads an artifact into the engine that made it.
     pub fn load(&self, artifact: &File, made_by: Fingerprint) -> Result<Handler, HandlerError> {
-        let Built { engine, linker } = match EngineKind::made(made_by) {
+        let Built { engine, linkers } = match EngineKind::made(made_by) {
             Some(EngineKind::Plain) => &self.plain,
             Some(EngineKind::Concurrent) => &self.concurrent,
             None => return Err(HandlerError::Stranger(made_by)),
         };
         let component = hearth_engine::load(engine, artifact)?;
-        Ok(hearth_host::prepare(linker, &component)?)
+        Ok(hearth_host::prepare(linkers, &component)?)
     }
 
     /// How many instances there are now.
@@ -65,7 +64,7 @@ impl Engines {
 impl Built {
     fn new(kind: EngineKind) -> wasmtime::Result<Self> {
         let engine = hearth_engine::engine(kind, Purpose::Run)?;
-        let linker = hearth_host::linker(&engine)?;
-        Ok(Self { engine, linker })
+        let linkers = hearth_host::linkers(&engine)?;
+        Ok(Self { engine, linkers })
     }
 }

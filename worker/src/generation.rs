@@ -16,7 +16,7 @@ use hearth_schema::{Checks, SchemaError};
 use hearth_wire::limits::FUNCTIONS_MAX;
 use hearth_wire::{
     Fingerprint, FunctionVersion, GenerationNumber, Limits, Manifest, ManifestFunction,
-    ModuleDigest, Mount, Over, Routes, Start,
+    ModuleDigest, Mount, Over, Routes, Serves, Start,
 };
 use rustix::fs::{Mode, OFlags, openat};
 use wasmtime::Engine;
@@ -113,7 +113,10 @@ pub fn load(base: &Base, release: &OwnedFd, start: &Start) -> Result<Generation,
     if manifest.functions.len() > FUNCTIONS_MAX {
         return Err(GenerationError::TooMany(manifest.functions.len()));
     }
-    lay(&mut manifest, base);
+    match start.serves {
+        Serves::Functions => lay(&mut manifest, base),
+        Serves::State => manifest.functions.clear(),
+    }
     let handlers = handlers(base, release, &manifest)?;
     let routes = Routes::new(manifest.functions.iter().map(|f| (&f.path, f.options.path)));
     let checks = manifest.functions.iter().map(|_| OnceLock::new()).collect();

@@ -26,7 +26,10 @@ use wasmtime_wasi_http::handler::Proxy;
 use crate::generation::Generation;
 use crate::host;
 use crate::host::log::GuestLog;
+use crate::host::{GrantedDatabases, GrantedStores};
 use crate::report::CallLog;
+use crate::state::State;
+use crate::state::sql::Sql;
 use crate::ticker;
 
 /// An instance without a call goes after this long, and its memory with it.
@@ -39,6 +42,8 @@ pub struct Instances {
     generation: Arc<Generation>,
     /// What all functions are told by name.
     settings: Arc<Settings>,
+    state: State,
+    sql: Sql,
     /// Those that there are, whether they run or are kept.
     live: Arc<AtomicUsize>,
     idle: Mutex<Idle>,
@@ -55,9 +60,14 @@ struct Idle {
 }
 
 impl Instances {
-    pub fn new(generation: Arc<Generation>, settings: Arc<Settings>) -> Self {
+    pub fn new(
+        generation: Arc<Generation>,
+        settings: Arc<Settings>,
+        state: State,
+        sql: Sql,
+    ) -> Self {
         let (live, idle, spare) = (Arc::default(), Mutex::default(), Mutex::default());
-        Self { generation, settings, live, idle, spare }
+        Self { generation, settings, state, sql, live, idle, spare }
     }
 
     fn handler(&self, function: usize) -> &Handler {
@@ -265,7 +275,12 @@ impl Instance {
 fn store(instances: &Instances, function: usize) -> (Store<Guest>, GuestLog) {
     let memory_bytes = instances.options(function).memory_mb as usize * (1 << 20);
     let (surroundings, log) = instances.surroundings();
-    let backends = Backends::telling(Arc::clone(&instances.settings));
+    let settings = Arc::clone(&instances.settings);
+    let Instances { state, sql, generation, .. } = instances;
+    let stores = GrantedStores::new(state.clone(), Arc::clone(generation), function);
+    let databases =
+        GrantedDatabases::new(state.clone(), sql.clone(), Arc::clone(generation), function);
+    let backends = Backends::of(settings, Arc::new(stores), Arc::new(databases));
     let guest = Guest::new(surroundings, backends, memory_bytes);
     let engine = hearth_host::engine(instances.handler(function));
     let mut store = hearth_host::store(engine, guest);

@@ -33,6 +33,7 @@ mod scrub;
 mod serve;
 mod serving;
 mod spare;
+mod state;
 mod threads;
 mod ticker;
 mod tree;

@@ -50,6 +50,7 @@ use crate::ledger::Ledger;
 use crate::peer::{Peer, Trusted};
 use crate::report::CallLog;
 use crate::serving::Serving;
+use crate::state::{Share, State};
 use crate::zygote::Base;
 
 const CALLS: u32 = 50_000;
@@ -149,20 +150,24 @@ fn serving(base: &Base, release: &OwnedFd, reuse: u32) -> anyhow::Result<Arc<Ser
         version: VERSION,
         tenant: manifest.tenant.clone(),
         generation: manifest.generation,
+        serves: hearth_wire::Serves::Functions,
         idle: Duration::from_secs(600),
         woken_at: None,
         trusted_proxies: vec![],
         trusted_headers: vec![],
         domain: None,
         settings: 0,
+        state_bytes: 0,
     };
     let mut generation = generation::load(base, release, &start)?;
     for function in &mut generation.manifest.functions {
         function.options.reuse = reuse;
     }
     let grants = watch::Sender::new(Arc::new(Grants::new())).subscribe();
+    let state = State::new(None, Share::of(&generation.manifest.limits));
     let (trusted, settings) = (Trusted::default(), Settings::default());
-    let serving = Serving::new(generation, trusted, &start, settings, grants, Instant::now());
+    let began = Instant::now();
+    let serving = Serving::new(generation, state, trusted, &start, settings, grants, began);
     Ok(Arc::new(serving))
 }
 

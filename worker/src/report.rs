@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hearth_wire::limits::LOG_LINE_MAX_BYTES;
 use hearth_wire::{
-    CallRecord, Channel, FromWorker, FunctionPath, FunctionVersion, LogLine, LogStream, Report,
-    RequestId, SocketError,
+    CallRecord, Channel, FromWorker, FunctionPath, FunctionVersion, LogLevel, LogLine, LogStream,
+    Report, RequestId, SocketError,
 };
 use tokio::sync::Notify;
 
@@ -114,6 +114,15 @@ pub struct CallLog {
 
 impl CallLog {
     pub fn line(&self, stream: LogStream, text: String) {
+        self.say(stream, None, text);
+    }
+
+    /// What a function says of how much it matters, beside what it writes to standard error.
+    pub fn levelled(&self, level: LogLevel, text: String) {
+        self.say(LogStream::Stderr, Some(level), text);
+    }
+
+    fn say(&self, stream: LogStream, level: Option<LogLevel>, text: String) {
         let mut text = self.reporter.clean(text);
         // What the host says may quote the guest or its caller.
         text.truncate(text.floor_char_boundary(LOG_LINE_MAX_BYTES));
@@ -123,6 +132,7 @@ impl CallLog {
             version: self.version.clone(),
             request_id: self.request_id.to_string(),
             stream,
+            level,
             text,
         });
     }
@@ -231,6 +241,7 @@ mod tests {
             version: 1.into(),
             request_id: "r".repeat(RequestId::BYTES_MAX),
             stream: LogStream::Stdout,
+            level: None,
             text,
         }
     }

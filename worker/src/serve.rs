@@ -14,7 +14,7 @@ use hearth_schema::Checks;
 use hearth_wire::limits::CHECKED_BODY_MAX_BYTES;
 use hearth_wire::{
     Answers, Builtin, Code, FunctionPath, LogStream, NotAllowed, Origin, Outcome, Problem,
-    RequestId, Route, below, complain, header as hearth,
+    RequestId, Route, StateAddress, below, complain, header as hearth,
 };
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::uri::PathAndQuery;
@@ -81,6 +81,12 @@ async fn dispatch(
     id: &RequestId,
     request: Request<Received>,
 ) -> Answer {
+    if origin.may_ask_state()
+        && let Some(address) = StateAddress::of(request.uri().path())
+    {
+        let answered = builtin::state::answer(serving, address, request).await;
+        return answered.unwrap_or_else(|refusal| refusal.into_answer(id));
+    }
     match serving.generation.routes.find(request.uri().path()) {
         Route::Function(function) => {
             function_answer(serving, origin, read_at, cold, id, function, request).await

@@ -19,6 +19,8 @@ use crate::limits::{ActivityCount, Calls, Newcomers, Permits};
 use crate::peer::Trusted;
 use crate::report::Reporter;
 use crate::scrub::Scrub;
+use crate::state::State;
+use crate::state::sql::Sql;
 use crate::ticker::Ticker;
 use crate::uplink::Uplinks;
 
@@ -29,6 +31,9 @@ pub struct Serving {
     /// Below which it has a name at the front door, besides `localhost`.
     pub domain: Option<String>,
     pub generation: Arc<Generation>,
+    pub state: State,
+    /// Its databases.
+    pub sql: Sql,
     pub grants: watch::Receiver<Arc<Grants>>,
     pub room: Room,
     pub doing: Doing,
@@ -59,6 +64,7 @@ pub struct Doing {
 impl Serving {
     pub fn new(
         generation: Generation,
+        state: State,
         trusted: Trusted,
         start: &Start,
         settings: Settings,
@@ -68,6 +74,9 @@ impl Serving {
         let limits = generation.manifest.limits;
         let generation = Arc::new(generation);
         let scrub = Scrub::new(settings.secrets());
+        let sql = Sql::new(state.clone());
+        let instances =
+            Instances::new(Arc::clone(&generation), Arc::new(settings), state.clone(), sql.clone());
         Self {
             name: start.tenant.clone(),
             trusted,
@@ -85,9 +94,11 @@ impl Serving {
                 finish: Finish::new(),
                 ticker: Ticker::new(generation.engines()),
                 calls: Calls::default(),
-                instances: Arc::new(Instances::new(Arc::clone(&generation), Arc::new(settings))),
+                instances: Arc::new(instances),
             },
             generation,
+            state,
+            sql,
             reporter: Reporter::new(limits.log_bytes_per_second, scrub),
             uplinks: Uplinks::new(),
         }

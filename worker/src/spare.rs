@@ -8,7 +8,7 @@
 
 use hearth_jail::{BornWith, private_bytes};
 use hearth_wire::limits::SPARE_MAX_BYTES;
-use hearth_wire::{FromSpare, ToSpare};
+use hearth_wire::{Birthright, FromSpare, ToSpare};
 
 use crate::birth;
 use crate::warm::{self, WarmError};
@@ -44,8 +44,9 @@ pub fn live(newborn: Newborn) -> Result<Option<Inherited>, ZygoteError> {
     // Before anything else: until it says so, somebody else may be this tenant's worker.
     hearth_wire::send(&control, &FromSpare::Taken, &[])?;
     match told {
-        ToSpare::Serve { cell } => {
-            let entered = enter(control, slots, fds, cell, None, Some(born_with))?;
+        ToSpare::Serve { cell, given } => {
+            let birthright = Birthright::of(&given, fds)?;
+            let entered = enter(control, slots, birthright, cell, None, Some(born_with))?;
             Ok(Some(entered.with(base, seal, Some(runtime))))
         }
         ToSpare::Try { attempt, cell } => match try_attempt(attempt, cell, &seal)? {},

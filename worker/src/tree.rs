@@ -9,20 +9,27 @@
 //! all the same, as an owner may. Which job, as whom, and what becomes of the files, is the
 //! primary's to say.
 
+mod databases;
+
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, bail, ensure};
 use hearth_wire::limits::PADDING_MAX_BYTES;
-use hearth_wire::{TreeDone, TreeJob, TreePath, TreeReply, TreeRequest, VERSION};
+use hearth_wire::{
+    Databases, TreeDone, TreeJob, TreePath, TreeReply, TreeRequest, Unsound, VERSION,
+};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, Stat, chmod, fchmod, fstat, mkdirat, openat, renameat,
     statat, unlinkat,
 };
 use rustix::io::Errno;
 use tar::{Archive, Builder, EntryType, Header};
+
+use databases::Copied;
 
 /// Directories within each other that are open at the same time: a tenant's own have
 /// [`TreePath`]'s depth.
@@ -40,12 +47,15 @@ const LOOK: OFlags =
 
 pub fn run() -> anyhow::Result<()> {
     let control = hearth_jail::take_stdin().context("standard input is not a control socket")?;
-    let Some((request, fds)) = hearth_wire::recv::<TreeRequest>(&control)? else { return Ok(()) };
+    // Never closed but by the process's end: its filter trusts the number.
+    let control = ManuallyDrop::new(control);
+    let received = hearth_wire::recv::<TreeRequest>(&*control)?;
+    let Some((request, fds)) = received else { return Ok(()) };
     let reply = match perform(request, fds) {
         Ok(done) => TreeReply::Done(done),
         Err(error) => TreeReply::Failed { reason: format!("{error:#}") },
     };
-    Ok(hearth_wire::send(&control, &reply, &[])?)
+    Ok(hearth_wire::send(&*control, &reply, &[])?)
 }
 
 fn perform(request: TreeRequest, mut fds: Vec<OwnedFd>) -> anyhow::Result<TreeDone> {
@@ -57,8 +67,12 @@ fn perform(request: TreeRequest, mut fds: Vec<OwnedFd>) -> anyhow::Result<TreeDo
     let (Some(directory), true) = (fds.pop(), fds.is_empty()) else {
         bail!("{others}");
     };
+    // The same holds for the directory, at the number of a state's.
+    let directory = ManuallyDrop::new(directory);
     match (job, pipe) {
-        (TreeJob::Pack { name }, Some(pipe)) => pack(&directory, name.as_ref(), pipe),
+        (TreeJob::Pack { name, databases }, Some(pipe)) => {
+            pack(&directory, name.as_ref(), databases, pipe)
+        }
         (TreeJob::Unpack, Some(pipe)) => unpack(&directory, pipe),
         (TreeJob::Remove, None) => {
             let root = open_root(&directory)?;
@@ -76,25 +90,65 @@ fn perform(request: TreeRequest, mut fds: Vec<OwnedFd>) -> anyhow::Result<TreeDo
     }
 }
 
-fn pack(directory: &OwnedFd, name: Option<&TreePath>, pipe: File) -> anyhow::Result<TreeDone> {
+fn pack(
+    directory: &OwnedFd,
+    name: Option<&TreePath>,
+    databases: Databases,
+    pipe: File,
+) -> anyhow::Result<TreeDone> {
     let tar = Builder::new(BufWriter::with_capacity(BUFFER, pipe));
     let root = open_root(directory)?;
     let stat = fstat(&root)?;
-    let mut packer = Packer { tar, device: stat.st_dev, done: TreeDone::default() };
-    packer.directory(root, &stat, name)?;
+    let copied = match databases {
+        Databases::Files => None,
+        Databases::Copied { .. } => Some(Vec::new()),
+    };
+    let mut packer = Packer { tar, device: stat.st_dev, copied, done: TreeDone::default() };
+    packer.directory(root, &stat, name, Place::Root)?;
+    if let (Databases::Copied { most_bytes }, Some(found)) = (databases, packer.copied.take()) {
+        ensure!(directory.as_raw_fd() == hearth_jail::files::STATE, "the directory came second");
+        packer.databases(found, most_bytes)?;
+    }
     packer.tar.into_inner()?.flush().context("the pipe broke")?;
     Ok(packer.done)
+}
+
+/// Where in the directory of the request something is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Root,
+    Below,
+}
+
+/// A file that is a database by its name.
+struct Found {
+    name: String,
+    path: TreePath,
+    stat: Stat,
 }
 
 struct Packer {
     tar: Builder<BufWriter<File>>,
     /// Another one is another file system, mounted where no tenant's is.
     device: u64,
+    /// What of the files right in the directory is to be copied as databases, where that is asked for.
+    copied: Option<Vec<Found>>,
     done: TreeDone,
 }
 
 impl Packer {
-    fn entry(&mut self, dir: BorrowedFd<'_>, name: &CStr, path: &TreePath) -> anyhow::Result<()> {
+    fn entry(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        path: &TreePath,
+        place: Place,
+    ) -> anyhow::Result<()> {
+        let plain = path.names().next_back().unwrap_or_default();
+        let copied = self.copied.as_mut().filter(|_| place == Place::Root);
+        if copied.is_some() && Databases::is_beside(plain) {
+            return Ok(());
+        }
         let Some(seen) = there(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))? else {
             return Ok(());
         };
@@ -106,6 +160,13 @@ impl Packer {
         };
         if !own || self.done.files >= FILES_MAX {
             self.done.left_out += 1;
+            return Ok(());
+        }
+        if let Some(copied) = copied
+            && kind == FileType::RegularFile
+            && Databases::is_one(plain)
+        {
+            copied.push(Found { name: plain.to_owned(), path: path.clone(), stat: seen });
             return Ok(());
         }
         let found = match kind {
@@ -121,7 +182,7 @@ impl Packer {
             return Ok(());
         }
         match kind {
-            FileType::Directory => self.directory(found, &stat, Some(path)),
+            FileType::Directory => self.directory(found, &stat, Some(path), Place::Below),
             _ => self.file(found, &stat, path),
         }
     }
@@ -131,6 +192,7 @@ impl Packer {
         dir: OwnedFd,
         stat: &Stat,
         path: Option<&TreePath>,
+        place: Place,
     ) -> anyhow::Result<()> {
         if let Some(path) = path {
             self.tar.append(&header(EntryType::Directory, 0, stat, path)?, io::empty())?;
@@ -148,8 +210,37 @@ impl Packer {
                 continue;
             }
             match name.to_str().ok().and_then(|name| below(name).ok()) {
-                Some(path) => self.entry(dir.as_fd(), name, &path)?,
+                Some(path) => self.entry(dir.as_fd(), name, &path, place)?,
                 None => self.done.left_out += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Last of all, since this process is sealed for it. One that cannot be copied keeps no other from
+    /// it.
+    fn databases(&mut self, found: Vec<Found>, most_bytes: u64) -> anyhow::Result<()> {
+        // What it takes by now it may take, be its tenant's limit lower meanwhile.
+        let taken = found.iter().map(|it| u64::try_from(it.stat.st_blocks).unwrap_or(0));
+        let taken = taken.sum::<u64>().saturating_mul(BLOCK_BYTES);
+        databases::prepare(most_bytes.max(taken))?;
+        for Found { name, path, mut stat } in found {
+            let reason = match databases::copy(&name) {
+                Ok(Copied { file, bytes, damage }) => {
+                    stat.st_size = i64::try_from(bytes)?;
+                    self.file(file.into(), &stat, &path)?;
+                    damage.map(|damage| {
+                        format!("it is damaged, and in the backup as it is: {damage}")
+                    })
+                }
+                Err(error) => Some(format!("it is not in the backup: {error:#}")),
+            };
+            match reason {
+                Some(reason) if self.done.unsound.len() < Unsound::MOST => {
+                    self.done.unsound.push(databases::unsound(&name, &reason));
+                }
+                Some(_) => self.done.left_out += 1,
+                None => {}
             }
         }
         Ok(())

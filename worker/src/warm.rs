@@ -25,6 +25,7 @@ use crate::connection::{self, Arrival, Drain};
 use crate::generation::Generation;
 use crate::peer::{Peer, Trusted};
 use crate::serving::Serving;
+use crate::state::{Share, State};
 use crate::zygote::Base;
 
 const CALLS: usize = 2;
@@ -69,6 +70,7 @@ pub fn up(base: &Base) -> Result<(), WarmError> {
     let start = Start {
         version: VERSION,
         tenant: generation.manifest.tenant.clone(),
+        serves: hearth_wire::Serves::Functions,
         generation: generation.manifest.generation,
         idle: DEADLINE,
         woken_at: None,
@@ -76,12 +78,16 @@ pub fn up(base: &Base) -> Result<(), WarmError> {
         trusted_headers: vec![],
         domain: None,
         settings: 0,
+        state_bytes: 0,
     };
     let (_grants, seen) = watch::channel(Arc::new(Grants::new()));
     let runtime = birth::runtime(false)?;
     let warmed = runtime.block_on(async {
+        // Nothing of a tenant's is there.
+        let state = State::new(None, Share::of(&generation.manifest.limits));
         let (trusted, settings) = (Trusted::default(), Settings::default());
-        let serving = Serving::new(generation, trusted, &start, settings, seen, Instant::now());
+        let began = Instant::now();
+        let serving = Serving::new(generation, state, trusted, &start, settings, seen, began);
         let serving = Arc::new(serving.without_ticker());
         let calls = async {
             for _ in 0..CALLS {

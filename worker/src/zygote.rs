@@ -24,8 +24,8 @@ use hearth_jail::{
 };
 use hearth_schema::Checks;
 use hearth_wire::{
-    self as wire, Bundle, Cell, ExitStatus, Fingerprint, FromZygote, ModuleDigest, SocketError,
-    ToZygote, VERSION, Walls, complain,
+    self as wire, Birthright, Bundle, Cell, ExitStatus, Fingerprint, FromZygote, GivenError,
+    ModuleDigest, SocketError, ToZygote, VERSION, Walls, complain,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::runtime::Runtime;
@@ -35,6 +35,8 @@ use crate::heap;
 pub use spares::REASON_MAX_BYTES;
 use spares::{Birth, Came, Ended, Order, Spares, Trial};
 
+/// Of a file of the state that a child which tries the walls could make.
+const TRIED_FILE_BYTES: u64 = 1 << 20;
 /// A child that was to try the walls and could not put them up.
 const EXIT_UNFENCED: u8 = 1;
 
@@ -43,6 +45,8 @@ pub struct Inherited {
     pub control: OwnedFd,
     pub listener: OwnedFd,
     pub release: OwnedFd,
+    /// Whether it has a directory for its tenant's state, at the number for that.
+    pub has_state: bool,
     pub base: Base,
     /// To be closed once everything is loaded.
     pub seal: Seal,
@@ -90,6 +94,8 @@ pub enum ZygoteError {
     Gone,
     #[error("the primary sent an unexpected message: {0}")]
     Unexpected(String),
+    #[error("the primary sent other descriptors than a worker needs")]
+    Given(#[from] GivenError),
     #[error(transparent)]
     Wall(#[from] WallError),
     #[error("the engine cannot be built")]
@@ -327,8 +333,8 @@ impl Zygote {
                 hearth_wire::send(&self.control, &FromZygote::Bundled { failed }, &[])?;
                 self.spares.renew(spares.into());
             }
-            ToZygote::Fork { ticket, cell } => {
-                let order = Order { ticket, cell, fds };
+            ToZygote::Fork { ticket, cell, given } => {
+                let order = Order { ticket, cell, given, fds };
                 if let Err(order) = self.spares.give(order, Instant::now())
                     && let Some(order) = self.fork(order)?
                 {
@@ -414,8 +420,9 @@ impl Zygote {
         kept.extend([0, 1, 2]);
         kept.extend(slots.numbers());
         hearth_jail::begin_worker();
-        let Order { ticket: _, cell, fds } = order;
-        let entered = enter(control, slots, fds, cell, Some(&kept), None)?;
+        let Order { ticket: _, cell, given, fds } = order;
+        let birthright = Birthright::of(&given, fds)?;
+        let entered = enter(control, slots, birthright, cell, Some(&kept), None)?;
         Ok(entered.with(base, seal, None))
     }
 
@@ -440,8 +447,9 @@ fn walls(standing: &Standing) -> Walls {
 /// Tries one thing in a child, which is fenced in as a worker is.
 pub fn try_attempt(number: u32, cell: Cell, seal: &Seal) -> Result<Infallible, WallError> {
     fence(cell, None)?;
+    hearth_jail::stand_in_for_state().map_err(WallError::stand_in)?;
     // To nobody: the control socket is the zygote's.
-    seal.close(|_, _| 0)?;
+    seal.close(seal.bears_state().then_some(TRIED_FILE_BYTES), |_, _| 0)?;
     let attempt = ATTEMPTS.get(number as usize);
     let escapes = attempt.is_none_or(|attempt| (attempt.escapes)());
     hearth_jail::leave(if escapes { EXIT_ESCAPED } else { 0 })
@@ -461,14 +469,15 @@ pub struct Entered {
     control: OwnedFd,
     listener: OwnedFd,
     release: OwnedFd,
+    has_state: bool,
     cell: hearth_jail::Cell,
     fenced_in: Duration,
 }
 
 impl Entered {
     pub fn with(self, base: Base, seal: Seal, runtime: Option<Runtime>) -> Inherited {
-        let Self { control, listener, release, cell, fenced_in } = self;
-        Inherited { control, listener, release, base, seal, cell, runtime, fenced_in }
+        let Self { control, listener, release, has_state, cell, fenced_in } = self;
+        Inherited { control, listener, release, has_state, base, seal, cell, runtime, fenced_in }
     }
 }
 
@@ -477,17 +486,17 @@ impl Entered {
 pub fn enter(
     mut control: OwnedFd,
     slots: Slots,
-    mut fds: Vec<OwnedFd>,
+    birthright: Birthright,
     cell: Cell,
     kept: Option<&BTreeSet<RawFd>>,
     born_with: Option<BornWith>,
 ) -> Result<Entered, ZygoteError> {
-    let cgroups = fds.split_off(fds.len().min(4));
-    let [own_control, listener, release, errors] = exactly(fds)?;
+    let Birthright { control: own_control, listener, release, errors, state, cgroups } = birthright;
+    let has_state = state.is_some();
     // In the place of the zygote's, so that no worker can speak for it.
     hearth_jail::speak_to(errors)?;
     rustix::io::dup2(&own_control, &mut control).map_err(io::Error::from)?;
-    let (listener, release) = slots.fill(listener, release)?;
+    let (listener, release) = slots.fill(state, listener, release)?;
     drop(own_control);
     let began = Instant::now();
     // One thread enters them, of however many there are.
@@ -500,7 +509,7 @@ pub fn enter(
         hearth_jail::keep_only(kept)?;
     }
     let cell = fence(cell, born_with)?;
-    Ok(Entered { control, listener, release, cell, fenced_in: began.elapsed() })
+    Ok(Entered { control, listener, release, has_state, cell, fenced_in: began.elapsed() })
 }
 
 fn fence(cell: Cell, born_with: Option<BornWith>) -> Result<hearth_jail::Cell, WallError> {
@@ -520,18 +529,13 @@ pub fn exec() -> Result<Option<Inherited>, ZygoteError> {
     let base = Base::new()?;
     hearth_connection::begin_calendar();
     let Some((message, fds)) = hearth_wire::recv::<ToZygote>(&starter)? else { return Ok(None) };
-    let ToZygote::Fork { ticket: _, cell } = message else {
+    let ToZygote::Fork { ticket: _, cell, given } = message else {
         return Err(ZygoteError::Unexpected(format!("{message:?}")));
     };
     hearth_jail::begin_worker();
-    let entered = enter(starter, slots, fds, cell, None, None)?;
+    let birthright = Birthright::of(&given, fds)?;
+    let entered = enter(starter, slots, birthright, cell, None, None)?;
     Ok(Some(entered.with(base, seal, None)))
-}
-
-fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], ZygoteError> {
-    let wrong =
-        |fds: Vec<_>| ZygoteError::Unexpected(format!("{} descriptors, not {N}", fds.len()));
-    fds.try_into().map_err(wrong)
 }
 
 /// An error with its causes, for a message.

@@ -4,6 +4,8 @@
 //! it would run on any other host. What Hearth must make of it is said by the tests in
 //! `primary/tests/it`, whose list of guests must name every file here.
 
+pub mod stores;
+
 use std::io::{Read, Write};
 
 use wasip2::clocks::monotonic_clock;
@@ -69,6 +71,13 @@ pub fn number(request: &Request, name: &str) -> Option<u64> {
     let target = target(request);
     let (_, query) = target.split_once('?')?;
     query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+}
+
+/// `name=text` of the query, as it is written there.
+pub fn text(request: &Request, name: &str) -> Option<String> {
+    let target = target(request);
+    let (_, query) = target.split_once('?')?;
+    query.split('&').find_map(|pair| Some(pair.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
 }
 
 /// The whole body, and the trailers behind it.

@@ -10,6 +10,7 @@ mod hello;
 mod late;
 mod memory;
 mod neighbour;
+mod state;
 mod swap;
 mod tenants;
 mod wake;
@@ -27,7 +28,7 @@ pub struct Measurement {
 }
 
 /// In the order of the table.
-pub const ALL: [Measurement; 12] = [
+pub const ALL: [Measurement; 13] = [
     Measurement { name: "hello", measure: hello::measure },
     Measurement { name: "call", measure: call::measure },
     Measurement { name: "wake", measure: wake::measure },
@@ -39,6 +40,7 @@ pub const ALL: [Measurement; 12] = [
     Measurement { name: "front", measure: front::measure },
     Measurement { name: "gate", measure: gate::measure },
     Measurement { name: "handover", measure: handover::measure },
+    Measurement { name: "state", measure: state::measure },
     Measurement { name: "neighbour", measure: neighbour::measure },
 ];
 

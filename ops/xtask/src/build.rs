@@ -18,6 +18,8 @@ const WASM: &str = "wasm32-wasip2";
 const ZSTD_LEVEL: i32 = 19;
 /// Guests of the tests, which no tenant gets.
 const TESTING: &str = "testing";
+/// One more of them, with dependencies that change the features of the others'.
+const TESTING_SPIN: &str = "testing-spin";
 /// Its examples are called by the tests, too.
 const SDK: &str = "hearth-sdk";
 
@@ -116,10 +118,15 @@ pub(crate) fn dist(packages: &[&str]) -> Command {
 fn guests(chores: &mut Chores) -> anyhow::Result<()> {
     testing(chores)?;
     chores.command(
+        "building the tests' function with Spin's SDK",
+        &mut cargo(["build", "--release", "--target", WASM, "-p", TESTING_SPIN]),
+    )?;
+    chores.command(
         "building the SDK's examples",
         &mut cargo(["build", "--release", "--target", WASM, "-p", SDK, "--examples"]),
     )?;
-    crate::javascript::guests(chores)
+    crate::javascript::guests(chores)?;
+    crate::python::guests(chores)
 }
 
 /// Those of them that behave in every way that a function can.
@@ -131,7 +138,7 @@ pub(crate) fn testing(chores: &mut Chores) -> anyhow::Result<()> {
 /// The packages that are built for [`WASM`] only, as a check of them needs it.
 pub(crate) fn guest_check() -> anyhow::Result<Command> {
     let mut names = bundled_names()?;
-    names.push(TESTING.to_owned());
+    names.extend([TESTING, TESTING_SPIN].map(str::to_owned));
     let mut clippy = cargo(["clippy", "--release", "--target", WASM]);
     clippy.args(packages(&names)).args(["--", "-D", "warnings"]);
     Ok(clippy)

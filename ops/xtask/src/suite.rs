@@ -60,10 +60,14 @@ fn at_once() -> usize {
 /// What passed says how much it tried: kills, calls, points.
 const SHOW: &str = "--show-output";
 
+/// The worker's own test that has a long form.
+const RANDOM: &str = "row_33_random_statements";
+
 /// The tests that have a long form, or a part of their names.
 const LONG: &[&str] = &[
     "builds::all_wake_at_once_",
     "bursts_around_the_idle_time_lose_nothing",
+    "durability::entries::",
     "durability::kills::",
     "durability::power::",
     "handover::load::",
@@ -75,7 +79,10 @@ pub(crate) fn soak(chores: &mut Chores) -> anyhow::Result<()> {
     build::host(chores, With::Tests)?;
     let mut test = cargo(["test", "--test", "it"]);
     test.args(packages(HOST)).args(["--", SHOW]).args(LONG).env("SOAK", "1");
-    chores.command("running the long forms", &mut test)
+    chores.command("running the long forms", &mut test)?;
+    let mut random = cargo(["test", "--bins"]);
+    random.args(packages(&["hearth-worker"])).args(["--", SHOW, RANDOM]).env("SOAK", "1");
+    chores.command("running ten thousand random statements", &mut random)
 }
 
 /// A worker runs what it is given and can make no code: a mistake in the features would not be

@@ -53,7 +53,7 @@ pub struct AuditEntry {
     pub tenant: Option<TenantName>,
     #[schema(value_type = ActionSchema)]
     pub action: String,
-    /// What of it: a function's path, a token's id. Null where that is no one thing.
+    /// What of it: a function's path, a token's id, the name of a store or a database. Null where that is no one thing.
     pub object: Option<String>,
     /// What was other before the change. What is large is left out: `{"left_out_bytes": 20000}` is
     /// in its place.

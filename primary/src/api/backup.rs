@@ -1,21 +1,22 @@
-//! `/backup`: everything that the host keeps, as one file. `/restore`: tenants out of one.
+//! `/backup`: everything that the host keeps, as one file; `/tenants/{tenant}/backup`: one tenant.
+//! `/restore`: tenants out of either.
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use hearth_wire::{Code, TenantName};
+use hearth_wire::{Code, Scope, TenantName};
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::auth::Admin;
+use super::auth::{Admin, AtTenant};
 use super::error::Refusal;
-use super::openapi::tenant_name;
+use super::openapi::{TenantParam, tenant_name};
 use super::request::{Params, refuse_packed};
-use crate::backup::Backups;
+use crate::backup::{Backups, Stream};
 use crate::provision::Provision;
 use crate::sealing::Key;
 use crate::settings::Settings;
@@ -36,15 +37,38 @@ pub async fn backup(
     Admin(caller): Admin,
     State(backups): State<Backups>,
 ) -> Result<Response, Refusal> {
-    let chunks = backups.begin(&caller.author).await?;
+    Ok(file("hearth", backups.begin(&caller.author).await?))
+}
+
+/// A backup of one tenant
+///
+/// Of the same form, with that tenant and nothing of anybody else's or of the host's. `hearth restore`
+/// takes it as it takes a whole one.
+#[utoipa::path(
+    get, path = "/api/v1/tenants/{tenant}/backup", operation_id = "backup_tenant", tag = "tenants",
+    params(TenantParam),
+    responses(
+        (status = 200, description = "The backup, as it is made", body = Vec<u8>, content_type = "application/zstd"),
+    ),
+)]
+pub async fn backup_tenant(
+    at: AtTenant,
+    State(backups): State<Backups>,
+) -> Result<Response, Refusal> {
+    let (tenant, caller) = at.permit(Scope::Owner)?;
+    let chunks = backups.begin_one(&tenant, &caller.author).await?;
+    Ok(file(tenant.name.as_str(), chunks))
+}
+
+fn file(name: &str, chunks: Stream) -> Response {
     let made_at = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
     let headers = [
         (CONTENT_TYPE, "application/zstd".to_owned()),
-        (CONTENT_DISPOSITION, format!("attachment; filename=\"hearth-{made_at}.tar.zst\"")),
+        (CONTENT_DISPOSITION, format!("attachment; filename=\"{name}-{made_at}.tar.zst\"")),
         (CACHE_CONTROL, "no-store".to_owned()),
     ];
     let body = stream::unfold(chunks, |mut chunks| async { Some((chunks.recv().await?, chunks)) });
-    Ok((headers, Body::from_stream(body)).into_response())
+    (headers, Body::from_stream(body)).into_response()
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

@@ -13,7 +13,9 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures_util::stream;
-use hearth_wire::{Code, FunctionPath, FunctionVersion, LogStream, Origin, Outcome, Scope};
+use hearth_wire::{
+    Code, FunctionPath, FunctionVersion, LogLevel, LogStream, Origin, Outcome, Scope,
+};
 use http::HeaderMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -25,7 +27,8 @@ use super::auth::AtTenant;
 use super::error::Refusal;
 use super::lease::Events;
 use super::openapi::{
-    LogStreamSchema, OriginSchema, OutcomeSchema, TenantParam, function_path, function_version,
+    LogLevelSchema, LogStreamSchema, OriginSchema, OutcomeSchema, TenantParam, function_path,
+    function_version,
 };
 use super::request::{Params, limit};
 use crate::fleet::Fleet;
@@ -49,6 +52,9 @@ pub struct LineInfo {
     pub request_id: String,
     #[schema(value_type = LogStreamSchema)]
     pub stream: LogStream,
+    /// How much it matters, where the function said so (`wasi:logging`); null of any other line.
+    #[schema(value_type = Option<LogLevelSchema>)]
+    pub level: Option<LogLevel>,
     pub text: String,
 }
 
@@ -171,8 +177,8 @@ impl Told for Line {
     type Body = LineInfo;
 
     fn body(Entry { id, record }: Entry<Self>) -> LineInfo {
-        let Line { time_ms, function, version, request_id, stream, text } = record;
-        LineInfo { id, time: time(time_ms), function, version, request_id, stream, text }
+        let Line { time_ms, function, version, request_id, stream, level, text } = record;
+        LineInfo { id, time: time(time_ms), function, version, request_id, stream, level, text }
     }
 }
 
@@ -397,6 +403,7 @@ mod tests {
             version: 3.into(),
             request_id: "r-1".into(),
             stream: LogStream::Stdout,
+            level: None,
             text: text.into(),
         }
     }
@@ -451,7 +458,7 @@ mod tests {
             format!(
                 "event: line\nid: {id}\ndata: {{\"id\":{id},\"time\":\"2023-11-14T22:13:20.123Z\",\
                  \"function\":\"/a\",\"version\":3,\"request_id\":\"r-1\",\"stream\":\"stdout\",\
-                 \"text\":\"{text}\"}}\n\n"
+                 \"level\":null,\"text\":\"{text}\"}}\n\n"
             )
         };
         let missed = "event: missed\ndata: {\"missed\":7}\n\n";

@@ -11,8 +11,8 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::response::IntoResponse;
 use hearth_wire::{
-    Code, HandlerKind, LogStream, OPTIONS, OptionKind, OptionsPatch, Origin, Outcome, PROBLEM_JSON,
-    Place, Scope,
+    Code, HandlerKind, LogLevel, LogStream, OPTIONS, OptionKind, OptionsPatch, Origin, Outcome,
+    PROBLEM_JSON, Place, Scope,
 };
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
@@ -122,6 +122,11 @@ fn word(value: &impl Serialize) -> String {
 words!(ScopeSchema as "Scope": Scope::Admin, Scope::Owner, Scope::Deploy, Scope::Invoke, Scope::Report);
 words!(HandlerKindSchema as "HandlerKind": HandlerKind::IncomingHandler, HandlerKind::Handler);
 words!(LogStreamSchema as "LogStream": LogStream::Stdout, LogStream::Stderr, LogStream::Host);
+words!(
+    LogLevelSchema as "LogLevel":
+    LogLevel::Trace, LogLevel::Debug, LogLevel::Info, LogLevel::Warn, LogLevel::Error,
+    LogLevel::Critical,
+);
 words!(PlaceSchema as "Place": Place::Body, Place::Querystring, Place::Headers);
 words!(
     OutcomeSchema as "Outcome":
@@ -218,6 +223,7 @@ fn options(about: &str) -> ObjectBuilder {
             OptionKind::Truth => one(of(Type::Boolean)),
             OptionKind::Text => one(of(Type::String)),
             OptionKind::Origins => list(of(Type::String).examples(["https://app.example"])),
+            OptionKind::Names => list(of(Type::String).examples(["carts"])),
             OptionKind::Schemas => {
                 one(of(Type::Object).examples([serde_json::json!({"body": {"type": "object"}})]))
             }
@@ -289,7 +295,7 @@ pub struct FunctionParams {
 #[openapi(
     info(
         title = "Hearth",
-        description = "Manages a Hearth host: tenants, their functions and versions, configuration and secrets, tokens, workers, log lines and calls.",
+        description = "Manages a Hearth host: tenants, their functions and versions, configuration and secrets, what functions keep, tokens, workers, log lines and calls.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     components(schemas(ProblemSchema)),
@@ -299,6 +305,7 @@ pub struct FunctionParams {
         (name = "functions"),
         (name = "worker"),
         (name = "settings", description = "What tenants tell their functions: configuration and secrets."),
+        (name = "state", description = "What functions keep: key-value stores and databases."),
         (name = "tokens"),
         (name = "logs", description = "What functions wrote, and how their calls went."),
         (name = "audit", description = "Who changed what."),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::{self, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use hearth_wire::{Code, FunctionPath, Problem, json, limits};
+use hearth_wire::{Code, FunctionPath, Problem, SqlAsked, json, limits};
 use http::HeaderMap;
 use http::request::Parts;
 use http_body_util::LengthLimitError;
@@ -62,6 +62,17 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for SettingsBody<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         parse(&read(request, SETTINGS_MAX).await?).map(Self)
+    }
+}
+
+/// One statement of SQL with its values.
+pub struct StatementBody(pub(crate) SqlAsked);
+
+impl<S: Sync> FromRequest<S> for StatementBody {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        parse(&read(request, SqlAsked::BYTES_MAX).await?).map(Self)
     }
 }
 

@@ -146,6 +146,8 @@ pub enum LeftOut {
     Files { tenant: TenantName, files: u64 },
     /// The key that opens so many secrets, which are in it sealed.
     SecretsKey { secrets: u64 },
+    /// One of a tenant's databases is damaged: the reason says whether it is in the backup as it is.
+    Database { tenant: TenantName, name: String, reason: String },
 }
 
 impl fmt::Display for LeftOut {
@@ -164,6 +166,12 @@ impl fmt::Display for LeftOut {
             Self::SecretsKey { secrets } => write!(
                 f,
                 "secrets in the backup: {secrets}, as they are sealed; the key that opens them is not in it: keep the host's secrets.key (or the file of its --secrets-key) as well, apart from the backup, and restore with --secrets-key FILE"
+            ),
+            Self::Database { tenant, name, reason } => write!(
+                f,
+                "the database {} of the tenant {tenant} could not be backed up soundly: {}",
+                name.escape_debug(),
+                reason.escape_debug()
             ),
         }
     }

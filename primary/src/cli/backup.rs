@@ -1,4 +1,4 @@
-//! `hearth backup` and `hearth restore`: the whole host to a file, and back.
+//! `hearth backup` and `hearth restore`: the whole host or one tenant to a file, and back.
 //!
 //! A backup is read to its end and checked while it arrives, and is given its name only then.
 //! Restoring into a directory needs no host, and must have none on it; into a host, it is a call
@@ -20,6 +20,7 @@ use super::client::{Call, Host, answer, query};
 use super::error::{CliError, chain, usage};
 use super::print::{Print, bytes, escape, seconds};
 use super::replacing::Replacing;
+use super::source::STDIO;
 use crate::api::backup::{RestoredTenant, RestoredTenants, SECRETS_KEY};
 use crate::app::Programs;
 use crate::backup::archive::{self, LeftOut};
@@ -35,11 +36,10 @@ use crate::tree::Trees;
 const BEGUN: Duration = Duration::from_secs(600);
 /// The host packs a tenant's files in between.
 const SILENCE: Duration = Duration::from_secs(120);
-const STDIO: &str = "-";
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Only the host's admin may do this. The host goes on serving. The file holds tenants, tokens (their digests), functions, versions, modules, configuration and logs, and secrets as they are sealed: without the host's secrets.key nobody can read them, so keep that as well, and apart. An existing file of that name is replaced once the new one is complete; a device or a pipe gets the backup as it comes.\n\nExample:\n  hearth backup hearth.tar.zst\n  hearth backup - | ssh elsewhere 'cat > hearth.tar.zst'"
+    after_help = "The host goes on serving. The file holds tenants, tokens (their digests), functions, versions, modules, configuration, logs and state, and secrets as they are sealed: without the host's secrets.key nobody can read them, so keep that as well, and apart. Only the host's admin may do this; with --tenant the file holds that tenant alone, and the tenant's owner may do it too. An existing file of that name is replaced once the new one is complete; a device or a pipe gets the backup as it comes.\n\nExample:\n  hearth backup hearth.tar.zst\n  hearth backup demo.tar.zst --tenant demo\n  hearth backup - | ssh elsewhere 'cat > hearth.tar.zst'"
 )]
 pub struct BackupArgs {
     /// Where to; `-` is standard output
@@ -83,7 +83,12 @@ pub fn backup(args: &BackupArgs, client: &ClientArgs, print: Print) -> Result<()
     let host = Host::connect(client)?;
     let mut out = Out::open(&args.file)?;
     let call = Call { answer: Some(BEGUN), silence: Some(SILENCE), ..Call::default() };
-    let response = host.call(Method::GET, "/backup", SendBody::none(), &call)?;
+    // Only what was said here and now, as for a restore.
+    let path = match &client.tenant {
+        Some(_) => host.of_tenant("/backup")?,
+        None => "/backup".to_owned(),
+    };
+    let response = host.call(Method::GET, &path, SendBody::none(), &call)?;
     let bar = bar("backing up", None);
     let mut passing = Passing {
         inner: response.into_body().into_reader(),
@@ -248,7 +253,7 @@ fn warn(left_out: &[LeftOut]) {
     }
 }
 
-fn bar(message: &'static str, length: Option<u64>) -> ProgressBar {
+pub(super) fn bar(message: &'static str, length: Option<u64>) -> ProgressBar {
     let target = match io::stderr().is_terminal() {
         true => ProgressDrawTarget::stderr(),
         false => ProgressDrawTarget::hidden(),
@@ -263,14 +268,14 @@ fn bar(message: &'static str, length: Option<u64>) -> ProgressBar {
     bar
 }
 
-/// Where a backup goes.
-enum Out {
+/// Where a backup goes, or whatever else a command fetches.
+pub(super) enum Out {
     File(Replacing),
     Stdout(io::StdoutLock<'static>),
 }
 
 impl Out {
-    fn open(path: &Path) -> Result<Self, CliError> {
+    pub(super) fn open(path: &Path) -> Result<Self, CliError> {
         if path == Path::new(STDIO) {
             return Ok(Self::Stdout(io::stdout().lock()));
         }
@@ -282,7 +287,7 @@ impl Out {
             .map_err(|source| CliError::File { path: path.to_owned(), source })
     }
 
-    fn finish(self) -> io::Result<()> {
+    pub(super) fn finish(self) -> io::Result<()> {
         match self {
             Self::File(file) => file.finish(),
             Self::Stdout(mut out) => out.flush(),

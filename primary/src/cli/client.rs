@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use ureq::{Agent, Body, SendBody};
 
 use super::error::{CliError, Encryption, Said, usage};
+use super::source::Source;
 use super::transport::{self, is_broken};
 use crate::api::auth::Whoami;
 use crate::api::tenants::TenantList;
@@ -29,6 +30,9 @@ const LISTED: usize = 8;
 
 /// What needs no escape in one segment of a path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The same where a dot does: a segment of nothing else climbs.
+const DOTLESS: &AsciiSet = &SEGMENT.add(b'.');
 
 /// A host that is talked to.
 pub struct Host {
@@ -106,6 +110,16 @@ impl Host {
                 self.call(Method::POST, path, SendBody::none(), &Call::default()).and_then(answer)
             }
         }
+    }
+
+    /// Sends bytes as they are.
+    pub fn put(&self, path: &str, mut source: Source) -> Result<Answer, CliError> {
+        let length = source.length.map(|length| length.to_string());
+        let mut headers = vec![(header::CONTENT_TYPE, "application/octet-stream")];
+        headers.extend(length.as_deref().map(|length| (header::CONTENT_LENGTH, length)));
+        let call = Call { headers: &headers, ..Call::default() };
+        let body = SendBody::from_reader(&mut source.reader);
+        self.call(Method::PUT, path, body, &call).and_then(answer)
     }
 
     pub fn patch(&self, path: &str, body: &impl Serialize) -> Result<Answer, CliError> {
@@ -264,6 +278,11 @@ pub fn segment(path: &FunctionPath) -> String {
     utf8_percent_encode(path.relative(), SEGMENT).to_string()
 }
 
+/// Any text as one segment, which climbs nowhere.
+pub fn segment_of(text: &str) -> String {
+    utf8_percent_encode(text, DOTLESS).to_string()
+}
+
 /// Pairs as a query, with its `?`; nothing where there is none.
 pub fn query(pairs: &[(&str, Option<&str>)]) -> String {
     let mut query = String::new();
@@ -315,6 +334,7 @@ mod tests {
     fn a_path_is_one_segment() {
         let path: FunctionPath = "/jobs/nightly.v2".parse().unwrap();
         assert_eq!(segment(&path), "jobs%2Fnightly.v2");
+        assert_eq!(segment_of("../a b"), "%2E%2E%2Fa%20b");
     }
 
     #[test]

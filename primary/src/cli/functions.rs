@@ -1,6 +1,5 @@
 //! `hearth functions`, `versions`, `rollback`, `rm` and `invoke`: what a tenant serves.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use super::consent::Consent;
 use super::error::{CliError, usage};
 use super::generations;
 use super::print::{OrDash, Print, Table, body_out, bytes, seconds};
+use super::source::Source;
 use crate::api::functions::{FunctionList, Rollback, VersionList};
 use crate::config::ClientArgs;
 use crate::terminal::mutter;
@@ -198,7 +198,7 @@ pub fn remove(args: &RmArgs, client: &ClientArgs, print: Print) -> Result<(), Cl
 const CALL: Duration = Duration::from_millis(limits::TIMEOUT_MS_MAX as u64 + 30_000);
 
 pub fn invoke(args: &InvokeArgs, client: &ClientArgs) -> Result<(), CliError> {
-    let mut source = Source::of(args.data.as_deref())?;
+    let mut source = Source::json(args.data.as_deref())?;
     let host = Host::connect(client)?;
     let method = args.method.to_ascii_uppercase();
     // To the API, a call is a POST where nothing else is said.
@@ -255,63 +255,4 @@ fn is_one_place() -> bool {
     let (out, error) = (io::stdout(), io::stderr());
     let (out, error) = (of(out.as_fd()), of(error.as_fd()));
     out.is_some() && out == error
-}
-
-/// A request's body.
-struct Source {
-    reader: Box<dyn Read>,
-    /// None where it is not known before it was read.
-    length: Option<u64>,
-}
-
-impl Source {
-    fn of(data: Option<&str>) -> Result<Self, CliError> {
-        match data {
-            None => Ok(Self::text("")),
-            Some("-") => Ok(Self { reader: Box::new(io::stdin().lock()), length: None }),
-            Some(data) => match data.strip_prefix('@') {
-                Some(path) => {
-                    let named = |source| CliError::File { path: path.into(), source };
-                    let file = File::open(path).map_err(named)?;
-                    let meta = file.metadata().map_err(named)?;
-                    let length = meta.is_file().then_some(meta.len());
-                    Ok(Self { reader: Box::new(file), length })
-                }
-                None => {
-                    let json: Result<&serde_json::value::RawValue, _> = serde_json::from_str(data);
-                    json.map_err(|error| usage(format!("-d takes JSON, @FILE or -: {error}")))?;
-                    Ok(Self::text(data))
-                }
-            },
-        }
-    }
-
-    fn text(text: &str) -> Self {
-        let bytes = text.as_bytes().to_vec();
-        Self { length: Some(bytes.len() as u64), reader: Box::new(io::Cursor::new(bytes)) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(data: Option<&str>) -> Result<(String, Option<u64>), CliError> {
-        let mut source = Source::of(data)?;
-        let mut text = String::new();
-        source.reader.read_to_string(&mut text).unwrap();
-        Ok((text, source.length))
-    }
-
-    #[test]
-    fn where_a_body_comes_from() {
-        assert_eq!(read(None).unwrap(), (String::new(), Some(0)));
-        assert_eq!(read(Some("{\"a\": 1}")).unwrap(), ("{\"a\": 1}".to_owned(), Some(8)));
-        assert!(matches!(read(Some("{a}")), Err(CliError::Usage(_))));
-        assert!(matches!(read(Some("@/nowhere/at/all")), Err(CliError::File { .. })));
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "no JSON").unwrap();
-        let data = format!("@{}", file.path().display());
-        assert_eq!(read(Some(&data)).unwrap(), ("no JSON".to_owned(), Some(7)));
-    }
 }

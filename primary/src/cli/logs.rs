@@ -160,14 +160,15 @@ fn followed<T: DeserializeOwned>(
 }
 
 fn write_line(line: &LineInfo, out: &mut dyn Write) -> io::Result<()> {
-    let LineInfo { id: _, time, function, version, request_id, stream, text } = line;
-    let stream = match stream {
-        LogStream::Stdout => "out ",
-        LogStream::Stderr => "err ",
-        LogStream::Host => "host",
+    let LineInfo { id: _, time, function, version, request_id, stream, level, text } = line;
+    let said = match (level, stream) {
+        (Some(level), _) => level.as_str(),
+        (None, LogStream::Stdout) => "out ",
+        (None, LogStream::Stderr) => "err ",
+        (None, LogStream::Host) => "host",
     };
     let (time, request_id, text) = (milliseconds(*time), escape(request_id), escape(text));
-    let line = format!("{time} {function}@{version} {request_id} {stream} {text}");
+    let line = format!("{time} {function}@{version} {request_id} {said} {text}");
     writeln!(out, "{}", terminal::record(&line, terminal::output_width()))
 }
 
@@ -210,7 +211,7 @@ fn write_call(call: &CallInfo, out: &mut dyn Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hearth_wire::Outcome;
+    use hearth_wire::{LogLevel, Outcome};
 
     #[test]
     fn what_is_asked_for() {
@@ -228,14 +229,16 @@ mod tests {
             version: 3.into(),
             request_id: "r-1".to_owned(),
             stream: LogStream::Stderr,
+            level: None,
             text: "a\n\u{1b}[31mb".to_owned(),
         };
         let mut out = Vec::new();
         write_line(&line, &mut out).unwrap();
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            "2026-01-02 03:04:05.678Z /hello@3 r-1 err  a\\n\\u{1b}[31mb\n"
-        );
+        let written = "2026-01-02 03:04:05.678Z /hello@3 r-1 err  a\\n\\u{1b}[31mb\n";
+        assert_eq!(String::from_utf8(out).unwrap(), written);
+        let mut out = Vec::new();
+        write_line(&LineInfo { level: Some(LogLevel::Critical), ..line }, &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), written.replace("err ", "critical"));
     }
 
     #[test]

@@ -39,13 +39,21 @@ const SDK: &[(&str, &str)] = sdk! {
     "src/config.rs"
     "src/error.rs"
     "src/kind.rs"
+    "src/kv.rs"
+    "src/kv/bindings.rs"
     "src/lib.rs"
+    "src/log.rs"
+    "src/log/bindings.rs"
     "src/options.rs"
     "src/query.rs"
     "src/request.rs"
     "src/response.rs"
     "src/serve.rs"
     "src/settings.rs"
+    "src/sql.rs"
+    "src/sql/bindings.rs"
+    "src/sql/row.rs"
+    "src/sql/value.rs"
     "wit/function.wit"
 };
 const WORKSPACE_MANIFEST: &str = include_str!("../../../Cargo.toml");
@@ -181,13 +189,17 @@ mod tests {
         let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sdk");
         let there = ["Cargo.toml", "macros/Cargo.toml", "options/Cargo.toml"].map(str::to_owned);
         let mut there = there.to_vec();
-        for directory in ["macros/src", "options/src", "src", "wit"] {
-            for entry in std::fs::read_dir(sdk.join(directory)).unwrap() {
+        let mut directories =
+            ["macros/src", "options/src", "src", "wit"].map(str::to_owned).to_vec();
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(sdk.join(&directory)).unwrap() {
                 let entry = entry.unwrap();
-                // Others' texts below `wit` are the host's, and those that made its bindings.
-                if entry.file_type().unwrap().is_file() {
-                    let name = entry.file_name().into_string().unwrap();
-                    there.push(format!("{directory}/{name}"));
+                let name = format!("{directory}/{}", entry.file_name().into_string().unwrap());
+                match entry.file_type().unwrap().is_file() {
+                    true => there.push(name),
+                    // Others' texts below `wit` are the host's, and those that made its bindings.
+                    false if directory != "wit" => directories.push(name),
+                    false => {}
                 }
             }
         }

@@ -105,7 +105,9 @@ impl<W: Write> Write for Escaping<W> {
 
 /// Columns, aligned where they fit. Its cells are escaped.
 pub struct Table {
-    head: Vec<&'static str>,
+    head: Vec<String>,
+    /// What stands above the columns.
+    titles: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
@@ -118,7 +120,19 @@ const NEXT: &str = "    ";
 
 impl Table {
     pub fn new<const N: usize>(head: [&'static str; N]) -> Self {
-        Self { head: head.to_vec(), rows: Vec::new() }
+        let head = head.map(str::to_owned).to_vec();
+        let titles = head.iter().map(|title| title.to_uppercase()).collect();
+        Self { head, titles, rows: Vec::new() }
+    }
+
+    /// With columns from afar, which are called as they are.
+    pub fn of(head: &[String]) -> Self {
+        let head: Vec<_> = head.iter().map(|title| escape(title).into_owned()).collect();
+        Self { titles: head.clone(), head, rows: Vec::new() }
+    }
+
+    pub fn push(&mut self, cells: &[String]) {
+        self.rows.push(cells.iter().map(|cell| escape(cell).into_owned()).collect());
     }
 
     pub fn row<const N: usize>(&mut self, cells: [&dyn fmt::Display; N]) {
@@ -144,7 +158,7 @@ impl Table {
         let widths: Vec<usize> = (0..self.head.len())
             .map(|at| {
                 let cells = self.rows.iter().filter_map(|row| row.get(at)).map(String::as_str);
-                cells.chain([self.head[at]]).map(display_width).max().unwrap_or(0)
+                cells.chain([self.head[at].as_str()]).map(display_width).max().unwrap_or(0)
             })
             .collect();
         let before: usize = widths.iter().rev().skip(1).map(|width| width + GAP.len()).sum();
@@ -156,8 +170,7 @@ impl Table {
             },
             _ => last,
         };
-        let head: Vec<String> = self.head.iter().map(|title| title.to_uppercase()).collect();
-        for row in std::iter::once(&head).chain(&self.rows) {
+        for row in std::iter::once(&self.titles).chain(&self.rows) {
             let (last, cells) = row.split_last().expect("a table has a column");
             let mut line = String::new();
             for (cell, width) in cells.iter().zip(&widths) {

@@ -109,7 +109,8 @@ fn until(at: Timestamp, now: Timestamp) -> String {
     format!("{}{past}", seconds(at))
 }
 
-fn instant(text: &str, now: Timestamp) -> Result<Timestamp, CliError> {
+/// When something expires: so long after now, or then.
+pub(super) fn instant(text: &str, now: Timestamp) -> Result<Timestamp, CliError> {
     let refused =
         || usage("--expires takes a duration, like 90d, or an instant, like 2030-01-01T00:00:00Z");
     match humantime::parse_duration(text) {

@@ -272,6 +272,7 @@ mod tests {
             version: 1.into(),
             request_id: "r".repeat(RequestId::BYTES_MAX),
             stream: LogStream::Stdout,
+            level: None,
             text: "x".repeat(bytes),
         };
         FromWorker::Report(Report { lines: vec![line; lines], ..Report::default() })

@@ -24,6 +24,9 @@ pub type Inbox = mpsc::Sender<Box<Command>>;
 pub enum Command {
     /// Links into a worker that serves, starting one if need be.
     Wake(Answer<Result<Arc<Links>, Unavailable>>),
+    /// The same for what the tenant keeps, of who was told that no worker serves: one that serves
+    /// no function will do.
+    Keep(Answer<Result<Arc<Links>, Unavailable>>),
     Swap(Next, Answer<Result<Duration, SwapError>>),
     /// The tenant's port first, where it is not had yet.
     Listen(Answer<Result<(), FleetError>>),
@@ -33,6 +36,9 @@ pub enum Command {
     Tell(What, Answer<()>),
     /// Answered when what calls wrote that were answered before is in the hands of the logs.
     Report(Answer<()>),
+    /// Every live worker is killed, for this reason. What follows is as if they had ended by
+    /// themselves.
+    End(String),
     /// Finish what runs, then end.
     Shutdown,
     /// There is no more time for that.

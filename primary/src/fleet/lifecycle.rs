@@ -430,7 +430,8 @@ impl Life {
         }
     }
 
-    fn next_worker(&mut self) -> WorkerId {
+    /// A number that no worker has had.
+    pub fn next_worker(&mut self) -> WorkerId {
         self.last_worker += 1;
         WorkerId(self.last_worker)
     }

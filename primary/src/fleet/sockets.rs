@@ -48,6 +48,12 @@ pub fn bind(ip: IpAddr, port: u16) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// A socket that is nobody's, in the place of a listener that a worker is not to have.
+pub fn unbound() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?)
+}
+
 /// Bounds what each connection that comes to this listener can have in the kernel.
 pub fn bound_unread(listener: impl AsFd) -> io::Result<()> {
     sockopt::set_socket_send_buffer_size(&listener, UNREAD_ANSWER_BYTES)?;

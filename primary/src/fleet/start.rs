@@ -6,7 +6,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hearth_wire::{Cell, Channel, Limits, Moment, Setting, Start, ToWorker, pair};
+use hearth_wire::{
+    Cell, Channel, GenerationNumber, Limits, Moment, Serves, Setting, Start, TenantName, ToWorker,
+    VERSION, pair,
+};
 use tracing::{error, warn};
 
 use super::cgroups::Group;
@@ -18,6 +21,7 @@ use super::unbound::Unbound;
 use super::zygote::{Fork, ZygoteError};
 use crate::fault::{Fault, is_short};
 use crate::generations::Prepared;
+use crate::isolation::Level;
 use crate::settings::SettingsError;
 use crate::stderr::{self, Speaker};
 use crate::store::Tenant;
@@ -32,6 +36,30 @@ pub struct Known {
     /// Where it is not what is kept.
     pub settings: Option<Vec<Setting>>,
     pub told: Vec<ToWorker>,
+}
+
+/// What a worker is told first.
+pub fn start(
+    tenant: &TenantName,
+    generation: GenerationNumber,
+    serves: Serves,
+    woken_at: Option<Moment>,
+    shared: &Shared,
+) -> Start {
+    Start {
+        version: VERSION,
+        tenant: tenant.clone(),
+        generation,
+        serves,
+        idle: shared.idle,
+        woken_at,
+        trusted_proxies: shared.trusted_proxies.clone(),
+        trusted_headers: shared.trusted_headers.clone(),
+        domain: shared.names.domain_of(tenant).map(str::to_owned),
+        // How many there are, and how large it may be, is known where they are at hand.
+        settings: 0,
+        state_bytes: 0,
+    }
 }
 
 /// Prepares a generation and has a worker forked for it.
@@ -71,9 +99,11 @@ pub async fn fork(
         let settings: Vec<_> = settings.into_iter().map(ToWorker::Settings).collect();
         let permit = shared.starts.clone().acquire_owned().await.map_err(|error| host(&error))?;
         let noticed = start.woken_at.map(Moment::instant);
-        let start = ToWorker::Start(start);
-        let Prepared { generation, limits } = prepared;
+        let Prepared { generation, state, limits, state_bytes } = prepared;
+        let start = ToWorker::Start(Start { state_bytes, ..start });
         let release = Arc::new(generation);
+        // Without Landlock nothing would keep a worker to it.
+        let state = (shared.isolation > Level::D).then(|| Arc::new(state));
         let cgroup = cgroup(&tenant, limits, &shared).await;
         let cell = Cell {
             // One that an earlier host gave it is not to be had everywhere.
@@ -85,9 +115,16 @@ pub async fn fork(
         let (forked, channel, conversation) = loop {
             let (ours, theirs) = pair().map_err(|error| host(&error))?;
             let (said, errors) = io::pipe().map_err(|error| host(&error))?;
-            let (listener, release, cgroup) = (listener.clone(), release.clone(), cgroup.clone());
-            let errors = errors.into();
-            let fork = Fork { control: theirs, listener, release, errors, cell, cgroup, noticed };
+            let fork = Fork {
+                control: theirs,
+                listener: listener.clone(),
+                release: release.clone(),
+                state: state.clone(),
+                errors: errors.into(),
+                cell,
+                cgroup: cgroup.clone(),
+                noticed,
+            };
             // While the zygote forks: none of it is needed before there is somebody to need it.
             let beside = async {
                 tokio::task::yield_now().await;

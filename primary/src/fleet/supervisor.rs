@@ -4,7 +4,11 @@
 //! nothing is decided in two places. Others read a snapshot, and use the links of the current
 //! worker without asking. Owns the tenant's parts ([`Listening`], [`Parking`], [`Workers`],
 //! [`Callers`], [`Reports`]: each brings itself in line when it is told to settle) and the tasks that
-//! serve its workers.
+//! serve its workers. In files of their own: what it does for who asks for state while no worker
+//! serves functions ([`keeping`]), and with connections that change hands ([`passing`]).
+
+mod keeping;
+mod passing;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -12,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hearth_wire::{
-    FromWorker, GenerationNumber, Moment, Passing, Respite, Setting, Start, ToWorker, TokenGrant,
+    FromWorker, GenerationNumber, Moment, Respite, Serves, Setting, Start, ToWorker, TokenGrant,
     VERSION, What,
 };
 use tokio::sync::{mpsc, watch};
@@ -23,16 +27,17 @@ use super::callers::{Callers, Told};
 use super::error::{Cause, FleetError, SwapError};
 use super::handle::{Handle, Snapshot};
 use super::inbox::{Answer, Command, Inbox, Newborn, StartError};
+use super::keeper::Keeper;
 use super::lifecycle::{Action, Event, Life, Phase, Reception, Swap, WorkerId};
 use super::links::Links;
 use super::listening::Listening;
-use super::parking::{Connection, Entries, Parking};
+use super::parking::Parking;
 use super::reports::Reports;
 use super::shared::Shared;
 use super::sockets::{Heard, Key};
-use super::start::{Known, fork};
+use super::start::{Known, fork, start};
 use super::status::WorkerStatus;
-use super::talk::{Talk, accompany, count_nonsense};
+use super::talk::{Talk, accompany};
 use super::told::AllTold;
 use super::turning::Turning;
 use super::unbound::Unbound;
@@ -70,6 +75,9 @@ pub struct Supervisor {
     turning: Turning,
     workers: Workers,
     callers: Callers,
+    keeper: Keeper,
+    /// Those who wait for it.
+    for_state: Callers,
     swap: Option<swap::Asked>,
     told: AllTold,
     reports: Reports,
@@ -107,6 +115,8 @@ impl Supervisor {
             heard,
             parking,
             callers: Callers::default(),
+            keeper: Keeper::default(),
+            for_state: Callers::default(),
             swap: None,
             told: AllTold::new([What::Tokens(tokens)]),
             reports: Reports::default(),
@@ -199,7 +209,8 @@ impl Supervisor {
             None => self.deadline(),
         };
         let resumes = self.life.resumes().into_iter().chain(self.listening.resumes());
-        late.into_iter().chain(resumes).chain(self.parking.deadline()).min()
+        let parts = self.parking.deadline().into_iter().chain(self.keeper.deadline());
+        late.into_iter().chain(resumes).chain(parts).min()
     }
 
     fn time_passed(&mut self, now: Instant) -> Event {
@@ -222,6 +233,10 @@ impl Supervisor {
     fn take(&mut self, command: Command) -> Option<Event> {
         match command {
             Command::Wake(answer) => self.callers.wait(answer).then_some(Event::Wanted),
+            Command::Keep(answer) => {
+                self.keep(answer);
+                None
+            }
             Command::Swap(next, answer) => {
                 if self.swap.is_some() {
                     let _ = answer.send(Err(SwapError::Busy));
@@ -255,13 +270,22 @@ impl Supervisor {
                 self.reports.ask(answer);
                 None
             }
+            Command::End(reason) => {
+                self.workers.kill_all(&reason);
+                None
+            }
             Command::Shutdown => {
                 self.ending = Ending::Shutdown;
+                self.dismiss_keeper();
                 Some(Event::Shutdown)
             }
-            Command::Hurry => Some(Event::Hurry),
+            Command::Hurry => {
+                self.hurry_keeper();
+                Some(Event::Hurry)
+            }
             Command::Remove => {
                 self.ending = Ending::Remove;
+                self.hurry_keeper();
                 self.workers.doom();
                 self.step(Event::Shutdown);
                 Some(Event::Hurry)
@@ -289,6 +313,7 @@ impl Supervisor {
                 self.parking.returned(worker);
                 let live = self.workers.remove(worker)?;
                 self.told.gone(worker);
+                self.keeper.gone(worker);
                 live.links.close();
                 let reason = live.killed.unwrap_or(reason);
                 let tenant = &self.tenant.name;
@@ -317,6 +342,7 @@ impl Supervisor {
                 let walls = Duration::from_micros(walls_us);
                 metrics::histogram!("hearth_walls_seconds").record(walls);
                 info!(tenant = %self.tenant.name, pid = live.pid, worker = worker.0, load_us, "worker ready");
+                self.keeper.ready(worker, Instant::now());
                 Some(Event::Ready(worker))
             }
             FromWorker::Ready { version, .. } => {
@@ -368,33 +394,11 @@ impl Supervisor {
         }
     }
 
-    /// Takes connections that a worker is done with. It may be hostile: what it passes on is
-    /// checked.
-    fn passed_on(&mut self, worker: WorkerId, passed: Vec<(OwnedFd, Passing)>) {
-        if !self.workers.has(worker) {
-            return;
-        }
-        let port = (self.shared.tenant_bind, self.tenant.port).into();
-        let entries = Entries { port, front: self.shared.front };
-        let goes_on = self.life.reception() == Reception::Worker;
-        for (socket, passing) in passed {
-            match Connection::inspect(socket, passing, entries, &self.shared.parking_room) {
-                Ok(Some(connection)) => self.parking.take(connection, goes_on),
-                Ok(None) => {}
-                Err(nonsense) => {
-                    count_nonsense(&self.tenant);
-                    self.workers.kill(worker, nonsense.to_string());
-                    return;
-                }
-            }
-        }
-        self.workers.tell(worker, ToWorker::Passed, vec![]);
-    }
-
     fn forked(&mut self, worker: WorkerId, newborn: Result<Newborn, StartError>) -> Option<Event> {
         let doomed = self.workers.forked(worker);
         if newborn.is_err() {
             self.told.gone(worker);
+            self.keeper.gone(worker);
         }
         let newborn = match newborn {
             Ok(newborn) => newborn,
@@ -419,6 +423,7 @@ impl Supervisor {
             // Without it nobody would hear of its end; it ends with its control socket.
             Err(error) => {
                 self.told.gone(worker);
+                self.keeper.gone(worker);
                 return Some(Event::NotForked(worker, error.to_string()));
             }
         };
@@ -450,6 +455,7 @@ impl Supervisor {
         if doomed {
             self.workers.kill(worker, "it is not wanted any more".to_owned());
         }
+        self.keeper.forked(worker, Instant::now());
         Some(Event::Forked(worker))
     }
 
@@ -504,7 +510,7 @@ impl Supervisor {
                 fail::moment(Point::WorkerFork);
                 let settings = self.swap_begins(worker);
                 self.workers.fork(worker);
-                let start = self.start_of(worker, generation);
+                let start = self.start_of(worker, generation, Serves::Functions);
                 let known = Known { settings, told: self.told.forks(worker) };
                 self.tasks.spawn(fork(
                     start,
@@ -566,19 +572,10 @@ impl Supervisor {
         }
     }
 
-    fn start_of(&self, worker: WorkerId, generation: GenerationNumber) -> Start {
+    fn start_of(&self, worker: WorkerId, generation: GenerationNumber, serves: Serves) -> Start {
         let wakes = matches!(self.life.current, Phase::Starting { worker: current, .. } if current == worker);
-        Start {
-            version: VERSION,
-            tenant: self.tenant.name.clone(),
-            generation,
-            idle: self.shared.idle,
-            woken_at: self.callers.woken_at().filter(|_| wakes).map(Moment::from),
-            trusted_proxies: self.shared.trusted_proxies.clone(),
-            trusted_headers: self.shared.trusted_headers.clone(),
-            domain: self.shared.names.domain_of(&self.tenant.name).map(str::to_owned),
-            settings: 0,
-        }
+        let woken_at = self.callers.woken_at().filter(|_| wakes).map(Moment::from);
+        start(&self.tenant.name, generation, serves, woken_at, &self.shared)
     }
 
     /// Brings the listener, the waiting callers and the snapshot in line with the state.
@@ -590,6 +587,7 @@ impl Supervisor {
         self.settle_parking();
         self.settle_reception();
         self.settle_callers();
+        self.settle_keeper();
         self.publish();
         for asked in self.stop_asked.drain(..) {
             let _ = asked.send(Ok(()));
@@ -600,41 +598,6 @@ impl Supervisor {
     fn end_who_stays_behind(&mut self, now: Instant) {
         for (worker, subject) in self.told.late(now) {
             self.workers.kill(worker, format!("it did not take new {} in time", subject.as_str()));
-        }
-    }
-
-    /// Brings those that speak to a worker, or to the news that there is none.
-    fn settle_parking(&mut self) {
-        self.parking.expire(Instant::now());
-        if self.life.current == Phase::Stopped {
-            self.parking.close_silent();
-        }
-        if !self.parking.has_awake() {
-            return;
-        }
-        if self.life.current == Phase::Asleep {
-            self.callers.notice();
-            self.step(Event::Wanted);
-        }
-        match (&self.life.current, self.life.reception()) {
-            (&Phase::Ready { worker, .. }, _) => {
-                let batch = self.parking.pass_to(worker).unwrap_or_default();
-                let passing = batch.iter().map(Connection::passing).collect::<Vec<_>>();
-                let sockets = batch.iter().map(|connection| connection.socket.clone()).collect();
-                if !passing.is_empty() {
-                    self.workers.tell(worker, ToWorker::Pass(passing), sockets);
-                }
-            }
-            (_, Reception::Refused(_)) => {
-                for connection in self.parking.turn_away() {
-                    if let Some((socket, unread)) = connection.into_socket() {
-                        let reception = self.life.reception();
-                        let cause = self.cause();
-                        self.turning.turn(&self.tenant, (socket.into(), unread), reception, cause);
-                    }
-                }
-            }
-            (_, Reception::Worker | Reception::Watched | Reception::Held) => {}
         }
     }
 

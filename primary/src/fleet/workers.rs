@@ -110,6 +110,12 @@ impl Workers {
         }
     }
 
+    pub fn kill_all(&mut self, reason: &str) {
+        for worker in self.ids() {
+            self.kill(worker, reason.to_owned());
+        }
+    }
+
     pub fn kill(&mut self, worker: WorkerId, reason: String) {
         match self.live.get_mut(&worker) {
             Some(live) => {

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hearth_wire::{
-    Birth, Cell, Channel, ExitStatus, Fingerprint, FromZygote, ModuleDigest, SocketError, ToZygote,
-    VERSION, Walls, pair, watch,
+    Birth, Cell, Channel, ExitStatus, Fingerprint, FromZygote, Given, ModuleDigest, SocketError,
+    ToZygote, VERSION, Walls, pair, watch,
 };
 use rustix::process::{Signal, WaitIdOptions};
 use tokio::io::Interest;
@@ -131,16 +131,34 @@ pub struct Forked {
 pub type Status = oneshot::Receiver<ExitStatus>;
 
 /// What a fork takes: the worker's end of its control socket, its tenant's listener, its release,
-/// the pipe that is its standard error, and what is particular about its walls.
+/// the directory of its tenant's state, the pipe that is its standard error, and what is particular
+/// about its walls.
 pub struct Fork {
     pub control: OwnedFd,
     pub listener: Arc<OwnedFd>,
     pub release: Arc<OwnedFd>,
+    /// `None` where it is to have none.
+    pub state: Option<Arc<OwnedFd>>,
     pub errors: OwnedFd,
     pub cell: Cell,
     pub cgroup: Option<Arc<Group>>,
     /// When the connection or call was seen that it is for.
     pub noticed: Option<Instant>,
+}
+
+impl Fork {
+    fn given(&self) -> (Vec<Given>, Vec<BorrowedFd<'_>>) {
+        let given = [
+            (Given::Control, self.control.as_fd()),
+            (Given::Listener, self.listener.as_fd()),
+            (Given::Release, self.release.as_fd()),
+            (Given::Errors, self.errors.as_fd()),
+        ];
+        let state = self.state.iter().map(|state| (Given::State, state.as_fd()));
+        let cgroups = self.cgroup.iter().flat_map(|group| &group.entries);
+        let cgroups = cgroups.map(|entry| (Given::Cgroup, entry.as_fd()));
+        given.into_iter().chain(state).chain(cgroups).unzip()
+    }
 }
 
 /// What every fork is to hold: the bundle as JSON, and its modules' artifacts, each with the engine
@@ -364,14 +382,8 @@ impl Keeper {
                     None => return Ok(()),
                     Some(Request(fork, answer)) => {
                         *last_ticket += 1;
-                        let mut fds = vec![
-                            fork.control.as_fd(),
-                            fork.listener.as_fd(),
-                            fork.release.as_fd(),
-                            fork.errors.as_fd(),
-                        ];
-                        fds.extend(fork.cgroup.iter().flat_map(|group| &group.entries).map(AsFd::as_fd));
-                        let message = ToZygote::Fork { ticket: *last_ticket, cell: fork.cell };
+                        let (given, fds) = fork.given();
+                        let message = ToZygote::Fork { ticket: *last_ticket, cell: fork.cell, given };
                         forks.insert(*last_ticket, answer);
                         say(channel, vigil, &message, &fds).await?;
                         if let Some(noticed) = fork.noticed {

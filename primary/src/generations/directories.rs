@@ -18,7 +18,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hearth_wire::TenantName;
+use hearth_wire::{Databases, TenantName};
 use rustix::fs::{Mode, OFlags, fstat};
 use rustix::process::geteuid;
 use tracing::{info, warn};
@@ -34,7 +34,7 @@ use crate::tree::Trees;
 pub const TENANTS: &str = "tenants";
 const RELEASES: &str = "releases";
 const LOGS: &str = "logs";
-const STATE: &str = "state";
+pub const STATE: &str = "state";
 /// A `state` on its way to its place, or from there to its end.
 const OTHER_STATE: &str = "state.other";
 
@@ -63,6 +63,11 @@ impl Directories {
 
     pub fn releases(&self, tenant: &TenantName) -> PathBuf {
         self.of(tenant).join(RELEASES)
+    }
+
+    /// A tenant's `state`, for its workers.
+    pub fn state(&self, tenant: &TenantName) -> io::Result<Option<OwnedFd>> {
+        place(&self.of(tenant).join(STATE))
     }
 
     /// One of the [`KEPT`], where it is there: to be handed to who may read it.
@@ -130,7 +135,9 @@ impl Directories {
 
     fn copy(&self, tenant: &TenantName, from: &OwnedFd, to: &Path) -> io::Result<()> {
         let to = place(to)?.ok_or(io::ErrorKind::NotFound)?;
-        let mut packing = self.trees.pack(from, None).map_err(io::Error::other)?;
+        // Nobody has a database of it open: no worker of the tenant's is there by now.
+        let mut packing =
+            self.trees.pack(from, None, Databases::Files).map_err(io::Error::other)?;
         let mut unpacking = self.trees.unpack(&to).map_err(io::Error::other)?;
         let copied = io::copy(&mut packing, &mut unpacking);
         // Where its stream broke off, it knows why.
@@ -143,18 +150,21 @@ impl Directories {
         Ok(())
     }
 
-    /// Bytes on disk.
-    pub fn bytes(&self, tenant: &TenantName, artifacts: &[PathBuf]) -> io::Result<u64> {
+    /// Bytes on disk of what is the host's of a tenant.
+    pub fn host_bytes(&self, tenant: &TenantName, artifacts: &[PathBuf]) -> io::Result<u64> {
         let dir = self.of(tenant);
         // Generations hold links to the artifacts, which count once.
         let (releases, logs) = (dir.join(RELEASES), dir.join(LOGS));
         let hosts = [&*releases, &*logs].into_iter().chain(artifacts.iter().map(PathBuf::as_path));
-        let hosts = disk::allocated(&hosts.collect::<Vec<_>>())?;
-        let tenants = match place(&dir.join(STATE))? {
-            Some(state) => self.trees.measure(&state).map_err(io::Error::other)?.bytes,
-            None => 0,
-        };
-        Ok(hosts.saturating_add(tenants))
+        disk::allocated(&hosts.collect::<Vec<_>>())
+    }
+
+    /// Bytes on disk of its state, counted by a process of its user.
+    pub fn state_bytes(&self, tenant: &TenantName) -> io::Result<u64> {
+        match self.state(tenant)? {
+            Some(state) => Ok(self.trees.measure(&state).map_err(io::Error::other)?.bytes),
+            None => Ok(0),
+        }
     }
 
     pub fn remove(&self, tenant: &TenantName) -> io::Result<()> {

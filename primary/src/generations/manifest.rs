@@ -18,7 +18,7 @@ use tracing::warn;
 use super::artifacts::{Owner, artifact_name};
 use super::bundle::BuildBundle;
 use super::modules::Condition;
-use super::{GenerationError, Generations, Inner};
+use super::{GenerationError, Generations, Inner, share};
 use crate::durable;
 use crate::fail::{self, Point};
 use crate::files;
@@ -28,7 +28,11 @@ use crate::store::{OwnFunctions, Tenant, VersionRow};
 pub struct Prepared {
     /// The directory of its generation.
     pub generation: OwnedFd,
+    /// That of its tenant's state, as a place.
+    pub state: OwnedFd,
     pub limits: Limits,
+    /// What its state may take on disk.
+    pub state_bytes: u64,
 }
 
 /// What is linked into a generation.
@@ -48,6 +52,8 @@ pub(super) struct Made {
     pub limits: Limits,
     /// As its modules were then.
     pub modules: Conditions,
+    /// What the tenant's state may take on disk, as it was found last.
+    pub state_bytes: u64,
 }
 
 impl Generations {
@@ -72,7 +78,9 @@ impl Generations {
             }
         });
         written.await?;
-        self.inner.prepared.insert((tenant.id, generation), Made { limits, modules });
+        let state_bytes = share(limits.disk_bytes, self.inner.host_bytes(tenant).await?);
+        let made = Made { limits, modules, state_bytes };
+        self.inner.prepared.insert((tenant.id, generation), made);
         Ok(())
     }
 
@@ -117,11 +125,14 @@ impl Generations {
                 self.write(&current, generation, &own).await?;
             }
         }
-        let limits = self.inner.prepared.get(&(tenant.id, generation)).map(|made| made.limits);
+        let made = self.inner.prepared.get(&(tenant.id, generation));
+        let made = made.map(|made| (made.limits, made.state_bytes));
         match files::dir(&dir) {
             Ok(generation) => {
-                let limits = limits.unwrap_or_else(|| tenant.limits());
-                Ok(Prepared { generation, limits })
+                // It was removed again meanwhile: nothing is known of what else there is.
+                let (limits, state_bytes) = made.unwrap_or_else(|| (tenant.limits(), 0));
+                let state = self.state(tenant).await?;
+                Ok(Prepared { generation, state, limits, state_bytes })
             }
             Err(error) => {
                 // Somebody removed it behind our back: the next start makes it again.
@@ -129,6 +140,19 @@ impl Generations {
                 Err(error.into())
             }
         }
+    }
+
+    /// The directory of a tenant's state, made again where somebody removed it behind our back.
+    async fn state(&self, tenant: &Tenant) -> io::Result<OwnedFd> {
+        if let Ok(Some(state)) = self.inner.directories.state(&tenant.name) {
+            return Ok(state);
+        }
+        let (inner, name, uid) = (self.inner.clone(), tenant.name.clone(), tenant.uid);
+        let settled = self.inner.on_thread(tenant.id, move || {
+            inner.directories.settle(&name, uid)?;
+            inner.directories.state(&name)
+        });
+        settled.await?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Removes a generation that came to nothing.

@@ -280,6 +280,7 @@ mod tests {
             version: 1.into(),
             request_id: "r".into(),
             stream: LogStream::Stdout,
+            level: None,
             text,
         }
     }

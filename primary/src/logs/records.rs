@@ -8,7 +8,9 @@
 
 use std::borrow::Cow;
 
-use hearth_wire::{CallRecord, FunctionPath, FunctionVersion, LogLine, LogStream, Origin, Outcome};
+use hearth_wire::{
+    CallRecord, FunctionPath, FunctionVersion, LogLevel, LogLine, LogStream, Origin, Outcome,
+};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::record::{Filter, Record};
@@ -22,6 +24,9 @@ pub struct Line {
     pub version: FunctionVersion,
     pub request_id: String,
     pub stream: LogStream,
+    /// `None` of what has none, which is most, and in what a host wrote that knew of none.
+    #[serde(default, deserialize_with = "known_level", skip_serializing_if = "Option::is_none")]
+    pub level: Option<LogLevel>,
     pub text: String,
 }
 
@@ -50,10 +55,15 @@ fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Origin>, D
     Ok(Origin::ALL.into_iter().find(|origin| word.as_deref() == Some(origin.as_str())))
 }
 
+fn known_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<LogLevel>, D::Error> {
+    let word = Option::<Cow<'de, str>>::deserialize(deserializer)?;
+    Ok(LogLevel::ALL.into_iter().find(|level| word.as_deref() == Some(level.as_str())))
+}
+
 impl From<LogLine> for Line {
     fn from(line: LogLine) -> Self {
-        let LogLine { time_ms, function, version, request_id, stream, text } = line;
-        Self { time_ms, function, version, request_id, stream, text }
+        let LogLine { time_ms, function, version, request_id, stream, level, text } = line;
+        Self { time_ms, function, version, request_id, stream, level, text }
     }
 }
 
@@ -144,6 +154,7 @@ mod tests {
             version: 3.into(),
             request_id: "r-1".into(),
             stream: LogStream::Host,
+            level: None,
             text: "it \"failed\"".into(),
         }
     }
@@ -158,6 +169,13 @@ mod tests {
         assert_eq!(read::<Call>(CALL), Call { origin: None, ..call().into() });
         assert_eq!(read::<Call>(WOKE).cold_us, Some(2_300));
         assert_eq!(read::<Call>(CALL_NOW), call().into());
+        for level in LogLevel::ALL {
+            let word = format!(r#""host","level":"{}""#, level.as_str());
+            let levelled = LINE.replace(r#""host""#, &word);
+            let line = Line { level: Some(level), ..line().into() };
+            assert_eq!(read::<Line>(&levelled), line);
+            assert_eq!(serde_json::to_string(&line).unwrap(), levelled);
+        }
         for outcome in Outcome::ALL {
             let text = CALL.replace("abandoned", outcome.as_str());
             assert_eq!(read::<Call>(&text).outcome, outcome);
@@ -174,6 +192,8 @@ mod tests {
         let later = |text: &str| text.replacen('{', r#"{"added":[1,{"a":null}],"#, 1);
         assert_eq!(read::<Line>(&later(LINE)), line().into());
         assert_eq!(read::<Call>(&later(CALL_NOW)), call().into());
+        let another = LINE.replace(r#""host""#, r#""host","level":"loud""#);
+        assert_eq!(read::<Line>(&another), line().into());
         let another = CALL_NOW.replace("outside", "pigeon");
         assert_eq!(read::<Call>(&another), Call { origin: None, ..call().into() });
     }

@@ -70,6 +70,11 @@ actions! {
     WorkerStart "worker.start"
     WorkerStop "worker.stop"
     WorkerRestart "worker.restart"
+    KvSet "kv.set"
+    KvRemove "kv.remove"
+    KvRemoveStore "kv.remove_store"
+    SqlExecute "sql.execute"
+    SqlImport "sql.import"
     HostRestore "host.restore"
     HostRekey "host.rekey"
 }
@@ -93,7 +98,7 @@ pub struct Event {
     pub action: Action,
     /// None: the host.
     pub tenant: Option<TenantId>,
-    /// A function's path, a token's id, the name of a setting.
+    /// A function's path, a token's id, the name of a setting, a store or a database.
     pub object: Option<String>,
     pub sides: Sides,
 }

@@ -139,7 +139,7 @@ mod tests {
             .await
             .unwrap();
         let there = tempfile::tempdir().unwrap();
-        store.snapshot(there.path()).await.unwrap();
+        store.snapshot(there.path(), None).await.unwrap();
         let file = there.path().join(crate::store::FILE);
         let wanted = |port| vec![(acme.name.clone(), port)];
 

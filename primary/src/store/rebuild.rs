@@ -55,6 +55,21 @@ struct Not(&'static str);
 /// with its build, which this one's build has in their place.
 pub fn rebuild(from: &Path, to: &Path) -> Result<HashSet<ModuleDigest>> {
     let (from, bundled) = open(from)?;
+    make(&from, to, |rebuilding| rebuilding.all())?;
+    Ok(bundled)
+}
+
+/// Makes a store of what this host's own says of one tenant, in a file that is not there yet, and of
+/// nothing else.
+pub(super) fn rebuild_one(own: &Connection, to: &Path, tenant: &TenantName) -> Result<()> {
+    make(own, to, |rebuilding| rebuilding.one(tenant))
+}
+
+fn make(
+    from: &Connection,
+    to: &Path,
+    rebuild: impl FnOnce(&Rebuilding<'_>) -> Result<()>,
+) -> Result<()> {
     let mut own = Connection::open(to)?;
     own.pragma_update(None, "journal_mode", "memory")?;
     own.pragma_update(None, "synchronous", "off")?;
@@ -62,10 +77,10 @@ pub fn rebuild(from: &Path, to: &Path) -> Result<HashSet<ModuleDigest>> {
     own.pragma_update(None, "trusted_schema", false)?;
     let transaction = own.transaction()?;
     lay_out(&transaction, &SCHEMA)?;
-    Rebuilding { from: &from, to: &transaction }.all()?;
+    rebuild(&Rebuilding { from, to: &transaction })?;
     transaction.commit()?;
     own.close().map_err(|(_, error)| error)?;
-    Ok(bundled)
+    Ok(())
 }
 
 /// Notes in a store that was made so, and that nobody has open, what it was restored from.
@@ -134,6 +149,17 @@ impl Rebuilding<'_> {
         self.audit(None)?;
         self.lasting_ids()?;
         self.freed()?;
+        self.to.execute("INSERT INTO host (key, value) VALUES (?, x'')", [RESTORED])?;
+        Ok(())
+    }
+
+    fn one(&self, name: &TenantName) -> Result<()> {
+        let sql = "SELECT id FROM tenants WHERE name = ?";
+        let ids = self.rows("tenants", sql, [name.as_str()], |row| {
+            column(row, "id", |id| within(id, 1..=NUMBER_MAX))
+        })?;
+        let id = ids.first().ok_or(StoreError::Missing("tenant"))?;
+        self.tenant(signed(*id))?;
         self.to.execute("INSERT INTO host (key, value) VALUES (?, x'')", [RESTORED])?;
         Ok(())
     }

@@ -18,6 +18,7 @@ use super::database::{DatabaseError, check, read_only, version};
 use super::error::{Result, StoreError};
 use super::handle::Store;
 use super::migrations::SCHEMA;
+use super::rebuild::rebuild_one;
 use super::settings::{self, Kept, Sealed, SettingRow};
 use crate::sealing::KeyId;
 
@@ -37,11 +38,16 @@ pub struct Contents {
 }
 
 impl Store {
-    /// Makes a copy of the store in this directory, under its own name, and tells what it names.
-    pub async fn snapshot(&self, directory: &Path) -> Result<Contents> {
+    /// Makes a copy of the store in this directory, under its own name, and tells what it names. Of one
+    /// tenant alone it has that tenant's rows, made anew, and no byte of anybody else's.
+    pub async fn snapshot(&self, directory: &Path, only: Option<&TenantName>) -> Result<Contents> {
         let (file, copy) = (self.database.file().to_owned(), directory.join(FILE));
+        let only = only.cloned();
         let copied = tokio::task::spawn_blocking(move || {
-            snapshot(&file, &copy)?;
+            match only {
+                None => snapshot(&file, &copy)?,
+                Some(tenant) => rebuild_one(&at_one_instant(&file)?, &copy, &tenant)?,
+            }
             inspect(&copy)
         });
         // It is cancelled only where the host ends.
@@ -50,10 +56,7 @@ impl Store {
 }
 
 fn snapshot(file: &Path, copy: &Path) -> Result<()> {
-    let source = read_only(file)?;
-    // From here on writers go on, and this connection does not see it.
-    source.execute_batch("BEGIN")?;
-    source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    let source = at_one_instant(file)?;
     let mut target = Connection::open(copy)?;
     Backup::new(&source, &mut target)?.run_to_completion(STEP, Duration::ZERO, None)?;
     drop(source);
@@ -66,6 +69,14 @@ fn snapshot(file: &Path, copy: &Path) -> Result<()> {
     )?;
     target.close().map_err(|(_, error)| error)?;
     Ok(())
+}
+
+/// The store as it is now: from here on writers go on, and this connection does not see it.
+fn at_one_instant(file: &Path) -> Result<Connection> {
+    let source = read_only(file)?;
+    source.execute_batch("BEGIN")?;
+    source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+    Ok(source)
 }
 
 /// Checks a copy from its first page to its last, and tells what it names.
@@ -125,8 +136,8 @@ pub fn sealed<E: From<StoreError>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::scratch::{scratch, tenant};
-    use hearth_wire::Fingerprint;
+    use crate::store::scratch::{author, scratch, tenant};
+    use hearth_wire::{Fingerprint, Scope};
 
     #[tokio::test]
     async fn a_copy_is_the_store_without_what_vouches_for_artifacts() {
@@ -137,7 +148,7 @@ mod tests {
         let key = store.host_key().await.unwrap();
 
         let there = tempfile::tempdir().unwrap();
-        let contents = store.snapshot(there.path()).await.unwrap();
+        let contents = store.snapshot(there.path(), None).await.unwrap();
         assert_eq!(contents.tenants, BTreeMap::from([("acme".parse().unwrap(), 4_001)]));
         assert_eq!((contents.modules, contents.secrets), (HashSet::new(), BTreeMap::new()));
         let names: Vec<_> = std::fs::read_dir(there.path()).unwrap().flatten().collect();
@@ -151,13 +162,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_copy_of_one_tenant_has_nothing_of_another_and_nothing_of_the_host() {
+        let (_directory, store) = scratch();
+        for (number, name) in ["acme", "zebra-corp", "other-inc"].into_iter().enumerate() {
+            let id = tenant(&store, name, 4_001 + number as u16).await.id;
+            let token = format!("token-of-{name}");
+            store.create_token(Some(id), token, Scope::Deploy, None, author("ops")).await.unwrap();
+        }
+        let admin = "token-of-the-host".to_owned();
+        store.create_token(None, admin, Scope::Admin, None, author("ops")).await.unwrap();
+        let there = tempfile::tempdir().unwrap();
+        let acme = "acme".parse().unwrap();
+        let contents = store.snapshot(there.path(), Some(&acme)).await.unwrap();
+        assert_eq!(contents.tenants, BTreeMap::from([(acme.clone(), 4_001)]));
+        let names: Vec<_> = std::fs::read_dir(there.path()).unwrap().flatten().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        let bytes = std::fs::read(there.path().join(FILE)).unwrap();
+        let has = |text: &str| bytes.windows(text.len()).any(|it| it == text.as_bytes());
+        assert!(has("acme") && has("token-of-acme"));
+        for strange in ["zebra-corp", "other-inc", "token-of-the-host"] {
+            assert!(!has(strange), "{strange}");
+        }
+        // It is taken for what a whole one is taken for.
+        let again = tempfile::tempdir().unwrap();
+        crate::store::rebuild(&there.path().join(FILE), &again.path().join(FILE)).unwrap();
+        let (old, new) = (store.tenant(&acme).await.unwrap().unwrap(), Store::open(again.path()));
+        let new = new.unwrap();
+        let found = new.tenant(&acme).await.unwrap().unwrap();
+        assert_eq!((found.port, found.generation), (old.port, old.generation));
+        assert_eq!(new.tokens(Some(found.id)).await.unwrap().len(), 1);
+
+        let nobody = tempfile::tempdir().unwrap();
+        let nobody = store.snapshot(nobody.path(), Some(&"nobody".parse().unwrap())).await;
+        assert!(matches!(nobody, Err(StoreError::Missing("tenant"))), "{nobody:?}");
+    }
+
+    #[tokio::test]
     async fn what_is_no_whole_store_is_refused() {
         let (_directory, store) = scratch();
         for number in 0..200 {
             tenant(&store, &format!("t{number}"), 4_001 + number).await;
         }
         let there = tempfile::tempdir().unwrap();
-        store.snapshot(there.path()).await.unwrap();
+        store.snapshot(there.path(), None).await.unwrap();
         let copy = there.path().join(FILE);
         let whole = std::fs::read(&copy).unwrap();
 

@@ -10,9 +10,11 @@ use crate::host::Host;
 use crate::http::Request;
 
 /// Every route, by what the API promises; the document must know these and no others.
-const ROUTES: [&str; 41] = [
+const ROUTES: [&str; 52] = [
     "delete /api/v1/tenants/{tenant}",
     "delete /api/v1/tenants/{tenant}/functions/{path}",
+    "delete /api/v1/tenants/{tenant}/kv/{store}",
+    "delete /api/v1/tenants/{tenant}/kv/{store}/{key}",
     "delete /api/v1/tenants/{tenant}/tokens/{id}",
     "delete /api/v1/tokens/{id}",
     "get /api/openapi.json",
@@ -20,15 +22,21 @@ const ROUTES: [&str; 41] = [
     "get /api/v1/backup",
     "get /api/v1/tenants",
     "get /api/v1/tenants/{tenant}",
+    "get /api/v1/tenants/{tenant}/backup",
     "get /api/v1/tenants/{tenant}/calls",
     "get /api/v1/tenants/{tenant}/config",
     "get /api/v1/tenants/{tenant}/functions",
     "get /api/v1/tenants/{tenant}/functions/{path}",
     "get /api/v1/tenants/{tenant}/functions/{path}/versions",
     "get /api/v1/tenants/{tenant}/generations",
+    "get /api/v1/tenants/{tenant}/kv",
+    "get /api/v1/tenants/{tenant}/kv/{store}",
+    "get /api/v1/tenants/{tenant}/kv/{store}/{key}",
     "get /api/v1/tenants/{tenant}/limits",
     "get /api/v1/tenants/{tenant}/logs",
     "get /api/v1/tenants/{tenant}/secrets",
+    "get /api/v1/tenants/{tenant}/sql",
+    "get /api/v1/tenants/{tenant}/sql/{database}/export",
     "get /api/v1/tenants/{tenant}/tokens",
     "get /api/v1/tenants/{tenant}/worker",
     "get /api/v1/tokens",
@@ -47,11 +55,14 @@ const ROUTES: [&str; 41] = [
     "post /api/v1/tenants/{tenant}/functions/{path}/invoke",
     "post /api/v1/tenants/{tenant}/functions/{path}/rollback",
     "post /api/v1/tenants/{tenant}/rollback",
+    "post /api/v1/tenants/{tenant}/sql/{database}",
+    "post /api/v1/tenants/{tenant}/sql/{database}/import",
     "post /api/v1/tenants/{tenant}/tokens",
     "post /api/v1/tenants/{tenant}/worker/restart",
     "post /api/v1/tenants/{tenant}/worker/start",
     "post /api/v1/tenants/{tenant}/worker/stop",
     "post /api/v1/tokens",
+    "put /api/v1/tenants/{tenant}/kv/{store}/{key}",
 ];
 
 fn document(host: &Host) -> Value {
@@ -128,8 +139,13 @@ fn the_document_covers_every_route_and_every_route_answers() {
     for route in &listed {
         let (method, path) = route.split_once(' ').unwrap();
         let method = method.to_ascii_uppercase();
-        let path =
-            path.replace("{tenant}", "nobody").replace("{path}", "none").replace("{id}", "0");
+        let path = path
+            .replace("{tenant}", "nobody")
+            .replace("{path}", "none")
+            .replace("{id}", "0")
+            .replace("{store}", "none")
+            .replace("{key}", "none")
+            .replace("{database}", "none");
         let answer = host.send(&Request::new(&method, &path).bearer(crate::host::ADMIN_TOKEN));
         // A route that is not there has a sentence of its own.
         assert!(!answer.text().contains("nothing at this address"), "{route}: {answer:?}");
@@ -169,6 +185,7 @@ fn bodies_look_as_the_document_says() {
     crate::processes::eventually("a line", || {
         (!tenant.ask("/logs")["lines"].as_array().unwrap().is_empty()).then_some(())
     });
+    host.send(&tenant.api("PUT", "/kv/default/a").body("b")).expect(204);
     let document = document(&host);
     for (route, path) in [
         ("/api/v1/whoami", "/whoami"),
@@ -187,6 +204,9 @@ fn bodies_look_as_the_document_says() {
         ("/api/v1/tenants/{tenant}/tokens", "/tenants/demo/tokens"),
         ("/api/v1/tenants/{tenant}/logs", "/tenants/demo/logs"),
         ("/api/v1/tenants/{tenant}/calls", "/tenants/demo/calls"),
+        ("/api/v1/tenants/{tenant}/kv", "/tenants/demo/kv"),
+        ("/api/v1/tenants/{tenant}/kv/{store}", "/tenants/demo/kv/default"),
+        ("/api/v1/tenants/{tenant}/sql", "/tenants/demo/sql"),
     ] {
         let body = host.send(&host.admin("GET", path)).expect(200).json();
         let content = &document["paths"][route]["get"]["responses"]["200"]["content"];

@@ -2,6 +2,7 @@
 //! would try. It gets nothing, and a try that is let happen is counted and ends it.
 
 mod rows;
+mod state;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +16,7 @@ use crate::host::{Host, Tenant};
 use crate::processes::{Beside, eventually, is_alive};
 
 const CONTROL: u64 = 0;
-const LISTENER: u64 = 3;
+const LISTENER: u64 = 4;
 const NONE: [u64; 6] = [0; 6];
 
 /// What an attacker can point at and name.
@@ -81,7 +82,7 @@ const NETWORK: &[Attack] = &[
     on("a message to an address", libc::SYS_sendmsg, |at| {
         [at.connection, at.message, FAST_OPEN, 0, 0, 0]
     }),
-    on("the number of a spare child's socket", libc::SYS_sendmsg, |at| [5, at.message, 0, 0, 0, 0]),
+    on("the number of a spare child's socket", libc::SYS_sendmsg, |at| [6, at.message, 0, 0, 0, 0]),
     on("fast open on the control socket", libc::SYS_sendmsg, |at| {
         [CONTROL, at.message, FAST_OPEN, 0, 0, 0]
     }),
@@ -222,7 +223,6 @@ const FILES: &[Attack] = &[
     on("other rights", libc::SYS_chmod, |at| [at.file, 0o4_755, 0, 0, 0, 0]),
     on("other rights of what is open", libc::SYS_fchmod, |_| [2, 0o4_755, 0, 0, 0, 0]),
     on("another owner", libc::SYS_fchown, |_| [2, 0, 0, 0, 0, 0]),
-    on("cutting what is open", libc::SYS_ftruncate, |_| [2, 0, 0, 0, 0, 0]),
     on("watching files", libc::SYS_inotify_init1, |_| NONE),
     on("watching all files", libc::SYS_fanotify_init, |_| NONE),
     on("a lock on what is open", libc::SYS_flock, |_| [2, 2, 0, 0, 0, 0]),

@@ -69,7 +69,8 @@ fn next_way(host: &Host, demo: &Tenant, done: &BTreeSet<&str>) -> Option<Way> {
     };
     let function = |way: Way| Way { object: Some("/one".to_owned()), ..way };
     let setting = |way: Way, object: &str| Way { object: Some(object.to_owned()), ..way };
-    let steps: [&dyn Fn() -> Way; 18] = [
+    let kept = |way: Way| Way { object: Some("default".to_owned()), ..way };
+    let steps: [&dyn Fn() -> Way; 23] = [
         &|| {
             let way = owner("upload", "POST", "/functions", "function.upload");
             function(Way { request: upload(way.request, &file("one.wasm"), None), ..way })
@@ -109,6 +110,21 @@ fn next_way(host: &Host, demo: &Tenant, done: &BTreeSet<&str>) -> Option<Way> {
             setting(Way { request: way.request.json(&secrets), ..way }, "KEY")
         },
         &|| admin("rekey_secrets", "POST", "/secrets/rekey", "host.rekey", None),
+        &|| {
+            let way = owner("set_key", "PUT", "/kv/default/a", "kv.set");
+            kept(Way { request: way.request.body("secret"), ..way })
+        },
+        &|| kept(owner("remove_key", "DELETE", "/kv/default/a", "kv.remove")),
+        &|| kept(owner("remove_store", "DELETE", "/kv/default", "kv.remove_store")),
+        &|| {
+            let way = owner("execute_sql", "POST", "/sql/default", "sql.execute");
+            let asked = json!({ "statement": "create table if not exists a (b)" });
+            kept(Way { request: way.request.json(&asked), ..way })
+        },
+        &|| {
+            let way = owner("import_sql", "POST", "/sql/default/import", "sql.import");
+            kept(Way { request: way.request.body("insert into a values (1);"), ..way })
+        },
         &|| owner("start_worker", "POST", "/worker/start", "worker.start"),
         &|| owner("restart_worker", "POST", "/worker/restart", "worker.restart"),
         &|| owner("stop_worker", "POST", "/worker/stop", "worker.stop"),
@@ -210,7 +226,8 @@ fn every_change_by_api_leaves_one_row_and_a_refused_one_none() {
         let now = all(&host);
         match operation {
             "create_token" | "create_admin_token" | "rollback" | "set_secrets"
-            | "rekey_secrets" | "start_worker" | "restart_worker" | "stop_worker" => {}
+            | "rekey_secrets" | "start_worker" | "restart_worker" | "stop_worker" | "set_key"
+            | "remove_key" | "execute_sql" | "import_sql" => {}
             "upload" | "set_options" | "return_to_generation" | "set_limits" | "set_config" => {
                 assert!(again.status < 300, "{operation}: {}", again.text());
                 assert_eq!(now.len(), after.len(), "{operation}");

@@ -3,6 +3,7 @@
 
 mod claims;
 mod damage;
+mod state;
 
 use std::collections::BTreeSet;
 use std::fs;

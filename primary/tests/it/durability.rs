@@ -1,19 +1,21 @@
 //! What was acknowledged is there after the host died as by a power cut; what was not is there
 //! whole or not at all.
 //!
-//! `points.rs` kills it at each point that it has, `kills.rs` any process at any moment; in
-//! `refusals.rs` the disk refuses each step, in `power.rs` it forgets what was not synced, and in
-//! `damage.rs` it changes what was kept. All of them ask `checker.rs`, which reads the data
-//! directory by itself.
+//! `points.rs` kills it at each point that it has, `kills.rs` any process at any moment, and
+//! `entries.rs` while functions write; in `refusals.rs` the disk refuses each step, in `power.rs` it
+//! forgets what was not synced, and in `damage.rs` it changes what was kept. Most of them ask
+//! `checker.rs`, which reads the data directory by itself.
 
 pub mod checker;
 mod damage;
 mod disk;
+mod entries;
 mod kills;
 mod points;
 mod power;
 mod refusals;
 pub mod stage;
+mod workers;
 
 use serde_json::json;
 

@@ -31,10 +31,13 @@ examples! {
     cors
     errors
     hello
+    kv
+    log
     query
     raw
     reuse
     silent
+    sql
     stream
     webhook
 }
@@ -331,4 +334,95 @@ fn webhook_believes_what_is_signed() {
     refused(tenant.post("/hook", body), 401, "the signature is not that of the body");
     refused(signed("{}", &signature("{}")), 400, "kind");
     tenant.post("/hook", &"a".repeat(65_537)).expect_problem(413, "too_large");
+}
+
+#[test]
+fn kv_counts_and_remembers() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("visit", kv());
+    let visit = |visitor: &str, page: &str| {
+        let body = json!({ "visitor": visitor, "page": page });
+        tenant.post("/visit", &body.to_string()).expect(200).json()
+    };
+    assert_eq!(visit("Ada", "/"), json!({ "visits": 1, "before": null }));
+    assert_eq!(visit("Ada", "/shop"), json!({ "visits": 2, "before": "/" }));
+    assert_eq!(visit("Grace", "/"), json!({ "visits": 1, "before": null }));
+    // What the SDK stores, the commands show.
+    let hearth = |arguments: &[&str]| host.command(&tenant.token, arguments);
+    let listed = hearth(&["kv", "list", "visits"]).done();
+    assert_eq!(listed, "count/Ada\ncount/Grace\nsession/Ada\nsession/Grace\n");
+    let session = hearth(&["kv", "get", "visits", "session/Ada", "--json"]).json();
+    assert_eq!(session["value"], r#"{"page":"/shop"}"#);
+    assert!(session["expires_at"].is_string(), "{session}");
+    hearth(&["kv", "rm", "visits", "session/Ada"]).done();
+    assert_eq!(visit("Ada", "/"), json!({ "visits": 3, "before": null }));
+}
+
+#[test]
+fn sql_keeps_a_list() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("list", sql());
+    let change = |body: serde_json::Value| tenant.post("/list", &body.to_string());
+    let items = json!({ "items": [{ "id": 1, "text": "milk" }] });
+    assert_eq!(change(json!({ "add": "milk" })).expect(200).json(), items);
+    // Both or neither.
+    refused(change(json!({ "add": "tea", "done": 7 })), 404, "there is no such item");
+    assert_eq!(change(json!({})).expect(200).json(), items);
+    assert_eq!(change(json!({ "done": 1 })).expect(200).json(), json!({ "items": [] }));
+    // What the commands store, the SDK reads.
+    let insert = "insert into items (text) values (?)";
+    host.command(&tenant.token, &["sql", "default", insert, "-p", "bread"]).done();
+    let text = &change(json!({})).expect(200).json()["items"][0]["text"];
+    assert_eq!(text, "bread");
+}
+
+#[test]
+fn log_says_how_much_a_line_matters() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("order", log());
+    tenant.post("/order", r#"{"order":7,"stock":2}"#).expect(204);
+    refused(tenant.post("/order", r#"{"order":8,"stock":0}"#), 409, "it is sold out");
+    logged(&tenant, "nothing is left");
+    let lines = tenant.ask("/logs");
+    let lines: Vec<_> = lines["lines"].as_array().unwrap().iter().collect();
+    let said = |line: &&serde_json::Value| (line["level"].clone(), line["text"].clone());
+    assert_eq!(
+        lines.iter().map(said).collect::<Vec<_>>(),
+        [
+            (json!("debug"), json!("the order is 7 and the stock 2")),
+            (json!("warn"), json!("stock: 2 are left")),
+            (json!("info"), json!("took the order 7")),
+            (json!("debug"), json!("the order is 8 and the stock 0")),
+            (json!("error"), json!("stock: nothing is left for the order 8")),
+        ]
+    );
+    assert!(lines.iter().all(|line| line["stream"] == "stderr"), "{lines:?}");
+    let shown = host.command(&tenant.token, &["logs"]).done();
+    assert!(shown.contains(" warn stock: 2 are left\n"), "{shown}");
+}
+
+/// What a module of the SDK is not used for is not asked of a host.
+#[test]
+fn a_function_imports_what_it_uses() {
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    let imports = |name: &str, module: &[u8]| {
+        let uploaded = tenant.deploy(name, module);
+        uploaded["functions"][0]["imports"].to_string()
+    };
+    let all = ["wasi:keyvalue/", "hearth:platform/", "fermyon:spin/", "wasi:logging/"];
+    for (name, module, used) in [
+        ("hello", hello(), &[][..]),
+        ("kv", kv(), &["wasi:keyvalue/", "hearth:platform/"]),
+        ("sql", sql(), &["hearth:platform/", "fermyon:spin/"]),
+        ("log", log(), &["wasi:logging/"]),
+    ] {
+        let imported = imports(name, module);
+        for package in all {
+            assert_eq!(imported.contains(package), used.contains(&package), "{name}: {imported}");
+        }
+    }
 }

@@ -39,6 +39,7 @@ guests! {
     keeps
     lifts
     loops
+    measures_state
     mirrors
     misstates_length
     no_response
@@ -54,7 +55,15 @@ guests! {
     spin_app
     spin_variables
     spins
+    sql_batches
+    sql_spin_three
+    sql_spin_two
     stalls
+    stores_draft
+    stores_draft2
+    stores_spin2
+    stores_spin3
+    stores_standard
     streams
     traps
     version_one
@@ -62,6 +71,7 @@ guests! {
     wasip3_hello
     wasip3_keeps
     wasip3_reads_settings
+    wasip3_sql
     wasip3_writes_nothing
     writes_nothing
     wstd_hello

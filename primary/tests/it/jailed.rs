@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use hearth_wire::{
-    CompileJob, CompileRequest, Fingerprint, FromZygote, ToZygote, TreeJob, TreeRequest, VERSION,
-    pair, recv, send,
+    CompileJob, CompileRequest, Databases, Fingerprint, FromZygote, ToZygote, TreeJob, TreeRequest,
+    VERSION, pair, recv, send,
 };
 use nix::libc;
 use tempfile::TempDir;
@@ -25,7 +25,7 @@ pub struct Jailed {
     directory: TempDir,
     /// Where it would say what its own mistakes are.
     _errors: PipeReader,
-    _keeps_waiting: Option<PipeWriter>,
+    _keeps_waiting: Option<OwnedFd>,
 }
 
 impl Jailed {
@@ -53,7 +53,7 @@ impl Jailed {
 
     /// Until it is behind its walls and waits for what does not come, as long as this end is kept.
     fn kept_waiting(mut self, what: &str, missing: &str, never: PipeWriter) -> Self {
-        self._keeps_waiting = Some(never);
+        self._keeps_waiting = Some(never.into());
         eventually(&format!("{what}, without {missing:?}"), || {
             let is_fenced = filters(self.pid)? == own_filters(missing) + 2;
             (is_fenced && waits_in(self.pid)? == libc::SYS_read).then_some(())
@@ -155,4 +155,24 @@ pub fn tree(missing: &str) -> Jailed {
     let request = TreeRequest { version: VERSION, uid: None, job: TreeJob::Unpack };
     send(&jailed.control, &request, &[inside.as_fd(), tar.as_fd()]).unwrap();
     jailed.kept_waiting("a tree that waits for its archive", missing, never)
+}
+
+/// One that copies a database for whom nobody reads it.
+pub fn copier() -> Jailed {
+    let mut jailed = Jailed::start("", "hearth-worker", Some("tree"));
+    let database = rusqlite::Connection::open(jailed.directory.path().join("kv.db")).unwrap();
+    database.execute_batch("CREATE TABLE a AS SELECT randomblob(1000000) AS b").unwrap();
+    drop(database);
+    let (never, pipe) = io::pipe().unwrap();
+    let inside = File::open(jailed.directory.path()).unwrap();
+    let databases = Databases::Copied { most_bytes: 1 << 30 };
+    let job = TreeJob::Pack { name: None, databases };
+    let request = TreeRequest { version: VERSION, uid: None, job };
+    send(&jailed.control, &request, &[inside.as_fd(), pipe.as_fd()]).unwrap();
+    jailed._keeps_waiting = Some(never.into());
+    eventually("a copier that waits for its reader", || {
+        let is_sealed = filters(jailed.pid)? == 3;
+        (is_sealed && waits_in(jailed.pid)? == libc::SYS_write).then_some(())
+    });
+    jailed
 }

@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use hearth_wire::uplink::Kind;
 use hearth_wire::{
-    Entry, FRAME_MAX, FromWorker, FromZygote, LogLine, LogStream, Moment, Passing, Report, Subject,
-    ToWorker, ToZygote, VERSION, pair, recv, send,
+    Entry, FRAME_MAX, FromWorker, FromZygote, Given, LogLine, LogStream, Moment, Passing, Report,
+    Subject, ToWorker, ToZygote, VERSION, pair, recv, send,
 };
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -311,10 +311,11 @@ fn in_the_zygotes_place() {
         }
     });
     while let Ok(Some((message, mut fds))) = recv::<ToZygote>(&*primary) {
-        if let ToZygote::Fork { .. } = message {
+        if let ToZygote::Fork { given, .. } = &message {
+            let at = |name: Given| given.iter().position(|it| *it == name).unwrap();
             let (near, far) = pair().unwrap();
-            let control = std::mem::replace(&mut fds[0], far);
-            let listener = fds[1].try_clone().unwrap();
+            let control = std::mem::replace(&mut fds[at(Given::Control)], far);
+            let listener = fds[at(Given::Listener)].try_clone().unwrap();
             Relay::between(control, near, listener, &lie);
         }
         pass(&ours, &message, &fds).unwrap();
@@ -557,6 +558,7 @@ fn report(lines: usize, bytes: usize) -> FromWorker {
         version: 1.into(),
         request_id: String::new(),
         stream: LogStream::Stdout,
+        level: None,
         text: "x".repeat(bytes),
     };
     FromWorker::Report(Report { lines: vec![line; lines], ..Report::default() })

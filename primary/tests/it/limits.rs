@@ -11,6 +11,7 @@ mod intake;
 mod logs;
 mod memory;
 mod settings;
+mod state;
 mod storage;
 mod time;
 pub mod uploads;

@@ -66,6 +66,9 @@ fn what_is_set_goes_over_what_came_with_the_upload() {
             "memory_mb": 64,
             "max_body": 10 << 20,
             "reuse": 1,
+            "stores": ["*"],
+            "relaxed_stores": [],
+            "databases": ["*"],
             "description": "uploaded",
         })
     );

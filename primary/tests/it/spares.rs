@@ -325,7 +325,7 @@ fn rights(worker: i32) -> BTreeMap<String, String> {
         let to = to.split(":[").next().unwrap();
         open.insert(number, to.rsplit('/').next().unwrap().to_owned());
     }
-    let fixed: Vec<_> = (0..4).map(|number| open.remove(&number)).collect();
+    let fixed: Vec<_> = (0..5).map(|number| open.remove(&number)).collect();
     rights.insert("fixed".to_owned(), format!("{fixed:?}"));
     let mut others: Vec<String> = open.into_values().filter(|it| it != "socket").collect();
     others.sort();

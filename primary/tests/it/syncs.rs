@@ -1,5 +1,5 @@
 //! Watches a process sync: each of its threads is stopped at each of its system calls that makes
-//! something durable, before and after.
+//! something durable, before and after, and can be told that it failed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,6 +23,14 @@ pub enum Sync {
     Done(PathBuf),
 }
 
+/// What the process hears of a call that is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    AsItIs,
+    /// As a disk would have it that cannot be written to.
+    Failed,
+}
+
 /// Until it is dropped.
 pub struct Watch {
     pid: Pid,
@@ -34,7 +42,7 @@ pub struct Watch {
 const WAKE: Signal = Signal::SIGURG;
 
 impl Watch {
-    pub fn begin(pid: i32, mut tell: impl FnMut(Sync) + Send + 'static) -> Self {
+    pub fn begin(pid: i32, mut tell: impl FnMut(Sync) -> Said + Send + 'static) -> Self {
         let pid = Pid::from_raw(pid);
         let ends = Arc::new(AtomicBool::new(false));
         let (until, (begun, began)) = (ends.clone(), std::sync::mpsc::channel());
@@ -50,8 +58,10 @@ impl Watch {
                 let mut pass_on = None;
                 match stopped {
                     WaitStatus::PtraceSyscall(_) => {
-                        if let Some(sync) = sync_of(pid, thread) {
-                            tell(sync);
+                        if let Some(sync) = sync_of(pid, thread)
+                            && tell(sync) == Said::Failed
+                        {
+                            fail(thread);
                         }
                     }
                     WaitStatus::Stopped(_, signal) if signal != WAKE => pass_on = Some(signal),
@@ -112,6 +122,12 @@ fn take(pid: Pid) -> BTreeSet<Pid> {
             taken.insert(thread);
         }
     }
+}
+
+fn fail(thread: Pid) {
+    let mut registers = ptrace::getregs(thread).unwrap();
+    registers.rax = (-i64::from(libc::EIO)).cast_unsigned();
+    ptrace::setregs(thread, registers).unwrap();
 }
 
 /// Where it stands in a call that syncs.

@@ -114,6 +114,7 @@ impl Options {
             Kind::Truth => Given::Truth(truth(name, *kind, value)?),
             Kind::Text => Given::Text(text(name, &kind.expected(), value)?),
             Kind::Origins => Given::Texts(origins(name, *kind, value)?),
+            Kind::Names => Given::Texts(names(name, *kind, value)?),
             Kind::Schemas => {
                 self.schema = schema(name, value)?;
                 return Ok(());
@@ -219,6 +220,27 @@ fn is_origin(text: &str) -> bool {
         && !authority.contains(['/', '?', '#', '@', ',', '*'])
 }
 
+fn names(key: &str, kind: Kind, value: Expr) -> Result<Vec<LitStr>> {
+    let list = match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(one), .. }) => vec![one],
+        Expr::Array(ExprArray { elems, .. }) if elems.is_empty() => Vec::new(),
+        list => texts(key, &kind.expected(), list)?,
+    };
+    match &list[..] {
+        [any] if any.value() == "*" => Ok(list),
+        _ => match list.iter().find(|name| !is_name(&name.value())) {
+            Some(wrong) => refused(key, &kind.expected(), wrong),
+            None => Ok(list),
+        },
+    }
+}
+
+/// Of a store or a database.
+fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
+
 fn schema(key: &str, value: Expr) -> Result<Schema> {
     match &value {
         Expr::Lit(ExprLit { lit: Lit::Bool(wanted), .. }) if !wanted.value => Ok(Schema::None),
@@ -268,6 +290,7 @@ mod tests {
                 Kind::Truth => "true".to_owned(),
                 Kind::Text => "\"…\"".to_owned(),
                 Kind::Origins => "\"*\"".to_owned(),
+                Kind::Names => "[\"carts\"]".to_owned(),
                 Kind::Schemas => "false".to_owned(),
             };
             assert!(parse(&format!("{name} = {value}")).is_ok(), "{name} = {value}");

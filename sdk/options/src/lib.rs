@@ -50,6 +50,8 @@ pub enum Kind {
     Text,
     /// Of web pages, or `*` for any.
     Origins,
+    /// Of stores or databases, or `*` for any.
+    Names,
     /// JSON Schemas in their places.
     Schemas,
 }
@@ -70,6 +72,11 @@ impl Kind {
             Self::Text => "a text".to_owned(),
             Self::Origins => {
                 "a list of origins, such as [\"https://app.example\"], or \"*\" for any".to_owned()
+            }
+            Self::Names => {
+                "a list of names, such as [\"carts\"], or \"*\" for any: each of up to 64 \
+                 characters of A-Z, a-z, 0-9, `_`, `.` and `-`"
+                    .to_owned()
             }
             Self::Schemas => {
                 "an object of JSON Schemas at `body`, `querystring`, `headers` and `response`, the \
@@ -119,6 +126,13 @@ macro_rules! options {
             max_body: u64 = 10 << 20, Kind::up_to(BODY_MAX_BYTES), limited;
             /// Calls that one instance may serve, one after the other.
             reuse: u32 = 1, Kind::up_to(REUSE_MAX as u64), whole;
+            /// The key-value stores that the function may use.
+            stores: Allowed = Allowed::Any, Kind::Names, whole;
+            /// The stores in which the function's writes are answered before they are on the disk: a
+            /// power cut may take the last moments, and damages nothing.
+            relaxed_stores: Allowed = Allowed::NONE, Kind::Names, whole;
+            /// The SQL databases that the function may use.
+            databases: Allowed = Allowed::Any, Kind::Names, whole;
             /// What the function is for, for people and for `/$openapi.json`.
             description: String = String::new(), Kind::Text, whole;
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use hearth_e2e::component;
 use hearth_engine::{EngineKind, Purpose};
-use hearth_host::{LinkError, is_elsewhere, is_offered, linker, prepare};
+use hearth_host::{LinkError, is_elsewhere, is_offered, linkers, prepare};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
@@ -21,7 +21,7 @@ fn engine() -> Engine {
 /// Whether all that a component imports is there.
 fn links(engine: &Engine, module: &[u8]) -> bool {
     let component = Component::new(engine, module).unwrap();
-    match prepare(&linker(engine).unwrap(), &component) {
+    match prepare(&linkers(engine).unwrap(), &component) {
         Ok(_) | Err(LinkError::NoHandler) => true,
         Err(LinkError::Import(_) | LinkError::Concurrency(_)) => false,
     }
@@ -44,6 +44,11 @@ fn a_toolchains_imports_are_in_the_list_where_they_link() {
         ("spin_app", true),
         ("wasip3_hello", true),
         ("wasip3_keeps", true),
+        ("stores_draft", true),
+        ("stores_draft2", true),
+        ("stores_standard", true),
+        ("stores_spin2", true),
+        ("stores_spin3", true),
         ("imports_blobs", false),
     ] {
         let path = guests.join(format!("{guest}.wasm"));
@@ -162,7 +167,7 @@ fn what_other_hosts_have_fails_with_its_name() {
         let code = compiler.precompile_component(&module).unwrap();
         let runner = hearth_engine::engine(kind, Purpose::Run).unwrap();
         let component = hearth_engine::load_bytes(&runner, &code).unwrap();
-        let handler = prepare(&linker(&runner).unwrap(), &component).unwrap();
+        let handler = prepare(&linkers(&runner).unwrap(), &component).unwrap();
         let refused = options::declared(&runner, &watchdog, &handler, &component).unwrap_err();
         assert_eq!(
             refused.to_string(),
@@ -180,7 +185,7 @@ fn an_engine_without_concurrency_says_what_needs_it() {
 
     let engine = hearth_engine::engine(EngineKind::Plain, Purpose::Compile).unwrap();
     let component = Component::new(&engine, &module).unwrap();
-    let refused = prepare(&linker(&engine).unwrap(), &component).err().unwrap();
+    let refused = prepare(&linkers(&engine).unwrap(), &component).err().unwrap();
     assert_eq!(
         inspect::refused_by_linker(&refused),
         format!(

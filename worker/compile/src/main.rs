@@ -191,8 +191,8 @@ fn compile(
     let component = hearth_engine::load_bytes(&runner, &code)
         .map_err(|error| refused(error, inspect::refused_by_pool))?;
     drop(code);
-    let linker = hearth_host::linker(&runner).map_err(anyhow::Error::from)?;
-    let handler = hearth_host::prepare(&linker, &component)
+    let linkers = hearth_host::linkers(&runner).map_err(anyhow::Error::from)?;
+    let handler = hearth_host::prepare(&linkers, &component)
         .map_err(|error| refused(error, inspect::refused_by_linker))?;
     let kind = match &handler {
         Handler::P2(_) => HandlerKind::IncomingHandler,
@@ -226,8 +226,8 @@ fn check(
     if options.reuse > 1 {
         let runner = hearth_engine::engine(engine, Purpose::Run).map_err(anyhow::Error::from)?;
         let component = hearth_engine::load_bytes(&runner, &read(artifact)?)?;
-        let linker = hearth_host::linker(&runner).map_err(anyhow::Error::from)?;
-        let handler = hearth_host::prepare(&linker, &component)?;
+        let linkers = hearth_host::linkers(&runner).map_err(anyhow::Error::from)?;
+        let handler = hearth_host::prepare(&linkers, &component)?;
         hearth_jail::seal_compiler()?;
         reuse::probe(&runner, watchdog, &handler)
             .map_err(|refusal| Failure::refused(refusal.to_string()))?;

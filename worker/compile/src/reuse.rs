@@ -145,8 +145,8 @@ mod tests {
         let engine = hearth_engine::engine(kind, Purpose::Run).unwrap();
         let component =
             hearth_engine::load(&engine, &File::open(artifact.path()).unwrap()).unwrap();
-        let linker = hearth_host::linker(&engine).unwrap();
-        let handler = hearth_host::prepare(&linker, &component).unwrap();
+        let linkers = hearth_host::linkers(&engine).unwrap();
+        let handler = hearth_host::prepare(&linkers, &component).unwrap();
         let watchdog = Watchdog::start().unwrap();
         probe(&engine, &watchdog, &handler).map_err(|refusal| refusal.to_string())
     }

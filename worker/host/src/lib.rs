@@ -18,11 +18,14 @@ mod elsewhere;
 mod filesystem;
 mod http;
 mod io;
+pub mod keyvalue;
 mod link;
+mod logging;
 mod memory;
 mod offer;
 mod random;
 mod sockets;
+pub mod sql;
 mod store;
 mod surroundings;
 
@@ -42,7 +45,8 @@ use wasmtime_wasi_http::{
 
 pub use config::Settings;
 pub use elsewhere::{Unavailable, is_elsewhere};
-pub use link::{Handler, LinkError, engine, instantiate, linker, prepare, share};
+pub use link::{Handler, LinkError, Linkers, engine, instantiate, linkers, prepare, share};
+pub use logging::{Level, Listener};
 pub use memory::MemoryLimit;
 pub use offer::{Offer, is_offered, needs_concurrency, offered};
 pub use store::{is_settled, store};
@@ -59,28 +63,33 @@ pub struct Interface {
     pub may_stay: &'static [TypeId],
 }
 
+/// Adds the functions of an interface to a linker.
+type Link = fn(&mut Linker<Guest>) -> wasmtime::Result<()>;
+
 pub struct Version {
     /// As it is linked. It serves every release that is compatible with it.
     pub number: &'static str,
     /// Whether its functions are asynchronous, or pass streams or futures. An engine without the
     /// component model's concurrency refuses such functions while it links them.
     pub needs_concurrency: bool,
-    link: fn(&mut Linker<Guest>) -> wasmtime::Result<()>,
+    link: Link,
+    /// As another text has it that goes by the same name and number, for components that the first
+    /// one does not fit.
+    other: Option<Link>,
 }
 
 /// A version whose functions are called and return.
-const fn plain(
-    number: &'static str,
-    link: fn(&mut Linker<Guest>) -> wasmtime::Result<()>,
-) -> Version {
-    Version { number, needs_concurrency: false, link }
+const fn plain(number: &'static str, link: Link) -> Version {
+    Version { number, needs_concurrency: false, link, other: None }
 }
 
-const fn concurrent(
-    number: &'static str,
-    link: fn(&mut Linker<Guest>) -> wasmtime::Result<()>,
-) -> Version {
-    Version { number, needs_concurrency: true, link }
+const fn concurrent(number: &'static str, link: Link) -> Version {
+    Version { number, needs_concurrency: true, link, other: None }
+}
+
+/// One that is two texts.
+const fn ambiguous(number: &'static str, link: Link, other: Link) -> Version {
+    Version { number, needs_concurrency: false, link, other: Some(other) }
 }
 
 pub static INTERFACES: &[Interface] = &[
@@ -351,6 +360,16 @@ pub static INTERFACES: &[Interface] = &[
         may_stay: &[],
     },
     Interface {
+        name: "wasi:logging/logging",
+        versions: &[plain("0.1.0-draft", |l| {
+            logging::bindings::wasi::logging::logging::add_to_linker::<_, logging::Logging>(
+                l,
+                logging::view,
+            )
+        })],
+        may_stay: &[],
+    },
+    Interface {
         name: "wasi:http/types",
         versions: &[
             plain("0.2.12", |l| {
@@ -417,6 +436,99 @@ pub static INTERFACES: &[Interface] = &[
         })],
         may_stay: &[],
     },
+    Interface {
+        name: "wasi:keyvalue/store",
+        versions: &[
+            plain("0.2.0-draft2", |l| {
+                keyvalue::draft2::store::add_to_linker::<_, keyvalue::KeyValue>(l, keyvalue::view)
+            }),
+            plain("0.2.0-draft", |l| {
+                keyvalue::draft::store::add_to_linker::<_, keyvalue::KeyValue>(l, keyvalue::view)
+            }),
+        ],
+        // A store that was opened, of whichever text: there is nothing of a call in it.
+        may_stay: &[TypeId::of::<keyvalue::Open>()],
+    },
+    Interface {
+        name: "wasi:keyvalue/atomics",
+        versions: &[
+            plain("0.2.0-draft2", |l| {
+                keyvalue::draft2::atomics::add_to_linker::<_, keyvalue::KeyValue>(l, keyvalue::view)
+            }),
+            plain("0.2.0-draft", |l| {
+                keyvalue::draft::atomics::add_to_linker::<_, keyvalue::KeyValue>(l, keyvalue::view)
+            }),
+        ],
+        // A compare-and-swap that was begun is its call's.
+        may_stay: &[],
+    },
+    Interface {
+        name: "wasi:keyvalue/batch",
+        versions: &[
+            ambiguous(
+                "0.2.0-draft2",
+                |l| {
+                    keyvalue::draft2::batch::add_to_linker::<_, keyvalue::KeyValue>(
+                        l,
+                        keyvalue::view,
+                    )
+                },
+                |l| {
+                    keyvalue::draft2::standard::batch::add_to_linker::<_, keyvalue::KeyValue>(
+                        l,
+                        keyvalue::view,
+                    )
+                },
+            ),
+            plain("0.2.0-draft", |l| {
+                keyvalue::draft::batch::add_to_linker::<_, keyvalue::KeyValue>(l, keyvalue::view)
+            }),
+        ],
+        may_stay: &[],
+    },
+    Interface {
+        name: "fermyon:spin/key-value",
+        versions: &[plain("2.0.0", |l| {
+            keyvalue::spin2::key_value::add_to_linker::<_, keyvalue::KeyValue>(l, keyvalue::view)
+        })],
+        may_stay: &[TypeId::of::<keyvalue::Open>()],
+    },
+    Interface {
+        name: "spin:key-value/key-value",
+        versions: &[concurrent("3.0.0", |l| {
+            keyvalue::spin3::key_value::add_to_linker::<_, keyvalue::KeyValue>(l, keyvalue::view)
+        })],
+        may_stay: &[TypeId::of::<keyvalue::Open>()],
+    },
+    Interface {
+        name: "hearth:platform/keyvalue",
+        versions: &[plain("0.1.0", |l| {
+            keyvalue::platform::keyvalue::add_to_linker::<_, keyvalue::KeyValue>(l, keyvalue::view)
+        })],
+        may_stay: &[],
+    },
+    // A connection ends with its call, and what it had begun with it.
+    Interface {
+        name: "fermyon:spin/sqlite",
+        versions: &[plain("2.0.0", |l| {
+            sql::spin2::sqlite::add_to_linker::<_, sql::Sql>(l, sql::view)
+        })],
+        may_stay: &[],
+    },
+    Interface {
+        name: "spin:sqlite/sqlite",
+        versions: &[concurrent("3.1.0", |l| {
+            sql::spin3::sqlite::add_to_linker::<_, sql::Sql>(l, sql::view)
+        })],
+        may_stay: &[],
+    },
+    Interface {
+        name: "hearth:platform/sql",
+        versions: &[plain("0.1.0", |l| {
+            sql::platform::sql::add_to_linker::<_, sql::Sql>(l, sql::view)
+        })],
+        may_stay: &[],
+    },
 ];
 
 impl Interface {
@@ -431,6 +543,8 @@ pub struct Guest {
     surroundings: Surroundings,
     http: http::Sender,
     settings: Arc<Settings>,
+    keyvalue: keyvalue::Keeper,
+    sql: Arc<dyn sql::Databases>,
     memory: MemoryLimit,
 }
 
@@ -440,28 +554,38 @@ pub struct Backends {
     pub http: Box<dyn WasiHttpHooks>,
     /// What its functions are told by name.
     pub settings: Arc<Settings>,
+    /// Its key-value stores.
+    pub keyvalue: Arc<dyn keyvalue::Stores>,
+    /// Its databases.
+    pub sql: Arc<dyn sql::Databases>,
 }
 
 impl Backends {
     /// Each says no, and there is nothing to be told.
     pub fn denied() -> Self {
-        Self::telling(Arc::default())
+        Self::of(Arc::default(), Arc::new(keyvalue::Denied), Arc::new(sql::Denied))
     }
 
-    /// Each says no, and functions are told these.
-    pub fn telling(settings: Arc<Settings>) -> Self {
-        Self { http: Box::new(http::Denied), settings }
+    /// These, and no requests.
+    pub fn of(
+        settings: Arc<Settings>,
+        keyvalue: Arc<dyn keyvalue::Stores>,
+        sql: Arc<dyn sql::Databases>,
+    ) -> Self {
+        Self { http: Box::new(http::Denied), settings, keyvalue, sql }
     }
 }
 
 impl Guest {
     pub fn new(surroundings: Surroundings, backends: Backends, memory_bytes: usize) -> Self {
-        let Backends { http, settings } = backends;
+        let Backends { http, settings, keyvalue, sql } = backends;
         Self {
             table: store::table(),
             surroundings,
             http: http::Sender::new(http),
             settings,
+            keyvalue: keyvalue::Keeper::new(keyvalue),
+            sql,
             memory: MemoryLimit::new(memory_bytes),
         }
     }

@@ -6,7 +6,7 @@ use wasmtime_wasi_http::handler::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre as IncomingHandler;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use crate::{Guest, INTERFACES, Interface, elsewhere, offer};
+use crate::{Guest, INTERFACES, Interface, Link, Version, elsewhere, offer};
 
 /// A component that is linked and answers HTTP, as WASI 0.2 or 0.3 says it.
 pub type Handler = ProxyPre<Guest>;
@@ -23,36 +23,71 @@ pub enum LinkError {
     NoHandler,
 }
 
-/// Of all that this engine can link.
-pub fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
-    link(engine, INTERFACES)
+/// All that an engine can link, in each of the texts that it is known by. Made once, since it takes
+/// longer than to link.
+pub struct Linkers {
+    first: Linker<Guest>,
+    /// The same, but for interfaces that are two texts: by the other of them.
+    other: Linker<Guest>,
 }
 
-fn link(engine: &Engine, interfaces: &[Interface]) -> wasmtime::Result<Linker<Guest>> {
+impl Linkers {
+    /// Of a component, by those texts that fit it. The other text, and what it imports of other
+    /// hosts, is looked at only where it does not link without.
+    fn instantiate_pre(&self, component: &Component) -> wasmtime::Result<InstancePre<Guest>> {
+        linked(&self.first, component).or_else(|error| match is_ambiguous(component) {
+            true => linked(&self.other, component).map_err(|_| error),
+            false => Err(error),
+        })
+    }
+
+    pub fn engine(&self) -> &Engine {
+        self.first.engine()
+    }
+}
+
+/// Whether it imports anything that is two texts.
+fn is_ambiguous(component: &Component) -> bool {
+    let (engine, ty) = (component.engine(), component.component_type());
+    let mut names = ty.imports(engine).map(|(name, _)| name);
+    names.any(|name| offer::find(name).is_some_and(|version| version.other.is_some()))
+}
+
+pub fn linkers(engine: &Engine) -> wasmtime::Result<Linkers> {
+    let first = link(engine, INTERFACES, |version| version.link)?;
+    let other = link(engine, INTERFACES, |version| version.other.unwrap_or(version.link))?;
+    Ok(Linkers { first, other })
+}
+
+fn link(
+    engine: &Engine,
+    interfaces: &[Interface],
+    text: fn(&Version) -> Link,
+) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     let versions = interfaces.iter().flat_map(|interface| interface.versions);
     for version in versions {
         if engine.get_concurrency_support() || !version.needs_concurrency {
-            (version.link)(&mut linker)?;
+            text(version)(&mut linker)?;
         }
     }
     Ok(linker)
 }
 
 /// All of an instance that can be made before there is one.
-pub fn prepare(linker: &Linker<Guest>, component: &Component) -> Result<Handler, LinkError> {
-    let linked = linked(linker, component).map_err(|error| missing(component, error))?;
+pub fn prepare(linkers: &Linkers, component: &Component) -> Result<Handler, LinkError> {
+    let linked = linkers.instantiate_pre(component).map_err(|error| missing(component, error))?;
     if let Ok(handler) = IncomingHandler::new(linked.clone()) {
         return Ok(ProxyPre::P2(handler));
     }
     // Where there is no concurrency it would be linked and could not be called.
-    if !linker.engine().get_concurrency_support() {
+    if !linkers.engine().get_concurrency_support() {
         return Err(LinkError::NoHandler);
     }
     ServicePre::new(linked).map(ProxyPre::P3).map_err(|_| LinkError::NoHandler)
 }
 
-/// What it imports of other hosts is looked at only where it does not link without.
+/// With functions that fail in the place of what it imports of other hosts, where it needs that.
 fn linked(linker: &Linker<Guest>, component: &Component) -> wasmtime::Result<InstancePre<Guest>> {
     linker.instantiate_pre(component).or_else(|error| {
         match elsewhere::with_traps(linker, component)? {
@@ -121,7 +156,7 @@ mod tests {
             "wasi:filesystem/imports",
             "wasi:http/handler",
             "wasi:http/incoming-handler",
-            "wasi:keyvalue/store",
+            "wasi:keyvalue/watcher",
             "wasi:sockets/imports",
         ];
         let names = INTERFACES.iter().map(|interface| interface.name).chain(OTHERS);
@@ -133,7 +168,7 @@ mod tests {
     #[test]
     fn each_row_links_what_it_says_and_nothing_else() {
         let engine = hearth_engine::engine(EngineKind::Concurrent, Purpose::Run).unwrap();
-        let (candidates, mut all) = (candidates(), linker(&engine).unwrap());
+        let (candidates, mut all) = (candidates(), linkers(&engine).unwrap().first);
         let mut listed = BTreeSet::new();
         for interface in INTERFACES {
             for version in interface.versions {
@@ -152,7 +187,7 @@ mod tests {
     #[test]
     fn an_engine_without_concurrency_links_what_does_not_need_it() {
         let engine = hearth_engine::engine(EngineKind::Plain, Purpose::Run).unwrap();
-        let mut linker = linker(&engine).unwrap();
+        let mut linker = linkers(&engine).unwrap().first;
         let mut refused = 0;
         for interface in INTERFACES {
             for version in interface.versions {

@@ -1,4 +1,7 @@
-//! How much memory an instance may have.
+//! How much memory an instance may have: its own, and what the host keeps for it until it is read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasmtime::ResourceLimiter;
 
@@ -6,12 +9,36 @@ use wasmtime::ResourceLimiter;
 pub struct MemoryLimit {
     most: usize,
     held: usize,
+    kept: Arc<AtomicUsize>,
     refused: bool,
+}
+
+/// So much is kept for an instance until this is gone.
+pub(crate) struct Kept {
+    bytes: usize,
+    of: Arc<AtomicUsize>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl MemoryLimit {
     pub(crate) fn new(most: usize) -> Self {
-        Self { most, held: 0, refused: false }
+        Self { most, held: 0, kept: Arc::default(), refused: false }
+    }
+
+    /// Counts what the guest has not read yet. The error is a trap, as of memory of its own.
+    pub(crate) fn keep(&mut self, bytes: usize) -> wasmtime::Result<Kept> {
+        let kept = self.kept.load(Ordering::Relaxed).saturating_add(bytes);
+        if self.held.saturating_add(kept) > self.most {
+            self.refused = true;
+            wasmtime::bail!("the function keeps more unread than it has memory for");
+        }
+        self.kept.store(kept, Ordering::Relaxed);
+        Ok(Kept { bytes, of: Arc::clone(&self.kept) })
     }
 
     /// Another call begins.
@@ -33,7 +60,7 @@ impl ResourceLimiter for MemoryLimit {
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let held = self.held.saturating_add(desired.saturating_sub(current));
-        if held > self.most {
+        if held.saturating_add(self.kept.load(Ordering::Relaxed)) > self.most {
             self.refused = true;
             return Ok(false);
         }
@@ -67,5 +94,18 @@ mod tests {
         assert!(!limit.was_reached());
         assert!(!limit.memory_growing(60, 61, None).unwrap());
         assert!(limit.was_reached());
+    }
+
+    #[test]
+    fn what_is_kept_unread_counts_until_it_is_gone() {
+        let mut limit = MemoryLimit::new(100);
+        assert!(limit.memory_growing(0, 60, None).unwrap());
+        let kept = limit.keep(30).unwrap();
+        assert!(!limit.was_reached());
+        assert!(limit.keep(11).is_err() && limit.was_reached());
+        assert!(!limit.memory_growing(60, 71, None).unwrap());
+        drop(kept);
+        assert!(limit.memory_growing(60, 100, None).unwrap());
+        assert!(limit.keep(1).is_err());
     }
 }

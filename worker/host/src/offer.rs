@@ -142,6 +142,17 @@ mod tests {
             "wasi:config/runtime@0.2.0-draft",
             "fermyon:spin/variables@2.0.0",
             "spin:variables/variables@3.0.0",
+            "wasi:keyvalue/store@0.2.0-draft",
+            "wasi:keyvalue/atomics@0.2.0-draft2",
+            "wasi:keyvalue/batch@0.2.0-draft2",
+            "fermyon:spin/key-value@2.0.0",
+            "spin:key-value/key-value@3.0.0",
+            "hearth:platform/keyvalue@0.1.0",
+            "fermyon:spin/sqlite@2.0.0",
+            "spin:sqlite/sqlite@3.0.0",
+            "spin:sqlite/sqlite@3.1.0",
+            "hearth:platform/sql@0.1.0",
+            "wasi:logging/logging@0.1.0-draft",
         ] {
             assert!(is_offered(name), "{name}");
         }
@@ -161,9 +172,13 @@ mod tests {
             "wasi:config/store@0.2.0-rc.2",
             "wasi:config/runtime@0.2.0-rc.1",
             "wasi:keyvalue/store@0.2.0",
+            "wasi:keyvalue/store@0.2.0-draft3",
+            "wasi:keyvalue/watcher@0.2.0-draft2",
             "wasi:logging/logging@0.2.0",
             "hearth:platform/sql@0.2.0",
-            "fermyon:spin/sqlite@2.0.0",
+            "hearth:platform/sql",
+            "spin:sqlite/sqlite@2.0.0",
+            "spin:sqlite@3.0.0",
             "",
         ] {
             assert!(!is_offered(name), "{name}");
@@ -179,7 +194,8 @@ mod tests {
             ("wasi:io/poll@0.3.0", Offer::OtherVersion),
             ("wasi:http/handler@0.3.0", Offer::NoInterface),
             ("wasi:cli@0.2.0", Offer::NoInterface),
-            ("wasi:keyvalue/store@0.2.0-draft", Offer::NoPackage),
+            ("wasi:keyvalue/store@0.2.0", Offer::OtherVersion),
+            ("wasi:keyvalue/watcher@0.2.0-draft2", Offer::NoInterface),
             ("acme:db/sql@1.0.0", Offer::NoPackage),
             ("run", Offer::NoPackage),
         ] {
@@ -189,7 +205,12 @@ mod tests {
 
     #[test]
     fn a_draft_serves_itself_alone() {
-        let draft = Version { number: "0.2.0-draft2", needs_concurrency: false, link: |_| Ok(()) };
+        let draft = Version {
+            number: "0.2.0-draft2",
+            needs_concurrency: false,
+            link: |_| Ok(()),
+            other: None,
+        };
         assert!(draft.serves("0.2.0-draft2"));
         for other in ["0.2.0-draft", "0.2.0", "0.2.1", "0.2.0-draft2 "] {
             assert!(!draft.serves(other), "{other}");
@@ -202,9 +223,12 @@ mod tests {
         assert_eq!(
             offered(),
             "wasi:cli, wasi:clocks, wasi:random, wasi:filesystem, wasi:sockets and wasi:http in \
-             the versions 0.2 and 0.3, and wasi:io in the version 0.2, and wasi:config in the \
-             versions 0.2.0-draft, 0.2.0-draft-2024-09-27 and 0.2.0-rc.1, and fermyon:spin in the \
-             version 2, and spin:variables in the version 3"
+             the versions 0.2 and 0.3, and wasi:io in the version 0.2, and wasi:logging in the \
+             version 0.1.0-draft, and wasi:config in the versions 0.2.0-draft, \
+             0.2.0-draft-2024-09-27 and 0.2.0-rc.1, and wasi:keyvalue in the versions 0.2.0-draft \
+             and 0.2.0-draft2, and fermyon:spin in the version 2, and spin:variables, \
+             spin:key-value and spin:sqlite in the version 3, and hearth:platform in the version \
+             0.1"
         );
     }
 }

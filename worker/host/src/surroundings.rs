@@ -5,16 +5,19 @@
 use wasmtime_wasi::cli::StdoutStream;
 use wasmtime_wasi::{Rng, WasiCtx};
 
+use crate::logging::{Deaf, Listener, Log};
 use crate::{cli, clocks, random, sockets};
 
 pub struct Surroundings {
     pub(crate) wasi: WasiCtx,
+    pub(crate) log: Log,
 }
 
 impl Surroundings {
     pub fn new(
         stdout: impl StdoutStream + 'static,
         stderr: impl StdoutStream + 'static,
+        listener: impl Listener + 'static,
         generator: impl Rng + Clone + Send + 'static,
     ) -> Self {
         let mut wasi = WasiCtx::builder();
@@ -23,7 +26,7 @@ impl Surroundings {
         random::set(&mut wasi, generator);
         random::bound(&mut wasi);
         sockets::deny(&mut wasi);
-        Self { wasi: wasi.build() }
+        Self { wasi: wasi.build(), log: Log::new(listener) }
     }
 
     /// Where nobody listens, and numbers are the process's own.
@@ -32,6 +35,6 @@ impl Surroundings {
         clocks::set(&mut wasi);
         random::bound(&mut wasi);
         sockets::deny(&mut wasi);
-        Self { wasi: wasi.build() }
+        Self { wasi: wasi.build(), log: Log::new(Deaf) }
     }
 }

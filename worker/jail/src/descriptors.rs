@@ -7,18 +7,22 @@
 //! | 0 | the control socket |
 //! | 1 | `/dev/null` |
 //! | 2 | the writing end of a pipe that somebody reads, or `/dev/null` |
-//! | 3 | a worker's listener |
-//! | 4 | a worker's release directory |
-//! | 5 | in the zygote, while it speaks to a spare child, the socket for that; `/dev/null` else |
+//! | 3 | a worker's state directory, or `/dev/null` where it has none |
+//! | 4 | a worker's listener |
+//! | 5 | a worker's release directory |
+//! | 6 | in the zygote, while it speaks to a spare child, the socket for that; `/dev/null` else |
 
 use std::collections::BTreeSet;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::DupFlags;
+
+use crate::files::STATE;
 
 /// The control socket, beside which nothing is left open but where to say what went wrong. It can
 /// be taken once, before anything else is opened.
@@ -60,35 +64,59 @@ pub fn speak_to(pipe: OwnedFd) -> io::Result<()> {
 
 /// Low descriptor numbers, taken before anything else can have them.
 pub struct Slots {
+    /// At [`STATE`]. Never closed but by the process's end: the filter trusts its number.
+    state: ManuallyDrop<OwnedFd>,
     listener: OwnedFd,
     release: OwnedFd,
 }
 
 impl Slots {
     pub fn reserve() -> io::Result<Self> {
-        let listener =
-            rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let release = rustix::io::fcntl_dupfd_cloexec(&listener, 3)?;
-        Ok(Self { listener, release })
-    }
-
-    pub fn numbers(&self) -> [RawFd; 2] {
-        [self.listener.as_raw_fd(), self.release.as_raw_fd()]
-    }
-
-    /// The listener and the release directory at their fixed numbers.
-    pub fn fill(mut self, listener: OwnedFd, release: OwnedFd) -> io::Result<(OwnedFd, OwnedFd)> {
-        rustix::io::dup2(&listener, &mut self.listener)?;
-        rustix::io::dup2(&release, &mut self.release)?;
-        for fd in [&self.listener, &self.release] {
-            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
+        let state = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        if state.as_raw_fd() != STATE {
+            return Err(not_the_number(&state, STATE));
         }
+        let another = || rustix::io::fcntl_dupfd_cloexec(&state, STATE);
+        let (listener, release) = (another()?, another()?);
+        Ok(Self { state: ManuallyDrop::new(state), listener, release })
+    }
+
+    pub fn numbers(&self) -> [RawFd; 3] {
+        [self.state.as_raw_fd(), self.listener.as_raw_fd(), self.release.as_raw_fd()]
+    }
+
+    /// The state directory, where there is one, the listener and the release directory at their fixed
+    /// numbers.
+    pub fn fill(
+        mut self,
+        state: Option<OwnedFd>,
+        listener: OwnedFd,
+        release: OwnedFd,
+    ) -> io::Result<(OwnedFd, OwnedFd)> {
+        if let Some(state) = state {
+            rustix::io::dup3(&state, &mut self.state, DupFlags::CLOEXEC)?;
+        }
+        rustix::io::dup3(&listener, &mut self.listener, DupFlags::CLOEXEC)?;
+        rustix::io::dup3(&release, &mut self.release, DupFlags::CLOEXEC)?;
         Ok((self.listener, self.release))
     }
 }
 
+/// For a child that tries the walls, which is nobody's worker: a directory where a worker's state is.
+pub fn stand_in_for_state() -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open("/dev", flags, Mode::empty())?;
+    // SAFETY: takes no pointer. The number is the one that [`Slots`] holds and never closes.
+    let failed = unsafe { libc::dup3(directory.as_raw_fd(), STATE, libc::O_CLOEXEC) } == -1;
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn not_the_number(fd: &OwnedFd, number: RawFd) -> io::Error {
+    io::Error::other(format!("{} is not the number {number}", fd.as_raw_fd()))
+}
+
 /// Where the zygote speaks to its spare children, one at a time.
-pub(crate) const SPARE_CHILD: RawFd = 5;
+pub(crate) const SPARE_CHILD: RawFd = 6;
 
 /// The one number by which the zygote may speak to somebody besides its primary.
 pub struct Mouthpiece {
@@ -102,7 +130,7 @@ impl Mouthpiece {
             rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         match number.as_raw_fd() {
             SPARE_CHILD => Ok(Self { number }),
-            other => Err(io::Error::other(format!("{other} is not the number {SPARE_CHILD}"))),
+            _ => Err(not_the_number(&number, SPARE_CHILD)),
         }
     }
 

@@ -20,6 +20,18 @@ pub fn deny_everything() -> Result<(), RulesetError> {
     everything()?.restrict_self().map(drop)
 }
 
+/// The same but for the files right beneath this directory: they are read, written, cut, made and
+/// removed, and nothing else. That it is read itself is for its sync.
+pub fn deny_all_but_state(directory: BorrowedFd<'_>) -> Result<(), RulesetError> {
+    let files = AccessFs::ReadFile
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::RemoveFile
+        | AccessFs::ReadDir;
+    everything()?.add_rule(PathBeneath::new(directory, files))?.restrict_self().map(drop)
+}
+
 /// The same but for what is below this directory. Tells whether this kernel's can do it.
 pub fn deny_all_but(directory: BorrowedFd<'_>) -> Result<bool, RulesetError> {
     if version().is_none_or(|version| version < KNOWS_MOVES) {

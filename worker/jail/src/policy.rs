@@ -2,8 +2,8 @@
 //!
 //! Whoever is not named in a row may not make the call. A program goes through two stages: it is
 //! *open* while it starts (the zygote all its life), and *sealed* before the first byte of a
-//! stranger's is looked at. Sealed, nothing can become executable, no file can be opened and no
-//! socket made, connected or taken over.
+//! stranger's is looked at. Sealed, nothing can become executable, no file can be opened but beneath
+//! its state directory, and no socket made, connected or taken over.
 
 use nix::libc::{self, c_long};
 
@@ -12,7 +12,7 @@ use nix::libc::{self, c_long};
 pub enum Stage {
     /// The zygote, and a worker until all its code is loaded.
     Zygote = 1,
-    /// A worker that serves.
+    /// A worker that serves, and may have a state.
     Worker = 2,
     /// The compiler, from its start.
     Compiler = 4,
@@ -20,15 +20,37 @@ pub enum Stage {
     Trial = 8,
     /// What moves a tenant's files, from its start.
     Tree = 16,
+    /// A worker that serves where the kernel has no Landlock: a filter cannot read a path, so that
+    /// nothing would keep it to its state directory, and it has none.
+    Bare = 32,
+    /// What moves a tenant's files once it opens its databases.
+    Copier = 64,
 }
 
 impl Stage {
-    pub const ALL: [Self; 5] =
-        [Self::Zygote, Self::Worker, Self::Compiler, Self::Trial, Self::Tree];
+    pub const ALL: [Self; 7] = [
+        Self::Zygote,
+        Self::Worker,
+        Self::Compiler,
+        Self::Trial,
+        Self::Tree,
+        Self::Bare,
+        Self::Copier,
+    ];
+
+    /// The stage that a program was in before it was sealed to be this; `None` where it begins so.
+    pub fn opened(self) -> Option<Self> {
+        match self {
+            Self::Zygote | Self::Compiler | Self::Tree => None,
+            Self::Worker | Self::Bare => Some(Self::Zygote),
+            Self::Trial => Some(Self::Compiler),
+            Self::Copier => Some(Self::Tree),
+        }
+    }
 
     /// Whether a row's conditions for programs that are sealed hold here.
     pub fn is_sealed(self) -> bool {
-        matches!(self, Self::Worker | Self::Trial)
+        self.opened().is_some()
     }
 }
 
@@ -37,20 +59,29 @@ const W: u8 = Stage::Worker as u8;
 const C: u8 = Stage::Compiler as u8;
 const T: u8 = Stage::Trial as u8;
 const D: u8 = Stage::Tree as u8;
+const B: u8 = Stage::Bare as u8;
+const K: u8 = Stage::Copier as u8;
 const OPEN: u8 = Z | C;
-const ALL: u8 = Z | W | C | T | D;
-const SERVING: u8 = Z | W;
+const ALL: u8 = Z | W | C | T | D | B | K;
+const SERVING: u8 = Z | W | B;
 const FILES: u8 = OPEN | D;
+/// Who has files of a state open, and who becomes one of them.
+const STATEFUL: u8 = W | K;
+const TO_STATEFUL: u8 = Z | D;
+const SEALED: u8 = W | T | B | K;
 
 pub struct Row {
     pub call: c_long,
     pub who: u8,
-    /// Only with such arguments, in every stage. Of these lists one must hold whole.
+    /// Only with such arguments, in every stage. Of these lists, and those that its stage has
+    /// besides, one must hold whole.
     pub only: &'static [&'static [Test]],
-    /// With such arguments as well in that stage alone: its seal takes them away.
-    pub also: &'static [(Stage, &'static [Test])],
-    /// Never with such arguments once the program is sealed. Holds if all do.
-    pub never: &'static [Test],
+    /// With such arguments in those stages alone. A seal takes away what is not of the stage that it
+    /// leads to.
+    pub also: &'static [(u8, &'static [Test])],
+    /// Never with such arguments in those stages, to which a seal leads: none of these lists may hold
+    /// whole.
+    pub never: &'static [(u8, &'static [Test])],
     /// Where the call is answered by `ENOSYS`, as by a kernel that has none: whoever asks for it
     /// has another way, and lives.
     pub absent: u8,
@@ -78,27 +109,48 @@ impl Row {
 
     /// Whether nothing is asked of its arguments.
     pub fn is_unconditional(&self, stage: Stage) -> bool {
-        self.only.is_empty() && (self.never.is_empty() || !stage.is_sealed())
+        self.lists(stage).next().is_none() && self.refused(stage).next().is_none()
     }
 
     /// With which arguments alone it may make the call, where that is asked: of these lists one must
     /// hold whole.
     pub fn lists(&self, stage: Stage) -> impl Iterator<Item = &'static [Test]> {
-        let also = self.also.iter().filter(move |(of, _)| *of == stage).map(|(_, tests)| *tests);
-        self.only.iter().copied().chain(also)
+        self.only.iter().copied().chain(of(stage, self.also))
+    }
+
+    /// With which arguments it may not make it, though they are among those: none of these lists may
+    /// hold whole.
+    pub fn refused(&self, stage: Stage) -> impl Iterator<Item = &'static [Test]> {
+        of(stage, self.never)
+    }
+
+    /// What a seal from one stage to another takes away of the arguments.
+    pub fn taken(&self, open: Stage, sealed: Stage) -> impl Iterator<Item = &'static [Test]> {
+        let lost = self
+            .also
+            .iter()
+            .filter(move |(stages, _)| stages & open as u8 != 0 && stages & sealed as u8 == 0);
+        lost.map(|(_, tests)| *tests).chain(self.refused(sealed))
     }
 
     /// Of the call with these arguments.
     pub fn verdict(&self, stage: Stage, arguments: &[u64; 6]) -> Verdict {
         let all = |tests: &[Test]| tests.iter().all(|test| test.holds(arguments));
-        let is_one_of_them = self.only.is_empty() || self.lists(stage).any(all);
-        let never = stage.is_sealed() && !self.never.is_empty() && all(self.never);
+        let is_one_of_them = self.lists(stage).next().is_none() || self.lists(stage).any(all);
+        let never = self.refused(stage).any(all);
         match self.is_of(stage) && is_one_of_them && !never {
             false => Verdict::Forbidden,
             true if self.is_absent(stage) => Verdict::Absent,
             true => Verdict::Made,
         }
     }
+}
+
+fn of(
+    stage: Stage,
+    lists: &'static [(u8, &'static [Test])],
+) -> impl Iterator<Item = &'static [Test]> {
+    lists.iter().filter(move |(stages, _)| stages & stage as u8 != 0).map(|(_, tests)| *tests)
 }
 
 /// What is asked of one argument. Pointers cannot be looked through, so only their being null can
@@ -139,7 +191,12 @@ const fn only(call: c_long, who: u8, only: &'static [&'static [Test]], why: &'st
     Row { call, who, only, also: &[], never: &[], absent: 0, why }
 }
 
-const fn never(call: c_long, who: u8, never: &'static [Test], why: &'static str) -> Row {
+const fn never(
+    call: c_long,
+    who: u8,
+    never: &'static [(u8, &'static [Test])],
+    why: &'static str,
+) -> Row {
     Row { call, who, only: &[], also: &[], never, absent: 0, why }
 }
 
@@ -171,7 +228,16 @@ const CONTROL: u64 = 0;
 /// The zygote's end of a spare child's control socket.
 const SPARE_CHILD: u64 = crate::descriptors::SPARE_CHILD as u64;
 /// The standard streams, the first of which is the control socket.
-const FIXED_LAST: u64 = 2;
+const STREAMS_LAST: u64 = 2;
+/// The state directory: the number behind the streams'.
+const STATE: u64 = crate::files::STATE as u64;
+const PLACE: u64 = libc::O_PATH as u64;
+/// Which kind of mapping it is, and what no limit counts of one that is a file's.
+const MAPPING: u64 = libc::MAP_TYPE as u64
+    | libc::MAP_ANONYMOUS as u64
+    | libc::MAP_GROWSDOWN as u64
+    | libc::MAP_HUGETLB as u64;
+const SHARED: u64 = libc::MAP_SHARED as u64;
 
 /// By what they are for. The order does not matter.
 pub const POLICY: &[Row] = &[
@@ -184,8 +250,9 @@ pub const POLICY: &[Row] = &[
         libc::SYS_close,
         ALL,
         // A number that rules go by must not come to mean another file.
-        &[UpTo(0, FIXED_LAST)],
-        "connections that end; once sealed not the control socket, whose number is trusted below",
+        &[(T | B, &[UpTo(0, STREAMS_LAST)]), (STATEFUL, &[UpTo(0, STATE)])],
+        "connections that end; once sealed neither the control socket nor the state directory, \
+         whose numbers are trusted below",
     ),
     // Sockets: those that came, and what comes in at the listener. A socket that exists can be
     // disconnected and connected elsewhere, or send by fast open, past Landlock and an empty
@@ -202,7 +269,7 @@ pub const POLICY: &[Row] = &[
         call: libc::SYS_sendmsg,
         who: ALL,
         only: &[&[Is(0, CONTROL), Bits(2, FAST_OPEN, 0)]],
-        also: &[(Stage::Zygote, &[Is(0, SPARE_CHILD), Bits(2, FAST_OPEN, 0)])],
+        also: &[(Z, &[Is(0, SPARE_CHILD), Bits(2, FAST_OPEN, 0)])],
         never: &[],
         absent: 0,
         why: "the control socket, which is not a network's; its message could hold an address. The \
@@ -237,9 +304,22 @@ pub const POLICY: &[Row] = &[
         only: &[],
         also: &[],
         // The flags belong to the open file, which the primary shares.
-        never: &[Not(1, libc::F_GETFL as u64), Not(1, libc::F_GETFD as u64)],
+        never: &[
+            (T | B, &[Not(1, libc::F_GETFL as u64), Not(1, libc::F_GETFD as u64)]),
+            (
+                STATEFUL,
+                &[
+                    Not(1, libc::F_GETFL as u64),
+                    Not(1, libc::F_GETFD as u64),
+                    Not(1, libc::F_GETLK as u64),
+                    Not(1, libc::F_SETLK as u64),
+                    Not(1, libc::F_OFD_SETLKW as u64),
+                ],
+            ),
+        ],
         absent: 0,
-        why: "copies closed on exec; once sealed only to see whether a socket would block",
+        why: "copies closed on exec; once sealed only to see whether a socket would block, and for \
+              SQLite's locks and turns at a database, which nobody else's files have",
     },
     // Waiting.
     row(libc::SYS_epoll_ctl, SERVING, "what is waited for"),
@@ -259,15 +339,18 @@ pub const POLICY: &[Row] = &[
         call: libc::SYS_mmap,
         who: ALL,
         only: &[&[Bits(3, UNCOUNTED, 0)]],
-        also: &[],
-        never: &[Not(2, NO_ACCESS), Not(2, READ_WRITE)],
+        // No memory of its own: a shared mapping of no file is not this, and the files of memory that
+        // it has are sealed against writing.
+        also: &[(TO_STATEFUL | STATEFUL, &[Is(2, READ_WRITE), Bits(3, MAPPING, SHARED)])],
+        never: &[(SEALED, &[Not(2, NO_ACCESS), Not(2, READ_WRITE)])],
         absent: 0,
-        why: "memory of its own, which is never executable once sealed",
+        why: "memory of its own, which is never executable once sealed; and the index of a \
+              database's log, a file of the state that two generations share",
     },
     never(
         libc::SYS_mprotect,
         ALL,
-        &[Not(2, NO_ACCESS), Not(2, READ_WRITE)],
+        &[(SEALED, &[Not(2, NO_ACCESS), Not(2, READ_WRITE)])],
         "a guest's memory that grows; never to make something executable once sealed",
     ),
     row(libc::SYS_munmap, ALL, "memory that is not used any more"),
@@ -304,7 +387,7 @@ pub const POLICY: &[Row] = &[
         who: ALL,
         only: &[&[Bits(0, NAMESPACES, 0)]],
         also: &[],
-        never: &[Bits(0, THREAD, 0)],
+        never: &[(SEALED, &[Bits(0, THREAD, 0)])],
         absent: 0,
         why: "the zygote's children; once sealed, threads alone",
     },
@@ -334,7 +417,7 @@ pub const POLICY: &[Row] = &[
     never(
         libc::SYS_rt_sigaction,
         ALL,
-        &[Is(0, libc::SIGSYS as u64)],
+        &[(SEALED, &[Is(0, libc::SIGSYS as u64)])],
         "faults of guests; once sealed never who reports a forbidden call",
     ),
     row(libc::SYS_rt_sigprocmask, ALL, "each thread's beginning and end"),
@@ -349,21 +432,55 @@ pub const POLICY: &[Row] = &[
         who: ALL,
         only: &[&[Is(0, 0)]],
         also: &[],
-        never: &[Given(2), Not(1, libc::RLIMIT_NPROC as u64)],
+        never: &[(SEALED, &[Given(2), Not(1, libc::RLIMIT_NPROC as u64)])],
         absent: 0,
         why: "its own limits; once sealed only to read how large a thread's stack is to be, and to \
               have fewer threads",
     },
     // The compiler has what it needs open, and asks for names where its libraries look for the
-    // machine's: whatever these are, it gets on without.
-    absent(libc::SYS_openat, FILES, C, "artifacts, /proc/self; a tenant's files"),
+    // machine's: whatever these are, it gets on without. Who is sealed and has files of a state
+    // comes to them by the directory's number. That a path is relative cannot be seen here: an
+    // absolute one leads nowhere in an empty root, and nothing that it leads to is opened or removed
+    // past Landlock.
+    Row {
+        call: libc::SYS_openat,
+        who: FILES | STATEFUL,
+        only: &[],
+        also: &[],
+        never: &[
+            (STATEFUL, &[Not(0, STATE)]),
+            // Never as a mere place, which Landlock would let it have.
+            (STATEFUL, &[Bits(2, PLACE, PLACE)]),
+        ],
+        absent: C,
+        why: "artifacts, /proc/self; a tenant's files; once sealed those of the state directory",
+    },
     #[cfg(target_arch = "x86_64")]
     absent(libc::SYS_open, OPEN, C, "the same by its older name"),
-    absent(libc::SYS_newfstatat, FILES, C, "the same, and what they are"),
-    row(libc::SYS_fstat, FILES, "how large they are"),
+    Row {
+        call: libc::SYS_newfstatat,
+        who: FILES | STATEFUL,
+        only: &[],
+        also: &[],
+        never: &[(STATEFUL, &[Not(0, STATE)])],
+        absent: C,
+        why: "the same, and what they are, of which Landlock has no say: where the root is the \
+              host's, an absolute path tells of what any user may look at",
+    },
+    row(libc::SYS_fstat, FILES | STATEFUL, "how large they are"),
     absent(libc::SYS_statx, FILES, C, "the same"),
     row(libc::SYS_lseek, FILES, "where they are read"),
-    row(libc::SYS_pread64, OPEN, "the same"),
+    row(libc::SYS_pread64, FILES | STATEFUL, "the same; a database's pages"),
+    row(
+        libc::SYS_pwrite64,
+        TO_STATEFUL | STATEFUL,
+        "the same, written; whatever else it has open cannot be written at a place, or is its own",
+    ),
+    row(
+        libc::SYS_fsync,
+        TO_STATEFUL | STATEFUL,
+        "what is acknowledged, and the names of new files",
+    ),
     absent(libc::SYS_readlinkat, OPEN, C, "which file a descriptor is"),
     #[cfg(target_arch = "x86_64")]
     absent(libc::SYS_readlink, OPEN, C, "the same by its older name"),
@@ -373,7 +490,16 @@ pub const POLICY: &[Row] = &[
         "which descriptors are open, how many threads there are; what is in a directory",
     ),
     row(libc::SYS_mkdirat, D, "directories that are unpacked"),
-    row(libc::SYS_unlinkat, D, "files that are removed"),
+    Row {
+        call: libc::SYS_unlinkat,
+        who: TO_STATEFUL | STATEFUL,
+        only: &[],
+        also: &[(Z | W, &[Is(0, STATE)])],
+        never: &[(K, &[Not(0, STATE)])],
+        absent: 0,
+        why: "files that are removed; a worker's those of its state directory, where Landlock lets it \
+              remove no directory",
+    },
     row(libc::SYS_renameat, D, "directories that lie too deep to be removed where they are"),
     row(libc::SYS_fchmod, D, "what its owner forbade itself to read"),
     row(libc::SYS_fchmodat, D, "the same"),
@@ -384,7 +510,13 @@ pub const POLICY: &[Row] = &[
     #[cfg(target_arch = "x86_64")]
     row(libc::SYS_dup2, Z, "the same, and the engine's new /proc/self/pagemap in a child"),
     row(libc::SYS_memfd_create, OPEN, "images of a guest's first memory"),
-    row(libc::SYS_ftruncate, OPEN, "the same, and the artifact's file"),
+    row(
+        libc::SYS_ftruncate,
+        OPEN | TO_STATEFUL | STATEFUL,
+        "the same, and the artifact's file; once sealed databases, their logs and their indexes. It \
+         takes any number, and of what else a worker has open nothing can be cut: sockets and pipes \
+         have no size, artifacts are open for reading alone, and the images are sealed against it",
+    ),
     row(libc::SYS_epoll_create1, OPEN, "the runtime, which is built before the seal"),
     row(libc::SYS_eventfd2, OPEN, "the same"),
     row(
@@ -414,7 +546,7 @@ pub const POLICY: &[Row] = &[
     row(libc::SYS_landlock_create_ruleset, OPEN, "Landlock"),
     row(libc::SYS_landlock_add_rule, OPEN, "the same"),
     row(libc::SYS_landlock_restrict_self, OPEN, "the same"),
-    row(libc::SYS_seccomp, OPEN, "the seal"),
+    row(libc::SYS_seccomp, OPEN | D, "the seal"),
     row(libc::SYS_membarrier, OPEN, "code that was just loaded, on processors that ask for it"),
 ];
 
@@ -436,8 +568,15 @@ mod tests {
     #[test]
     fn who_is_sealed_was_allowed_before() {
         for row in POLICY {
-            for (open, sealed) in [(Z, W), (C, T)] {
-                assert!(row.who & sealed == 0 || row.who & open != 0, "{}", row.call);
+            for sealed in Stage::ALL {
+                let Some(open) = sealed.opened() else { continue };
+                assert!(!row.is_of(sealed) || row.is_of(open), "{}", row.call);
+                // A list that only the sealed have could be held by nobody.
+                let lists = |stage| row.lists(stage).count();
+                assert!(lists(sealed) <= lists(open), "{} {sealed:?}", row.call);
+            }
+            for (stages, _) in row.never {
+                assert_eq!(stages & !SEALED, 0, "{}", row.call);
             }
             // The filter that answers is put up once, at the start.
             assert_eq!(row.absent & !row.who, 0, "{}", row.call);

@@ -7,7 +7,7 @@
 //!    ├ spare    as nobody's, until it is given: then as the next
 //!    └ worker   limits ─ own user ─ no capability ─ not dumpable │ code is loaded │ Landlock ─ seal
 //!  compiler  limits ─ namespaces (mounts) ─ own user ─ no capability ─ … ─ Landlock ─ filter │ compiled │ seal
-//!  tree      limits ─ namespaces ─ own user ─ no capability ─ … ─ Landlock ─ filter
+//!  tree      limits ─ namespaces ─ own user ─ no capability ─ … ─ Landlock ─ filter │ files │ seal │ databases
 //! ```
 //!
 //! The floor is what every kernel since 5.13 gives everybody: without the filter nothing starts.
@@ -17,6 +17,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::{fs, io};
 
+use nix::libc;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -24,6 +25,7 @@ use nix::sys::stat::{Mode, umask};
 use rustix::thread::CapabilitySet;
 use seccompiler::BpfProgram;
 
+use crate::files::STATE;
 use crate::filters::{self, Encode, FilterError};
 use crate::memory::Offer;
 use crate::policy::Stage;
@@ -55,6 +57,13 @@ pub enum WallError {
     Filter(#[from] FilterError),
     #[error("this process has {0} threads, and its walls would hold for one of them")]
     Threads(u64),
+}
+
+impl WallError {
+    /// What a trial of the walls could not be given.
+    pub fn stand_in(source: io::Error) -> Self {
+        Self::Os { wall: "a directory in the place of a state", source }
+    }
 }
 
 /// Names the wall that an error is about.
@@ -101,6 +110,8 @@ pub fn no_more_threads() -> Result<(), WallError> {
 /// Around the zygote, and through it around each worker. Before it has a second thread or a
 /// descriptor besides its control socket.
 pub fn fence_zygote() -> Result<Standing, WallError> {
+    alone()?;
+    settle_library();
     own_session()?;
     // Its workers do not inherit this: a zygote that dies takes none of them with it.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(wall("ending with the primary"))?;
@@ -135,6 +146,8 @@ fn begin(stage: Stage) -> Result<(), FilterError> {
 /// The same for a worker that is started without a zygote, which nothing but its control socket
 /// ties to its primary: without namespaces, since its release is read by paths of the host.
 pub fn fence_lone_worker() -> Result<Standing, WallError> {
+    alone()?;
+    settle_library();
     Offer::Worker.make();
     scheduling::take_short_turns();
     private_files();
@@ -213,19 +226,42 @@ pub struct Seal {
 
 impl Seal {
     pub fn for_workers(landlock: bool) -> Result<Self, WallError> {
-        Ok(Self { filter: filters::seal(Stage::Zygote, Stage::Worker)?, landlock })
+        let sealed = if landlock { Stage::Worker } else { Stage::Bare };
+        Ok(Self { filter: filters::seal(sealed)?, landlock })
+    }
+
+    /// Whether who is behind it can have a state: without Landlock nothing would keep it to that.
+    pub fn bears_state(&self) -> bool {
+        self.landlock
     }
 
     /// Closes a worker when all its code is loaded and its runtime is built, and before it has
-    /// seen a byte of a stranger's. A forbidden call is told by `encode`.
-    pub fn close(&self, encode: Encode) -> Result<(), WallError> {
+    /// seen a byte of a stranger's. One that has a state keeps that, with files of so many bytes at
+    /// most. A forbidden call is told by `encode`.
+    pub fn close(&self, state: Option<u64>, encode: Encode) -> Result<(), WallError> {
         alone()?;
         filters::report_with(encode)?;
-        if self.landlock {
-            landlock::deny_everything().map_err(WallError::Landlock)?;
+        match state.filter(|_| self.landlock) {
+            Some(most) => {
+                // Whoever writes more is told by the call, which is how SQLite learns of it.
+                ignore_large_files().map_err(wall("writing as much as there is room for"))?;
+                // Files of memory are counted too: those of a guest's first one are made by now.
+                Limit::FileBytes(most).set()?;
+                // SAFETY: the number is taken before anything is opened, and nobody may close it.
+                let state = unsafe { BorrowedFd::borrow_raw(STATE) };
+                landlock::deny_all_but_state(state).map_err(WallError::Landlock)?;
+            }
+            None if self.landlock => landlock::deny_everything().map_err(WallError::Landlock)?,
+            None => {}
         }
         Ok(filters::apply(&self.filter)?)
     }
+}
+
+fn ignore_large_files() -> nix::Result<()> {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler is put in.
+    unsafe { sigaction(Signal::SIGXFSZ, &ignore) }.map(drop)
 }
 
 /// Around the compiler, which may read and write what it was given open and nothing else. It joins
@@ -269,7 +305,7 @@ fn die_of_faults() -> nix::Result<()> {
 
 /// Closes the compiler, with all its threads, before it runs what it has compiled.
 pub fn seal_compiler() -> Result<(), WallError> {
-    Ok(filters::apply_to_all(&filters::seal(Stage::Compiler, Stage::Trial)?)?)
+    Ok(filters::apply_to_all(&filters::seal(Stage::Trial)?)?)
 }
 
 /// Around what packs, unpacks and removes a tenant's files. It comes to these by the descriptor of
@@ -290,6 +326,14 @@ pub fn fence_tree(user: Option<u32>, directory: BorrowedFd<'_>) -> Result<(), Wa
     // Where it cannot be had, files of others are closed by users and the empty root alone.
     landlock::deny_all_but(directory).map_err(WallError::Landlock)?;
     Ok(begin(Stage::Tree)?)
+}
+
+/// Closes what moves a tenant's files before it opens its databases, which are strangers' bytes to
+/// SQLite. No file that it makes is larger than this.
+pub fn seal_tree(most: u64) -> Result<(), WallError> {
+    ignore_large_files().map_err(wall("writing as much as there is room for"))?;
+    Limit::FileBytes(most).set()?;
+    Ok(filters::apply(&filters::seal(Stage::Copier)?)?)
 }
 
 /// What goes up around each one-shot once its limits stand.
@@ -316,6 +360,24 @@ fn own_session() -> Result<(), WallError> {
         Ok(_) | Err(nix::Error::EPERM) => Ok(()),
         Err(errno) => Err(wall("a session of its own")(errno)),
     }
+}
+
+/// What the C library would look for in files later on, where they must not be opened: what the local
+/// time is, which is the world's here, and whether memory of another thread's own heap can be given
+/// back, of which there is none.
+fn settle_library() {
+    // SAFETY: both names end with a zero, and there is no other thread, which could read the
+    // environment or have a heap.
+    unsafe {
+        libc::setenv(c"TZ".as_ptr(), c"UTC0".as_ptr(), 1);
+        tzset();
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+unsafe extern "C" {
+    /// See tzset(3).
+    fn tzset();
 }
 
 /// Files are made for their owner only.

@@ -1,4 +1,5 @@
-//! A guest's standard output and standard error, cut into log lines of its call.
+//! A guest's standard output and standard error, cut into log lines of its call, and what it says
+//! by `wasi:logging`, which is a line as it comes.
 //!
 //! A line ends at its newline, or with the call. What a line has above its bound is dropped up
 //! to the newline, so a guest that never ends its line costs a line's memory and no more.
@@ -9,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hearth_wire::LogStream;
+use hearth_host::{Level, Listener};
 use hearth_wire::limits::LOG_LINE_MAX_BYTES;
+use hearth_wire::{LogLevel, LogStream};
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
@@ -62,6 +64,22 @@ impl GuestLog {
 
     fn lock(&self) -> MutexGuard<'_, Writing> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listener for GuestLog {
+    fn said(&self, level: Level, text: String) {
+        let level = match level {
+            Level::Trace => LogLevel::Trace,
+            Level::Debug => LogLevel::Debug,
+            Level::Info => LogLevel::Info,
+            Level::Warn => LogLevel::Warn,
+            Level::Error => LogLevel::Error,
+            Level::Critical => LogLevel::Critical,
+        };
+        if let Some(log) = &self.lock().log {
+            log.levelled(level, text);
+        }
     }
 }
 

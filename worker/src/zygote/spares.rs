@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use hearth_jail::{ChildEnd, ForkError, Forked, Mouthpiece};
-use hearth_wire::{Cell, FromSpare, ToSpare, complain};
+use hearth_wire::{Cell, FromSpare, Given, ToSpare, complain};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -41,6 +41,7 @@ pub const REASON_MAX_BYTES: usize = 400;
 pub struct Order {
     pub ticket: u64,
     pub cell: Cell,
+    pub given: Vec<Given>,
     pub fds: Vec<OwnedFd>,
 }
 
@@ -212,7 +213,7 @@ impl Spares {
     pub fn give(&mut self, order: Order, now: Instant) -> Result<(), Order> {
         while let Some(at) = self.all.iter().position(|it| matches!(it.state, State::Waiting)) {
             let fds: Vec<_> = order.fds.iter().map(AsFd::as_fd).collect();
-            let message = ToSpare::Serve { cell: order.cell };
+            let message = ToSpare::Serve { cell: order.cell, given: order.given.clone() };
             let spare = &mut self.all[at];
             let told = self
                 .mouthpiece

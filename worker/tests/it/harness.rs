@@ -22,9 +22,9 @@ use hearth_engine::EngineKind;
 use hearth_wire::uplink::Kind;
 use hearth_wire::{
     Bundle, Cell, CompileJob, CompileReply, CompileRequest, ExitStatus, Fingerprint, FromWorker,
-    FromZygote, GenerationNumber, HandlerKind, Limits, Manifest, ManifestFunction, ModuleDigest,
-    Mount, OptionsPatch, Origin, Over, Passing, Report, Start, Subject, ToWorker, ToZygote,
-    TokenGrant, VERSION, What,
+    FromZygote, GenerationNumber, Given, HandlerKind, Limits, Manifest, ManifestFunction,
+    ModuleDigest, Mount, OptionsPatch, Origin, Over, Passing, Report, Start, Subject, ToWorker,
+    ToZygote, TokenGrant, VERSION, What,
 };
 use sha2::{Digest, Sha256};
 
@@ -289,7 +289,7 @@ impl Zygote {
         let release = File::open(release.path()).unwrap();
         let errors = errors();
         let fds = [theirs.as_fd(), listener.as_fd(), release.as_fd(), errors.as_fd()];
-        self.say(&ToZygote::Fork { ticket, cell: Cell::default() }, &fds);
+        self.say(&fork(ticket), &fds);
         loop {
             match self.hear() {
                 (FromZygote::Exited { pid, status }, _) => self.ended.push((pid, status)),
@@ -320,6 +320,12 @@ impl Zygote {
     }
 }
 
+/// With all that a worker cannot be without.
+fn fork(ticket: u64) -> ToZygote {
+    let given = vec![Given::Control, Given::Listener, Given::Release, Given::Errors];
+    ToZygote::Fork { ticket, cell: Cell::default(), given }
+}
+
 /// A worker without a zygote.
 pub fn exec(release: &Release, start: Start) -> Worker {
     let (socket, theirs) = hearth_wire::pair().unwrap();
@@ -336,7 +342,7 @@ pub fn exec(release: &Release, start: Start) -> Worker {
     let release = File::open(release.path()).unwrap();
     let errors = errors();
     let fds = [theirs.as_fd(), listener.as_fd(), release.as_fd(), errors.as_fd()];
-    hearth_wire::send(&socket, &ToZygote::Fork { ticket: 1, cell: Cell::default() }, &fds).unwrap();
+    hearth_wire::send(&socket, &fork(1), &fds).unwrap();
     Worker::new(control, &listener, None, Some(child))
 }
 
@@ -377,12 +383,14 @@ pub fn start(generation: u64) -> Start {
         version: VERSION,
         tenant: "demo".parse().unwrap(),
         generation: GenerationNumber(generation),
+        serves: hearth_wire::Serves::Functions,
         idle: Duration::from_secs(600),
         woken_at: None,
         trusted_proxies: vec![],
         trusted_headers: vec![],
         domain: None,
         settings: 0,
+        state_bytes: 0,
     }
 }
 

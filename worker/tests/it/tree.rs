@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hearth_wire::{TreeDone, TreeJob, TreeReply, TreeRequest, VERSION};
+use hearth_wire::{Databases, TreeDone, TreeJob, TreeReply, TreeRequest, VERSION};
+use rusqlite::Connection;
 use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use tar::{Builder, EntryType, Header};
 use tempfile::TempDir;
@@ -38,6 +39,10 @@ fn perform_as(uid: Option<u32>, job: TreeJob, fds: &[&dyn AsFd]) -> Result<TreeD
         Some(TreeReply::Failed { reason }) => Err(reason),
         None => panic!("it ended without a word"),
     }
+}
+
+fn done(files: u64, bytes: u64) -> TreeDone {
+    TreeDone { files, bytes, ..TreeDone::default() }
 }
 
 /// What is in the pipe fits into it, so that nobody has to read at the same time.
@@ -76,10 +81,11 @@ fn what_is_packed_is_unpacked_and_removed() {
     for (name, files, at) in [(Some("kept/state"), 5, "kept/state/"), (None, 4, "")] {
         fs::create_dir(to.path().join("kept")).unwrap();
         let (mut ours, theirs) = std::io::pipe().unwrap();
-        let job = TreeJob::Pack { name: name.map(|name| name.parse().unwrap()) };
+        let name = name.map(|name: &str| name.parse().unwrap());
+        let job = TreeJob::Pack { name: name.clone(), databases: Databases::Files };
         let packed = perform(job, &[&state, &theirs]);
         drop(theirs);
-        let all = Ok(TreeDone { files, bytes: 7, left_out: 0 });
+        let all = Ok(done(files, 7));
         assert_eq!(packed, all, "{name:?}");
         let mut tar = Vec::new();
         ours.read_to_end(&mut tar).unwrap();
@@ -125,7 +131,7 @@ fn a_tar_is_taken_to_its_end() {
     }
     ours.write_all(&[0; 10_240]).expect("somebody reads it");
     drop(ours);
-    assert_eq!(unpacking.join().unwrap(), Ok(TreeDone { files: 1, bytes: 1, left_out: 0 }));
+    assert_eq!(unpacking.join().unwrap(), Ok(done(1, 1)));
 }
 
 /// As the primary hands a directory over that it may not read itself.
@@ -156,10 +162,10 @@ fn it_is_done_as_the_user_it_is_for() {
     own(&theirs.path().join("shut"), 0o100);
     own(theirs.path(), 0);
     let (mut read, write) = std::io::pipe().unwrap();
-    let job = TreeJob::Pack { name: None };
+    let job = TreeJob::Pack { name: None, databases: Databases::Files };
     let packed = perform_as(Some(SOMEBODY), job, &[&place(theirs.path()), &write]);
     drop(write);
-    assert_eq!(packed, Ok(TreeDone { files: 4, bytes: 7, left_out: 0 }));
+    assert_eq!(packed, Ok(done(4, 7)));
     let mut tar = Vec::new();
     read.read_to_end(&mut tar).unwrap();
     let unpack = |to: &TempDir| {
@@ -262,4 +268,154 @@ fn another_version_or_other_descriptors_are_refused() {
     ] {
         assert!(perform(job, &fds).unwrap_err().contains("descriptors"));
     }
+}
+
+/// Packs a directory with its databases copied, of so many bytes each at most, and gives what came.
+fn copied(directory: &Path, most_bytes: u64) -> (TreeDone, TempDir) {
+    let (read, write) = std::io::pipe().unwrap();
+    let unpacked = tempfile::tempdir().unwrap();
+    let reading = {
+        let to = unpacked.path().to_owned();
+        std::thread::spawn(move || tar::Archive::new(read).unpack(to).unwrap())
+    };
+    let job = TreeJob::Pack { name: None, databases: Databases::Copied { most_bytes } };
+    let packed = perform(job, &[&place(directory), &write]);
+    drop(write);
+    reading.join().unwrap();
+    (packed.unwrap(), unpacked)
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap().flatten();
+    let mut names: Vec<_> = entries.map(|it| it.file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn database(path: &Path) -> Connection {
+    let database = Connection::open(path).unwrap();
+    database.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL").unwrap();
+    database.execute_batch("CREATE TABLE IF NOT EXISTS pairs (one, other)").unwrap();
+    database
+}
+
+fn one<T: rusqlite::types::FromSql>(database: &Connection, sql: &str) -> T {
+    database.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// Two rows of each transaction, so that half of one would be seen.
+#[test]
+fn databases_are_copied_as_they_are_at_one_instant_whoever_writes() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let tree = tempfile::tempdir().unwrap();
+    let file = tree.path().join("kv.db");
+    let mut writer = database(&file);
+    fs::write(tree.path().join("turn"), "").unwrap();
+    fs::write(tree.path().join("notes"), "kept").unwrap();
+    fs::create_dir(tree.path().join("inner")).unwrap();
+    fs::write(tree.path().join("inner/deep.db"), "a plain file").unwrap();
+    // As one is left behind that was ended between two steps.
+    fs::write(tree.path().join("copy.new"), "half").unwrap();
+    let stop = std::sync::Arc::new(AtomicBool::new(false));
+    let writing = std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let mut written = 0_i64;
+            while !stop.load(Ordering::Relaxed) {
+                let group = writer.transaction().unwrap();
+                let mut row =
+                    group.prepare("INSERT INTO pairs VALUES (?, randomblob(900))").unwrap();
+                row.execute([written]).unwrap();
+                row.execute([written]).unwrap();
+                drop(row);
+                group.commit().unwrap();
+                written += 1;
+            }
+            (writer, written)
+        }
+    });
+    let mut seen = 0;
+    for _ in 0..6 {
+        let (done, copy) = copied(tree.path(), 1 << 30);
+        assert_eq!((done.left_out, done.unsound), (0, vec![]));
+        assert_eq!(names(copy.path()), ["inner", "kv.db", "notes"]);
+        let copy = Connection::open(copy.path().join("kv.db")).unwrap();
+        assert_eq!(one::<String>(&copy, "PRAGMA integrity_check"), "ok");
+        let halves =
+            "SELECT count(*) FROM (SELECT one FROM pairs GROUP BY one HAVING count(*) != 2)";
+        assert_eq!(one::<i64>(&copy, halves), 0);
+        let count = one::<i64>(&copy, "SELECT count(*) FROM pairs");
+        assert!(count >= seen, "{count} after {seen}");
+        seen = count;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (writer, written) = writing.join().unwrap();
+    // All of it was only in the log, which is still there.
+    let (_, copy) = copied(tree.path(), 1 << 30);
+    let copy = Connection::open(copy.path().join("kv.db")).unwrap();
+    assert_eq!(one::<i64>(&copy, "SELECT count(*) FROM pairs"), 2 * written);
+    assert_eq!(one::<i64>(&writer, "SELECT count(*) FROM pairs"), 2 * written);
+    assert_eq!(names(tree.path()), ["inner", "kv.db", "kv.db-shm", "kv.db-wal", "notes", "turn"]);
+}
+
+#[test]
+fn a_database_that_nobody_has_open_keeps_its_log() {
+    let tree = tempfile::tempdir().unwrap();
+    let file = tree.path().join("1.db");
+    let writer = database(&file);
+    writer
+        .set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .unwrap();
+    writer.execute_batch("INSERT INTO pairs VALUES (1, 2)").unwrap();
+    drop(writer);
+    let before = fs::metadata(tree.path().join("1.db-wal")).unwrap().len();
+    assert!(before > 0);
+    let (done, copy) = copied(tree.path(), 1 << 30);
+    assert_eq!(done.unsound, []);
+    let copy = Connection::open(copy.path().join("1.db")).unwrap();
+    assert_eq!(one::<i64>(&copy, "SELECT one FROM pairs"), 1);
+    assert_eq!(fs::metadata(tree.path().join("1.db-wal")).unwrap().len(), before);
+}
+
+#[test]
+fn a_damaged_database_is_said_and_takes_no_other_with_it() {
+    let tree = tempfile::tempdir().unwrap();
+    for name in ["1.db", "torn.db", "whole.db"] {
+        let database = database(&tree.path().join(name));
+        let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400)
+             INSERT INTO pairs SELECT i, randomblob(400) FROM n";
+        database.execute_batch(rows).unwrap();
+        database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        drop(database);
+    }
+    fs::write(tree.path().join("1.db"), vec![b'x'; 9_000]).unwrap();
+    let torn = tree.path().join("torn.db");
+    let mut bytes = fs::read(&torn).unwrap();
+    bytes[8_192..16_384].fill(0xff);
+    fs::write(&torn, bytes).unwrap();
+    symlink("/etc/passwd", tree.path().join("link.db")).unwrap();
+    let (done, copy) = copied(tree.path(), 1 << 30);
+    let said: Vec<_> = done.unsound.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(said.len(), 2, "{:?}", done.unsound);
+    let of = |name: &str| done.unsound.iter().find(|it| it.name == name).unwrap().reason.clone();
+    assert!(of("1.db").contains("not in the backup"), "{}", of("1.db"));
+    assert!(of("torn.db").contains("as it is"), "{}", of("torn.db"));
+    assert_eq!(done.left_out, 1, "the link");
+    assert_eq!(names(copy.path()), ["torn.db", "whole.db"]);
+    let whole = Connection::open(copy.path().join("whole.db")).unwrap();
+    assert_eq!(one::<i64>(&whole, "SELECT count(*) FROM pairs"), 400);
+}
+
+/// Of a file that says it is large and takes next to nothing, a copy would take all.
+#[test]
+fn a_copy_is_no_larger_than_it_may_be() {
+    let tree = tempfile::tempdir().unwrap();
+    drop(database(&tree.path().join("kv.db")));
+    let file = File::options().write(true).open(tree.path().join("kv.db")).unwrap();
+    file.set_len(1 << 33).unwrap();
+    let (done, copy) = copied(tree.path(), 1 << 20);
+    assert!(names(copy.path()).is_empty());
+    assert_eq!(done.unsound.len(), 1);
+    assert!(done.unsound[0].reason.contains("not in the backup"), "{:?}", done.unsound);
+    assert_eq!(names(tree.path()).iter().filter(|it| it.starts_with("copy")).count(), 0);
 }

@@ -6,11 +6,14 @@
 //! call is answered is the worker's. Depends on nothing of ours but the table of options, which the
 //! SDK has as well.
 
+mod allowed;
 mod bundle;
 mod complaint;
 mod cors;
 mod digest;
 mod function;
+mod given;
+mod interfaces;
 pub mod json;
 pub mod limits;
 mod manifest;
@@ -25,10 +28,12 @@ mod route;
 mod schema;
 mod setting;
 mod socket;
+mod state;
 mod token;
 mod tree;
 pub mod uplink;
 
+pub use allowed::Allowed;
 pub use bundle::{
     Build, BuildError, Bundle, FunctionVersion, Mount, Mounted, Over, Wanted, WantedError,
 };
@@ -36,16 +41,19 @@ pub use complaint::complain;
 pub use cors::Cors;
 pub use digest::{BundleDigest, DigestError, Fingerprint, FingerprintError, ModuleDigest};
 pub use function::{HandlerKind, Version};
+pub use given::{Birthright, Given, GivenError};
 pub use hearth_options::{Kind as OptionKind, OPTIONS, Unknown, nearest};
+pub use interfaces::needs_state;
 pub use limits::{Limit, LimitError, Limits, LimitsPatch, Usage};
 pub use manifest::{GenerationNumber, Manifest, ManifestFunction};
 pub use message::{
     Birth, CallRecord, Cell, CompileJob, CompileReply, CompileRequest, Diagnosis, EXIT_STARVED,
-    Entry, ExitStatus, FromSpare, FromWorker, FromZygote, LogLine, LogStream, Outcome, Passing,
-    Report, Respite, Start, Subject, ToSpare, ToWorker, ToZygote, VERSION, Walls, What,
+    Entry, ExitStatus, FromSpare, FromWorker, FromZygote, LogLevel, LogLine, LogStream, Outcome,
+    Passing, Report, Respite, Serves, Start, Subject, ToSpare, ToWorker, ToZygote, VERSION, Walls,
+    What,
 };
 pub use moment::Moment;
-pub use name::{FunctionPath, NameError, SettingName, TenantName, host_name};
+pub use name::{FunctionPath, KeptName, NameError, SettingName, TenantName, host_name};
 pub use options::{Auth, Options, OptionsError, OptionsPatch, PathMatch};
 pub use origin::{NotAllowed, Origin};
 pub use problem::{Code, PROBLEM_JSON, Place, Problem, Violation};
@@ -56,8 +64,14 @@ pub use setting::{Setting, SettingKind, SettingValue};
 pub use socket::{
     Channel, FDS_MAX, FRAME_MAX, SocketError, encode_into, pair, parse, recv, send, watch,
 };
+pub use state::{
+    DatabaseList, Expires, KeyList, Page, SqlAnswered, SqlAsked, SqlImported, SqlValue,
+    StateAddress, StateError, StateNamed, StoreList,
+};
 pub use token::{Scope, ScopeError, TOKEN_PREFIX, TokenDigest, TokenGrant, is_token};
-pub use tree::{TreeDone, TreeJob, TreePath, TreePathError, TreeReply, TreeRequest};
+pub use tree::{
+    Databases, TreeDone, TreeJob, TreePath, TreePathError, TreeReply, TreeRequest, Unsound,
+};
 
 /// Headers that Hearth gives a meaning to.
 pub mod header {
@@ -70,6 +84,10 @@ pub mod header {
     pub const CALLER: &str = "x-hearth-caller";
     /// The scope of that token.
     pub const SCOPE: &str = "x-hearth-scope";
+    /// When the entry of a store that is answered expires: milliseconds since the epoch.
+    pub const EXPIRES_MS: &str = "x-hearth-expires-ms";
+    /// The same to users of the management API, as a timestamp.
+    pub const EXPIRES: &str = "x-hearth-expires";
     /// Which trigger called, where one did.
     pub const TRIGGER: &str = "x-hearth-trigger";
     /// What the gateway by path took off.

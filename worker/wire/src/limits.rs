@@ -44,6 +44,10 @@ pub const CONNECTIONS_MAX: usize = 1_000;
 /// next ones wait for a moment and are taken together.
 pub const SILENT_PER_SECOND: u32 = 2_000;
 
+/// A tenant's key-value stores, and its SQL databases.
+pub const STORES_MAX: u64 = 64;
+pub const DATABASES_MAX: u64 = 16;
+
 /// The bytes of a connection that were read and not parsed: a request's head, and what came
 /// with it in one read.
 pub const HEAD_MAX_BYTES: usize = 32 << 10;
@@ -164,6 +168,10 @@ limits! {
     module_bytes: "bytes" = MODULE_MAX_BYTES, 1 => MODULE_MAX_BYTES;
     /// what the tenant's modules, artifacts, releases, logs and state take on disk
     disk_bytes: "bytes" = 1 << 30, 1 << 20 => 1 << 40;
+    /// its key-value stores
+    stores: "stores" = STORES_MAX, 1 => STORES_MAX;
+    /// its SQL databases
+    databases: "databases" = DATABASES_MAX, 1 => DATABASES_MAX;
     /// what its functions may log
     log_bytes_per_second: "bytes/s" = 1 << 20, 1 << 10 => 16 << 20;
 }

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! primary ── ToZygote ──► zygote       Bundle carries [bundle, artifacts…],
-//!                                          Fork carries [control, listener, release,
-//!                                          errors, cgroups…]
+//!                                          Fork carries what it names
 //!         ◄─ FromZygote ──             Forked carries [pidfd]
 //! zygote ─── ToSpare ──► spare         Serve carries what Fork does
 //!         ◄─ FromSpare ──
@@ -24,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::FunctionVersion;
 use crate::digest::{Fingerprint, ModuleDigest};
 use crate::function::HandlerKind;
+use crate::given::Given;
 use crate::manifest::GenerationNumber;
 use crate::moment::Moment;
 use crate::name::{FunctionPath, TenantName};
@@ -51,11 +51,11 @@ pub enum ToZygote {
         modules: Vec<(ModuleDigest, Fingerprint)>,
         spares: u8,
     },
-    /// With the worker's control socket, its tenant's listener, its release directory and the pipe
-    /// that is its standard error, and then the file of each cgroup that it enters by writing to.
+    /// With what the worker is given, by names in the order of the descriptors.
     Fork {
         ticket: u64,
         cell: Cell,
+        given: Vec<Given>,
     },
     /// Tries from within a worker's walls what they must not allow. Answered by `Tried`.
     Try {
@@ -78,8 +78,8 @@ pub enum Birth {
 /// What a spare child is told, once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToSpare {
-    /// To become the worker of whoever that cell is for.
-    Serve { cell: Cell },
+    /// To become the worker of whoever that cell is for, with what is given for that.
+    Serve { cell: Cell, given: Vec<Given> },
     /// To try, from within a worker's walls, one of the things that they must not allow.
     Try { attempt: u32, cell: Cell },
 }
@@ -261,6 +261,7 @@ pub struct Start {
     pub version: u32,
     pub tenant: TenantName,
     pub generation: GenerationNumber,
+    pub serves: Serves,
     /// A worker without a call for this long says `Leaving`.
     pub idle: Duration,
     /// When the connection or call that woke the tenant was seen. `None` where a swap started
@@ -275,6 +276,18 @@ pub struct Start {
     /// In how many parts the tenant's settings follow. They stay what they are for its life: other
     /// ones are another worker's.
     pub settings: u32,
+    /// How many bytes of disk its tenant's state may take. Nothing of it is had where no directory for
+    /// one was given, or where the walls do not allow any.
+    pub state_bytes: u64,
+}
+
+/// What a worker is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Serves {
+    /// The functions of its generation, and what its tenant keeps.
+    Functions,
+    /// What its tenant keeps alone: none of its functions is loaded.
+    State,
 }
 
 /// A connection from outside that is between two requests, on its way to another process. Its
@@ -379,6 +392,8 @@ pub struct LogLine {
     pub version: FunctionVersion,
     pub request_id: String,
     pub stream: LogStream,
+    /// How much it matters, where the function said so.
+    pub level: Option<LogLevel>,
     /// Without its line end; at most [`crate::limits::LOG_LINE_MAX_BYTES`].
     pub text: String,
 }
@@ -395,6 +410,35 @@ pub enum LogStream {
     Stderr,
     /// Said by Hearth of this call: a trap's reason, a limit that was met.
     Host,
+}
+
+/// As `wasi:logging` has them, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+    Critical,
+}
+
+impl LogLevel {
+    pub const ALL: [Self; 6] =
+        [Self::Trace, Self::Debug, Self::Info, Self::Warn, Self::Error, Self::Critical];
+
+    /// As it is written everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+            Self::Critical => "critical",
+        }
+    }
 }
 
 /// One call that reached a function.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// Why a name was refused. The text is fit for the caller.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum NameError {
     #[error(
         "a tenant's name is 1 to 63 characters of a-z, 0-9 and '-', and begins with a letter or digit"
@@ -21,6 +21,33 @@ pub enum NameError {
         "the name of a setting is 1 to 128 characters: letters, digits, '_', '-' and '.', and nothing else"
     )]
     Setting,
+    #[error(
+        "the name of a store or database is 1 to 64 characters of A-Z, a-z, 0-9, '_', '.' and '-'"
+    )]
+    Kept,
+}
+
+/// A key-value store or a database of a tenant's: `[A-Za-z0-9_.-]{1,64}`, told apart by case.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeptName(String);
+
+impl KeptName {
+    pub const BYTES_MAX: usize = 64;
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for KeptName {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        let valid = (1..=Self::BYTES_MAX).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+        if valid { Ok(Self(name.to_owned())) } else { Err(NameError::Kept) }
+    }
 }
 
 /// A tenant: `[a-z0-9][a-z0-9-]{0,62}`, so that it is also a DNS label.
@@ -177,6 +204,7 @@ macro_rules! text {
 text!(TenantName);
 text!(FunctionPath);
 text!(SettingName);
+text!(KeptName);
 
 #[cfg(test)]
 mod tests {
@@ -244,6 +272,16 @@ mod tests {
         }
         for bad in ["", " a", "a b", "a=b", "a/b", "ä", "a\0", "a\n", &"a".repeat(129)] {
             assert_eq!(bad.parse::<SettingName>(), Err(NameError::Setting), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn stores_and_databases() {
+        for good in ["a", "Carts", "..", "a.b-c_D9", &"a".repeat(64)] {
+            assert_eq!(good.parse::<KeptName>().map(String::from), Ok(good.to_owned()));
+        }
+        for bad in ["", "a/b", "a b", "ä", "a\0", "*", &"a".repeat(65)] {
+            assert_eq!(bad.parse::<KeptName>(), Err(NameError::Kept), "{bad:?}");
         }
     }
 

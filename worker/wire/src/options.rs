@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::allowed::Allowed;
 use crate::cors::Cors;
 use crate::json;
 use crate::limits::{self, Limits};
@@ -351,7 +352,7 @@ fn is_of(kind: Kind, value: &mut Value) -> bool {
         }
         (Kind::Truth, value) => value.is_boolean(),
         (Kind::Text, value) => value.is_string(),
-        (Kind::Origins | Kind::Schemas, _) => true,
+        (Kind::Origins | Kind::Names | Kind::Schemas, _) => true,
     }
 }
 

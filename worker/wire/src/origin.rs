@@ -72,6 +72,14 @@ impl Origin {
         }
     }
 
+    /// Whether it reads and changes the tenant's state at addresses of the platform's.
+    pub fn may_ask_state(self) -> bool {
+        match self {
+            Self::Api => true,
+            Self::Outside | Self::Trigger | Self::Internal => false,
+        }
+    }
+
     /// Whether it is told what of the host keeps a tenant from being served.
     pub fn may_know_why(self) -> bool {
         match self {
@@ -177,6 +185,7 @@ mod tests {
             assert_eq!(origin.checks_token(), origin == Origin::Outside);
             assert_eq!(origin.sees_internal(), origin != Origin::Outside);
             assert_eq!(origin.may_ask_usage(), origin == Origin::Api);
+            assert_eq!(origin.may_ask_state(), origin == Origin::Api);
             assert_eq!(serde_json::to_value(origin).unwrap(), origin.as_str());
         }
     }

@@ -205,6 +205,7 @@ fn receive_into(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::given::Given;
     use crate::message::{Cell, FromWorker, ToWorker, ToZygote};
     use std::fs::File;
     use std::io::{Read, Seek, Write};
@@ -214,9 +215,10 @@ mod tests {
         let (near, far) = pair().unwrap();
         let mut file = tempfile();
         file.write_all(b"hello").unwrap();
-        send(&near, &ToZygote::Fork { ticket: 7, cell: Cell::default() }, &[file.as_fd()]).unwrap();
+        let fork = ToZygote::Fork { ticket: 7, cell: Cell::default(), given: vec![Given::Control] };
+        send(&near, &fork, &[file.as_fd()]).unwrap();
         let (message, mut fds) = recv::<ToZygote>(&far).unwrap().unwrap();
-        assert_eq!(message, ToZygote::Fork { ticket: 7, cell: Cell::default() });
+        assert_eq!(message, fork);
         let mut received = File::from(fds.pop().unwrap());
         received.rewind().unwrap();
         let mut text = String::new();

@@ -26,7 +26,7 @@ pub struct TreeRequest {
 pub enum TreeJob {
     /// Writes the directory and what is below it to the pipe, under this name; without one, only
     /// what is below it.
-    Pack { name: Option<TreePath> },
+    Pack { name: Option<TreePath>, databases: Databases },
     /// Makes in the directory what comes out of the pipe. Nothing may be there under its name.
     Unpack,
     /// Removes everything below the directory.
@@ -35,13 +35,45 @@ pub enum TreeJob {
     Measure,
 }
 
+/// What of a directory whose files may be databases is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Databases {
+    /// Each file as it is: nobody has one open, or there is no database.
+    Files,
+    /// Of each database right in the directory a copy by SQLite, as it was at one instant whoever
+    /// writes meanwhile, of so many bytes at most; and nothing of what SQLite and the workers keep
+    /// beside it.
+    Copied { most_bytes: u64 },
+}
+
+impl Databases {
+    /// What a database's file is called, and what is beside it for as long as somebody has it open.
+    const SUFFIX: &str = ".db";
+    const BESIDE: [&str; 3] = [".db-wal", ".db-shm", ".db-journal"];
+    /// The file whose lock is the turn at writing.
+    pub const TURN: &str = "turn";
+    /// What a database's copy is called before its name is taken from it again.
+    pub const COPY: &str = "copy.new";
+
+    pub fn is_one(name: &str) -> bool {
+        name.strip_suffix(Self::SUFFIX).is_some_and(|stem| !stem.is_empty())
+    }
+
+    /// Whether a copy of the databases has what it is for.
+    pub fn is_beside(name: &str) -> bool {
+        let of_copy =
+            name.strip_prefix(Self::COPY).is_some_and(|it| it.is_empty() || it.starts_with('-'));
+        name == Self::TURN || of_copy || Self::BESIDE.iter().any(|suffix| name.ends_with(suffix))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TreeReply {
     Done(TreeDone),
     Failed { reason: String },
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeDone {
     pub files: u64,
     /// Of their contents; where they are measured, of the disk that they take.
@@ -49,6 +81,22 @@ pub struct TreeDone {
     /// Links, devices and the like, names that are no [`TreePath`], other file systems: a tenant's
     /// own files are none of these.
     pub left_out: u64,
+    /// Databases that could not be copied, the first [`Unsound::MOST`] of them.
+    pub unsound: Vec<Unsound>,
+}
+
+/// A database that could not be copied, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsound {
+    /// Of its file.
+    pub name: String,
+    pub reason: String,
+}
+
+impl Unsound {
+    /// Told of one directory; what is beyond is among what was left out.
+    pub const MOST: usize = 64;
+    pub const REASON_MAX_BYTES: usize = 200;
 }
 
 /// Why a name was refused.
@@ -121,6 +169,21 @@ impl From<TreePath> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_a_database_and_what_is_beside_one() {
+        for name in ["kv.db", "1.db", "a.b.db"] {
+            assert!(Databases::is_one(name) && !Databases::is_beside(name), "{name}");
+        }
+        for name in
+            ["kv.db-wal", "kv.db-shm", "1.db-journal", "turn", "copy.new", "copy.new-journal"]
+        {
+            assert!(Databases::is_beside(name) && !Databases::is_one(name), "{name}");
+        }
+        for name in [".db", "db", "notes", "turned", "copy.newer", "kv.db.bak"] {
+            assert!(!Databases::is_beside(name) && !Databases::is_one(name), "{name}");
+        }
+    }
 
     #[test]
     fn which_paths_are_plain() {

@@ -16,7 +16,7 @@ use crate::table::{Goal, Row, rounded};
 
 use super::calm;
 
-const IDLE: [&str; 2] = ["--idle", "30ms"];
+pub const IDLE: [&str; 2] = ["--idle", "30ms"];
 /// Of a tenant with one function: blocks of wakes, with one fork of the cluster after each.
 const BLOCKS: usize = 25;
 const WAKES: usize = 20;

@@ -201,7 +201,7 @@ async fn a_tenant_that_is_restored_elsewhere_has_its_generations() {
     };
     store.commit_generation(new).await.unwrap();
     let there = tempfile::tempdir().unwrap();
-    store.snapshot(there.path()).await.unwrap();
+    store.snapshot(there.path(), None).await.unwrap();
 
     let (_elsewhere, other) = scratch();
     let file = there.path().join(crate::store::FILE);

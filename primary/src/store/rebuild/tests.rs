@@ -50,7 +50,7 @@ async fn copied() -> (tempfile::TempDir, tempfile::TempDir) {
     let gone = tenant(&store, "gone", 4_003).await;
     store.retire_tenant(gone.id, Timestamp::UNIX_EPOCH, author("ops")).await.unwrap();
     let there = tempfile::tempdir().unwrap();
-    store.snapshot(there.path()).await.unwrap();
+    store.snapshot(there.path(), None).await.unwrap();
     (there, tempfile::tempdir().unwrap())
 }
 

@@ -9,6 +9,7 @@ use hearth_jail::policy::{POLICY, Row, Stage, Test, Verdict};
 use nix::errno::Errno;
 use nix::libc::{self, c_long};
 
+use super::state::STATE;
 use super::{CONTROL, LISTENER, NOBODY, NONE, connection_of, mapping};
 use crate::captive::{Came, Captive};
 use crate::guests;
@@ -65,11 +66,12 @@ fn with(mut arguments: [u64; 6], at: usize, value: u64) -> [u64; 6] {
 fn near_misses(row: &Row, stage: Stage) -> BTreeSet<[u64; 6]> {
     // What another stage may ask for besides is among what is just missed.
     let also = row.also.iter().map(|(_, tests)| *tests);
-    let lists: Vec<&[Test]> = match row.only {
-        [] => vec![&[]],
-        lists => lists.iter().copied().chain(also).collect(),
-    };
-    let tests = || lists.iter().flat_map(|list| list.iter()).chain(row.never);
+    let mut lists: Vec<&[Test]> = row.only.iter().copied().chain(also).collect();
+    if lists.is_empty() {
+        lists.push(&[]);
+    }
+    let never = || row.never.iter().flat_map(|(_, tests)| tests.iter());
+    let tests = || lists.iter().flat_map(|list| list.iter()).chain(never());
     let mut tried = BTreeSet::from([NONE]);
     for list in &lists {
         let fulfilled = fulfil(list, NONE);
@@ -78,9 +80,7 @@ fn near_misses(row: &Row, stage: Stage) -> BTreeSet<[u64; 6]> {
             let (at, _) = argument(*test);
             tried.extend(edges(*test).into_iter().map(|value| with(fulfilled, at, value)));
         }
-        if stage.is_sealed() {
-            tried.insert(fulfil(row.never, fulfilled));
-        }
+        tried.extend(row.refused(stage).map(|refused| fulfil(refused, fulfilled)));
     }
     let halves: Vec<usize> =
         tests().map(|test| argument(*test)).filter(|it| !it.1).map(|it| it.0).collect();
@@ -210,8 +210,13 @@ fn worst(call: c_long, at: &Place) -> Vec<[u64; 6]> {
         | libc::SYS_exit
         | libc::SYS_exit_group => vec![],
         // Files, of those who have them: see what becomes of them in the tests of levels.
-        libc::SYS_fstat | libc::SYS_lseek | libc::SYS_pread64 | libc::SYS_ftruncate => {
-            vec![[NOBODY, code, 64, 0, 0, 0]]
+        libc::SYS_fstat
+        | libc::SYS_lseek
+        | libc::SYS_pread64
+        | libc::SYS_pwrite64
+        | libc::SYS_fsync
+        | libc::SYS_ftruncate => {
+            vec![[NOBODY, code, 64, 0, 0, 0], [STATE, code, 64, 0, 0, 0], [1, code, 64, 0, 0, 0]]
         }
         _ => panic!("{call} has no condition: say here what would be the worst to ask it for"),
     }
@@ -291,6 +296,18 @@ fn row_25_a_compiler_makes_every_call_of_the_policy() {
 fn row_25_a_tree_makes_every_call_of_the_policy() {
     let tree = jailed::tree("");
     go_through(&Captive::take(tree.pid), Stage::Tree, tree.pid);
+    let copier = jailed::copier();
+    go_through(&Captive::take(copier.pid), Stage::Copier, copier.pid);
+}
+
+/// Where nothing would keep a worker to its directory.
+#[test]
+fn row_25_a_worker_without_landlock_makes_every_call_of_the_policy() {
+    let host = Host::wrapped(&[&jailed::without(), "landlock_create_ruleset"], &[]);
+    let tenant = host.tenant("demo");
+    tenant.deploy("one", guests::version_one());
+    let worker = host.workers(&tenant)[0];
+    go_through(&Captive::take(worker), Stage::Bare, worker);
 }
 
 /// What follows in the file becomes code with it, which for an artifact is its tenant's own data.

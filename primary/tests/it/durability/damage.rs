@@ -194,13 +194,13 @@ fn a_damaged_store_keeps_the_host_from_starting_and_says_so() {
 }
 
 /// A disk of a few megabytes, which this machine lets root mount.
-struct SmallDisk {
+pub struct SmallDisk {
     at: PathBuf,
 }
 
 impl SmallDisk {
     /// In the place of a directory, with what is in it.
-    fn instead_of(directory: &Path) -> Option<Self> {
+    pub fn instead_of(directory: &Path) -> Option<Self> {
         let aside = directory.with_extension("aside");
         let run = |program: &str, arguments: &[&str]| {
             Command::new(program).args(arguments).output().is_ok_and(|it| it.status.success())
@@ -216,7 +216,7 @@ impl SmallDisk {
     }
 
     /// Takes all of its room but so many bytes.
-    fn fill(&self, but: u64) {
+    pub fn fill(&self, but: u64) {
         let mut filler = File::create(self.filler()).unwrap();
         let zeroes = [0; 4_096];
         while filler.write_all(&zeroes).is_ok() {}
@@ -224,7 +224,7 @@ impl SmallDisk {
         filler.set_len(length.saturating_sub(but)).unwrap();
     }
 
-    fn empty(&self) {
+    pub fn empty(&self) {
         fs::remove_file(self.filler()).unwrap();
     }
 

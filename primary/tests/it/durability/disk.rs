@@ -17,7 +17,7 @@ use crate::traffic::Choices;
 /// What a disk writes at once.
 const SECTOR: usize = 512;
 /// What processes share in memory, for all that it looks like a file.
-const IN_MEMORY: &str = "hearth.db-shm";
+const IN_MEMORY: &str = "-shm";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Node {
@@ -120,7 +120,7 @@ impl Disk {
         for (name, node) in self.directories.get(&inode).into_iter().flatten() {
             match node {
                 Node::Directory(inode) => self.write_directory(*inode, &to.join(name))?,
-                Node::File(_) if name == IN_MEMORY => {}
+                Node::File(_) if name.as_encoded_bytes().ends_with(IN_MEMORY.as_bytes()) => {}
                 // One that was named and never synced is there, and empty.
                 Node::File(inode) => {
                     let bytes = self.files.get(inode).map_or(&[][..], |bytes| bytes);

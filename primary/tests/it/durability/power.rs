@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::checker::{self, State};
 use super::disk::Disk;
 use super::stage::{self, Stage};
-use crate::syncs::{Sync, Watch};
+use crate::syncs::{Said, Sync, Watch};
 use crate::traffic::{Choices, is_long};
 
 /// From so many a host is started.
@@ -95,6 +95,7 @@ fn watch(stage: &Stage, counter: &Counter, moments: &Arc<Mutex<Vec<Moment>>>) ->
         };
         let to = counter.load(SeqCst);
         moments.lock().unwrap().push(Moment { disk, from, to, torn });
+        Said::AsItIs
     })
 }
 

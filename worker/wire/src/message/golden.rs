@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::*;
 use crate::setting::SettingKind;
 use crate::token::{Scope, TokenDigest};
-use crate::tree::{TreeDone, TreeJob, TreeReply, TreeRequest};
+use crate::tree::{Databases, TreeDone, TreeJob, TreeReply, TreeRequest, Unsound};
 
 /// Writes one of each variant, and does not compile where one is missing.
 macro_rules! each {
@@ -51,10 +51,19 @@ fn zygote(golden: &mut Golden) {
     let sha256 = ModuleDigest::new([7; 32]);
     let engine = Fingerprint::new([9; 8]);
     let cell = Cell { uid: Some(7), data_bytes: Some(300) };
+    let given = vec![Given::Control, Given::Cgroup];
+    each!(golden, Given {
+        Given::Control => Given::Control,
+        Given::Listener => Given::Listener,
+        Given::Release => Given::Release,
+        Given::Errors => Given::Errors,
+        Given::State => Given::State,
+        Given::Cgroup => Given::Cgroup,
+    });
     each!(golden, ToZygote {
         ToZygote::Hello { .. } => ToZygote::Hello { version: VERSION },
         ToZygote::Bundle { .. } => ToZygote::Bundle { modules: vec![(sha256, engine)], spares: 4 },
-        ToZygote::Fork { .. } => ToZygote::Fork { ticket: 300, cell },
+        ToZygote::Fork { .. } => ToZygote::Fork { ticket: 300, cell, given: given.clone() },
         ToZygote::Try { .. } => ToZygote::Try { uid: Some(7), birth: Birth::Spare },
         ToZygote::AreYouAlive => ToZygote::AreYouAlive,
     });
@@ -80,7 +89,7 @@ fn zygote(golden: &mut Golden) {
         Birth::Spare => Birth::Spare,
     });
     each!(golden, ToSpare {
-        ToSpare::Serve { .. } => ToSpare::Serve { cell },
+        ToSpare::Serve { .. } => ToSpare::Serve { cell, given },
         ToSpare::Try { .. } => ToSpare::Try { attempt: 3, cell },
     });
     each!(golden, FromSpare {
@@ -106,12 +115,14 @@ fn worker(golden: &mut Golden) {
         version: VERSION,
         tenant: "demo".parse().unwrap(),
         generation: GenerationNumber(300),
+        serves: Serves::State,
         idle: Duration::new(60, 5),
         woken_at: Some(moment(9)),
         trusted_proxies: vec!["10.0.0.0/8".to_owned()],
         trusted_headers: vec!["x-forwarded-for".to_owned()],
         domain: Some("a.example".to_owned()),
         settings: 2,
+        state_bytes: 301,
     };
     let setting =
         |kind| Setting { name: "key".parse().unwrap(), value: "value".to_owned().into(), kind };
@@ -143,6 +154,7 @@ fn worker(golden: &mut Golden) {
         version: 2.into(),
         request_id: "r".to_owned(),
         stream: LogStream::Stderr,
+        level: Some(LogLevel::Warn),
         text: "text".to_owned(),
     };
     let call = CallRecord {
@@ -183,6 +195,18 @@ fn worker(golden: &mut Golden) {
 
 /// What stands in messages and is a word of its own.
 fn words(golden: &mut Golden) {
+    each!(golden, Serves {
+        Serves::Functions => Serves::Functions,
+        Serves::State => Serves::State,
+    });
+    each!(golden, LogLevel {
+        LogLevel::Trace => LogLevel::Trace,
+        LogLevel::Debug => LogLevel::Debug,
+        LogLevel::Info => LogLevel::Info,
+        LogLevel::Warn => LogLevel::Warn,
+        LogLevel::Error => LogLevel::Error,
+        LogLevel::Critical => LogLevel::Critical,
+    });
     each!(golden, Entry {
         Entry::Port => Entry::Port,
         Entry::Front => Entry::Front,
@@ -234,14 +258,20 @@ fn compiler(golden: &mut Golden) {
 fn tree(golden: &mut Golden) {
     let name = Some("logs/a".parse().unwrap());
     each!(golden, TreeJob {
-        TreeJob::Pack { .. } => TreeJob::Pack { name },
+        TreeJob::Pack { .. } => TreeJob::Pack { name, databases: Databases::Files },
         TreeJob::Unpack => TreeJob::Unpack,
         TreeJob::Remove => TreeJob::Remove,
         TreeJob::Measure => TreeJob::Measure,
     });
-    let job = TreeJob::Pack { name: None };
+    each!(golden, Databases {
+        Databases::Files => Databases::Files,
+        Databases::Copied { .. } => Databases::Copied { most_bytes: 300 },
+    });
+    let databases = Databases::Files;
+    let job = TreeJob::Pack { name: None, databases };
     golden.row("TreeRequest", &TreeRequest { version: VERSION, uid: Some(7), job });
-    let done = TreeDone { files: 300, bytes: 301, left_out: 302 };
+    let unsound = Unsound { name: "kv.db".to_owned(), reason: "why".to_owned() };
+    let done = TreeDone { files: 300, bytes: 301, left_out: 302, unsound: vec![unsound] };
     each!(golden, TreeReply {
         TreeReply::Done(_) => TreeReply::Done(done),
         TreeReply::Failed { .. } => TreeReply::Failed { reason: "why".to_owned() },
