@@ -31,8 +31,9 @@ pub const SLACK_BYTES: u64 = 16 << 20;
 /// What is known of one tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Known {
-    /// What was there at first, or the least since.
+    /// What was there at first, or when the share became smaller, or the least since.
     least: u64,
+    share: u64,
     looked: Instant,
 }
 
@@ -46,10 +47,17 @@ impl Known {
     /// Of a tenant that was looked at before, or not.
     fn judge(before: Option<Self>, found: StateUse, now: Instant) -> (Self, Verdict) {
         let StateUse { bytes, share } = found;
-        let least = before.map_or(bytes, |before| before.least.min(bytes));
+        let least = match before {
+            None => bytes,
+            // What it had by right may stay.
+            Some(Self { least, share: before, .. }) if share < before => {
+                bytes.min(before.max(least).saturating_add(SLACK_BYTES))
+            }
+            Some(before) => before.least.min(bytes),
+        };
         let most = share.max(least).saturating_add(SLACK_BYTES);
         let verdict = if bytes > most { Verdict::Beyond } else { Verdict::Within };
-        (Self { least, looked: now }, verdict)
+        (Self { least, share, looked: now }, verdict)
     }
 
     fn is_due(self, now: Instant) -> bool {
@@ -150,6 +158,15 @@ mod tests {
                 [..],
             // The limit was lowered: what is there may stay, and may not grow.
             &[(80, 100, Verdict::Within), (80, 10, Verdict::Within), (97, 10, Verdict::Beyond)],
+            // What came while there was more room was within it.
+            &[
+                (0, 100, Verdict::Within),
+                (90, 100, Verdict::Within),
+                (90, 10, Verdict::Within),
+                (106, 10, Verdict::Within),
+                (107, 10, Verdict::Beyond),
+            ],
+            &[(0, 100, Verdict::Within), (130, 10, Verdict::Beyond)],
             // What was removed is not had again.
             &[(80, 10, Verdict::Within), (20, 10, Verdict::Within), (80, 10, Verdict::Beyond)],
             // Seen first by this host when it was there already.
@@ -175,7 +192,7 @@ mod tests {
         let now = Instant::now();
         let ago = |seconds| now - Duration::from_secs(seconds);
         let known = [("long", 40), ("longer", 60), ("just", 3)]
-            .map(|(it, seconds)| (name(it), Known { least: 0, looked: ago(seconds) }));
+            .map(|(it, seconds)| (name(it), Known { least: 0, share: 0, looked: ago(seconds) }));
         let live = ["just", "long", "longer", "new"].map(name).to_vec();
         assert_eq!(due(live, &HashMap::from(known), now), ["new", "longer", "long"].map(name));
     }

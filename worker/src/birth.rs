@@ -71,9 +71,10 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
         None => self::runtime(cell.shares_threads()).map_err(WorkerError::Runtime)?,
     };
     let limits = generation.manifest.limits;
-    let state_bytes = (has_state && seal.bears_state()).then_some(start.state_bytes);
+    let place = (has_state && seal.bears_state()).then_some(Place::Sealed);
     let share = Share { bytes: start.state_bytes, ..Share::of(&limits) };
-    let state = State::new(state_bytes.map(|_| Place::Sealed), share);
+    let state = State::new(place, share);
+    let file_bytes = state.file_bytes().map_err(WorkerError::State)?;
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let ended = runtime.block_on(async {
         let (grants, seen) = watch::channel(Arc::new(Grants::new()));
@@ -84,7 +85,7 @@ fn live(inherited: Inherited) -> Result<End, WorkerError> {
         let channel = ManuallyDrop::new(Channel::new(control).map_err(SocketError::from)?);
         // Everything is loaded and built, and nothing that a stranger sent was looked at.
         let loaded = Instant::now();
-        seal.close(state_bytes, forbidden)?;
+        seal.close(file_bytes, forbidden)?;
         if cell.shares_threads() {
             threads::start_all(&serving.doing.ticker).map_err(WorkerError::Runtime)?;
             serving.state.start().map_err(WorkerError::Runtime)?;

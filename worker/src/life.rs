@@ -37,6 +37,8 @@ pub enum WorkerError {
     Wall(#[from] WallError),
     #[error("the runtime cannot be built")]
     Runtime(#[source] io::Error),
+    #[error("the tenant's state cannot be looked at")]
+    State(#[source] io::Error),
     #[error("a socket cannot be taken")]
     Sockets(#[source] io::Error),
     #[error("a check against a schema did not end in time")]

@@ -60,6 +60,12 @@ impl State {
         Self { keyvalue: KeyValue::new(Arc::clone(&service)), service }
     }
 
+    /// What no file of the state may be longer than: the tenant's share, or more where a file is longer
+    /// already. `None` where there is no state. Looks at the files' lengths and opens none.
+    pub fn file_bytes(&self) -> io::Result<Option<u64>> {
+        self.service.file_bytes()
+    }
+
     /// Starts the threads, where none may be started later.
     pub fn start(&self) -> io::Result<()> {
         self.service.start()

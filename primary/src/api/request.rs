@@ -61,7 +61,16 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for SettingsBody<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
-        parse(&read(request, SETTINGS_MAX).await?).map(Self)
+        let body = read(request, SETTINGS_MAX).await?;
+        json::from_slice(&body).map(Self).map_err(|error| {
+            let mut said = error.to_string();
+            // What stands in the place of something else may be a secret, and is not repeated.
+            if said.contains("invalid type") || said.contains("invalid value") {
+                said =
+                    "it is an object of names, each with a text, or null to be removed".to_owned();
+            }
+            Refusal::new(Code::BadRequest, format!("the body: {said}"))
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use ureq::SendBody;
 
 use super::client::{Call, Host, answer, query};
 use super::error::{CliError, chain, usage};
-use super::print::{Print, bytes, escape, seconds};
+use super::print::{Print, body_out, bytes, escape, seconds};
 use super::replacing::Replacing;
 use super::source::STDIO;
 use crate::api::backup::{RestoredTenant, RestoredTenants, SECRETS_KEY};
@@ -271,13 +271,14 @@ pub(super) fn bar(message: &'static str, length: Option<u64>) -> ProgressBar {
 /// Where a backup goes, or whatever else a command fetches.
 pub(super) enum Out {
     File(Replacing),
-    Stdout(io::StdoutLock<'static>),
+    /// What a terminal would obey is escaped there.
+    Stdout(Box<dyn Write>),
 }
 
 impl Out {
     pub(super) fn open(path: &Path) -> Result<Self, CliError> {
         if path == Path::new(STDIO) {
-            return Ok(Self::Stdout(io::stdout().lock()));
+            return Ok(Self::Stdout(body_out()));
         }
         if path.is_dir() {
             return Err(usage(format!("{} is a directory; name a file", path.display())));

@@ -19,7 +19,7 @@ use super::print::{Print, Table, body_out, escape, seconds};
 use super::source::Source;
 use super::tokens::instant;
 use crate::config::ClientArgs;
-use crate::terminal::shell_word;
+use crate::terminal::{escape_json, shell_word};
 
 /// More than a value can have.
 const VALUE_MAX_BYTES: u64 = 64 << 20;
@@ -283,7 +283,7 @@ fn export(host: &Host, store: &KeptName) -> Result<(), CliError> {
             }
             let line = Entry::read(key, response)?.json();
             bar.inc(line.len() as u64);
-            writeln!(out, "{line}")?;
+            writeln!(out, "{}", escape_json(&line))?;
         }
         match next {
             // An answer that leads back would be followed for ever.

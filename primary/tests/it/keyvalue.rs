@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::guests;
 use crate::host::{Host, Tenant};
-use crate::processes::Beside;
+use crate::processes::{Beside, eventually};
 
 /// What a guest answers to what it is asked to do, a line for each.
 #[track_caller]
@@ -161,6 +161,31 @@ fn what_is_beyond_a_bound_is_an_error_of_the_text() {
     }
     let said = one(&tenant, "/spin2", "one-too-many");
     assert!(said.contains("there are 64 stores already"), "{said}");
+}
+
+/// The files are longer than they may be by now, and can be read and made shorter all the same.
+#[test]
+fn a_limit_that_was_lowered_keeps_nobody_from_reading_and_deleting() {
+    const VALUES: usize = 24;
+    let host = Host::start();
+    let tenant = host.tenant("demo");
+    tenant.deploy("kv", guests::stores_draft2());
+    for n in 0..VALUES {
+        assert_eq!(one(&tenant, "/kv", &format!("default,set,k{n},*1000000")), "set");
+    }
+    let limits = json!({"limits": {"disk_bytes": 8 << 20}});
+    host.send(&host.admin("PATCH", "/tenants/demo/limits").json(&limits)).expect(200);
+    host.send(&tenant.api("POST", "/worker/restart")).expect(200);
+    let said = one(&tenant, "/kv", "default,set,more,*1000000");
+    assert!(said.contains("no room is left"), "{said}");
+    for n in 0..VALUES {
+        assert_eq!(one(&tenant, "/kv", &format!("default,length,k{n}")), "1000000");
+        assert_eq!(one(&tenant, "/kv", &format!("default,delete,k{n}")), "deleted");
+    }
+    eventually("room again", || {
+        (one(&tenant, "/kv", "default,set,again,*100000") == "set").then_some(())
+    });
+    assert_eq!(host.figure(r#"hearth_state_over_quota_total{tenant="demo"}"#), 0);
 }
 
 #[test]

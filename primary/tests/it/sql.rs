@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::guests;
 use crate::host::{Host, Tenant};
+use crate::processes::{eventually, is_alive};
 
 fn rows(tenant: &Tenant, path: &str, lines: &[&str]) -> Vec<Value> {
     let answer = tenant.post(path, &lines.join("\n")).expect(200).json();
@@ -118,6 +119,26 @@ fn results_that_are_not_read_are_bounded() {
     tenant.post("/async", many).expect_problem(500, "memory_limit");
     tenant.post("/async", "SELECT 1").expect(200);
     assert_eq!(host.workers(&tenant), [worker]);
+}
+
+/// SQLite looks at the clock between two steps, and one step can be a function on long texts.
+#[test]
+fn what_cannot_be_stopped_ends_its_worker_and_says_why() {
+    let host = Host::start();
+    let [tenant, beside] = ["demo", "beside"].map(|name| host.tenant(name));
+    tenant.deploy_with("three", guests::sql_spin_three(), &json!({ "timeout_ms": 1_000 }));
+    rows(&tenant, "/three", &["CREATE TABLE t (a)"]);
+    let worker = host.workers(&tenant)[0];
+    let endless = "INSERT INTO t SELECT instr(zeroblob(3000000), zeroblob(1500000) || x'01')";
+    tenant.post("/three", endless).expect_problem(504, "timeout");
+    beside.post("/hello", "{}").expect(200);
+    eventually("its end", || (!is_alive(worker)).then_some(()));
+    assert!(host.log().contains("that cannot be stopped"), "{}", host.log());
+    let said = eventually("another worker", || {
+        let answer = tenant.post("/three", "INSERT INTO t VALUES (1)");
+        (answer.status == 200).then_some(answer)
+    });
+    assert!(!said.text().contains("error"), "{}", said.text());
 }
 
 /// Row 31: nothing of another tenant's is named by a database's name.

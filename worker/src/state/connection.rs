@@ -69,8 +69,11 @@ fn connect(
     match role {
         Role::Writer => {
             db.pragma_update(None, "cache_size", -WRITERS_CACHE_KIB)?;
-            // Before there is a page, so that what is deleted can be given back.
-            db.pragma_update(None, "auto_vacuum", "incremental")?;
+            let pages: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0))?;
+            if pages == 0 {
+                // Before there is a page, so that what is deleted can be given back. It takes the lock.
+                db.pragma_update(None, "auto_vacuum", "incremental")?;
+            }
             db.pragma_update(None, "journal_mode", "wal")?;
             db.pragma_update(None, "synchronous", "full")?;
             db.pragma_update(None, "wal_autocheckpoint", 0)?;

@@ -25,6 +25,8 @@ const WALS_KEPT: u64 = 2;
 /// What a page, and its frame in a WAL, have besides what is kept.
 const PAGE_HEAD: u64 = 4;
 const FRAME_HEAD: u64 = 24;
+/// Of growth that is left.
+const TIGHT_BYTES: u64 = 4 << 20;
 const TREES: u64 = 6;
 /// As SQLite counts them.
 const PAGES_MAX: u64 = u32::MAX as u64 - 1;
@@ -82,10 +84,36 @@ pub fn room(share: u64, found: Found, page_bytes: u64) -> Room {
     Room { pages, bytes: free.saturating_sub(file).saturating_sub(wal) }
 }
 
+/// Whether it may be that what is written next does not fit: what a statement of SQL will write is not
+/// known.
+pub fn is_tight(room: Room, found: Found, wanted: u64, page_bytes: u64) -> bool {
+    let grows = room.pages.saturating_mul(page_bytes).saturating_sub(found.file);
+    wanted > room.bytes || grows < TIGHT_BYTES.max(wanted)
+}
+
 /// Whether a WAL is larger than what is free, and than what is kept for it in any case.
 pub fn is_beyond(share: u64, found: Found) -> bool {
     let Found { others, file, wal } = found;
     wal > share.saturating_sub(others).saturating_sub(file).max(wal_is_too_long(share))
+}
+
+/// The longest file that there is, so that one which is longer than the share by now can be read and
+/// made shorter.
+pub fn longest(place: &Place, numbered: u32) -> io::Result<u64> {
+    let mut longest = 0;
+    let mut look = |database: DatabaseFile| -> io::Result<u64> {
+        let bytes = place.bytes(&database.name())?;
+        longest = longest.max(bytes).max(place.bytes(&database.wal())?);
+        Ok(bytes)
+    };
+    look(DatabaseFile::Stores)?;
+    // Where there is no list, there is no database.
+    if look(DatabaseFile::Catalogue)? > 0 {
+        for number in 1..=numbered {
+            look(DatabaseFile::Numbered(number))?;
+        }
+    }
+    Ok(longest)
 }
 
 /// Asks for the length of each file. `numbered` is how many databases are known; there may be more,
@@ -173,5 +201,9 @@ mod tests {
         let others = |of, numbered| measure(&place, of, numbered).unwrap();
         assert_eq!(others(DatabaseFile::Stores, 3), Found { others: 60, file: 10, wal: 3 });
         assert_eq!(others(DatabaseFile::Numbered(1), 0), Found { others: 13, file: 20, wal: 0 });
+        assert_eq!(longest(&place, 3).unwrap(), 10);
+        std::fs::write(directory.path().join("names.db"), [0]).unwrap();
+        assert_eq!(longest(&place, 2).unwrap(), 20);
+        assert_eq!(longest(&place, 3).unwrap(), 40);
     }
 }

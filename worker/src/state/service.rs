@@ -23,6 +23,7 @@ use super::failures::Failures;
 use super::fault::Fault;
 use super::place::{DatabaseFile, Place, Share};
 use super::readers::{self, Reader};
+use super::room;
 use super::writer::{self, Counts, Sync, Writer};
 
 pub struct Service {
@@ -36,6 +37,9 @@ pub struct Service {
     /// Files that were there for certain at some time.
     made: Mutex<HashSet<DatabaseFile>>,
 }
+
+/// Of a file that was longer than the share when the worker began.
+const LONGER_BYTES: u64 = 8 << 20;
 
 #[derive(Clone)]
 struct Threads {
@@ -76,6 +80,13 @@ impl Service {
             Some(place) => self.started(place).map(drop),
             None => Ok(()),
         }
+    }
+
+    pub fn file_bytes(&self) -> io::Result<Option<u64>> {
+        let Some(place) = &self.place else { return Ok(None) };
+        let longest = room::longest(place, self.share.numbered())?;
+        // A file that is longer than it may be is copied into from its WAL, and one page more may be.
+        Ok(Some(self.share.bytes.max(longest.saturating_add(LONGER_BYTES))))
     }
 
     fn threads(&self) -> Result<Threads, Fault> {

@@ -14,6 +14,7 @@
 mod authorizer;
 mod batch;
 pub mod guard;
+mod overtime;
 mod own;
 mod schema;
 mod script;
@@ -95,6 +96,7 @@ impl Sql {
 
     /// Starts the threads of guests' own connections, where none may be started later.
     pub fn start(&self) -> io::Result<()> {
+        overtime::start()?;
         self.shared.threads.keep(OWN_MAX)
     }
 

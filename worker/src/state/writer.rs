@@ -95,6 +95,8 @@ struct Open {
     pages_max: Option<u64>,
     page_bytes: u64,
     tidied: Option<Instant>,
+    /// When all that nothing was in was taken from it last.
+    gathered: Option<Instant>,
 }
 
 impl Writer {
@@ -194,6 +196,13 @@ impl Writer {
             let found = room::measure(&self.place, file, numbered).map_err(|_| Fault::Disk)?;
             room = room::room(self.share.bytes, found, open.page_bytes);
         }
+        let page_bytes = open.page_bytes;
+        let wanted: u64 = group.iter().map(|it| room::in_wal(it.bytes, page_bytes)).sum();
+        if room::is_tight(room, found, wanted, page_bytes) && self.gather(files, file, numbered) {
+            let found = room::measure(&self.place, file, numbered).map_err(|_| Fault::Disk)?;
+            room = room::room(self.share.bytes, found, page_bytes);
+        }
+        let open = files.get_mut(&file).ok_or(Fault::Broken)?;
         let sync = group.iter().map(|request| request.sync).max().unwrap_or(Sync::Full);
         open.prepare(sync, room).map_err(|error| Fault::of(file, error))?;
 
@@ -220,6 +229,40 @@ impl Writer {
         Ok(verdicts)
     }
 
+    /// Takes from all other files what nothing is in, in a turn that is taken. Says whether it did: one
+    /// that was looked at just now is left.
+    fn gather(
+        &self,
+        files: &mut HashMap<DatabaseFile, Open>,
+        but: DatabaseFile,
+        numbered: u32,
+    ) -> bool {
+        let numbers = 1..=numbered.max(self.share.numbered());
+        let others = [DatabaseFile::Stores].into_iter().chain(numbers.map(DatabaseFile::Numbered));
+        let mut gathered = false;
+        for file in others.filter(|file| *file != but && !self.failures.is_over(*file)) {
+            if self.place.bytes(&file.name()).is_ok_and(|bytes| bytes == 0) {
+                continue;
+            }
+            let open = match files.entry(file) {
+                Entry::Occupied(open) => open.into_mut(),
+                Entry::Vacant(place) => match self.open(file) {
+                    Ok(open) => place.insert(open),
+                    Err(_) => continue,
+                },
+            };
+            if open.gathered.is_some_and(|gathered| gathered.elapsed() < TIDY) {
+                continue;
+            }
+            open.gathered = Some(Instant::now());
+            match open.shrink() {
+                Ok(()) => gathered = true,
+                Err(fault) => self.failures.note(file, &fault),
+            }
+        }
+        gathered
+    }
+
     fn open(&self, file: DatabaseFile) -> Result<Open, Fault> {
         let db = connection::open(&self.place, self.share, file, Role::Writer)
             .inspect_err(|fault| self.failures.note(file, fault))?;
@@ -233,7 +276,14 @@ impl Writer {
             .pragma_query_value(None, "page_size", |row| row.get(0))
             .map_err(|error| Fault::of(file, error))?;
         let page_bytes = page_bytes.cast_unsigned().max(512);
-        let open = Open { db, sync: Sync::Full, pages_max: None, page_bytes, tidied: None };
+        let open = Open {
+            db,
+            sync: Sync::Full,
+            pages_max: None,
+            page_bytes,
+            tidied: None,
+            gathered: None,
+        };
         Ok(open)
     }
 
@@ -317,16 +367,39 @@ impl Open {
         }
     }
 
+    fn count(&self, name: &str) -> Result<i64, Fault> {
+        let mut statement = self.db.prepare_cached(&format!("PRAGMA {name}"))?;
+        Ok(statement.query_row([], |row| row.get(0))?)
+    }
+
     /// Makes the file shorter by pages that nothing is in, where these are many.
     fn give_back(&self, turns: &Turns) -> Result<(), Fault> {
-        let count = |name: &str| -> rusqlite::Result<i64> {
-            self.db.prepare_cached(&format!("PRAGMA {name}"))?.query_row([], |row| row.get(0))
-        };
-        let (free, pages) = (count("freelist_count")?, count("page_count")?);
+        let (free, pages) = (self.count("freelist_count")?, self.count("page_count")?);
         if free < GIVEN_BACK || free < pages / 4 {
             return Ok(());
         }
         let _turn = turns.take().map_err(|_| Fault::Disk)?;
+        self.cut()
+    }
+
+    /// Makes the file and its WAL as short as they can be.
+    fn shrink(&self) -> Result<(), Fault> {
+        let mut free = self.count("freelist_count")?;
+        loop {
+            if free > 0 {
+                self.cut()?;
+            }
+            self.empty(Emptied::Whole)?;
+            let left = self.count("freelist_count")?;
+            if left == 0 || left >= free {
+                return Ok(());
+            }
+            free = left;
+        }
+    }
+
+    /// Takes some pages from its end that nothing is in.
+    fn cut(&self) -> Result<(), Fault> {
         let sql = format!("PRAGMA incremental_vacuum({GIVEN_BACK})");
         let mut statement = self.db.prepare(&sql)?;
         let mut rows = statement.query([])?;

@@ -1,4 +1,4 @@
-//! What a schema must not come to be: an index, a trigger or a foreign key on the tables in which a
+//! What a schema must not come to be: with a name that is the platform's, or with an index, a trigger or a foreign key on the tables in which a
 //! virtual table keeps itself. SQLite lets them be made, or only some, and writing there then has a
 //! statement's journal of its own: FTS5 writes within each savepoint of such a one, which is another,
 //! until the stack is at its end.
@@ -19,23 +19,37 @@ const UNSOUND: &str = "WITH
             WHERE things.type = 'table' AND refers.\"table\" = kept.name COLLATE NOCASE))
     LIMIT 1";
 
-/// Why it is taken back.
-pub const WHY: &str =
+const ON_SHADOWS: &str =
     "an index, trigger or foreign key on what a virtual table keeps is not available";
 
+/// SQLite does not ask about the name that a table is given instead of its own.
+const PLATFORMS: &str = "SELECT count(*) FROM (
+    SELECT name FROM sqlite_schema UNION ALL SELECT name FROM sqlite_temp_schema)
+    WHERE name LIKE '\\_hearth\\_%' ESCAPE '\\'";
+
+const PLATFORMS_NAME: &str = "names that begin with _hearth_ are the platform's";
+
 /// Runs a statement that changes the schema, and takes back what it did where that is of this kind:
-/// then the error is `unsound`.
+/// then the error says why.
 pub fn keep_sound<T, E: From<rusqlite::Error>>(
     connection: &Connection,
     run: impl FnOnce() -> Result<T, E>,
-    unsound: E,
+    unsound: impl FnOnce(&'static str) -> E,
 ) -> Result<T, E> {
+    let platforms = || -> rusqlite::Result<i64> {
+        guard::aside(|| connection.query_row(PLATFORMS, [], |row| row.get(0)))
+    };
     guard::aside(|| connection.execute_batch("SAVEPOINT _hearth_schema"))?;
-    let ran =
-        run().and_then(|ran| match guard::aside(|| connection.prepare(UNSOUND)?.exists([]))? {
-            true => Err(unsound),
-            false => Ok(ran),
-        });
+    let before = platforms();
+    let ran = run().and_then(|ran| {
+        if guard::aside(|| connection.prepare(UNSOUND)?.exists([]))? {
+            return Err(unsound(ON_SHADOWS));
+        }
+        if platforms()? > before? {
+            return Err(unsound(PLATFORMS_NAME));
+        }
+        Ok(ran)
+    });
     // Where the whole transaction was ended there is none.
     let end = match ran {
         Ok(_) => "RELEASE _hearth_schema",

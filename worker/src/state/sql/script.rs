@@ -118,9 +118,11 @@ pub fn export(
     take: &mut dyn FnMut(String) -> bool,
 ) -> rusqlite::Result<bool> {
     let mut text = Text { text: BEFORE.to_owned(), take, is_wanted: true };
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version != 0 {
-        text.line(&format!("PRAGMA user_version={version};"));
+    for name in ["user_version", "application_id"] {
+        let value: i64 = connection.pragma_query_value(None, name, |row| row.get(0))?;
+        if value != 0 {
+            text.line(&format!("PRAGMA {name}={value};"));
+        }
     }
     let mut tables = connection.prepare(
         "SELECT m.name, l.type, m.sql FROM sqlite_schema m JOIN pragma_table_list l
@@ -144,7 +146,8 @@ pub fn export(
     sequences(connection, &mut text)?;
     let mut others = connection.prepare(
         "SELECT sql FROM sqlite_schema WHERE type IN ('index', 'trigger', 'view')
-            AND sql IS NOT NULL ORDER BY type, rowid",
+            AND sql IS NOT NULL
+         ORDER BY CASE type WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, rowid",
     )?;
     for sql in others.query_map([], |row| row.get::<_, String>(0))? {
         text.line(&format!("{};", sql?));

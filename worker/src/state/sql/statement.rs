@@ -9,6 +9,7 @@ use rusqlite::{Connection, Error, ErrorCode, ffi};
 
 use super::authorizer::Holder;
 use super::guard::{self, Counts, Gone, Running, Said, Stopped, VALUE_MAX_BYTES};
+use super::overtime::Overtime;
 use super::schema;
 use super::text::Start;
 use crate::state::Fault;
@@ -105,10 +106,11 @@ pub fn run(connection: &Connection, asked: &Asked, terms: &Terms) -> Result<Ran,
     };
     let Terms { on, counts, bounds, until, ref gone } = *terms;
     let running = Running { holder, counts, until, gone: gone.clone(), changes: false };
+    let _overtime = Overtime::watch(until);
     let step = || step(connection, asked, start, on, counts, bounds);
     let (ran, hooks) = guard::during(running, || match (start, on) {
         (Start::Alters, On::Writer | On::Own) => {
-            schema::keep_sound(connection, step, Failed::Bound(refused(schema::WHY)))
+            schema::keep_sound(connection, step, |why| Failed::Bound(refused(why)))
         }
         _ => step(),
     });

@@ -26,6 +26,7 @@ fn what_is_exported_is_the_same_when_it_is_imported() {
         "CREATE INDEX by_v ON parent (v)",
         "CREATE VIEW both AS SELECT * FROM parent JOIN child ON child.parent = parent.id",
         "CREATE TRIGGER r AFTER DELETE ON parent BEGIN DELETE FROM plain; SELECT 1; END",
+        "CREATE TRIGGER instead INSTEAD OF INSERT ON both BEGIN SELECT 1; END",
         "CREATE VIRTUAL TABLE docs USING fts5(title, body)",
         "CREATE VIRTUAL TABLE words USING fts5vocab(docs, row)",
         "CREATE VIRTUAL TABLE outside USING fts5(v, content='parent', content_rowid='id')",
@@ -38,6 +39,7 @@ fn what_is_exported_is_the_same_when_it_is_imported() {
         "INSERT INTO boxes VALUES (1, 0.5, 2)",
         "DELETE FROM parent WHERE id = 9",
         "PRAGMA user_version = 12",
+        "PRAGMA application_id = 34",
     ] {
         db.does(sql).unwrap_or_else(|fault| panic!("{sql}: {fault}"));
     }
@@ -50,6 +52,7 @@ fn what_is_exported_is_the_same_when_it_is_imported() {
     assert_eq!(other.one("SELECT rowid FROM docs WHERE docs MATCH 'quick'"), Value::Integer(70));
     assert_eq!(other.one("SELECT id FROM boxes WHERE x0 > 0.4"), Value::Integer(1));
     assert_eq!(other.one("PRAGMA user_version"), Value::Integer(12));
+    assert_eq!(other.one("PRAGMA application_id"), Value::Integer(34));
     assert_eq!(other.one("PRAGMA integrity_check"), text("ok"));
 }
 

@@ -369,3 +369,47 @@ async fn after_a_failed_sync_nothing_is_written_on_any_connection() {
     let other = tenant.sql.state.database(&"other".parse().unwrap()).await.unwrap();
     does(&tenant.sql.session(other), "CREATE TABLE t (a)").await;
 }
+
+/// Of what is removed in one file the others have the room.
+#[tokio::test]
+async fn room_that_is_made_in_one_database_is_another_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let (sql, database) = within(&directory, 16 << 20).await;
+    let other = sql.state.database(&"other".parse().unwrap()).await.unwrap();
+    let (session, beside) = (sql.session(database), sql.session(other));
+    does(&session, "CREATE TABLE t (b)").await;
+    does(&beside, "CREATE TABLE t (b)").await;
+    let insert = "INSERT INTO t VALUES (zeroblob(1000000))";
+    let mut taken = 0;
+    while session.run(asked(insert, &[]), Bounds::default()).await.is_ok() {
+        taken += 1;
+    }
+    assert!(taken > 8, "{taken}");
+    assert_eq!(refused(&beside, insert).await, Fault::Full.to_string());
+    does(&session, "DELETE FROM t").await;
+    // It was looked for just now.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    for _ in 0..taken - 2 {
+        does(&beside, insert).await;
+    }
+}
+
+/// As long as somebody's transaction has the lock.
+#[tokio::test]
+async fn a_second_transaction_waits_for_the_first_one() {
+    let tenant = Tenant::new().await;
+    let (first, second) = (tenant.session(), tenant.session());
+    does(&first, "CREATE TABLE t (a)").await;
+    does(&first, "BEGIN IMMEDIATE").await;
+    does(&first, "INSERT INTO t VALUES (1)").await;
+    let waiting = tokio::spawn(async move {
+        for sql in ["BEGIN IMMEDIATE", "INSERT INTO t VALUES (2)", "COMMIT"] {
+            does(&second, sql).await;
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(!waiting.is_finished());
+    does(&first, "COMMIT").await;
+    waiting.await.unwrap();
+    assert_eq!(one(&first, COUNT).await, Value::Integer(2));
+}
