@@ -133,7 +133,8 @@ fn what_cannot_be_stopped_ends_its_worker_and_says_why() {
     tenant.post("/three", endless).expect_problem(504, "timeout");
     beside.post("/hello", "{}").expect(200);
     eventually("its end", || (!is_alive(worker)).then_some(()));
-    assert!(host.log().contains("that cannot be stopped"), "{}", host.log());
+    let is_told = || host.log().contains("that cannot be stopped");
+    eventually("the reason in the log", || is_told().then_some(()));
     let said = eventually("another worker", || {
         let answer = tenant.post("/three", "INSERT INTO t VALUES (1)");
         (answer.status == 200).then_some(answer)

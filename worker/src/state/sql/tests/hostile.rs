@@ -281,13 +281,13 @@ fn row_33_names_of_the_platforms() {
     db.writer
         .execute_batch("CREATE TABLE _hearth_x (a); INSERT INTO _hearth_x VALUES (1)")
         .unwrap();
-    db.does("CREATE TABLE mine (a)").unwrap();
+    db.does("CREATE TABLE own (a)").unwrap();
     for sql in [
         "SELECT * FROM _hearth_x",
         "DROP TABLE _hearth_x",
         "UPDATE _hearth_x SET a = 2",
         "ALTER TABLE _hearth_x RENAME TO mine",
-        "ALTER TABLE mine RENAME TO _hearth_y",
+        "ALTER TABLE own RENAME TO _hearth_y",
         "CREATE TRIGGER r AFTER INSERT ON _hearth_x BEGIN SELECT 1; END",
         "CREATE VIRTUAL TABLE f USING fts5(a, content='_hearth_x')",
     ] {
