@@ -29,6 +29,7 @@ use crate::finish::Time;
 use crate::life::{Action, Event, Life, State, WorkerError};
 use crate::peer::Peer;
 use crate::serving::Serving;
+use crate::state::sql;
 
 /// After an accept failed for want of something, which time gives back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -160,6 +161,7 @@ impl<'a> Driver<'a> {
                     tokio::time::sleep(STUCK_GRACE).await;
                     return Err(WorkerError::Stuck);
                 }
+                () = sql::over() => return Err(WorkerError::Overtime),
                 kind = self.serving.uplinks.wanted() => {
                     self.channel.send(&FromWorker::WantUplink { kind }, &[]).await?;
                 }

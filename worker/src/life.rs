@@ -19,6 +19,7 @@ use hearth_jail::WallError;
 use hearth_wire::{SocketError, VERSION};
 
 use crate::limits::Activity;
+use crate::state::sql::GRACE;
 
 /// From giving calls up to cutting what is left of them: for what their callers are told.
 const CUT_AFTER: Duration = Duration::from_millis(500);
@@ -43,6 +44,12 @@ pub enum WorkerError {
     Sockets(#[source] io::Error),
     #[error("a check against a schema did not end in time")]
     Stuck,
+    #[error(
+        "a statement of SQL ran for {} s longer than it may, within one step of SQLite's that cannot \
+         be stopped; functions on long texts, such as instr, replace or trim, take that long",
+        GRACE.as_secs()
+    )]
+    Overtime,
 }
 
 impl From<SocketError> for WorkerError {

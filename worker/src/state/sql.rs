@@ -45,6 +45,7 @@ use threads::Threads;
 
 use super::{DatabaseFile, Fault, State};
 
+pub use overtime::{GRACE, over};
 pub use script::{Imported, SCRIPT_MAX_BYTES};
 pub use session::Session;
 pub use statement::{Asked, Beyond, Bounds, Outcome, Ran};
@@ -96,7 +97,6 @@ impl Sql {
 
     /// Starts the threads of guests' own connections, where none may be started later.
     pub fn start(&self) -> io::Result<()> {
-        overtime::start()?;
         self.shared.threads.keep(OWN_MAX)
     }
 

@@ -3,43 +3,35 @@
 //! such a statement ends, since everything that waits for its writer or readers would wait with it.
 
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use std::{io, process};
 
-use hearth_wire::complain;
+use tokio::sync::Notify;
 
 /// Beyond its time, which a step may take.
-const GRACE: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-const STACK_BYTES: usize = 256 << 10;
+pub const GRACE: Duration = Duration::from_secs(5);
 
-#[derive(Default)]
 struct Watched {
     next: u64,
     /// By which each of those that run has to have ended.
     running: BTreeMap<u64, Instant>,
+    /// When it is looked at them next.
+    looks: Option<Instant>,
 }
 
-static WATCHED: Mutex<Watched> = Mutex::new(Watched { next: 0, running: BTreeMap::new() });
-static BEGAN: Condvar = Condvar::new();
-static WATCH: OnceLock<()> = OnceLock::new();
+/// Of the process, which ends as a whole.
+static WATCHED: Mutex<Watched> = Mutex::new(Watched::new());
+static EARLIER: Notify = Notify::const_new();
 
 /// Until it is dropped, a statement runs.
 pub struct Overtime(u64);
 
 impl Overtime {
-    /// Of one that has until then. Without a thread that watches, nobody is ended.
+    /// Of one that has until then.
     pub fn watch(until: Instant) -> Self {
-        // Where it could not be started, the host still looks for a sign of life.
-        let _ = start();
-        let mut watched = lock();
-        let number = watched.next;
-        watched.next += 1;
-        watched.running.insert(number, until + GRACE);
-        if watched.running.len() == 1 {
-            BEGAN.notify_one();
+        let (number, is_earlier) = lock().begin(until + GRACE);
+        if is_earlier {
+            EARLIER.notify_one();
         }
         Self(number)
     }
@@ -51,40 +43,50 @@ impl Drop for Overtime {
     }
 }
 
-/// Starts the thread that watches, once.
-pub fn start() -> io::Result<()> {
-    if WATCH.get().is_none() {
-        let thread = thread::Builder::new().name("overtime".to_owned()).stack_size(STACK_BYTES);
-        // Of two that start one at once, one watches as well and finds the same.
-        thread.spawn(run)?;
-        let _ = WATCH.set(());
-    }
-    Ok(())
-}
-
-fn run() {
-    let mut watched = lock();
+/// Waits until a statement runs that should have ended.
+pub async fn over() {
     loop {
-        watched = if watched.running.is_empty() {
-            BEGAN.wait(watched).unwrap_or_else(PoisonError::into_inner)
-        } else {
-            let waited = BEGAN.wait_timeout(watched, LOOK_EVERY);
-            waited.unwrap_or_else(PoisonError::into_inner).0
-        };
-        if is_over(&watched, Instant::now()) {
-            complain(format_args!(
-                "hearth-worker: a statement of SQL ran for {} s longer than it may, within one step of \
-                 SQLite's that cannot be stopped: the worker ends; functions on long texts, such as \
-                 instr, replace or trim, take that long",
-                GRACE.as_secs()
-            ));
-            process::exit(1);
+        let looks = lock().next_look(Instant::now());
+        match looks {
+            Look::Over => return,
+            Look::Nobody => EARLIER.notified().await,
+            Look::At(at) => tokio::select! {
+                () = tokio::time::sleep_until(at.into()) => {}
+                () = EARLIER.notified() => {}
+            },
         }
     }
 }
 
-fn is_over(watched: &Watched, now: Instant) -> bool {
-    watched.running.values().any(|until| *until <= now)
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    Over,
+    Nobody,
+    At(Instant),
+}
+
+impl Watched {
+    const fn new() -> Self {
+        Self { next: 0, running: BTreeMap::new(), looks: None }
+    }
+
+    /// Its number, and whether it has to be looked at earlier than was meant.
+    fn begin(&mut self, until: Instant) -> (u64, bool) {
+        let number = self.next;
+        self.next += 1;
+        self.running.insert(number, until);
+        (number, self.looks.is_none_or(|at| until < at))
+    }
+
+    fn next_look(&mut self, now: Instant) -> Look {
+        let first = self.running.values().min().copied();
+        self.looks = first;
+        match first {
+            None => Look::Nobody,
+            Some(at) if at <= now => Look::Over,
+            Some(at) => Look::At(at),
+        }
+    }
 }
 
 fn lock() -> MutexGuard<'static, Watched> {
@@ -96,25 +98,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_is_over_when_its_time_and_the_grace_are() {
+    fn it_is_looked_at_the_first_that_has_to_end() {
+        let mut watched = Watched::new();
         let now = Instant::now();
-        let mut watched = Watched::default();
-        assert!(!is_over(&watched, now));
-        watched.running.insert(1, now + GRACE);
-        watched.running.insert(2, now + 2 * GRACE);
-        assert!(!is_over(&watched, now));
-        assert!(is_over(&watched, now + GRACE));
-        watched.running.remove(&1);
-        assert!(!is_over(&watched, now + GRACE));
+        let after = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(watched.next_look(now), Look::Nobody);
+        assert_eq!(watched.begin(after(20)), (0, true));
+        assert_eq!(watched.next_look(now), Look::At(after(20)));
+        assert_eq!(watched.begin(after(30)), (1, false));
+        assert_eq!(watched.begin(after(6)), (2, true));
+        assert_eq!(watched.next_look(now), Look::At(after(6)));
+        watched.running.remove(&2);
+        assert_eq!(watched.next_look(after(6)), Look::At(after(20)));
+        assert_eq!(watched.next_look(after(20)), Look::Over);
     }
 
     #[test]
     fn what_has_ended_is_watched_no_more() {
-        let number = {
-            let overtime = Overtime::watch(Instant::now() + GRACE);
-            assert!(lock().running.contains_key(&overtime.0));
-            overtime.0
-        };
+        let overtime = Overtime::watch(Instant::now() + GRACE);
+        let number = overtime.0;
+        assert!(lock().running.contains_key(&number));
+        drop(overtime);
         assert!(!lock().running.contains_key(&number));
     }
 }
