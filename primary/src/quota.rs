@@ -51,7 +51,7 @@ impl Known {
             None => bytes,
             // What it had by right may stay.
             Some(Self { least, share: before, .. }) if share < before => {
-                bytes.min(before.max(least).saturating_add(SLACK_BYTES))
+                bytes.min(before.max(least))
             }
             Some(before) => before.least.min(bytes),
         };
