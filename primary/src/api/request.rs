@@ -65,9 +65,10 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for SettingsBody<T> {
         json::from_slice(&body).map(Self).map_err(|error| {
             let mut said = error.to_string();
             // What stands in the place of something else may be a secret, and is not repeated.
-            if said.contains("invalid type") || said.contains("invalid value") {
-                said =
-                    "it is an object of names, each with a text, or null to be removed".to_owned();
+            if said.starts_with("invalid ")
+                && let Some((_, expected)) = said.rsplit_once(", expected ")
+            {
+                said = format!("a value is not of its type: expected {expected}");
             }
             Refusal::new(Code::BadRequest, format!("the body: {said}"))
         })

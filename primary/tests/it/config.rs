@@ -142,8 +142,12 @@ fn a_list_is_in_pages_and_a_name_is_one_or_the_other() {
         ("secrets", json!({ "": "1" }), 400, "the name of a setting"),
         ("config", json!({ "a": 1 }), 400, "expected a string"),
         ("config", json!({ "a": "x".repeat((16 << 10) + 1) }), 400, "above 16 KiB"),
+        ("secrets", json!("S3cr3t"), 400, "expected a map"),
+        ("secrets", json!({ "A": ["S3cr3t"] }), 400, "expected a string"),
+        ("secrets", json!({ "A": 5_318_008 }), 400, "expected a string"),
     ] {
         let answer = change(&host, &tenant, kind, &changes).expect(status);
+        assert!(!["S3cr3t", "5318008"].iter().any(|it| answer.text().contains(it)));
         assert!(answer.json()["detail"].as_str().unwrap().contains(detail), "{}", answer.text());
     }
     assert_eq!(names(&tenant.ask("/config")).len(), 5, "nothing of what was refused is there");

@@ -225,10 +225,9 @@ mod tests {
             "wasi:cli, wasi:clocks, wasi:random, wasi:filesystem, wasi:sockets and wasi:http in \
              the versions 0.2 and 0.3, and wasi:io in the version 0.2, and wasi:logging in the \
              version 0.1.0-draft, and wasi:config in the versions 0.2.0-draft, \
-             0.2.0-draft-2024-09-27 and 0.2.0-rc.1, and wasi:keyvalue in the versions 0.2.0-draft \
-             and 0.2.0-draft2, and fermyon:spin in the version 2, and spin:variables, \
-             spin:key-value and spin:sqlite in the version 3, and hearth:platform in the version \
-             0.1"
+             0.2.0-draft-2024-09-27 and 0.2.0-rc.1, and fermyon:spin in the version 2, and \
+             spin:variables, spin:key-value and spin:sqlite in the version 3, and wasi:keyvalue in \
+             the versions 0.2.0-draft and 0.2.0-draft2, and hearth:platform in the version 0.1"
         );
     }
 }

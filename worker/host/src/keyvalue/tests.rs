@@ -135,7 +135,7 @@ impl Stores for Kept {
 
 fn guest() -> Guest {
     let backends = Backends { keyvalue: Arc::new(Kept::default()), ..Backends::denied() };
-    Guest::new(Surroundings::denied(), backends, 1 << 20)
+    Guest::new(Surroundings::denied(), backends, 4 << 20)
 }
 
 #[tokio::test]
