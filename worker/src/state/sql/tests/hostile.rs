@@ -287,7 +287,6 @@ fn row_33_names_of_the_platforms() {
         "DROP TABLE _hearth_x",
         "UPDATE _hearth_x SET a = 2",
         "ALTER TABLE _hearth_x RENAME TO mine",
-        "ALTER TABLE own RENAME TO _hearth_y",
         "CREATE TRIGGER r AFTER INSERT ON _hearth_x BEGIN SELECT 1; END",
         "CREATE VIRTUAL TABLE f USING fts5(a, content='_hearth_x')",
     ] {
@@ -298,6 +297,10 @@ fn row_33_names_of_the_platforms() {
             db.refused("SELECT a FROM f");
         }
     }
+    let renames = asked("ALTER TABLE own RENAME TO _hearth_y", &[]);
+    let said = run(&db.writer, &renames, &soon(On::Own)).unwrap_err().to_string();
+    assert!(said.contains("are the platform's"), "{said}");
+    db.does("INSERT INTO own VALUES (1)").unwrap();
     let kept = db.writer.query_row("SELECT a FROM _hearth_x", [], |row| row.get::<_, i64>(0));
     assert_eq!(kept.unwrap(), 1);
 }
