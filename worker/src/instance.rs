@@ -42,13 +42,19 @@ pub struct Instances {
     generation: Arc<Generation>,
     /// What all functions are told by name.
     settings: Arc<Settings>,
-    state: State,
-    sql: Sql,
+    /// For each function.
+    granted: Vec<Granted>,
     /// Those that there are, whether they run or are kept.
     live: Arc<AtomicUsize>,
     idle: Mutex<Idle>,
     /// What instances left to those that come next, and where its log goes.
     spare: Mutex<Vec<(Surroundings, GuestLog)>>,
+}
+
+/// What one function may use of its tenant's state.
+struct Granted {
+    stores: Arc<GrantedStores>,
+    databases: Arc<GrantedDatabases>,
 }
 
 #[derive(Default)]
@@ -63,11 +69,18 @@ impl Instances {
     pub fn new(
         generation: Arc<Generation>,
         settings: Arc<Settings>,
-        state: State,
-        sql: Sql,
+        state: &State,
+        sql: &Sql,
     ) -> Self {
         let (live, idle, spare) = (Arc::default(), Mutex::default(), Mutex::default());
-        Self { generation, settings, state, sql, live, idle, spare }
+        let granted = |function| {
+            let (stores, databases) = (generation.clone(), generation.clone());
+            let stores = GrantedStores::new(state.clone(), stores, function);
+            let databases = GrantedDatabases::new(state.clone(), sql.clone(), databases, function);
+            Granted { stores: Arc::new(stores), databases: Arc::new(databases) }
+        };
+        let granted = (0..generation.manifest.functions.len()).map(granted).collect();
+        Self { generation, settings, granted, live, idle, spare }
     }
 
     fn handler(&self, function: usize) -> &Handler {
@@ -276,11 +289,8 @@ fn store(instances: &Instances, function: usize) -> (Store<Guest>, GuestLog) {
     let memory_bytes = instances.options(function).memory_mb as usize * (1 << 20);
     let (surroundings, log) = instances.surroundings();
     let settings = Arc::clone(&instances.settings);
-    let Instances { state, sql, generation, .. } = instances;
-    let stores = GrantedStores::new(state.clone(), Arc::clone(generation), function);
-    let databases =
-        GrantedDatabases::new(state.clone(), sql.clone(), Arc::clone(generation), function);
-    let backends = Backends::of(settings, Arc::new(stores), Arc::new(databases));
+    let Granted { stores, databases } = &instances.granted[function];
+    let backends = Backends::of(settings, stores.clone(), databases.clone());
     let guest = Guest::new(surroundings, backends, memory_bytes);
     let engine = hearth_host::engine(instances.handler(function));
     let mut store = hearth_host::store(engine, guest);

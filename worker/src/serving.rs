@@ -75,8 +75,7 @@ impl Serving {
         let generation = Arc::new(generation);
         let scrub = Scrub::new(settings.secrets());
         let sql = Sql::new(state.clone());
-        let instances =
-            Instances::new(Arc::clone(&generation), Arc::new(settings), state.clone(), sql.clone());
+        let instances = Instances::new(Arc::clone(&generation), Arc::new(settings), &state, &sql);
         Self {
             name: start.tenant.clone(),
             trusted,

@@ -388,20 +388,20 @@ pub async fn openapi(Extension(document): Extension<Rendered>) -> impl IntoRespo
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use hearth_wire::{Problem, RequestId, Violation};
     use serde_json::Value;
     use utoipa::PartialSchema;
 
     use super::*;
 
-    fn properties(schema: RefOr<Schema>) -> Vec<String> {
+    pub fn properties(schema: RefOr<Schema>) -> Vec<String> {
         let schema = serde_json::to_value(schema).unwrap();
         let Value::Object(properties) = &schema["properties"] else { panic!("{schema}") };
         properties.keys().cloned().collect()
     }
 
-    fn keys(sent: impl Serialize) -> Vec<String> {
+    pub fn keys(sent: impl Serialize) -> Vec<String> {
         let Value::Object(sent) = serde_json::to_value(sent).unwrap() else { panic!() };
         sent.keys().cloned().collect()
     }

@@ -2,6 +2,7 @@
 //! is parsed whole or refused with the sentence of whoever parsed it.
 
 use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
 use axum::body::{self, Bytes};
@@ -70,7 +71,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for SettingsBody<T> {
             {
                 said = format!("a value is not of its type: expected {expected}");
             }
-            Refusal::new(Code::BadRequest, format!("the body: {said}"))
+            unread(said)
         })
     }
 }
@@ -119,8 +120,11 @@ pub fn refuse_packed(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    json::from_slice(body)
-        .map_err(|error| Refusal::new(Code::BadRequest, format!("the body: {error}")))
+    json::from_slice(body).map_err(unread)
+}
+
+fn unread(why: impl fmt::Display) -> Refusal {
+    Refusal::new(Code::BadRequest, format!("the body: {why}"))
 }
 
 /// The query, with unknown keys refused by the type.

@@ -199,28 +199,17 @@ fn may_write(statement: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use hearth_wire::{DatabaseList, SqlAnswered, SqlAsked, SqlImported, SqlValue};
-    use serde::Serialize;
-    use serde_json::Value;
     use utoipa::PartialSchema;
 
+    use super::super::openapi::tests::{keys, properties};
     use super::*;
-
-    fn properties<T: PartialSchema>() -> Vec<String> {
-        let schema = serde_json::to_value(T::schema()).unwrap();
-        schema["properties"].as_object().unwrap().keys().cloned().collect()
-    }
-
-    fn keys(sent: impl Serialize) -> Vec<String> {
-        let Value::Object(sent) = serde_json::to_value(sent).unwrap() else { panic!() };
-        sent.keys().cloned().collect()
-    }
 
     #[test]
     fn what_is_said_is_described_as_it_is_sent() {
         let list = DatabaseList { databases: vec![], next: Some(String::new()) };
-        assert_eq!(properties::<DatabaseListSchema>(), keys(list));
+        assert_eq!(properties(DatabaseListSchema::schema()), keys(list));
         let asked = SqlAsked { statement: String::new(), parameters: vec![SqlValue::Null] };
-        assert_eq!(properties::<StatementSchema>(), keys(asked));
+        assert_eq!(properties(StatementSchema::schema()), keys(asked));
         let answered = SqlAnswered {
             columns: vec![],
             rows: vec![],
@@ -228,8 +217,8 @@ mod tests {
             last_insert_rowid: 0,
             truncated: false,
         };
-        assert_eq!(properties::<ResultSchema>(), keys(answered));
-        assert_eq!(properties::<ImportedSchema>(), keys(SqlImported { statements: 1 }));
+        assert_eq!(properties(ResultSchema::schema()), keys(answered));
+        assert_eq!(properties(ImportedSchema::schema()), keys(SqlImported { statements: 1 }));
     }
 
     #[test]

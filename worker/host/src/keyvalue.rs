@@ -75,6 +75,27 @@ pub enum StoreError {
     Failed(String),
 }
 
+/// It is the same in both of Spin's texts.
+macro_rules! errors {
+    ($($text:path),+) => {$(
+        const _: () = {
+            use $text as text;
+
+            impl From<StoreError> for text::Error {
+                fn from(error: StoreError) -> Self {
+                    match error {
+                        StoreError::NoSuchStore => Self::NoSuchStore,
+                        StoreError::AccessDenied => Self::AccessDenied,
+                        StoreError::Failed(said) => Self::Other(said),
+                    }
+                }
+            }
+        };
+    )+};
+}
+
+errors!(spin2::key_value, spin3::key_value);
+
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
 
 /// Who keeps the stores that a function may use. What is dropped before it is answered need not be

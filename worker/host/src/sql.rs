@@ -165,3 +165,68 @@ impl View<'_> {
         Ok(())
     }
 }
+
+/// A value is the same in every text.
+macro_rules! values {
+    ($($text:path),+) => {$(
+        const _: () = {
+            use $text as text;
+
+            impl From<text::Value> for Value {
+                fn from(value: text::Value) -> Self {
+                    match value {
+                        text::Value::Null => Self::Null,
+                        text::Value::Integer(number) => Self::Integer(number),
+                        text::Value::Real(number) => Self::Real(number),
+                        text::Value::Text(text) => Self::Text(text),
+                        text::Value::Blob(bytes) => Self::Blob(bytes),
+                    }
+                }
+            }
+
+            impl From<Value> for text::Value {
+                fn from(value: Value) -> Self {
+                    match value {
+                        Value::Null => Self::Null,
+                        Value::Integer(number) => Self::Integer(number),
+                        Value::Real(number) => Self::Real(number),
+                        Value::Text(text) => Self::Text(text),
+                        Value::Blob(bytes) => Self::Blob(bytes),
+                    }
+                }
+            }
+        };
+    )+};
+}
+
+/// So are a result and an error in both of Spin's.
+macro_rules! results {
+    ($($text:path),+) => {$(
+        const _: () = {
+            use $text as text;
+
+            impl From<Rows> for text::QueryResult {
+                fn from(Rows { columns, rows }: Rows) -> Self {
+                    let row = |row: Vec<Value>| text::RowResult {
+                        values: row.into_iter().map(Into::into).collect(),
+                    };
+                    Self { columns, rows: rows.into_iter().map(row).collect() }
+                }
+            }
+
+            impl From<SqlError> for text::Error {
+                fn from(error: SqlError) -> Self {
+                    match error {
+                        SqlError::NoSuchDatabase => Self::NoSuchDatabase,
+                        SqlError::AccessDenied => Self::AccessDenied,
+                        SqlError::Full => Self::DatabaseFull,
+                        SqlError::Failed(said) => Self::Io(said),
+                    }
+                }
+            }
+        };
+    )+};
+}
+
+values!(spin2::sqlite, spin3::sqlite, platform::sql);
+results!(spin2::sqlite, spin3::sqlite);

@@ -208,6 +208,7 @@ impl SmallDisk {
         let (at, aside) = (directory.to_str()?, aside.to_str()?);
         assert!(run("cp", &["-a", at, aside]));
         if !run("mount", &["-t", "tmpfs", "-o", "size=24m", "tmpfs", at]) {
+            println!("skipped: mounting a small disk takes root, and a machine that lets it");
             return None;
         }
         let disk = Self { at: directory.to_owned() };
@@ -244,10 +245,7 @@ fn a_full_disk_refuses_uploads_and_serves_on() {
     let (mut host, tenant) = two_functions(&["--disk-reserve", "0"]);
     host.terminate();
     host.ended();
-    let Some(disk) = SmallDisk::instead_of(&host.data()) else {
-        println!("skipped: mounting a small disk takes root, and a machine that lets it");
-        return;
-    };
+    let Some(disk) = SmallDisk::instead_of(&host.data()) else { return };
     host.start_again();
     let (mut refused, mut version) = (0, 1);
     // With ever more room it comes further, until it is taken.
@@ -283,10 +281,7 @@ fn row_36_who_fills_the_disk_leaves_the_store_its_own() {
     let neighbour = host.tenant("neighbour");
     host.terminate();
     host.ended();
-    let Some(disk) = SmallDisk::instead_of(&host.data()) else {
-        println!("skipped: mounting a small disk takes root, and a machine that lets it");
-        return;
-    };
+    let Some(disk) = SmallDisk::instead_of(&host.data()) else { return };
     host.start_again();
     let free = || {
         let disk = rustix::fs::statvfs(&disk.at).unwrap();

@@ -2,7 +2,7 @@
 
 use wasmtime::component::Resource;
 
-use super::{Open, Stands, StoreError, View, all_keys};
+use super::{Open, Stands, View, all_keys};
 
 mod bindings {
     wasmtime::component::bindgen!({
@@ -20,16 +20,6 @@ mod bindings {
 
 pub(crate) use bindings::fermyon::spin::key_value;
 use key_value::Error;
-
-impl From<StoreError> for Error {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::NoSuchStore => Self::NoSuchStore,
-            StoreError::AccessDenied => Self::AccessDenied,
-            StoreError::Failed(said) => Self::Other(said),
-        }
-    }
-}
 
 impl key_value::Host for View<'_> {}
 

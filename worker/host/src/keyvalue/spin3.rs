@@ -14,9 +14,7 @@ use wasmtime::component::{
     VecBuffer,
 };
 
-use super::{
-    After, Answer, KeyValue, Keys, Open, PAGE_BYTES, Stands, Store, StoreError, Stores, View,
-};
+use super::{After, Answer, KeyValue, Keys, Open, PAGE_BYTES, Stands, Store, Stores, View};
 use crate::memory::Kept;
 
 mod bindings {
@@ -35,16 +33,6 @@ mod bindings {
 
 pub(crate) use bindings::spin::key_value::key_value;
 use key_value::Error;
-
-impl From<StoreError> for Error {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::NoSuchStore => Self::NoSuchStore,
-            StoreError::AccessDenied => Self::AccessDenied,
-            StoreError::Failed(said) => Self::Other(said),
-        }
-    }
-}
 
 impl key_value::Host for View<'_> {}
 

@@ -16,7 +16,7 @@ mod bindings {
 }
 
 pub(crate) use bindings::hearth::platform::sql;
-use sql::{Error, Mismatch, Outcome, Refusal, Statement, Value};
+use sql::{Error, Mismatch, Outcome, Refusal, Statement};
 
 impl sql::Host for View<'_> {
     async fn batch(
@@ -56,30 +56,6 @@ impl From<BatchError> for Error {
                 Self::Rows(Mismatch { place, expected, changed })
             }
             BatchError::Failed(said) => Self::Other(said),
-        }
-    }
-}
-
-impl From<Value> for super::Value {
-    fn from(value: Value) -> Self {
-        match value {
-            Value::Null => Self::Null,
-            Value::Integer(number) => Self::Integer(number),
-            Value::Real(number) => Self::Real(number),
-            Value::Text(text) => Self::Text(text),
-            Value::Blob(bytes) => Self::Blob(bytes),
-        }
-    }
-}
-
-impl From<super::Value> for Value {
-    fn from(value: super::Value) -> Self {
-        match value {
-            super::Value::Null => Self::Null,
-            super::Value::Integer(number) => Self::Integer(number),
-            super::Value::Real(number) => Self::Real(number),
-            super::Value::Text(text) => Self::Text(text),
-            super::Value::Blob(bytes) => Self::Blob(bytes),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use wasmtime::component::Resource;
 
-use super::{Open, Rows, SqlError, View};
+use super::{Open, View};
 
 mod bindings {
     wasmtime::component::bindgen!({
@@ -19,7 +19,7 @@ mod bindings {
 }
 
 pub(crate) use bindings::fermyon::spin::sqlite;
-use sqlite::{Error, QueryResult, RowResult, Value};
+use sqlite::{Error, QueryResult, Value};
 
 impl sqlite::Host for View<'_> {}
 
@@ -45,49 +45,5 @@ impl sqlite::HostConnection for View<'_> {
 
     async fn drop(&mut self, handle: Resource<Open>) -> wasmtime::Result<()> {
         self.close(handle)
-    }
-}
-
-impl From<SqlError> for Error {
-    fn from(error: SqlError) -> Self {
-        match error {
-            SqlError::NoSuchDatabase => Self::NoSuchDatabase,
-            SqlError::AccessDenied => Self::AccessDenied,
-            SqlError::Full => Self::DatabaseFull,
-            SqlError::Failed(said) => Self::Io(said),
-        }
-    }
-}
-
-impl From<Value> for super::Value {
-    fn from(value: Value) -> Self {
-        match value {
-            Value::Null => Self::Null,
-            Value::Integer(number) => Self::Integer(number),
-            Value::Real(number) => Self::Real(number),
-            Value::Text(text) => Self::Text(text),
-            Value::Blob(bytes) => Self::Blob(bytes),
-        }
-    }
-}
-
-impl From<super::Value> for Value {
-    fn from(value: super::Value) -> Self {
-        match value {
-            super::Value::Null => Self::Null,
-            super::Value::Integer(number) => Self::Integer(number),
-            super::Value::Real(number) => Self::Real(number),
-            super::Value::Text(text) => Self::Text(text),
-            super::Value::Blob(bytes) => Self::Blob(bytes),
-        }
-    }
-}
-
-impl From<Rows> for QueryResult {
-    fn from(Rows { columns, rows }: Rows) -> Self {
-        let row = |row: Vec<super::Value>| RowResult {
-            values: row.into_iter().map(Into::into).collect(),
-        };
-        Self { columns, rows: rows.into_iter().map(row).collect() }
     }
 }

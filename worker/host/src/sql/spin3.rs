@@ -12,7 +12,7 @@ use wasmtime::component::{
     VecBuffer,
 };
 
-use super::{Open, Rows, Sql, SqlError, View};
+use super::{Open, Sql, View};
 use crate::memory::Kept;
 
 mod bindings {
@@ -142,49 +142,5 @@ impl<D> StreamProducer<D> for Unread {
         destination.set_buffer(rows.into());
         let is_all = self.rows.as_slice().is_empty();
         Poll::Ready(Ok(if is_all { StreamResult::Dropped } else { StreamResult::Completed }))
-    }
-}
-
-impl From<SqlError> for Error {
-    fn from(error: SqlError) -> Self {
-        match error {
-            SqlError::NoSuchDatabase => Self::NoSuchDatabase,
-            SqlError::AccessDenied => Self::AccessDenied,
-            SqlError::Full => Self::DatabaseFull,
-            SqlError::Failed(said) => Self::Io(said),
-        }
-    }
-}
-
-impl From<Value> for super::Value {
-    fn from(value: Value) -> Self {
-        match value {
-            Value::Null => Self::Null,
-            Value::Integer(number) => Self::Integer(number),
-            Value::Real(number) => Self::Real(number),
-            Value::Text(text) => Self::Text(text),
-            Value::Blob(bytes) => Self::Blob(bytes),
-        }
-    }
-}
-
-impl From<super::Value> for Value {
-    fn from(value: super::Value) -> Self {
-        match value {
-            super::Value::Null => Self::Null,
-            super::Value::Integer(number) => Self::Integer(number),
-            super::Value::Real(number) => Self::Real(number),
-            super::Value::Text(text) => Self::Text(text),
-            super::Value::Blob(bytes) => Self::Blob(bytes),
-        }
-    }
-}
-
-impl From<Rows> for QueryResult {
-    fn from(Rows { columns, rows }: Rows) -> Self {
-        let row = |row: Vec<super::Value>| RowResult {
-            values: row.into_iter().map(Into::into).collect(),
-        };
-        Self { columns, rows: rows.into_iter().map(row).collect() }
     }
 }
